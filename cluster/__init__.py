@@ -1,0 +1,1 @@
+"""What runs a service: the command line, batch jobs, manifests."""

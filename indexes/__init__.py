@@ -1,0 +1,1 @@
+"""Stores, the follower, and the indexes that answer from them."""

@@ -1,0 +1,126 @@
+"""The index contract: apply changes, answer queries. One file per kind of index."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, ValidationError, model_validator
+
+from models.errors import InvalidInput
+from models.types import Features, Options
+
+MAX_K = 10_000
+
+Rows = Callable[[Sequence[int]], Mapping[int, Features]]
+"""Reads stored features by image id; ids that are gone are left out."""
+
+
+class SearchParams(Options):
+    """What every retriever understands. Subclasses add their own."""
+
+    k: int | None = Field(None, ge=1, le=MAX_K, description="At most this many hits.")
+    distance_threshold: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Only hits strictly nearer than this."
+    )
+    offset: int = Field(0, ge=0, le=MAX_K, description="Leave out this many best hits.")
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> Self:
+        """Validate wire parameters; raises InvalidInput naming the first field at fault."""
+        try:
+            return cls.model_validate(dict(given))
+        except ValidationError as exc:
+            first = exc.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or None
+            raise InvalidInput(f"{field or 'parameters'}: {first['msg']}", field) from exc
+
+
+class DistanceParams(SearchParams):
+    """`k`, `distance_threshold`, or both; at least one."""
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.k is None and self.distance_threshold is None:
+            raise ValueError("give k or distance_threshold")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One found picture. Distances ascend, inliers and matches descend."""
+
+    image_id: int
+    distance: float | None = None
+    inliers: int | None = None
+    matches: int | None = None
+    mirrored: bool | None = None
+    homography: list[list[float]] | None = None
+    points: list[list[float]] | None = None
+    """Matched points as rows (query x, query y, image x, image y) in pixels of the gray view."""
+
+    def row(self) -> dict[str, Any]:
+        """The hit as JSON shows it: what is None is left out."""
+        shown = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in shown.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Features of one query picture under each symmetry tried: as it is, mirrored, …"""
+
+    variants: Sequence[Features]
+    allowed: npt.NDArray[np.int64] | None = None
+    """Only these image ids (sorted, unique) may be found; None allows all."""
+
+
+class Index(ABC):
+    """Searches one feature space. Not thread-safe: its replica calls it from one thread.
+
+    An index never uses image ids as its own: each apply takes a fresh slot, so a removed picture
+    and a new one under the same id never meet.
+    """
+
+    Config: ClassVar[type[Options]] = Options
+    Params: ClassVar[type[SearchParams]] = DistanceParams
+
+    def __init__(self, options: Options, rows: Rows) -> None:
+        self.options = options
+        self.rows = rows
+
+    @abstractmethod
+    def apply(self, changes: Mapping[int, Features | None]) -> None:
+        """Replace (or, where None, remove) the features of these image ids. Idempotent."""
+
+    def search(self, query: Query, params: SearchParams) -> list[Hit]:
+        """Hits best first, ties by image id; fewer than k where fewer exist, each id once.
+
+        The best of the query's variants counts for each image.
+        """
+        if len(self) == 0 or (query.allowed is not None and query.allowed.size == 0):
+            return []
+        widened = params
+        if params.offset and params.k is not None:
+            widened = params.model_copy(update={"k": params.k + params.offset})
+        return self._search(query, widened)[params.offset :]
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many pictures are indexed."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes of memory that the index's own arrays take."""
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """What is in use now, such as `binary-flat`; shown by GET /v1/retrievers."""
+
+    @abstractmethod
+    def _search(self, query: Query, params: SearchParams) -> list[Hit]: ...

@@ -1,0 +1,247 @@
+"""The store contract: images, their features and a log of changes, all in transactions.
+
+Every add or delete is one transaction that writes rows and a log entry. A log entry says only that
+an id changed; a follower reads the row as it is now. Backends: `lmdb_store`, `memory_store`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any, Literal, NamedTuple
+
+Outcome = Literal["created", "replaced", "unchanged"]
+
+
+class Space(NamedTuple):
+    """A feature space: a kind (`phash`) under one fingerprint. Two spaces never mix."""
+
+    kind: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageWrite:
+    """One add or replace. `image_id` None asks for the next free id."""
+
+    image_id: int | None
+    sha256: str
+    width: int
+    height: int
+    wanted: frozenset[str]
+    features: Mapping[Space, bytes]
+    source: str = "online"
+    """The file's path, or `online` for an upload."""
+    metadata: Mapping[str, Any] | None = None
+    """None leaves what is there (a new image gets {})."""
+    preview: bytes | None = None
+    """A JPEG of the preview."""
+    original: bytes | None = None
+    """The upload's bytes, kept only while a wanted kind is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    image_id: int
+    seq: int
+    """Of this write's log entry; of the image's creation when nothing was written."""
+    generation: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image row."""
+
+    image_id: int
+    generation: int
+    """The seq that created the row; later writes carry it and are dropped when it has changed."""
+    sha256: str
+    width: int
+    height: int
+    source: str
+    created: float
+    """Seconds since the epoch."""
+    wanted: frozenset[str]
+    pending: frozenset[str]
+    """Wanted kinds that have no features yet."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    has_preview: bool = False
+    has_original: bool = False
+
+    @property
+    def file_name(self) -> str:
+        """`{id}.online` for an upload, else the file's name, as the old gateway had it."""
+        return file_name_of(self.image_id, self.source)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Work for a completer."""
+
+    image_id: int
+    generation: int
+    has_original: bool
+    has_preview: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a follower must apply to stand at `head`; None means remove."""
+
+    head: int
+    rows: Mapping[int, bytes | None]
+
+
+class Store(ABC):
+    """Thread-safe. Foreign errors come out as StoreUnavailable, never as the backend's own."""
+
+    # --- writes: each is durable when it returns -------------------------------------------------
+
+    def put(self, write: ImageWrite) -> Receipt:
+        """`put_many` of one."""
+        return self.put_many([write])[0]
+
+    @abstractmethod
+    def put_many(self, writes: Sequence[ImageWrite]) -> list[Receipt]:
+        """Add or replace, all in one transaction, in order.
+
+        For an id that exists: with another sha256 it is a replace (all features of every space,
+        preview, original and pending work of the old generation go; a new generation begins). With
+        the same sha256 the generation stays: wanted kinds are united, given features written, given
+        metadata replaced; `unchanged`, and nothing written, when all of that is there already.
+        Ids given by the service come from a persistent counter above every id ever seen.
+        Raises InvalidInput for an id out of [0, 2^47).
+        """
+
+    @abstractmethod
+    def delete(self, image_id: int) -> int | None:
+        """Remove an image and all that belongs to it. Its seq, or None when it was not there."""
+
+    @abstractmethod
+    def delete_kind(self, image_id: int, kind: str) -> int | None:
+        """Remove one kind's features (of every fingerprint) and stop wanting it.
+
+        The image goes with its last wanted kind. Its seq, or None when there was nothing to remove.
+        """
+
+    @abstractmethod
+    def complete(
+        self, image_id: int, generation: int, features: Mapping[Space, bytes]
+    ) -> int | None:
+        """Write features that were pending; None, and nothing written, if the generation is gone.
+
+        Kinds the image no longer wants are dropped. The original goes with the last pending kind.
+        """
+
+    @abstractmethod
+    def lease(self, name: str, holder: str, seconds: float) -> bool:
+        """Take or renew a lease; False while another holder's has not run out."""
+
+    @abstractmethod
+    def release(self, name: str, holder: str) -> None:
+        """Give a lease back if this holder has it."""
+
+    # --- reads -----------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def uuid(self) -> str:
+        """Of this store, made at its creation."""
+
+    @abstractmethod
+    def head(self) -> int:
+        """The newest seq; 0 for an empty log."""
+
+    @abstractmethod
+    def changes(self, space: Space, after: int) -> Changes | None:
+        """Entries after `after`, coalesced by id, with the rows as they are now: ONE snapshot.
+
+        None when the log was compacted beyond `after`: the follower must rebuild.
+        """
+
+    @abstractmethod
+    def scan(self, space: Space, batch: int = 4096) -> Scan:
+        """Head and all rows of a space in one snapshot. Use as a context manager."""
+
+    @abstractmethod
+    def rows(self, space: Space, image_ids: Sequence[int]) -> dict[int, bytes]:
+        """Features by id; missing ids are left out."""
+
+    @abstractmethod
+    def image(self, image_id: int) -> Image | None: ...
+
+    @abstractmethod
+    def images(self, after: int = -1, limit: int = 100) -> list[Image]:
+        """By ascending id, those above `after`."""
+
+    @abstractmethod
+    def known(self, image_ids: Sequence[int]) -> dict[int, Image]:
+        """Image rows by id; missing ids are left out."""
+
+    @abstractmethod
+    def named(self, file_name: str) -> list[int]:
+        """Ids of the images with this `file_name`, ascending."""
+
+    @abstractmethod
+    def matching(self, metadata: Mapping[str, Any]) -> list[int]:
+        """Ids, ascending, of images whose metadata has all these top-level keys with these values.
+
+        A stored list matches when it contains the value.
+        """
+
+    @abstractmethod
+    def preview(self, image_id: int) -> bytes | None: ...
+
+    @abstractmethod
+    def original(self, image_id: int, generation: int) -> bytes | None: ...
+
+    @abstractmethod
+    def pending(self, kind: str, after: int = -1, limit: int = 64) -> list[Pending]:
+        """Images that want this kind and lack it, by ascending id above `after`."""
+
+    @abstractmethod
+    def sources(self) -> dict[str, int]:
+        """Source path → id of all images that came from files (for a resumed backfill)."""
+
+    @abstractmethod
+    def missing(self, kinds: Mapping[str, str], image_ids: Sequence[int]) -> dict[int, set[str]]:
+        """For each id that exists: those of `kinds` (kind → fingerprint) without a row."""
+
+    @abstractmethod
+    def spaces(self) -> list[Space]:
+        """Every space that holds a row, sorted."""
+
+    @abstractmethod
+    def count(self) -> int:
+        """How many images."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Scan:
+    """A snapshot of one space. Close it (or leave its `with`) soon: it pins old pages."""
+
+    head: int
+    batches: Iterator[list[tuple[int, bytes]]]
+    close: Callable[[], None]
+
+    def __enter__(self) -> Scan:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def file_name_of(image_id: int, source: str) -> str:
+    """The name the old services gave an image."""
+    return f"{image_id}.online" if source == "online" else PurePath(source).name
+
+
+def missing_kinds(wanted: Collection[str], features: Mapping[Space, bytes]) -> frozenset[str]:
+    """Wanted kinds without features of any fingerprint."""
+    return frozenset(wanted) - {space.kind for space in features}

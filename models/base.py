@@ -1,0 +1,127 @@
+"""The extractor contract: a new retriever is one file in `models/extractors/`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from models.errors import InvalidInput, UnknownName
+from models.types import Features, Options, Pixels, Variants, View
+
+
+class Extractor(ABC):
+    """Makes features of one view of a picture.
+
+    Construction is cheap and imports nothing heavy; `load` fetches weights and builds models.
+    """
+
+    Config: ClassVar[type[Options]] = Options
+    view: ClassVar[View]
+    place: ClassVar[Literal["ingress", "replica"]] = "replica"
+    """Where queries are extracted: `ingress` for a few milliseconds of work, next to the pixels."""
+    index: ClassVar[str]
+    """The kind of index that searches these features: a name of `indexes.registry`."""
+    dtype: ClassVar[np.dtype[Any]]
+    shape: ClassVar[tuple[int, ...]]
+    """Of one picture's features; -1 where the length varies."""
+    version: ClassVar[int] = 1
+    """Raised when the method changes, so that old features never mix with new ones."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits naming method, version, options and weights: the feature space."""
+        parts = (
+            type(self).__module__,
+            str(self.version),
+            self.options.model_dump_json(),
+            self._weights_hash(),
+        )
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def load(self) -> None:  # noqa: B027 (most methods have nothing to load)
+        """Fetch weights and build models; until then `extract` must not be called.
+
+        Raises RetrieverUnavailable with the reason when the weights can't be had.
+        """
+
+    def extract(self, pixels: Pixels) -> Features:
+        """Features of one picture's view, of this class's dtype and shape."""
+        features = self._extract(pixels)
+        self._check(features)
+        return features
+
+    def extract_variants(self, pixels: Pixels, variants: Variants) -> list[Features]:
+        """Features of the query under each symmetry, the picture as it is first, mirror second.
+
+        Methods that don't change under a symmetry leave its entry out.
+        """
+        return (
+            self._variants(pixels, variants) if variants != "identity" else [self.extract(pixels)]
+        )
+
+    def mirrored(self, features: Features) -> Features | None:  # noqa: ARG002
+        """Features of the mirrored picture from those of the picture, or None if that can't be."""
+        return None
+
+    def to_row(self, features: Features) -> bytes:
+        """The bytes the store keeps."""
+        return features.tobytes()
+
+    def from_row(self, row: bytes | memoryview) -> Features:
+        """A read-only view of a stored row."""
+        return np.frombuffer(row, self.dtype).reshape(self.shape)
+
+    @abstractmethod
+    def _extract(self, pixels: Pixels) -> Features: ...
+
+    def _variants(self, pixels: Pixels, variants: Variants) -> list[Features]:
+        pictures = dihedral(pixels)[: 2 if variants == "mirror" else 8]
+        return [self.extract(picture) for picture in pictures]
+
+    def _weights_hash(self) -> str:
+        return ""
+
+    def _check(self, features: Features) -> None:
+        fits = len(features.shape) == len(self.shape) and all(
+            want in (-1, have) for want, have in zip(self.shape, features.shape, strict=True)
+        )
+        assert fits, (features.shape, self.shape)
+        assert features.dtype == self.dtype, (features.dtype, self.dtype)
+
+
+def dihedral(pixels: Pixels) -> list[Pixels]:
+    """The 8 symmetries of a picture: identity, mirror, then both turned by 90, 180, 270 degrees."""
+    mirror = pixels[:, ::-1]
+    turned = [np.rot90(side, turns) for turns in (1, 2, 3) for side in (pixels, mirror)]
+    return [np.ascontiguousarray(picture) for picture in (pixels, mirror, *turned)]
+
+
+def extractor_names() -> list[str]:
+    """The modules in `models/extractors/`: the folder listing is the registry."""
+    import models.extractors
+
+    return sorted(module.name for module in pkgutil.iter_modules(models.extractors.__path__))
+
+
+def make_extractor(name: str, options: Mapping[str, Any] | None = None) -> Extractor:
+    """Build the extractor of `models/extractors/{name}.py`, not yet loaded.
+
+    Raises UnknownName, listing the known ones, and InvalidInput, naming a misspelt option.
+    """
+    if name not in extractor_names():
+        raise UnknownName(f"no extractor {name!r}; there are {', '.join(extractor_names())}")
+    module = importlib.import_module(f"models.extractors.{name}")
+    kind: type[Extractor] = module.EXTRACTOR
+    try:
+        return kind(kind.Config.model_validate(dict(options or {})))
+    except ValueError as exc:
+        raise InvalidInput(f"options of extractor {name!r}: {exc}") from exc
