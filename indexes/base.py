@@ -87,6 +87,10 @@ class Index(ABC):
 
     Config: ClassVar[type[Options]] = Options
     Params: ClassVar[type[SearchParams]] = DistanceParams
+    verifying: ClassVar[bool] = False
+    """Whether a hit of `fused` is a verified picture (a copy, the same scene), not a neighbour."""
+    fused: ClassVar[Mapping[str, Any]] = {"k": 200}
+    """Search parameters of one list in a fused search: they cut it to what can be true."""
 
     def __init__(self, options: Options, rows: Rows) -> None:
         self.options = options

@@ -13,6 +13,7 @@ from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
 
 Outcome = Literal["created", "replaced", "unchanged"]
+"""`replaced` is also the same picture that got more: its generation is then below the seq."""
 
 
 class Space(NamedTuple):
@@ -35,7 +36,7 @@ class ImageWrite:
     source: str = "online"
     """The file's path, or `online` for an upload."""
     metadata: Mapping[str, Any] | None = None
-    """None leaves what is there (a new image gets {})."""
+    """None leaves what is there (a new image, also one that replaces another, gets {})."""
     preview: bytes | None = None
     """A JPEG of the preview."""
     original: bytes | None = None
@@ -111,7 +112,9 @@ class Store(ABC):
         For an id that exists: with another sha256 it is a replace (all features of every space,
         preview, original and pending work of the old generation go; a new generation begins). With
         the same sha256 the generation stays: wanted kinds are united, given features written, given
-        metadata replaced; `unchanged`, and nothing written, when all of that is there already.
+        metadata replaced, and a file's path takes the place of another source; a preview is kept if
+        there was none. `unchanged`, and nothing written, when all of that is there already.
+        Kinds of given features are wanted too.
         Ids given by the service come from a persistent counter above every id ever seen.
         Raises InvalidInput for an id out of [0, 2^47).
         """
@@ -134,7 +137,12 @@ class Store(ABC):
         """Write features that were pending; None, and nothing written, if the generation is gone.
 
         Kinds the image no longer wants are dropped. The original goes with the last pending kind.
+        When all of it is there already nothing is written, and the head is returned.
         """
+
+    @abstractmethod
+    def compact(self, through: int) -> None:
+        """Forget the log up to this seq: followers that have not applied it must rebuild."""
 
     @abstractmethod
     def lease(self, name: str, holder: str, seconds: float) -> bool:
@@ -156,10 +164,13 @@ class Store(ABC):
         """The newest seq; 0 for an empty log."""
 
     @abstractmethod
-    def changes(self, space: Space, after: int) -> Changes | None:
+    def changes(self, space: Space, after: int, limit: int | None = None) -> Changes | None:
         """Entries after `after`, coalesced by id, with the rows as they are now: ONE snapshot.
 
-        None when the log was compacted beyond `after`: the follower must rebuild.
+        With a limit, at most so many entries: `head` is then that of the last one read. Ids whose
+        row in this space was not touched may be left out.
+        None when the log was compacted beyond `after`, or `after` is beyond the head (a restored
+        store): the follower must rebuild.
         """
 
     @abstractmethod

@@ -1,0 +1,36 @@
+# `make serve` runs the service, `make test` the whole gate. Needs Python 3.11 and a C compiler.
+PYTHON ?= python3
+VENV := .venv
+UV := $(VENV)/bin/uv
+READY := $(VENV)/.ready
+
+.PHONY: serve test soak bench format lock simd
+
+serve: $(READY)
+	@exec $(VENV)/bin/ambience serve
+
+test: $(READY)
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/pytest -q -m "not soak"
+
+soak: $(READY)
+	$(VENV)/bin/pytest -q -m soak
+
+format: $(READY)
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ambience needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -q uv==$$(sed -n 's/^uv==//p' requirements.lock)
+	$(UV) pip install -q --python $(VENV)/bin/python -r requirements.lock
+	$(UV) pip install -q --python $(VENV)/bin/python --no-deps -e .
+	@touch $@
+
+# Bring the pinned versions up to date.
+lock: $(READY)
+	$(UV) pip compile -q --upgrade --extra dev --no-header --no-annotate --no-emit-index-url \
+	  --no-emit-find-links -o requirements.lock pyproject.toml

@@ -1,0 +1,107 @@
+"""From `serve_config.yaml` to running applications.
+
+The file is a Serve config: `serve deploy` and KubeRay take it as it is. Here the applications are
+built in this process instead of in one Ray task each, which halves a cold start and makes a
+misspelt key fail at once. As with Serve's own deploys, an application restarts only if what makes
+its replicas (import path, arguments, our version) has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import logging
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.datafolder import CannotStart
+from indexes.open_store import open_store
+from models.base import make_extractor
+from models.errors import AmbienceError
+
+RETRIEVER_BUILDER = ":build_retriever"
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The YAML of all applications; raises CannotStart saying what is wrong with it."""
+    try:
+        config = yaml.safe_load(path.read_text())
+    except OSError as exc:
+        raise CannotStart(f"can't read {path}: {exc.strerror}; name it with --config") from exc
+    except yaml.YAMLError as exc:
+        raise CannotStart(f"{path} is no YAML: {exc}") from exc
+    if not isinstance(config, dict) or not isinstance(config.get("applications"), list):
+        raise CannotStart(f"{path} has no list of `applications`")
+    return config
+
+
+def check_spaces(config: dict[str, Any], reindex: bool) -> None:
+    """Refuse a changed extractor over stored features, unless re-indexing is asked for."""
+    from deployments.settings import RetrieverArgs, store_url
+
+    store = open_store(store_url(None))
+    try:
+        spaces = store.spaces()
+    finally:
+        store.close()
+    for application in config["applications"]:
+        if not str(application.get("import_path", "")).endswith(RETRIEVER_BUILDER):
+            continue
+        try:
+            args = RetrieverArgs.model_validate(application.get("args") or {})
+        except ValueError as exc:
+            raise CannotStart(f"application {application.get('name')}: {exc}") from exc
+        fingerprint = make_extractor(args.extractor, args.options).fingerprint
+        stored = {space.fingerprint for space in spaces if space.kind == application["name"]}
+        if stored and fingerprint not in stored and not reindex:
+            raise CannotStart(
+                f"the options of `{application['name']}` begin a new feature space, in which no "
+                "picture is indexed yet: put them back, or start with --reindex and run "
+                "`ambience backfill` over your pictures"
+            )
+
+
+def apply(config: dict[str, Any]) -> None:
+    """Deploy all applications of the config, remove the others. Ray must be connected."""
+    from ray import serve
+    from ray.serve.schema import ServeDeploySchema
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    try:
+        schema = ServeDeploySchema.model_validate(config)
+    except ValueError as exc:
+        raise CannotStart(f"the config of the applications: {exc}") from exc
+    targets = [_target(application) for application in schema.applications]
+    serve.start(proxy_location=schema.proxy_location, http_options={"host": "127.0.0.1"})
+    serve.run_many(
+        targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False
+    )
+    for gone in serve.status().applications.keys() - {target.name for target in targets}:
+        serve.delete(gone)
+
+
+def _target(application: Any) -> Any:
+    """One application of the schema, built and with its deployments' settings."""
+    from ray.serve.api import RunTarget
+
+    module, _, builder = application.import_path.partition(":")
+    try:
+        built = getattr(importlib.import_module(module), builder)(application.args)
+    except (ImportError, AttributeError, ValueError, AmbienceError) as exc:
+        raise CannotStart(f"application {application.name}: {exc}") from exc
+    settings: dict[str, Any] = {"version": _version(application)}
+    for deployment in application.deployments:
+        if deployment.name != built._bound_deployment.name:
+            raise CannotStart(f"application {application.name} has no {deployment.name}")
+        settings |= deployment.model_dump(exclude_unset=True, exclude={"name"})
+    built._bound_deployment = built._bound_deployment.options(**settings, _internal=True)
+    return RunTarget(built, application.name, application.route_prefix)
+
+
+def _version(application: Any) -> str:
+    made_of = [application.import_path, application.args, version("ambience")]
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,230 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import psutil
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cluster import service
+from cluster.datafolder import NotRunning, end_leftovers, http_url, running_service
+from deployments.settings import address, data_folder
+from models.errors import AmbienceError
+
+app = typer.Typer(
+    help="Find pictures by picture. Start with `ambience serve`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+EXIT_ERROR, EXIT_NOTHING, EXIT_NOT_RUNNING = 1, 3, 4
+STOP_SECONDS = 60.0
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Config = Annotated[Path | None, typer.Option(help="The YAML of all applications.")]
+ImageFile = Annotated[Path, typer.Argument(help="A picture.", exists=True, dir_okay=False)]
+
+
+def default_config() -> Path:
+    """`serve_config.yaml` here, else the one beside the sources."""
+    here = Path("serve_config.yaml")
+    return here if here.exists() else Path(__file__).parent.parent / "serve_config.yaml"
+
+
+@app.command(
+    epilog="**Examples**\n\n    ambience serve\n\n"
+    "    AMBIENCE_PORT=8080 AMBIENCE_DATA=/srv/ambience ambience serve"
+)
+def serve(
+    config: Config = None,
+    reindex: Annotated[
+        bool, typer.Option(help="Accept changed extractor options; backfill afterwards.")
+    ] = False,
+) -> None:
+    """Run the service in the foreground until Ctrl-C.
+
+    AMBIENCE_DATA (./data), AMBIENCE_HOST (127.0.0.1) and AMBIENCE_PORT (44444) choose place and
+    address.
+    """
+    host, port = address()
+    service.serve(config or default_config(), data_folder(), host, port, reindex)
+
+
+@app.command(epilog="**Example**: edit serve_config.yaml, then\n\n    ambience deploy")
+def deploy(
+    config: Config = None,
+    reindex: Annotated[bool, typer.Option(help="Accept changed extractor options.")] = False,
+) -> None:
+    """Bring the running service to the state of an edited config; only what changed restarts."""
+    service.deploy(config or default_config(), data_folder(), reindex)
+    out.print("Deployed.")
+
+
+@app.command(epilog="**Example**\n\n    ambience stop")
+def stop() -> None:
+    """Stop the service over AMBIENCE_DATA."""
+    data = data_folder()
+    running = running_service(data)
+    os.kill(running.pid, signal.SIGTERM)
+    until = time.monotonic() + STOP_SECONDS
+    while psutil.pid_exists(running.pid) and time.monotonic() < until:
+        time.sleep(0.1)
+    if psutil.pid_exists(running.pid):
+        os.kill(running.pid, signal.SIGKILL)
+    end_leftovers(data, patience=1)
+    out.print("Stopped.")
+
+
+@app.command(epilog="**Example**\n\n    ambience status --json")
+def status(as_json: Json = False) -> None:
+    """How the retrievers stand."""
+    url = _url()
+    rows = _ask("GET", f"{url}/v1/retrievers")["retrievers"]
+    if as_json:
+        _print_json({"url": url, "retrievers": rows})
+        return
+    table = Table("retriever", "state", "pictures", "index", "MiB", "change", title=url)
+    for row in rows:
+        state = row["state"] + (f": {row['reason']}" if row.get("reason") else "")
+        size = f"{row['bytes'] / 2**20:.1f}"
+        table.add_row(
+            row["name"], state, str(row["count"]), row["index"], size, str(row["applied_seq"])
+        )
+    out.print(table)
+
+
+@app.command(epilog="**Examples**\n\n    ambience add cat.jpg\n\n    ambience add cat.jpg --id 7")
+def add(
+    image: ImageFile,
+    image_id: Annotated[int | None, typer.Option("--id", help="Its id; default: the next.")] = None,
+    metadata: Annotated[str | None, typer.Option(help="A JSON object kept with it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Add or replace a picture."""
+    fields = {"metadata": metadata} if metadata else {}
+    files = {"image": (image.name, image.read_bytes())}
+    path = "/v1/images" if image_id is None else f"/v1/images/{image_id}"
+    method = "POST" if image_id is None else "PUT"
+    answer = _ask(method, _url() + path, files=files, data=fields)
+    if as_json:
+        _print_json(answer)
+        return
+    waiting = [name for name, row in answer["retrievers"].items() if row["state"] == "pending"]
+    later = f" (later: {', '.join(waiting)})" if waiting else ""
+    out.print(f"Added as image {answer['image_id']}{later}.")
+
+
+@app.command(epilog="**Example**\n\n    ambience delete 7 8 9")
+def delete(image_ids: Annotated[list[int], typer.Argument(help="Ids.")]) -> None:
+    """Delete pictures from every retriever."""
+    url = _url()
+    for image_id in image_ids:
+        _ask("DELETE", f"{url}/v1/images/{image_id}")
+    out.print(f"Deleted {', '.join(map(str, image_ids))}.")
+
+
+@app.command(
+    epilog="**Examples**\n\n    ambience search cat.jpg\n\n    ambience search --id 7 -k 5 --json"
+)
+def search(
+    image: Annotated[
+        Path | None, typer.Argument(help="A picture.", exists=True, dir_okay=False)
+    ] = None,
+    image_id: Annotated[int | None, typer.Option("--id", help="Or a stored image.")] = None,
+    k: Annotated[int, typer.Option("-k", help="At most this many.")] = 20,
+    retriever: Annotated[
+        list[str] | None, typer.Option(help="Only these retrievers (repeat).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Search by a picture. Exit status 3 when nothing is found."""
+    query: dict[str, Any] = {"k": k}
+    if retriever:
+        query["retrievers"] = dict.fromkeys(retriever, 1.0)
+    if image_id is not None:
+        query["image_ids"] = [image_id]
+    files = {"image": (image.name, image.read_bytes())} if image is not None else None
+    data = {"query": json.dumps(query)} if files else None
+    answer = _ask("POST", f"{_url()}/v1/search", files=files, data=data, body=query)
+    if as_json:
+        _print_json(answer)
+    else:
+        _print_hits(answer["hits"])
+    if not answer["hits"]:
+        raise typer.Exit(EXIT_NOTHING)
+
+
+def _print_hits(hits: list[dict[str, Any]]) -> None:
+    if not hits:
+        out.print("Nothing found.")
+        return
+    table = Table("image", "score", "why")
+    for hit in hits:
+        why = []
+        for name, row in hit["retrievers"].items():
+            shown = [f"{key} {value:g}" for key, value in row.items() if key in _MEASURES]
+            shown += ["mirrored"] if row.get("mirrored") else []
+            why.append(f"{name}: {', '.join(shown)}")
+        table.add_row(str(hit["image_id"]), f"{hit['score']:.4f}", "; ".join(why))
+    out.print(table)
+
+
+_MEASURES = ("distance", "inliers")
+
+
+def _url() -> str:
+    """The service over AMBIENCE_DATA; one that was started elsewhere by AMBIENCE_HOST and _PORT."""
+    try:
+        return running_service(data_folder()).url
+    except NotRunning:
+        return http_url(*address())
+
+
+def _ask(method: str, url: str, body: Any = None, **content: Any) -> Any:
+    if content.get("files") is None and body is not None:
+        content = {"json": body}
+    key = os.environ.get("AMBIENCE_API_KEY")
+    headers = {"X-API-Key": key} if key else {}
+    try:
+        answer = httpx.request(method, url, headers=headers, timeout=60, **content)
+    except httpx.HTTPError as exc:
+        raise NotRunning(f"no answer from {url} ({exc}); start it with `ambience serve`") from exc
+    if answer.status_code >= 400:
+        raise AmbienceError(_detail(answer))
+    return answer.json() if answer.content else None
+
+
+def _detail(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"{answer.status_code} {answer.text[:200]}"
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def main() -> None:
+    """Entry point: expected errors are one sentence and an exit status."""
+    try:
+        app()
+    except NotRunning as exc:
+        err.print(f"ambience: {exc}")
+        sys.exit(EXIT_NOT_RUNNING)
+    except AmbienceError as exc:
+        err.print(f"ambience: {exc}")
+        sys.exit(EXIT_ERROR)

@@ -1,0 +1,49 @@
+"""Builders of the Serve applications; `serve_config.yaml` names them. The only file that binds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from deployments.ingress import Ingress
+from deployments.retriever import Retriever
+from deployments.settings import IngressArgs, RetrieverArgs
+from indexes.registry import make_index
+from models.base import make_extractor
+
+RESERVED_CPUS = 0.02
+"""A reservation, not a limit: the whole stack, doubled in an upgrade, fits two cores."""
+
+
+def build_retriever(args: dict[str, Any]) -> Application:
+    """A retriever of `models/extractors/`. A misspelt name or option fails here, with its name."""
+    parsed = RetrieverArgs.model_validate(args)
+    extractor = make_extractor(parsed.extractor, parsed.options)
+    make_index(extractor.index, parsed.index, lambda _: {})
+    deployment: Any = serve.deployment(
+        Retriever,
+        name="Retriever",
+        max_ongoing_requests=256,
+        ray_actor_options={"num_cpus": RESERVED_CPUS},
+        graceful_shutdown_timeout_s=5,
+        health_check_period_s=5,
+    )
+    application: Application = deployment.bind(parsed)
+    return application
+
+
+def build_ingress(args: dict[str, Any]) -> Application:
+    """The gateway over HTTP."""
+    parsed = IngressArgs.model_validate(args)
+    deployment: Any = serve.deployment(
+        serve.ingress()(Ingress),
+        name="Ingress",
+        max_ongoing_requests=1000,
+        ray_actor_options={"num_cpus": RESERVED_CPUS},
+        graceful_shutdown_timeout_s=10,
+        health_check_period_s=5,
+    )
+    application: Application = deployment.bind(parsed)
+    return application

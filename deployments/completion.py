@@ -1,0 +1,78 @@
+"""Completion: features that an add could not wait for are made later, by one replica per kind."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+
+from indexes.store import Pending, Space, Store
+from models.base import Extractor
+from models.decoder import Decoder
+from models.errors import InvalidInput
+from models.types import Pixels
+
+logger = logging.getLogger(__name__)
+LEASE_SECONDS = 30.0
+
+
+class Completer:
+    """Completes pending pictures of one kind, one at a time, while it holds the lease."""
+
+    def __init__(self, kind: str, store: Store, extractor: Extractor) -> None:
+        self.kind = kind
+        self.store = store
+        self.extractor = extractor
+        self._decoder = Decoder()
+        self._holder = uuid.uuid4().hex
+        self._held_until = 0.0
+        self._hopeless: set[tuple[int, int]] = set()
+
+    def complete_one(self) -> bool:
+        """Complete the first picture that can be; False when there is none, or no lease."""
+        pending = self._next()
+        if pending is None or not self._holds_lease():
+            return False
+        self._complete(pending)
+        return True
+
+    def _next(self) -> Pending | None:
+        after = -1
+        while page := self.store.pending(self.kind, after):
+            for pending in page:
+                if self._possible(pending):
+                    return pending
+            after = page[-1].image_id
+        return None
+
+    def _possible(self, pending: Pending) -> bool:
+        if (pending.image_id, pending.generation) in self._hopeless:
+            return False
+        return pending.has_original or (pending.has_preview and self.extractor.view == "preview")
+
+    def _holds_lease(self) -> bool:
+        now = time.monotonic()
+        if now > self._held_until and self.store.lease(
+            f"complete:{self.kind}", self._holder, LEASE_SECONDS
+        ):
+            self._held_until = now + LEASE_SECONDS / 3
+        return now <= self._held_until
+
+    def _complete(self, pending: Pending) -> None:
+        data = self.store.original(pending.image_id, pending.generation)
+        if data is None and self.extractor.view == "preview":
+            data = self.store.preview(pending.image_id)
+        if data is None:
+            return  # Replaced or deleted meanwhile.
+        try:
+            features = self.extractor.extract(self._pixels(data))
+        except InvalidInput as exc:
+            self._hopeless.add((pending.image_id, pending.generation))
+            logger.warning("picture %d can't be completed: %s", pending.image_id, exc)
+            return
+        space = Space(self.kind, self.extractor.fingerprint)
+        row = self.extractor.to_row(features)
+        self.store.complete(pending.image_id, pending.generation, {space: row})
+
+    def _pixels(self, data: bytes) -> Pixels:
+        return self._decoder.decode_blocking(data).view(self.extractor.view)

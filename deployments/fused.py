@@ -1,0 +1,111 @@
+"""The fused search: every retriever's list, cut to what can be true, then one ranking."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from deployments.gateway import Gateway
+from deployments.report import Report
+from deployments.retrievers import Known
+from deployments.schemas import SearchQuery
+from deployments.searching import Ask, QueryPicture
+from indexes.fusion import FusedHit, RankedList, fuse
+from models.errors import ImageNotFound, InvalidInput
+from models.types import Variants
+
+
+async def fused_search(
+    gateway: Gateway, query: SearchQuery, images: Sequence[bytes], report: Report
+) -> tuple[list[FusedHit], str | None]:
+    """One page of hits and the next page's cursor.
+
+    Raises InvalidInput when nothing is searched for, and ImageNotFound for an unknown image_id.
+    """
+    _check(query, images)
+    offset = decode_cursor(query.cursor)
+    limits = await gateway.limits(query.filter, query.min_seq, query.stale_ok)
+    for image_id in query.image_ids:
+        if gateway.store.image(image_id) is None:
+            raise ImageNotFound(f"no image {image_id}", "image_ids")
+    weights = query.retrievers
+    knowns = gateway.chosen(list(weights) if weights is not None else None)
+    variants: Variants = "mirror" if query.mirrored else "identity"
+    pictures = [
+        await gateway.searcher.prepare(data, knowns, variants, report, query.region)
+        for data in images
+    ]
+    asks = _asks(knowns, pictures, query, variants)
+    lists = await gateway.searcher.ask_all(asks, limits, report)
+    with report.timed("fuse"):
+        ranked = [
+            _ranked(ask.known, hits, weights)
+            for ask, hits in zip(asks, lists.hits, strict=True)
+            if hits is not None
+        ]
+        hits = fuse(ranked, query.negative.image_ids)
+    page = hits[offset : offset + query.k]
+    more = len(hits) > offset + query.k
+    return page, encode_cursor(offset + query.k) if more else None
+
+
+def encode_cursor(offset: int) -> str:
+    """An opaque name of the place where the next page begins."""
+    return base64.urlsafe_b64encode(f"o{offset}".encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str | None) -> int:
+    """Raises InvalidInput for what `encode_cursor` never made."""
+    if cursor is None:
+        return 0
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        offset = int(text.removeprefix("o"))
+    except (ValueError, binascii.Error) as exc:
+        raise InvalidInput(
+            "cursor: pass on the next_cursor of a previous answer", "cursor"
+        ) from exc
+    if not 0 <= offset <= 10_000 or not text.startswith("o"):
+        raise InvalidInput("cursor: pass on the next_cursor of a previous answer", "cursor")
+    return offset
+
+
+def _check(query: SearchQuery, images: Sequence[bytes]) -> None:
+    if query.text is not None or query.negative.text is not None:
+        raise InvalidInput("no retriever that searches by words is deployed", "text")
+    if not images and not query.image_ids:
+        raise InvalidInput("give an image, image_ids or text to search by", "image")
+    if query.region is not None and len(images) != 1:
+        raise InvalidInput("region: applies to exactly one uploaded image", "region")
+
+
+def _asks(
+    knowns: Sequence[Known],
+    pictures: Sequence[QueryPicture],
+    query: SearchQuery,
+    variants: Variants,
+) -> list[Ask]:
+    asks = []
+    for known in knowns:
+        params = list_params(known, query.explain)
+        asks += [Ask(known, params, picture=picture) for picture in pictures]
+        asks += [
+            Ask(known, params, image_id=image_id, variants=variants) for image_id in query.image_ids
+        ]
+    return asks
+
+
+def list_params(known: Known, explain: bool) -> Mapping[str, Any]:
+    """A retriever's parameters for one list of a fused search."""
+    if known.description is None:
+        return {}
+    params = dict(known.description.fused_params)
+    return params | {"explain": True} if explain and known.description.explains else params
+
+
+def _ranked(known: Known, hits: list[Any], weights: Mapping[str, float] | None) -> RankedList:
+    assert known.description is not None
+    weight = 1.0 if weights is None else weights[known.name]
+    return RankedList(known.name, hits, weight, known.description.verifying)

@@ -1,0 +1,96 @@
+"""All that the routes share: the store, the retrievers, adds and searches."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from deployments.adding import Adder
+from deployments.retrievers import Known, Retrievers
+from deployments.schemas import Filter
+from deployments.searching import Limits, Searcher
+from deployments.settings import IngressArgs, store_url
+from indexes.open_store import open_store
+from indexes.store import Image
+from models.decoder import Decoder
+from models.errors import StoreUnavailable
+from models.images import Limits as PictureLimits
+
+
+class Gateway:
+    """What the ingress replica holds."""
+
+    def __init__(self, args: IngressArgs, application: str) -> None:
+        self.args = args
+        self.store = open_store(store_url(args.store))
+        self.retrievers = Retrievers(application)
+        limits = PictureLimits(max_bytes=args.max_upload_bytes, max_pixels=args.max_pixels)
+        self.decoder = Decoder(limits)
+        self.searcher = Searcher(self.retrievers, self.decoder, args.retriever_deadline)
+        self.adder = Adder(
+            self.store, self.retrievers, self.decoder, args.add_deadline, args.previews
+        )
+
+    def close(self) -> None:
+        """End the decoder's children and close the store."""
+        self.decoder.close()
+        self.store.close()
+
+    async def limits(
+        self, wanted: Filter | None = None, min_seq: int | None = None, stale_ok: bool = False
+    ) -> Limits:
+        """The deadline of a request beginning now, and the ids its filter allows."""
+        until = time.monotonic() + self.args.deadline
+        allowed = await asyncio.to_thread(self._allowed, wanted) if wanted is not None else None
+        return Limits(until, allowed, min_seq or 0, stale_ok)
+
+    async def unready(self) -> dict[str, str]:
+        """Why /readyz fails: what is required and does not answer → reason."""
+        reasons = {}
+        try:
+            await asyncio.to_thread(self.store.head)
+        except StoreUnavailable as exc:
+            reasons["store"] = str(exc)
+        ready = {known.name for known in self.retrievers.ready()}
+        for name in self.args.required:
+            if name not in ready:
+                there = name in self.retrievers.enabled()
+                reason = self.retrievers.known(name).reason if there else "not deployed"
+                reasons[name] = reason or "starting"
+        return reasons
+
+    def chosen(self, names: Sequence[str] | None) -> list[Known]:
+        """These retrievers, or all enabled ones; raises UnknownName."""
+        return [self.retrievers.known(name) for name in names or self.retrievers.enabled()]
+
+    def pending_reason(self, image: Image, kind: str) -> str:
+        """Why an image has no features of this kind yet."""
+        if kind not in self.retrievers.enabled():
+            return "not deployed"
+        known = self.retrievers.known(kind)
+        if known.reason is not None:
+            return known.reason
+        view = known.description.view if known.description is not None else None
+        if image.has_original or (image.has_preview and view == "preview"):
+            return "being completed"
+        return "original needed"
+
+    def _allowed(self, wanted: Filter) -> npt.NDArray[np.int64] | None:
+        sets: list[npt.NDArray[np.int64]] = []
+        if wanted.ids is not None:
+            sets.append(np.unique(np.asarray(wanted.ids, np.int64)))
+        if wanted.metadata:
+            sets.append(np.asarray(self.store.matching(wanted.metadata), np.int64))
+        sets += [
+            np.asarray(self.store.matching({"tags": tag}), np.int64) for tag in wanted.tags or ()
+        ]
+        if not sets:
+            return None
+        allowed = sets[0]
+        for other in sets[1:]:
+            allowed = np.intersect1d(allowed, other, assume_unique=True)
+        return allowed

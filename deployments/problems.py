@@ -1,0 +1,85 @@
+"""Every error as problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from models.errors import AmbienceError, Unavailable
+
+logger = logging.getLogger(__name__)
+RETRY_AFTER_SECONDS = 1
+
+
+class Problem(BaseModel):
+    """An error, as application/problem+json."""
+
+    type: str = Field("about:blank", description="A URI for this kind of problem.")
+    title: str = Field(description="What kind of problem it is.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What was wrong, and what to do.")
+    field: str | None = Field(None, description="The request's field at fault.")
+
+
+class ProblemResponse(JSONResponse):
+    media_type = "application/problem+json"
+
+
+def problem(error: AmbienceError) -> ProblemResponse:
+    """The response an error becomes."""
+    headers = {}
+    if isinstance(error, Unavailable):
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return _response(error.status, error.title, error.detail, error.field, headers)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of this app a problem."""
+
+    @app.exception_handler(AmbienceError)
+    async def _ours(_: Request, exc: AmbienceError) -> ProblemResponse:
+        return problem(exc)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, exc: RequestValidationError) -> ProblemResponse:
+        first = exc.errors()[0]
+        name = ".".join(str(part) for part in first["loc"][1:])
+        return _response(400, "Invalid input", f"{name}: {first['msg']}", name or None)
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, exc: HTTPException) -> ProblemResponse:
+        title = HTTPStatus(exc.status_code).phrase
+        return _response(exc.status_code, title, str(exc.detail), None, dict(exc.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def _unforeseen(request: Request, exc: Exception) -> ProblemResponse:
+        logger.error("%s %s failed", request.method, request.url.path, exc_info=exc)
+        detail = "an unforeseen error; the service's log has its trace"
+        return _response(500, "Internal error", detail, None)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses for these error statuses."""
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": content, "model": Problem}
+        for status in statuses
+    }
+
+
+def _response(
+    status: int,
+    title: str,
+    detail: str,
+    name: str | None,
+    headers: dict[str, str] | None = None,
+) -> ProblemResponse:
+    body = Problem(title=title, status=status, detail=detail, field=name)
+    return ProblemResponse(body.model_dump(exclude_none=True), status, headers)

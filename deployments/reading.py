@@ -1,0 +1,110 @@
+"""Reads request bodies: multipart or JSON, numbers as numbers or strings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import orjson
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from models.errors import InvalidInput
+
+# Uploads stay in memory: their size is limited, and a temporary file costs more than the decode.
+MultiPartParser.spool_max_size = 64 * 2**20
+Model = TypeVar("Model", bound=BaseModel)
+MAX_FIELD_BYTES = 4 * 2**20
+
+
+@dataclass(slots=True)
+class Body:
+    """The fields of a request and its uploaded pictures."""
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    images: list[bytes] = field(default_factory=list)
+
+    def image(self) -> bytes:
+        """The one picture; raises InvalidInput when there is none or more."""
+        if len(self.images) != 1:
+            raise InvalidInput(f"image: send one picture, not {len(self.images)}", "image")
+        return self.images[0]
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """Those of these fields that have a value: `""` counts as absent."""
+        return {
+            name: self.fields[name] for name in names if self.fields.get(name) not in ("", None)
+        }
+
+
+async def read_body(request: Request) -> Body:
+    """Fields and pictures of a multipart, form or JSON request; raises InvalidInput."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        return await _read_form(request)
+    data = await request.body()
+    if not data:
+        raise InvalidInput("the request has no body: send multipart/form-data or JSON")
+    try:
+        fields = orjson.loads(data)
+    except orjson.JSONDecodeError as exc:
+        raise InvalidInput(f"the body is neither multipart nor JSON: {exc}") from exc
+    if not isinstance(fields, dict):
+        raise InvalidInput("the JSON body must be an object")
+    return Body(fields)
+
+
+async def _read_form(request: Request) -> Body:
+    body = Body()
+    try:
+        async with request.form(max_part_size=MAX_FIELD_BYTES) as form:
+            for name, value in form.multi_items():
+                if isinstance(value, UploadFile):
+                    if name != "image":
+                        raise InvalidInput(f"{name}: only `image` may be a file", name)
+                    body.images.append(await value.read())
+                elif name == "image":
+                    raise InvalidInput("image: send it as a file part, with a file name", "image")
+                else:
+                    body.fields[name] = value
+    except MultiPartException as exc:
+        raise InvalidInput(f"the multipart body is malformed: {exc.message}") from exc
+    return body
+
+
+def validated(model: type[Model], fields: Mapping[str, Any]) -> Model:
+    """Raises InvalidInput naming the first field at fault."""
+    try:
+        return model.model_validate(dict(fields))
+    except ValidationError as exc:
+        raise invalid_field(exc) from exc
+
+
+def parsed(model: type[Model], text: str | bytes, field_name: str) -> Model:
+    """A JSON text as a model; raises InvalidInput naming the field at fault."""
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as exc:
+        raise invalid_field(exc, field_name) from exc
+
+
+def invalid_field(exc: ValidationError, inside: str | None = None) -> InvalidInput:
+    """The first fault of a validation, as our own error."""
+    first = exc.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    name = ".".join(path) or inside
+    return InvalidInput(f"{name or 'body'}: {first['msg']}", name)
+
+
+def image_id_of(fields: Mapping[str, Any]) -> int:
+    """A number or a string of one; raises InvalidInput (the gallery sends its NaN as null)."""
+    given = fields.get("image_id")
+    if isinstance(given, bool) or not isinstance(given, int | str):
+        raise InvalidInput("image_id: send a whole number", "image_id")
+    try:
+        return int(given)
+    except ValueError as exc:
+        raise InvalidInput(f"image_id: {str(given)[:40]!r} is no whole number", "image_id") from exc

@@ -1,0 +1,48 @@
+"""Who answered, who did not and why, and how long each took: shown in response headers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Report:
+    """Collected while a request is served."""
+
+    answered: set[str] = field(default_factory=set)
+    missing: dict[str, str] = field(default_factory=dict)
+    """Retriever → reason."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    stale: bool = False
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Adds the time spent inside to `what`."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - began
+            self.seconds[what] = self.seconds.get(what, 0.0) + spent
+
+    def headers(self) -> dict[str, str]:
+        """`Server-Timing` (milliseconds), `X-Ambience-Answered`, `-Missing` and `-Stale`."""
+        timing = ", ".join(f"{name};dur={1000 * spent:.1f}" for name, spent in self.seconds.items())
+        shown = {"Server-Timing": timing}
+        shown["X-Ambience-Answered"] = ",".join(sorted(self.answered - self.missing.keys()))
+        if self.missing:
+            shown["X-Ambience-Missing"] = ",".join(
+                f'{name};reason="{_quoted(reason)}"'
+                for name, reason in sorted(self.missing.items())
+            )
+        if self.stale:
+            shown["X-Ambience-Stale"] = "true"
+        return {name: value for name, value in shown.items() if value}
+
+
+def _quoted(reason: str) -> str:
+    plain = reason.encode("ascii", "replace").decode()
+    return plain.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")

@@ -1,0 +1,197 @@
+"""One retriever: an extractor, an index that follows the store, and completion of pending work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from ray import serve
+
+from deployments.completion import Completer
+from deployments.loopback import keep_sockets_on_loopback
+from deployments.metrics import RetrieverMetrics
+from deployments.settings import RetrieverArgs, store_url
+from deployments.wire import (
+    Description,
+    ExtractAnswer,
+    SearchAnswer,
+    SearchRequest,
+    State,
+)
+from indexes.base import Query
+from indexes.follower import Follower, Status, row_reader
+from indexes.open_store import open_store
+from indexes.registry import index_class, make_index
+from indexes.store import Space, Store
+from models.base import Extractor, make_extractor
+from models.errors import AmbienceError, ImageNotFound, InvalidInput, RetrieverUnavailable
+from models.types import Features, Pixels
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+FIRST_RETRY, LAST_RETRY = 2.0, 60.0
+METRICS_SECONDS = 5.0
+
+
+class Retriever:
+    """Answers searches of one feature space. All CPU work runs in threads, never on the loop."""
+
+    def __init__(self, args: RetrieverArgs) -> None:
+        keep_sockets_on_loopback()
+        self.name = serve.get_replica_context().app_name
+        self.extractor: Extractor = make_extractor(args.extractor, args.options)
+        self.args = args
+        self.store: Store = open_store(store_url(args.store))
+        self._index_class = index_class(self.extractor.index)
+        self._extracting = ThreadPoolExecutor(1, "extract")
+        self._loaded = False
+        self._unavailable: str | None = None
+        self._follower: Follower | None = None
+        self._starting = asyncio.get_event_loop().create_task(self._start())
+
+    async def describe(self) -> Description:
+        """State, counts and all the ingress needs to send queries."""
+        status = self._follower.status if self._follower is not None else None
+        state, reason = self._state(status)
+        return Description(
+            name=self.name,
+            kind="retriever",
+            state=state,
+            reason=reason,
+            extractor=self.args.extractor,
+            options=self.args.options,
+            fingerprint=self.extractor.fingerprint if self._loaded else "",
+            view=self.extractor.view,
+            place=self.extractor.place,
+            index=status.kind if status is not None else self.extractor.index,
+            count=status.count if status is not None else 0,
+            bytes=status.nbytes if status is not None else 0,
+            applied_seq=status.applied if status is not None else 0,
+            verifying=self._index_class.verifying,
+            explains="explain" in self._index_class.Params.model_fields,
+            fused_params=dict(self._index_class.fused),
+        )
+
+    async def search(self, request: SearchRequest) -> SearchAnswer | AmbienceError:
+        """Hits of one query picture."""
+        return await _as_value(self._search(request))
+
+    async def extract(self, pixels: Pixels) -> ExtractAnswer | AmbienceError:
+        """Features of one picture's view, to be stored."""
+        return await _as_value(self._extract(pixels))
+
+    def check_health(self) -> None:
+        """Fails when start-up ended in an unforeseen error, so that Serve replaces the replica."""
+        if self._starting.done() and self._starting.exception() is not None:
+            raise RuntimeError(f"{self.name} could not start") from self._starting.exception()
+
+    async def _start(self) -> None:
+        """Load, index, then complete pending work; weights that can't be had are tried again."""
+        delay = FIRST_RETRY
+        while not self._loaded:
+            try:
+                await self._run(self.extractor.load)
+                self._loaded = True
+            except AmbienceError as exc:
+                self._unavailable = str(exc)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, LAST_RETRY)
+        space = Space(self.name, self.extractor.fingerprint)
+        decode = self.extractor.from_row
+        index = make_index(
+            self.extractor.index, self.args.index, row_reader(self.store, space, decode)
+        )
+        self._follower = Follower(self.store, space, index, decode)
+        self._follower.start()
+        await asyncio.gather(self._show_metrics(), self._complete())
+
+    async def _complete(self) -> None:
+        completer = Completer(self.name, self.store, self.extractor)
+        while True:
+            try:
+                more = await self._run(completer.complete_one)
+            except AmbienceError as exc:
+                logger.warning("completion of %s: %s", self.name, exc)
+                more = False
+            await asyncio.sleep(0 if more else self.args.completion_interval)
+
+    async def _show_metrics(self) -> None:
+        metrics = RetrieverMetrics(self.name)
+        while True:
+            assert self._follower is not None
+            status = self._follower.status
+            ready = self._state(status)[0] == "ready"
+            metrics.show(status.count, status.nbytes, status.applied, ready)
+            await asyncio.sleep(METRICS_SECONDS)
+
+    def _state(self, status: Status | None) -> tuple[State, str | None]:
+        if status is None:
+            return (
+                ("unavailable", self._unavailable) if self._unavailable else ("loading", "loading")
+            )
+        return status.state, status.reason or None
+
+    async def _search(self, request: SearchRequest) -> SearchAnswer:
+        began = time.perf_counter()
+        follower = self._following()
+        params = self._index_class.Params.parse(request.params)
+        variants = await self._query_features(request)
+        answer = await follower.asearch(
+            Query(variants, request.allowed),
+            params,
+            request.min_seq,
+            request.deadline,
+            request.stale_ok,
+        )
+        seconds = time.perf_counter() - began
+        return SearchAnswer(answer.hits, answer.applied_seq, answer.stale, seconds)
+
+    async def _extract(self, pixels: Pixels) -> ExtractAnswer:
+        if not self._loaded:
+            self._following()
+        began = time.perf_counter()
+        row = await self._run(lambda: self.extractor.to_row(self.extractor.extract(pixels)))
+        return ExtractAnswer(row, self.extractor.fingerprint, time.perf_counter() - began)
+
+    async def _query_features(self, request: SearchRequest) -> list[Features]:
+        if request.features is not None:
+            if request.fingerprint != self.extractor.fingerprint:
+                raise RetrieverUnavailable(f"{self.name} has changed; its features differ now")
+            return list(request.features)
+        if request.pixels is not None:
+            pixels, variants = request.pixels, request.variants
+            return await self._run(lambda: self.extractor.extract_variants(pixels, variants))
+        if request.image_id is None:
+            raise InvalidInput("give an image or an image_id", "image_id")
+        return await self._run(lambda: self._stored_features(request))
+
+    def _stored_features(self, request: SearchRequest) -> list[Features]:
+        assert request.image_id is not None
+        space = Space(self.name, self.extractor.fingerprint)
+        row = self.store.rows(space, [request.image_id]).get(request.image_id)
+        if row is None:
+            raise ImageNotFound(f"{self.name} knows no image {request.image_id}", "image_id")
+        features = self.extractor.from_row(row)
+        mirrored = self.extractor.mirrored(features) if request.variants != "identity" else None
+        return [features] if mirrored is None else [features, mirrored]
+
+    def _following(self) -> Follower:
+        if self._follower is None:
+            state, reason = self._state(None)
+            raise RetrieverUnavailable(f"{state}: {reason}")
+        return self._follower
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._extracting, work)
+
+
+async def _as_value(answer: Coroutine[Any, Any, T]) -> T | AmbienceError:
+    """Expected errors travel as values: Serve would log and wrap an exception."""
+    try:
+        return await answer
+    except AmbienceError as exc:
+        return exc

@@ -1,0 +1,181 @@
+"""The ingress's view of the retrievers: discovery by status, calls with deadlines.
+
+The ingress lists no retriever. It follows the application statuses and asks an application to
+describe itself when it appears, returns or changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from deployments.wire import Description, ExtractAnswer, SearchAnswer, SearchRequest
+from models.base import Extractor, extractor_names, make_extractor
+from models.errors import (
+    AmbienceError,
+    DeadlineExceeded,
+    RetrieverUnavailable,
+    UnknownName,
+)
+from models.types import Pixels
+
+POLL_SECONDS = 1.0
+DESCRIBE_SECONDS = 2.0
+NO_REPLICA = "no replica answers"
+
+
+@dataclass(slots=True)
+class Known:
+    """One application as last seen."""
+
+    name: str
+    handle: DeploymentHandle[Any] | None = None
+    description: Description | None = None
+    extractor: Extractor | None = None
+    """For queries extracted in the ingress."""
+    down: str | None = "starting"
+    """Why it is not asked now; None when it is."""
+    status: str = ""
+    changed: bool = True
+    """Its status has changed since it was last described."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it can't answer, or None."""
+        if self.down is not None:
+            return self.down
+        assert self.description is not None
+        if self.description.state == "ready":
+            return None
+        return self.description.reason or self.description.state
+
+
+class Retrievers:
+    """Knows which retrievers there are and asks them."""
+
+    def __init__(self, own_application: str) -> None:
+        self._own = own_application
+        self._known: dict[str, Known] = {}
+
+    def enabled(self) -> list[str]:
+        """Names of all retrievers of the configuration, ready or not; sorted."""
+        extractors = extractor_names()
+        return sorted(
+            known.name
+            for known in self._known.values()
+            if (known.description is not None and known.description.kind == "retriever")
+            or (known.description is None and known.name in extractors)
+        )
+
+    def known(self, name: str) -> Known:
+        """One retriever; raises UnknownName, listing the known ones."""
+        if name not in self.enabled():
+            raise UnknownName(f"no retriever {name!r}; there are {', '.join(self.enabled())}")
+        return self._known[name]
+
+    def ready(self) -> list[Known]:
+        """Those that answer now."""
+        return [self._known[name] for name in self.enabled() if self._known[name].reason is None]
+
+    async def follow(self) -> None:
+        """Keep up with the applications, for ever."""
+        while True:
+            # Both mean that the controller is restarting.
+            with contextlib.suppress(RayError, RayServeException):
+                await self.refresh()
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def refresh(self) -> None:
+        """One look at the statuses; asks who needs asking."""
+        status = await asyncio.to_thread(serve.status)
+        apps = {name: app for name, app in status.applications.items() if name != self._own}
+        for gone in set(self._known) - set(apps):
+            del self._known[gone]
+        for name, app in apps.items():
+            known = self._known.setdefault(name, Known(name))
+            if str(app.status) != known.status:
+                known.status, known.changed = str(app.status), True
+        await asyncio.gather(
+            *(self.describe(known) for known in self._known.values() if _needs_asking(known))
+        )
+
+    async def describe(self, known: Known) -> Description | None:
+        """Ask one application what it is now; None, with the reason noted, if it doesn't answer."""
+        try:
+            answer = await self._call(known, "describe", DESCRIBE_SECONDS)
+        except AmbienceError as exc:
+            known.down = str(exc)
+            return None
+        assert isinstance(answer, Description)
+        if known.description is None or known.description.fingerprint != answer.fingerprint:
+            known.extractor = _extractor_for(answer)
+        known.description, known.down, known.changed = answer, None, False
+        return answer
+
+    async def descriptions(self) -> list[Known]:
+        """All retrievers, asked just now."""
+        enabled = [self._known[name] for name in self.enabled()]
+        await asyncio.gather(*(self.describe(known) for known in enabled))
+        return enabled
+
+    async def search(self, known: Known, request: SearchRequest) -> SearchAnswer:
+        """Raises RetrieverUnavailable, DeadlineExceeded, or what the retriever refused with."""
+        answer = await self._call(known, "search", request.deadline, request)
+        assert isinstance(answer, SearchAnswer)
+        return answer
+
+    async def extract(self, known: Known, pixels: Pixels, deadline: float) -> ExtractAnswer:
+        """Features of one view; raises like `search`."""
+        answer = await self._call(known, "extract", deadline, pixels)
+        assert isinstance(answer, ExtractAnswer)
+        return answer
+
+    async def wait_ready(self, name: str, until: float) -> Known:
+        """Wait for a retriever until a monotonic time; raises RetrieverUnavailable."""
+        while True:
+            known = self._known.get(name)
+            if known is not None and known.reason is None:
+                return known
+            if time.monotonic() >= until:
+                reason = known.reason if known is not None else "not deployed"
+                raise RetrieverUnavailable(f"{name}: {reason}")
+            await asyncio.sleep(0.05)
+            if known is not None and known.reason is not None:
+                await self.describe(known)
+
+    async def _call(self, known: Known, method: str, seconds: float, *payload: Any) -> Any:
+        try:
+            if known.handle is None:
+                known.handle = serve.get_app_handle(known.name)
+            call = getattr(known.handle, method).remote(*payload)
+            answer = await asyncio.wait_for(call, seconds)
+        except TimeoutError as exc:
+            known.down = f"no answer within {seconds:g} s"
+            raise DeadlineExceeded(f"{known.name}: {known.down}") from exc
+        except (RayError, RayServeException, KeyError) as exc:
+            # A missing application is a KeyError, a removed one DeploymentUnavailableError.
+            known.handle, known.down = None, NO_REPLICA
+            raise RetrieverUnavailable(f"{known.name}: {NO_REPLICA}") from exc
+        if isinstance(answer, AmbienceError):
+            raise answer
+        return answer
+
+
+def _needs_asking(known: Known) -> bool:
+    return known.changed or known.reason is not None
+
+
+def _extractor_for(description: Description) -> Extractor | None:
+    if description.place != "ingress" or description.kind != "retriever":
+        return None
+    extractor = make_extractor(description.extractor, description.options)
+    extractor.load()
+    return extractor

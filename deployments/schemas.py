@@ -1,0 +1,164 @@
+"""The shapes of /v1: what comes in, what goes out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from models.types import MAX_IMAGE_ID, Options
+
+ImageId = Annotated[int, Field(ge=0, le=MAX_IMAGE_ID)]
+MAX_RESULTS = 1000
+MAX_QUERIES = 16
+
+
+class Negative(Options):
+    """What the answer must be unlike."""
+
+    text: str | None = Field(None, min_length=1, max_length=1000, description="Words to avoid.")
+    image_ids: list[ImageId] = Field(
+        default_factory=list, max_length=1000, description="Images that must not be found."
+    )
+
+
+class Filter(Options):
+    """Only images for which all of this holds are found."""
+
+    ids: list[ImageId] | None = Field(None, max_length=100_000, description="One of these ids.")
+    metadata: dict[str, Any] | None = Field(
+        None, description="Top-level keys with these values; a stored list may contain the value."
+    )
+    tags: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(
+        None, max_length=100, description="All of these tags."
+    )
+
+
+class SearchQuery(Options):
+    """Any mix of uploaded pictures, stored images and words."""
+
+    image_ids: list[ImageId] = Field(
+        default_factory=list, max_length=MAX_QUERIES, description="Stored images to search by."
+    )
+    text: str | None = Field(None, min_length=1, max_length=1000, description="Words to search by.")
+    negative: Negative = Negative()
+    retrievers: dict[str, Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]] | None = (
+        Field(None, min_length=1, description="Retrievers to ask, with weights; default: all, 1.")
+    )
+    k: int = Field(20, ge=1, le=MAX_RESULTS, description="At most this many hits.")
+    cursor: str | None = Field(
+        None, max_length=200, description="`next_cursor` of the page before."
+    )
+    filter: Filter | None = None
+    region: tuple[float, float, float, float] | None = Field(
+        None, description="x, y, width, height of the part to search by, in upright pixels."
+    )
+    explain: bool = Field(False, description="Say where local features matched.")
+    mirrored: bool = Field(True, description="Also find mirror images.")
+    min_seq: int | None = Field(None, ge=0, description="Answer no earlier than this change.")
+    stale_ok: bool = Field(False, description="Do not wait for the newest changes.")
+
+
+class RetrieverQuery(Options):
+    """One retriever's own search; its further parameters stand beside these."""
+
+    image_id: ImageId | None = Field(None, description="A stored image to search by.")
+    text: str | None = Field(None, min_length=1, max_length=1000, description="Words to search by.")
+    filter: Filter | None = None
+    variants: Literal["identity", "mirror", "dihedral"] | None = Field(
+        None, description="Symmetries of the query picture that are tried."
+    )
+    mirrored: bool = Field(
+        True, description="Also find mirror images (unless `variants` is given)."
+    )
+    region: tuple[float, float, float, float] | None = None
+    min_seq: int | None = Field(None, ge=0)
+    cursor: str | None = Field(None, max_length=200)
+
+
+class RetrieverState(BaseModel):
+    """How one retriever stands."""
+
+    name: str
+    kind: Literal["retriever", "annotator"]
+    state: Literal["loading", "ready", "unavailable"]
+    reason: str | None = Field(None, description="Why it is not ready.")
+    count: int = Field(description="Pictures in its index.")
+    applied_seq: int = Field(description="The newest change in its index.")
+    bytes: int = Field(description="Memory of its index.")
+    index: str = Field(description="The kind of index in use.")
+    fingerprint: str = Field(description="Names the feature space.")
+    extractor: str
+
+
+class RetrieverStates(BaseModel):
+    retrievers: list[RetrieverState]
+
+
+class RetrieverOutcome(BaseModel):
+    state: Literal["indexed", "pending"]
+    reason: str | None = None
+
+
+class AddAnswer(BaseModel):
+    """An acknowledged add: it is durable."""
+
+    image_id: int
+    seq: int = Field(description="Of this change; pass it as `min_seq`.")
+    retrievers: dict[str, RetrieverOutcome]
+
+
+class ImageAnswer(BaseModel):
+    """All that is known of an image."""
+
+    image_id: int
+    generation: int
+    file_name: str
+    source: str
+    width: int
+    height: int
+    sha256: str
+    created: float = Field(description="Seconds since the epoch.")
+    metadata: dict[str, Any]
+    retrievers: dict[str, RetrieverOutcome]
+    annotations: dict[str, Any]
+    has_thumbnail: bool
+
+
+class ImageList(BaseModel):
+    images: list[ImageAnswer]
+    next_cursor: str | None = None
+
+
+class FusedRow(BaseModel):
+    """One found image: its fused score, and its rank and measure in each retriever's list."""
+
+    image_id: int
+    score: float
+    retrievers: dict[str, dict[str, Any]]
+
+
+class SearchResults(BaseModel):
+    hits: list[FusedRow]
+    next_cursor: str | None = None
+
+
+class RetrieverRow(BaseModel):
+    """One hit of one retriever."""
+
+    image_id: int
+    distance: float | None = None
+    inliers: int | None = None
+    matches: int | None = None
+    mirrored: bool | None = None
+    homography: list[list[float]] | None = Field(
+        None, description="3×3, from query to image, in pixels of the gray views."
+    )
+    points: list[list[float]] | None = Field(
+        None, description="Inliers: query x, query y, image x, image y."
+    )
+
+
+class RetrieverResults(BaseModel):
+    hits: list[RetrieverRow]
+    next_cursor: str | None = None

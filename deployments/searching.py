@@ -1,0 +1,171 @@
+"""Searches: a picture is decoded once, each retriever is asked, a report says how it went."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deployments.report import Report
+from deployments.retrievers import Known, Retrievers
+from deployments.wire import SearchAnswer, SearchRequest
+from indexes.base import Hit
+from models.decoder import Decoder
+from models.errors import AmbienceError, ImageNotFound, RetrieverUnavailable
+from models.images import Picture
+from models.types import Features, Pixels, Variants, View
+
+Region = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPicture:
+    """What one uploaded query picture has become."""
+
+    features: Mapping[str, Sequence[Features]]
+    """Of retrievers extracted in the ingress, by name, one entry per symmetry tried."""
+    views: Mapping[View, Pixels]
+    """For retrievers that extract in their own replicas."""
+    variants: Variants
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One list wanted: a retriever, a query, its parameters."""
+
+    known: Known
+    params: Mapping[str, Any]
+    picture: QueryPicture | None = None
+    image_id: int | None = None
+    variants: Variants = "identity"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What holds for all retrievers of one search."""
+
+    until: float
+    """Monotonic time by which the answer must come."""
+    allowed: npt.NDArray[np.int64] | None = None
+    min_seq: int = 0
+    stale_ok: bool = False
+
+
+@dataclass(slots=True)
+class Lists:
+    """The lists that came back, in the order asked; None where a retriever is missing."""
+
+    hits: list[list[Hit] | None] = field(default_factory=list)
+
+
+class Searcher:
+    """Decodes queries and fans them out."""
+
+    def __init__(self, retrievers: Retrievers, decoder: Decoder, retriever_deadline: float) -> None:
+        self.retrievers = retrievers
+        self.decoder = decoder
+        self.retriever_deadline = retriever_deadline
+
+    async def prepare(
+        self,
+        data: bytes,
+        knowns: Sequence[Known],
+        variants: Variants,
+        report: Report,
+        region: Region | None = None,
+    ) -> QueryPicture:
+        """Decode once and extract what is extracted here, in one hop to a worker thread."""
+
+        def work(picture: Picture) -> QueryPicture:
+            if region is not None:
+                picture = picture.crop(*region)
+            return _query_picture(picture, knowns, variants)
+
+        with report.timed("decode"):
+            return await self.decoder.decode(data, then=work)
+
+    async def ask_all(self, asks: Sequence[Ask], limits: Limits, report: Report) -> Lists:
+        """All at once; a retriever that fails is missing, and named so in the report.
+
+        An ImageNotFound or InvalidInput of a retriever counts as missing here too: other
+        retrievers may know the image.
+        """
+        results = await asyncio.gather(
+            *(self._ask_once(ask, limits, report) for ask in asks), return_exceptions=True
+        )
+        lists = Lists()
+        for ask, result in zip(asks, results, strict=True):
+            if isinstance(result, SearchAnswer):
+                report.answered.add(ask.known.name)
+                lists.hits.append(result.hits)
+            elif isinstance(result, AmbienceError):
+                report.missing[ask.known.name] = str(result)
+                lists.hits.append(None)
+            elif isinstance(result, BaseException):
+                raise result
+        return lists
+
+    async def ask(self, ask: Ask, limits: Limits, report: Report) -> list[Hit]:
+        """One retriever, whose error is the caller's."""
+        answer = await self._ask_once(ask, limits, report)
+        report.answered.add(ask.known.name)
+        return answer.hits
+
+    async def _ask_once(self, ask: Ask, limits: Limits, report: Report) -> SearchAnswer:
+        with report.timed(ask.known.name):
+            try:
+                answer = await self._send(ask, limits)
+            except RetrieverUnavailable:
+                # It may have changed, or lost the replica that was asked: look again, once.
+                await self.retrievers.describe(ask.known)
+                answer = await self._send(ask, limits)
+        report.stale = report.stale or answer.stale
+        return answer
+
+    async def _send(self, ask: Ask, limits: Limits) -> SearchAnswer:
+        if ask.known.reason is not None:
+            raise RetrieverUnavailable(ask.known.reason)
+        left = limits.until - time.monotonic()
+        request = _request(ask, limits, max(0.01, min(left, self.retriever_deadline)))
+        return await self.retrievers.search(ask.known, request)
+
+
+def _query_picture(picture: Picture, knowns: Sequence[Known], variants: Variants) -> QueryPicture:
+    features: dict[str, Sequence[Features]] = {}
+    views: dict[View, Pixels] = {}
+    for known in knowns:
+        if known.description is None:
+            continue
+        view = known.description.view
+        if known.extractor is not None:
+            features[known.name] = known.extractor.extract_variants(picture.view(view), variants)
+        else:
+            views[view] = picture.view(view)
+    return QueryPicture(features, views, variants)
+
+
+def _request(ask: Ask, limits: Limits, deadline: float) -> SearchRequest:
+    description = ask.known.description
+    assert description is not None
+    common: dict[str, Any] = {
+        "params": ask.params,
+        "allowed": limits.allowed,
+        "min_seq": limits.min_seq,
+        "stale_ok": limits.stale_ok,
+        "deadline": deadline,
+    }
+    if ask.picture is None:
+        if ask.image_id is None:
+            raise ImageNotFound("give an image or an image_id", "image_id")
+        return SearchRequest(image_id=ask.image_id, variants=ask.variants, **common)
+    features = ask.picture.features.get(ask.known.name)
+    if features is not None:
+        fingerprint = description.fingerprint
+        return SearchRequest(features=features, fingerprint=fingerprint, **common)
+    pixels = ask.picture.views.get(description.view)
+    return SearchRequest(pixels=pixels, variants=ask.picture.variants, **common)

@@ -1,0 +1,76 @@
+"""The arguments of the applications in `serve_config.yaml`, and what the environment adds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from models.types import Options
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 44444
+
+
+class RetrieverArgs(Options):
+    """Arguments of a retriever application."""
+
+    extractor: str
+    """A file of `models/extractors/`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Of the extractor; changing one begins a new feature space."""
+    index: dict[str, Any] = Field(default_factory=dict)
+    """Options of the index."""
+    store: str | None = None
+    """A store URL; by default the one of AMBIENCE_STORE."""
+    completion_interval: float = Field(2.0, gt=0)
+    """Seconds between looks for pending pictures."""
+
+
+class IngressArgs(Options):
+    """Arguments of the ingress application."""
+
+    listen: bool = True
+    """Bind AMBIENCE_HOST:AMBIENCE_PORT in the replica; false leaves HTTP to Serve's proxy."""
+    store: str | None = None
+    required: tuple[str, ...] = ("phash",)
+    """Retrievers that must be ready for /readyz."""
+    deadline: float = Field(30.0, gt=0)
+    """Seconds within which every request is answered."""
+    retriever_deadline: float = Field(10.0, gt=0)
+    """Seconds that one retriever may take of a search."""
+    add_deadline: float = Field(5.0, gt=0)
+    """Seconds that an add waits for extractors; what is missing then is completed later."""
+    import_check_unavailable: Literal["error", "block"] = "error"
+    """What the gallery's duplicate check gets when phash can't answer: 503, or a block."""
+    previews: bool = True
+    """Keep a small JPEG of each picture, for thumbnails and later models."""
+    max_upload_bytes: int = Field(64 * 2**20, gt=0)
+    max_pixels: int = Field(100_000_000, gt=0)
+    max_requests: int = Field(64, gt=0)
+    """Requests in flight; further ones get 503 with Retry-After."""
+    requests_per_minute: int | None = Field(None, gt=0)
+    """Per client address."""
+    read_keys: tuple[str, ...] = ()
+    """API keys that may search; when none is configured, no key is asked for."""
+    write_keys: tuple[str, ...] = ()
+    """API keys that may also add and delete."""
+    cors_origins: tuple[str, ...] = ()
+
+
+def data_folder() -> Path:
+    """Where the pictures' features live: AMBIENCE_DATA, by default `./data`."""
+    return Path(os.environ.get("AMBIENCE_DATA", "data")).absolute()
+
+
+def store_url(given: str | None) -> str:
+    """The store of this service: as configured, AMBIENCE_STORE, or LMDB in the data folder."""
+    return given or os.environ.get("AMBIENCE_STORE") or f"lmdb:{data_folder() / 'store'}"
+
+
+def address() -> tuple[str, int]:
+    """AMBIENCE_HOST and AMBIENCE_PORT."""
+    host = os.environ.get("AMBIENCE_HOST", DEFAULT_HOST)
+    return host, int(os.environ.get("AMBIENCE_PORT", DEFAULT_PORT))

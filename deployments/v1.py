@@ -1,0 +1,289 @@
+"""The routes of /v1."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import ORJSONResponse
+
+from deployments import openapi
+from deployments.adding import Added
+from deployments.fused import decode_cursor, encode_cursor, fused_search
+from deployments.gateway import Gateway
+from deployments.problems import documented
+from deployments.reading import Body, parsed, read_body, validated
+from deployments.report import Report
+from deployments.schemas import (
+    AddAnswer,
+    ImageAnswer,
+    ImageList,
+    RetrieverQuery,
+    RetrieverResults,
+    RetrieverStates,
+    SearchQuery,
+    SearchResults,
+)
+from deployments.searching import Ask
+from indexes.store import Image
+from models.errors import ImageNotFound, InvalidInput, RetrieverUnavailable
+from models.types import MAX_IMAGE_ID, Variants
+
+router = APIRouter(prefix="/v1", tags=["v1"])
+ImageIdPath = Annotated[
+    int, Path(ge=0, le=MAX_IMAGE_ID, description="The image's id, 0 ≤ id < 2^47.")
+]
+
+
+@router.put(
+    "/images/{image_id}",
+    summary="Add or replace a picture",
+    response_model=AddAnswer,
+    responses={201: {"model": AddAnswer, "description": "New"}, **documented(400, 413, 415, 503)},
+    openapi_extra=openapi.ADD,
+)
+async def put_image(request: Request, image_id: ImageIdPath) -> Response:
+    """Durable when answered. The same picture again changes nothing; another one replaces it."""
+    return await _add(request, image_id)
+
+
+@router.post(
+    "/images",
+    status_code=201,
+    summary="Add a picture under the next free id",
+    response_model=AddAnswer,
+    responses=documented(400, 413, 415, 503),
+    openapi_extra=openapi.ADD,
+)
+async def post_image(request: Request) -> Response:
+    """Durable when answered; the id is never one that was used before."""
+    return await _add(request, None)
+
+
+@router.get(
+    "/images/{image_id}",
+    summary="What is known of a picture",
+    response_model=ImageAnswer,
+    responses=documented(400, 404, 503),
+)
+async def get_image(request: Request, image_id: ImageIdPath) -> Response:
+    """Its row, its retrievers, its annotations."""
+    gateway = _gateway(request)
+    image = await asyncio.to_thread(gateway.store.image, image_id)
+    if image is None:
+        raise ImageNotFound(f"no image {image_id}", "image_id")
+    return ORJSONResponse(_image_row(image, gateway))
+
+
+@router.delete(
+    "/images/{image_id}",
+    status_code=204,
+    summary="Delete a picture",
+    responses=documented(400, 503),
+)
+async def delete_image(request: Request, image_id: ImageIdPath) -> Response:
+    """Durable, and gone from every retriever, when answered. Unknown ids are fine."""
+    await _gateway(request).adder.delete(image_id)
+    return Response(status_code=204)
+
+
+@router.get(
+    "/images/{image_id}/thumbnail",
+    summary="A small JPEG of a picture",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}, **documented(400, 404, 503)},
+)
+async def get_thumbnail(request: Request, image_id: ImageIdPath) -> Response:
+    """The stored preview."""
+    preview = await asyncio.to_thread(_gateway(request).store.preview, image_id)
+    if preview is None:
+        raise ImageNotFound(f"no thumbnail of image {image_id}", "image_id")
+    return Response(preview, media_type="image/jpeg", headers={"Cache-Control": "no-cache"})
+
+
+@router.get(
+    "/images",
+    summary="List pictures",
+    response_model=ImageList,
+    responses=documented(400, 503),
+)
+async def list_images(
+    request: Request,
+    cursor: Annotated[
+        int | None, Query(ge=-1, le=MAX_IMAGE_ID, description="`next_cursor` of the page before.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Pictures a page.")] = 100,
+) -> Response:
+    """By ascending id."""
+    gateway = _gateway(request)
+    after = -1 if cursor is None else cursor
+    images = await asyncio.to_thread(gateway.store.images, after, limit)
+    rows = [_image_row(image, gateway) for image in images]
+    more = str(images[-1].image_id) if len(images) == limit else None
+    return ORJSONResponse({"images": rows, "next_cursor": more})
+
+
+@router.get(
+    "/retrievers",
+    summary="How the retrievers stand",
+    response_model=RetrieverStates,
+    responses=documented(503),
+)
+async def list_retrievers(request: Request) -> Response:
+    """Asked just now; one that does not answer is `unavailable`, with the reason."""
+    rows = []
+    for known in await _gateway(request).retrievers.descriptions():
+        row = openapi.UNKNOWN_STATE | {"name": known.name}
+        if known.description is not None:
+            row |= known.description.row()
+        if known.down is not None:
+            row |= {"state": "unavailable", "reason": known.down}
+        rows.append(row)
+    return ORJSONResponse({"retrievers": rows})
+
+
+@router.post(
+    "/search",
+    summary="Search by pictures, stored images and words at once",
+    response_model=SearchResults,
+    responses=documented(400, 404, 413, 415, 503),
+    openapi_extra=openapi.SEARCH,
+)
+async def search(request: Request) -> Response:
+    """Pictures verified by phash or local come first; reciprocal rank fusion orders each class."""
+    body = await read_body(request)
+    report = Report()
+    hits, cursor = await fused_search(_gateway(request), _query_of(body), body.images, report)
+    content = {"hits": [hit.row() for hit in hits], "next_cursor": cursor}
+    return ORJSONResponse(content, headers=report.headers())
+
+
+@router.post(
+    "/retrievers/{name}/search",
+    summary="Search one retriever",
+    response_model=RetrieverResults,
+    responses=documented(400, 404, 413, 415, 503),
+    openapi_extra=openapi.RETRIEVER_SEARCH,
+)
+async def search_retriever(
+    request: Request,
+    name: Annotated[str, Path(max_length=100, description="A name of GET /v1/retrievers.")],
+) -> Response:
+    """With its own parameters: `k`, `distance_threshold`, for local also `explain` and others."""
+    gateway = _gateway(request)
+    known = gateway.retrievers.known(name)
+    if known.reason is not None:
+        raise RetrieverUnavailable(f"{name}: {known.reason}")
+    body = await read_body(request)
+    own = {key: body.fields[key] for key in body.fields if key in RetrieverQuery.model_fields}
+    query = validated(RetrieverQuery, _decoded(own))
+    params = {key: value for key, value in body.fields.items() if key not in own and value != ""}
+    offset = decode_cursor(query.cursor)
+    limits = await gateway.limits(query.filter, query.min_seq)
+    report = Report()
+    ask = await _one_ask(gateway, body, query, name, params | {"offset": offset}, report)
+    hits = await gateway.searcher.ask(ask, limits, report)
+    k = int(params.get("k") or 0)
+    cursor = encode_cursor(offset + k) if k and len(hits) == k else None
+    content = {"hits": [hit.row() for hit in hits], "next_cursor": cursor}
+    return ORJSONResponse(content, headers=report.headers())
+
+
+async def _one_ask(
+    gateway: Gateway,
+    body: Body,
+    query: RetrieverQuery,
+    name: str,
+    params: Mapping[str, Any],
+    report: Report,
+) -> Ask:
+    known = gateway.retrievers.known(name)
+    variants: Variants = query.variants or ("mirror" if query.mirrored else "identity")
+    if query.text is not None:
+        raise InvalidInput(f"{name} does not search by words", "text")
+    if (query.image_id is None) == (not body.images):
+        raise InvalidInput("give either an image or an image_id", "image")
+    if query.image_id is not None:
+        return Ask(known, params, image_id=query.image_id, variants=variants)
+    picture = await gateway.searcher.prepare(body.image(), [known], variants, report, query.region)
+    return Ask(known, params, picture=picture)
+
+
+async def _add(request: Request, image_id: int | None) -> Response:
+    body = await read_body(request)
+    metadata = None
+    given = body.given("metadata")
+    if given:
+        metadata = _json_object(given["metadata"], "metadata")
+    report = Report()
+    added = await _gateway(request).adder.add(image_id, body.image(), report, metadata)
+    status = 201 if added.receipt.outcome == "created" else 200
+    return ORJSONResponse(_added_row(added), status, headers=report.headers())
+
+
+def _added_row(added: Added) -> dict[str, Any]:
+    return {
+        "image_id": added.receipt.image_id,
+        "seq": added.receipt.seq,
+        "retrievers": {name: outcome.row() for name, outcome in added.retrievers.items()},
+    }
+
+
+def _image_row(image: Image, gateway: Gateway) -> dict[str, Any]:
+    states = {}
+    for kind in sorted(image.wanted):
+        row = {"state": "pending" if kind in image.pending else "indexed"}
+        if kind in image.pending:
+            row["reason"] = gateway.pending_reason(image, kind)
+        states[kind] = row
+    return {
+        "image_id": image.image_id,
+        "generation": image.generation,
+        "file_name": image.file_name,
+        "source": image.source,
+        "width": image.width,
+        "height": image.height,
+        "sha256": image.sha256,
+        "created": image.created,
+        "metadata": dict(image.metadata),
+        "retrievers": states,
+        "annotations": {},
+        "has_thumbnail": image.has_preview,
+    }
+
+
+def _query_of(body: Body) -> SearchQuery:
+    given = body.fields.get("query")
+    if isinstance(given, str):
+        return parsed(SearchQuery, given, "query")
+    if body.images and given is None:
+        return validated(SearchQuery, _decoded(body.fields))
+    return validated(SearchQuery, given if isinstance(given, dict) else body.fields)
+
+
+def _decoded(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a multipart request that hold JSON (`filter`, `region`) as values."""
+    return {
+        key: orjson.loads(value) if isinstance(value, str) and value[:1] in ("{", "[") else value
+        for key, value in fields.items()
+        if value != ""
+    }
+
+
+def _json_object(value: Any, name: str) -> dict[str, Any]:
+    if isinstance(value, str):
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError as exc:
+            raise InvalidInput(f"{name}: not JSON: {exc}", name) from exc
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{name}: must be a JSON object", name)
+    return value
+
+
+def _gateway(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway

@@ -1,0 +1,118 @@
+"""Exact Hamming search over binary codes: every row is compared, at the speed of memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from indexes.base import Hit, Index, Query, Rows, SearchParams
+from indexes.kernels import hamming_kernel
+from indexes.rows import Column, Positions, RowArrays
+from indexes.selection import at_places, best_first, kth_smallest
+from models.errors import InvalidInput
+from models.types import Features, Options
+
+Words = npt.NDArray[np.uint64]
+
+
+class BinaryIndex(Index):
+    """Flat index of codes of a fixed number of bits, uint8 (bits / 8,) each."""
+
+    class Config(Options):
+        bits: int = Field(576, ge=64, le=8192, multiple_of=64, description="Length of a code.")
+
+    verifying = True
+    fused: ClassVar[Mapping[str, Any]] = {"k": 200, "distance_threshold": 64}
+    """Of 576 bits, copies of a picture differ in fewer than 64."""
+
+    options: Config
+
+    def __init__(self, options: Config, rows: Rows) -> None:
+        super().__init__(options, rows)
+        self._words = options.bits // 64
+        self._scan = hamming_kernel(self._words)
+        self._rows = RowArrays({"code": Column(np.uint64, self._words)})
+        self._warm_up()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def nbytes(self) -> int:
+        return self._rows.nbytes
+
+    @property
+    def kind(self) -> str:
+        return "binary-flat"
+
+    def apply(self, changes: Mapping[int, Features | None]) -> None:
+        """See Index.apply. Raises InvalidInput, with nothing applied, for a code of wrong shape."""
+        kept = {key: code for key, code in changes.items() if code is not None}
+        codes = self._stack(list(kept.values()))
+        gone = [key for key, code in changes.items() if code is None]
+        self._rows.remove(np.array(gone, np.int64))
+        self._rows.put(np.array(list(kept), np.int64), {"code": codes})
+
+    def _search(self, query: Query, params: SearchParams) -> list[Hit]:
+        variants = self._stack(query.variants)
+        positions = None if query.allowed is None else self._rows.positions(query.allowed)
+        distances = self._rows.scan("code", self._scan, variants, positions)
+        near = np.flatnonzero(distances <= self._limit(distances, params))
+        where = at_places(near, positions)
+        order = best_first(distances[near], self._rows.ids[where], params.k)
+        return self._hits(where[order], distances[near][order], variants)
+
+    def _limit(self, distances: npt.NDArray[np.uint16], params: SearchParams) -> int:
+        """The largest distance that can be among the hits."""
+        limit = self.options.bits
+        if params.distance_threshold is not None:
+            limit = min(limit, math.ceil(params.distance_threshold) - 1)
+        if params.k is not None:
+            limit = min(limit, kth_smallest(distances, params.k, self.options.bits))
+        return limit
+
+    def _hits(
+        self, positions: Positions, distances: npt.NDArray[np.uint16], variants: Words
+    ) -> list[Hit]:
+        image_ids = self._rows.ids[positions].tolist()
+        mirrored = self._mirrored(positions, distances, variants)
+        found = zip(image_ids, distances.tolist(), mirrored, strict=True)
+        return [Hit(key, distance=gap, mirrored=flipped) for key, gap, flipped in found]
+
+    def _mirrored(
+        self, positions: Positions, distances: npt.NDArray[np.uint16], variants: Words
+    ) -> list[bool | None]:
+        """Whether the first variant that reaches each distance is a mirrored one (an odd one)."""
+        if len(variants) == 1:
+            return [None] * len(positions)
+        order = np.argsort(positions)
+        codes = np.empty((len(positions), self._words), np.uint64)
+        codes[order] = self._rows.take("code", positions[order])
+        winner = np.full(len(positions), -1)
+        for number in reversed(range(len(variants))):
+            gaps = np.bitwise_count(codes ^ variants[number]).sum(axis=1)
+            winner[gaps == distances] = number
+        return [bool(number % 2) for number in winner]
+
+    def _stack(self, codes: Any) -> Words:
+        """Codes, each uint8 (bits / 8,), as one writable uint64 array (n, words)."""
+        size = self.options.bits // 8
+        for code in codes:
+            if code.shape != (size,) or code.dtype != np.uint8:
+                raise InvalidInput(f"a code is uint8 ({size},), not {code.dtype} {code.shape}")
+        return np.array(codes, np.uint8).reshape(-1, size).view(np.uint64)
+
+    def _warm_up(self) -> None:
+        """Compile, or load from the cache, every kernel before the first query."""
+        self.apply({0: np.zeros(self.options.bits // 8, np.uint8)})
+        blank = Query([np.zeros(self.options.bits // 8, np.uint8)], np.zeros(1, np.int64))
+        self.search(blank, self.Params.parse({"k": 1}))
+        self.apply({0: None})
+
+
+INDEX = BinaryIndex

@@ -1,0 +1,125 @@
+"""Makes one list of several retrievers' lists. Pure functions.
+
+`fuse` is weighted reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009); `old_rule` is
+that of the old gateway.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from math import fsum
+from typing import Any
+
+from indexes.base import Hit
+from models.errors import InvalidInput
+
+RRF_K = 60
+"""The constant of Cormack et al.: how much less the first ranks stand out."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankedList:
+    """One retriever's hits, best first, and what makes one of them believable."""
+
+    name: str
+    hits: Sequence[Hit]
+    weight: float = 1.0
+    verifying: bool = False
+    """Whether a hit within the limits shows that it is the same picture or scene."""
+    distance_below: float | None = None
+    """Only hits strictly nearer than this can be true."""
+    min_inliers: int | None = None
+    """Only hits with at least so many inliers can be true."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < float("inf"):
+            raise InvalidInput(f"the weight of {self.name} must be 0 or more", "retrievers")
+
+    def can_be_true(self, hit: Hit) -> bool:
+        """Whether the hit is within this list's limits."""
+        near = self.distance_below is None or (
+            hit.distance is not None and hit.distance < self.distance_below
+        )
+        return near and (self.min_inliers is None or (hit.inliers or 0) >= self.min_inliers)
+
+
+@dataclass(frozen=True, slots=True)
+class FusedHit:
+    image_id: int
+    score: float
+    """Of `fuse`: above 0.5 for a verified picture, 1 for one that is first in every list."""
+    retrievers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By retriever: its rank (from 0) there and what its hit says (distance, inliers, …)."""
+    verified: bool = False
+
+    def row(self) -> dict[str, Any]:
+        """The hit as JSON shows it."""
+        return {"image_id": self.image_id, "score": self.score, "retrievers": self.retrievers}
+
+
+def fuse(lists: Sequence[RankedList], exclude: Collection[int] = ()) -> list[FusedHit]:
+    """Weighted reciprocal rank fusion, verified pictures first; ties by image id.
+
+    Lists are cut to hits that can be true, and ranks count what is left. A picture's sum of
+    weight / (60 + rank), rank from 1, is divided by the largest that there can be; the lower half
+    of the scores is for pictures that no verifying list holds, the upper half for the others. Lists
+    of weight 0 and the excluded (and negative) ids are left out. A retriever may have several
+    lists, one for each query picture.
+    """
+    used = [ranked for ranked in lists if ranked.weight > 0]
+    total = sum(ranked.weight for ranked in used)
+    shares: defaultdict[int, list[float]] = defaultdict(list)
+    shown: defaultdict[int, dict[str, dict[str, Any]]] = defaultdict(dict)
+    verified: set[int] = set()
+    for ranked in used:
+        for rank, hit in enumerate(_believable(ranked, exclude)):
+            share = ranked.weight / total * (RRF_K + 1) / (RRF_K + 1 + rank)
+            shares[hit.image_id].append(share)
+            _show(shown[hit.image_id], ranked.name, rank, hit)
+            if ranked.verifying:
+                verified.add(hit.image_id)
+    fused = [
+        FusedHit(key, _score(shares[key], key in verified), shown[key], key in verified)
+        for key in shares
+    ]
+    return sorted(fused, key=lambda hit: (not hit.verified, -hit.score, hit.image_id))
+
+
+def old_rule(lists: Sequence[RankedList]) -> list[FusedHit]:
+    """The old gateway's: pictures in two or more lists, by their sum of 1 / (rank + 1).
+
+    Ranks count from 0 over the whole lists; weights and limits don't matter. Ties by image id.
+    """
+    shares: defaultdict[int, list[float]] = defaultdict(list)
+    shown: defaultdict[int, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for ranked in lists:
+        for rank, hit in enumerate(ranked.hits):
+            shares[hit.image_id].append(1 / (rank + 1))
+            _show(shown[hit.image_id], ranked.name, rank, hit)
+    fused = [FusedHit(key, fsum(shares[key]), shown[key]) for key in shares if len(shares[key]) > 1]
+    return sorted(fused, key=lambda hit: (-hit.score, hit.image_id))
+
+
+def _score(shares: Sequence[float], verified: bool) -> float:
+    # fsum, so that the order of the lists can't break or make a tie.
+    return min(1.0, fsum(shares)) / 2 + 0.5 * verified
+
+
+def _believable(ranked: RankedList, exclude: Collection[int]) -> list[Hit]:
+    barred = frozenset(exclude)
+    return [
+        hit
+        for hit in ranked.hits
+        if hit.image_id >= 0 and hit.image_id not in barred and ranked.can_be_true(hit)
+    ]
+
+
+def _show(shown: dict[str, dict[str, Any]], name: str, rank: int, hit: Hit) -> None:
+    """Keep what the retriever says of the picture; where it has several lists, the best of it."""
+    if name in shown and shown[name]["rank"] <= rank:
+        return
+    said = hit.row()
+    del said["image_id"]
+    shown[name] = {"rank": rank, **said}

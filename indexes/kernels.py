@@ -1,0 +1,192 @@
+"""The numba kernels of the indexes over rows of our own: all release the GIL, run on one core.
+
+They compile on first call and are cached on disk (beside this file, else in the user's cache
+folder); an index calls its own once when it is built, so no query waits for a compiler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit, types
+from numba.extending import intrinsic
+
+Kernel = Callable[[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]], None]
+"""Writes the distance of each row (first) to the query (second) into the last argument."""
+
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 / golden ratio: Fibonacci hashing (Knuth, TAOCP vol. 3, 6.4)."""
+
+BLOCK = 128
+EMPTY = np.int32(-1)
+
+
+def _ctpop(_context: Any, word: Any) -> Any:
+    def generate(_target: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.uint64(word), generate
+
+
+popcount: Any = intrinsic(_ctpop)
+"""The set bits of a uint64 by LLVM's ctpop: numba has no spelling of its own for it."""
+
+
+@cache
+def hamming_kernel(words: int) -> Kernel:
+    """A kernel for rows (n, words) and query variants (m, words), both uint64, to uint16 (n,).
+
+    The distance of a row is that of its nearest variant. The count of words is a constant of the
+    compiled code: unrolled, 576 bits run at the speed of memory.
+    """
+
+    @njit(nogil=True, cache=True)
+    def scan(rows, variants, out):  # type: ignore[no-untyped-def]
+        for row in range(rows.shape[0]):
+            best = np.uint64(65535)
+            for variant in range(variants.shape[0]):
+                distance = np.uint64(0)
+                for word in range(words):
+                    distance += popcount(rows[row, word] ^ variants[variant, word])
+                best = min(best, distance)
+            out[row] = best
+
+    return scan
+
+
+@njit(nogil=True, cache=True)
+def coarse_l1(rows, query, out):  # type: ignore[no-untyped-def]
+    """L1 of uint8 rows (n, 32) to a query (32,), to uint16 (n,): one `vpsadbw` a row."""
+    for row in range(rows.shape[0]):
+        total = np.int32(0)
+        for column in range(32):
+            # LLVM sees the instruction only in 32-bit arithmetic; numba would widen to 64.
+            gap = np.int32(np.int32(rows[row, column]) - np.int32(query[column]))
+            if gap < 0:
+                gap = np.int32(-gap)
+            total = np.int32(total + gap)
+        out[row] = np.uint16(total)
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc"})
+def cubic_l1(rows, query, out):  # type: ignore[no-untyped-def]
+    """L1 of cubed uint8 codes (n, m) to a float32 query (m,), to float32 (n,).
+
+    Every cube is below 2^24, so exact; the result is within (m + 1) 2^-24 of the true sum,
+    relatively, in whatever order the terms are added.
+    """
+    for row in range(rows.shape[0]):
+        total = np.float32(0)
+        for column in range(rows.shape[1]):
+            code = np.float32(rows[row, column])
+            total += abs(query[column] - code * code * code)
+        out[row] = total
+
+
+@njit(nogil=True, cache=True)
+def count_nearest(distances, k, counts):  # type: ignore[no-untyped-def]
+    """The k-th smallest of uint16 distances, each below `len(counts)`; `counts` are zeros.
+
+    `len(counts) - 1` when there are fewer. Blocks that hold nothing near are passed over whole.
+    """
+    limit = len(counts) - 1
+    seen = 0
+    for start in range(0, len(distances), BLOCK):
+        stop = min(start + BLOCK, len(distances))
+        nearest = np.uint16(65535)
+        for place in range(start, stop):
+            nearest = min(nearest, distances[place])
+        if nearest > limit:
+            continue
+        for place in range(start, stop):
+            if distances[place] <= limit:
+                counts[distances[place]] += 1
+                seen += 1
+        while seen - counts[limit] >= k:
+            seen -= counts[limit]
+            limit -= 1
+    return limit
+
+
+@njit(nogil=True, cache=True)
+def find_ids(table, ids, wanted, positions):  # type: ignore[no-untyped-def]
+    """Write the position of each wanted id, or -1, by linear probing of `table`.
+
+    `table` (int32, a power of two long) holds positions in `ids` (int64) or -1.
+    """
+    mask = len(table) - 1
+    shift = _shift(mask)
+    for which in range(len(wanted)):
+        place = _home(wanted[which], shift)
+        while table[place] != EMPTY and ids[table[place]] != wanted[which]:
+            place = (place + 1) & mask
+        positions[which] = table[place]
+
+
+@njit(nogil=True, cache=True)
+def put_ids(table, ids, count, added, positions):  # type: ignore[no-untyped-def]
+    """Write the position of each added id; one that is new goes to the end. The new count."""
+    mask = len(table) - 1
+    shift = _shift(mask)
+    for which in range(len(added)):
+        place = _home(added[which], shift)
+        while table[place] != EMPTY and ids[table[place]] != added[which]:
+            place = (place + 1) & mask
+        if table[place] == EMPTY:
+            table[place] = count
+            ids[count] = added[which]
+            count += 1
+        positions[which] = table[place]
+    return count
+
+
+@njit(nogil=True, cache=True)
+def drop_ids(table, ids, count, dropped, holes):  # type: ignore[no-untyped-def]
+    """Remove ids; write into `holes` where each was (-1: nowhere). The new count.
+
+    After each removal the last id moves into the hole: the caller moves its row likewise, in order.
+    The table is closed up by backward shift, so it never fills with tombstones.
+    """
+    mask = len(table) - 1
+    shift = _shift(mask)
+    for which in range(len(dropped)):
+        place = _home(dropped[which], shift)
+        while table[place] != EMPTY and ids[table[place]] != dropped[which]:
+            place = (place + 1) & mask
+        hole = table[place]
+        holes[which] = hole
+        if hole == EMPTY:
+            continue
+        count -= 1
+        moved = _home(ids[count], shift)
+        while table[moved] != count:
+            moved = (moved + 1) & mask
+        table[moved] = hole
+        ids[hole] = ids[count]
+        following = (place + 1) & mask
+        while table[following] != EMPTY:
+            home = _home(ids[table[following]], shift)
+            if ((following - home) & mask) >= ((following - place) & mask):
+                table[place] = table[following]
+                place = following
+            following = (following + 1) & mask
+        table[place] = EMPTY
+    return count
+
+
+@njit(nogil=True, cache=True)
+def _shift(mask):  # type: ignore[no-untyped-def]
+    bits = 0
+    while mask:
+        bits += 1
+        mask >>= 1
+    return np.uint64(64 - bits)
+
+
+@njit(nogil=True, cache=True)
+def _home(image_id, shift):  # type: ignore[no-untyped-def]
+    return np.int64((np.uint64(image_id) * MULTIPLIER) >> shift)

@@ -1,0 +1,275 @@
+"""The writes of one LMDB transaction: rows and their log entry together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+
+import orjson
+
+from indexes.lmdb_rows import (
+    ImageRow,
+    Reader,
+    entry,
+    feature_key,
+    hash_of,
+    number,
+    pending_key,
+    space_key,
+    to_number,
+)
+from indexes.store import ImageWrite, Receipt, Space, file_name_of
+from indexes.store_checks import dump_metadata, next_free_id, stored_terms, wanted_kinds
+
+
+class Writer(Reader):
+    """The writes of one transaction. `originals_bytes` caps the kept uploads."""
+
+    originals_bytes: int
+
+    def keep(self, table: str, key: bytes, value: bytes = b"") -> None:
+        self.txn.put(key, value, db=self.tables[table])
+
+    def drop(self, table: str, key: bytes) -> None:
+        self.txn.delete(key, db=self.tables[table])
+
+    def put_meta(self, name: bytes, value: int) -> None:
+        self.keep("meta", name, number(value))
+
+    def pop(self, table: str, key: bytes) -> bytes:
+        found = self.txn.pop(key, db=self.tables[table])
+        assert found is not None, (table, key)
+        return found
+
+    # --- images ----------------------------------------------------------------------------------
+
+    def put(self, write: ImageWrite) -> Receipt:
+        image_id = self._claim(write.image_id)
+        row = self.row(image_id)
+        if row is not None and row.sha256 == write.sha256:
+            return self._extend(image_id, row, write)
+        touched = self._remove(image_id, row) if row is not None else set()
+        seq = self.meta(b"seq") + 1
+        fresh = ImageRow(
+            generation=seq,
+            sha256=write.sha256,
+            width=write.width,
+            height=write.height,
+            source=write.source,
+            created=time.time(),
+            wanted=set(),
+        )
+        self._name(image_id, write.source)
+        touched |= self._fill(image_id, fresh, write)
+        self._save(image_id, fresh, before=set())
+        self._log(b"p", image_id, touched)
+        return Receipt(image_id, seq, seq, "created" if row is None else "replaced")
+
+    def delete(self, image_id: int) -> int | None:
+        row = self.row(image_id)
+        if row is None:
+            return None
+        return self._log(b"d", image_id, self._remove(image_id, row))
+
+    def delete_kind(self, image_id: int, kind: str) -> int | None:
+        row = self.row(image_id)
+        if row is None or kind not in row.wanted | row.have.keys():
+            return None
+        if row.wanted <= {kind}:
+            return self.delete(image_id)
+        before = row.pending
+        row.wanted.discard(kind)
+        touched = set(row.have.pop(kind, []))
+        self._drop_features(image_id, touched)
+        self._save(image_id, row, before)
+        return self._log(b"k", image_id, touched)
+
+    def complete(
+        self, image_id: int, generation: int, features: Mapping[Space, bytes]
+    ) -> int | None:
+        row = self.row(image_id)
+        if row is None or row.generation != generation:
+            return None
+        given = {space: data for space, data in features.items() if space.kind in row.wanted}
+        if not given:
+            return None
+        before = row.pending
+        touched = self._write_features(image_id, row, given)
+        if not touched:
+            return self.meta(b"seq")
+        self._save(image_id, row, before)
+        return self._log(b"c", image_id, touched)
+
+    def _claim(self, image_id: int | None) -> int:
+        following = self.meta(b"next")
+        claimed = next_free_id(following) if image_id is None else image_id
+        if claimed >= following:
+            self.put_meta(b"next", claimed + 1)
+        return claimed
+
+    def _extend(self, image_id: int, row: ImageRow, write: ImageWrite) -> Receipt:
+        stored, before = row.encode(), row.pending
+        if write.source not in ("online", row.source):
+            self._unname(image_id, row.source)
+            self._name(image_id, write.source)
+            row.source = write.source
+        old_metadata = self.get("metadata", number(image_id))
+        touched = self._fill(image_id, row, write)
+        same_metadata = self.get("metadata", number(image_id)) == old_metadata
+        if not touched and same_metadata and row.encode() == stored:
+            return Receipt(image_id, row.generation, row.generation, "unchanged")
+        self._save(image_id, row, before)
+        seq = self._log(b"p", image_id, touched)
+        return Receipt(image_id, seq, row.generation, "replaced")
+
+    def _fill(self, image_id: int, row: ImageRow, write: ImageWrite) -> set[int]:
+        """Write what comes along; the spaces whose row changed."""
+        row.wanted |= wanted_kinds(write)
+        touched = self._write_features(image_id, row, write.features)
+        if write.metadata is not None:
+            self._set_metadata(image_id, write.metadata)
+        if write.preview is not None and not row.preview:
+            self.keep("previews", number(image_id), write.preview)
+            row.preview = True
+        if write.original is not None and row.pending and not row.original:
+            self._keep_original(image_id, row, write.original)
+        return touched
+
+    def _remove(self, image_id: int, row: ImageRow) -> set[int]:
+        touched = row.space_numbers
+        self._drop_features(image_id, touched)
+        self._set_metadata(image_id, {})
+        self._unname(image_id, row.source)
+        self._mark_pending(image_id, row.pending, set())
+        self._drop_original(image_id, row)
+        self.drop("previews", number(image_id))
+        self.drop("images", number(image_id))
+        return touched
+
+    def _save(self, image_id: int, row: ImageRow, before: set[str]) -> None:
+        """Write the row and bring its pending entries from `before` to what they are now."""
+        self._mark_pending(image_id, before, row.pending)
+        if not row.pending:
+            self._drop_original(image_id, row)
+        self.keep("images", number(image_id), row.encode())
+
+    def _mark_pending(self, image_id: int, before: set[str], after: set[str]) -> None:
+        for kind in before - after:
+            self.drop("pending", pending_key(kind) + number(image_id))
+        for kind in after - before:
+            self.keep("pending", pending_key(kind) + number(image_id))
+
+    def _name(self, image_id: int, source: str) -> None:
+        if source != "online":
+            self.keep("names", hash_of(file_name_of(image_id, source)) + number(image_id))
+
+    def _unname(self, image_id: int, source: str) -> None:
+        self.drop("names", hash_of(file_name_of(image_id, source)) + number(image_id))
+
+    def _set_metadata(self, image_id: int, metadata: Mapping[str, object]) -> None:
+        key = number(image_id)
+        stored = self.get("metadata", key)
+        data = dump_metadata(metadata) if metadata else None
+        if data == stored:
+            return
+        for term in stored_terms(orjson.loads(stored)) if stored else ():
+            self.drop("terms", term + key)
+        if data is None:
+            self.drop("metadata", key)
+            return
+        self.keep("metadata", key, data)
+        for term in stored_terms(orjson.loads(data)):
+            self.keep("terms", term + key)
+
+    # --- features --------------------------------------------------------------------------------
+
+    def _write_features(
+        self, image_id: int, row: ImageRow, features: Mapping[Space, bytes]
+    ) -> set[int]:
+        touched = set()
+        for space, data in features.items():
+            known = self._space_number(space)
+            if self.feature(known, image_id) == data:
+                continue
+            self.keep("features", feature_key(known, image_id), data)
+            row.have[space.kind] = sorted({*row.have.get(space.kind, []), known})
+            touched.add(known)
+        return touched
+
+    def _space_number(self, space: Space) -> int:
+        known = self.space_number(space)
+        if known is None:
+            # Numbers are never given twice: no space is ever taken out.
+            known = int(self.txn.stat(self.tables["spaces"])["entries"]) + 1
+            self.keep("spaces", space_key(space), known.to_bytes(4, "big"))
+        return known
+
+    def _drop_features(self, image_id: int, spaces: Iterable[int]) -> None:
+        for space in spaces:
+            self.drop("features", feature_key(space, image_id))
+
+    # --- kept uploads ----------------------------------------------------------------------------
+
+    def _keep_original(self, image_id: int, row: ImageRow, data: bytes) -> None:
+        held = self.meta(b"originals") + len(data)
+        if len(data) > self.originals_bytes:
+            return
+        while held > self.originals_bytes:
+            held -= self._drop_oldest_original()
+        row.original = self.meta(b"seq") + 1
+        self.keep("originals", number(row.original) + number(image_id), data)
+        self.put_meta(b"originals", held)
+
+    def _drop_oldest_original(self) -> int:
+        key = next(self.from_key("originals", b""))
+        dropped = self.pop("originals", key)
+        image_id = to_number(key[8:])
+        row = self.row(image_id)
+        assert row is not None, image_id
+        row.original = 0
+        self.keep("images", number(image_id), row.encode())
+        return len(dropped)
+
+    def _drop_original(self, image_id: int, row: ImageRow) -> None:
+        if not row.original:
+            return
+        key = number(row.original) + number(image_id)
+        dropped = self.pop("originals", key)
+        self.put_meta(b"originals", self.meta(b"originals") - len(dropped))
+        row.original = 0
+
+    # --- log -------------------------------------------------------------------------------------
+
+    def _log(self, op: bytes, image_id: int, touched: set[int]) -> int:
+        seq = self.meta(b"seq") + 1
+        self.keep("log", number(seq), entry(op, image_id, touched))
+        self.put_meta(b"seq", seq)
+        return seq
+
+    def compact(self, through: int, limit: int) -> bool:
+        """Forget entries up to `through`, at most `limit` of them; True when none is left."""
+        through = min(through, self.meta(b"seq"))
+        if through <= self.meta(b"tail"):
+            return True
+        until = min(through, self.meta(b"tail") + limit)
+        for seq in range(self.meta(b"tail") + 1, until + 1):
+            self.drop("log", number(seq))
+        self.put_meta(b"tail", until)
+        return until == through
+
+    # --- leases ----------------------------------------------------------------------------------
+
+    def lease(self, name: str, holder: str, seconds: float) -> bool:
+        held = self.get("leases", name.encode())
+        now = time.time()
+        if held is not None:
+            other, expires = orjson.loads(held)
+            if other != holder and expires > now:
+                return False
+        self.keep("leases", name.encode(), orjson.dumps([holder, now + seconds]))
+        return True
+
+    def release(self, name: str, holder: str) -> None:
+        held = self.get("leases", name.encode())
+        if held is not None and orjson.loads(held)[0] == holder:
+            self.drop("leases", name.encode())

@@ -1,0 +1,25 @@
+"""A store by its URL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from indexes.store import Store
+from models.errors import InvalidInput
+
+KNOWN = "known are lmdb:FOLDER (a folder of this host) and memory: (gone with the process)"
+
+
+def open_store(url: str) -> Store:
+    """Open `lmdb:FOLDER` or `memory:`; raises InvalidInput for any other, naming these."""
+    scheme, _, rest = url.partition(":")
+    if scheme == "lmdb" and rest:
+        from indexes.lmdb_store import LmdbStore
+
+        return LmdbStore(Path(rest))
+    if scheme == "memory" and not rest:
+        from indexes.memory_store import MemoryStore
+
+        return MemoryStore()
+    # The rest of a database's URL holds its password.
+    raise InvalidInput(f"no store {scheme}:…; {KNOWN}", "store")

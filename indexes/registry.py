@@ -1,0 +1,43 @@
+"""Indexes by name: a new kind of index is one file and one line here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from indexes.base import Index, Rows
+from models.errors import InvalidInput, UnknownName
+
+MODULES = {
+    "binary": "indexes.binary",
+    "histogram": "indexes.histogram",
+    "local": "indexes.local",
+}
+"""Imported only when asked for: each brings its own heavy library."""
+
+
+def index_names() -> list[str]:
+    """Every name that `make_index` knows, sorted."""
+    return sorted(MODULES)
+
+
+def index_class(name: str) -> type[Index]:
+    """The class of an index; raises UnknownName, listing the known ones."""
+    if name not in MODULES:
+        raise UnknownName(f"no index {name!r}; there are {', '.join(index_names())}")
+    kind: type[Index] = importlib.import_module(MODULES[name]).INDEX
+    return kind
+
+
+def make_index(name: str, options: Mapping[str, Any], rows: Rows) -> Index:
+    """Build an empty index that reads stored features through `rows`.
+
+    Raises UnknownName, listing the known ones, and InvalidInput, naming a misspelt option.
+    """
+    kind = index_class(name)
+    try:
+        config = kind.Config.model_validate(dict(options))
+    except ValueError as exc:
+        raise InvalidInput(f"options of index {name!r}: {exc}") from exc
+    return kind(config, rows)

@@ -1,0 +1,157 @@
+"""Rows of fixed width by image id, in our own arrays: what the exact indexes scan.
+
+Rows lie without gaps, position by position; removing one moves the last into the hole. Columns grow
+segment by segment, so that no growth copies more than one segment; an id costs 12 to 24 bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes.kernels import EMPTY, Kernel, drop_ids, find_ids, put_ids
+
+Ids = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.int32]
+
+SEGMENT = 1 << 16
+SMALLEST = 1 << 10
+GATHER_BELOW = 8
+"""Rows are gathered when fewer than 1 in 8 are allowed; else scanning all of them is faster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """`width` values of `dtype` for each row."""
+
+    dtype: npt.DTypeLike
+    width: int
+
+
+class RowArrays:
+    """Not thread-safe, like the indexes that own one."""
+
+    def __init__(self, columns: Mapping[str, Column]) -> None:
+        self._columns = dict(columns)
+        self._segments: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in columns}
+        self._ids = np.empty(SMALLEST, np.int64)
+        self._table = np.full(2 * SMALLEST, EMPTY, np.int32)
+        self._scanned = np.empty(0, np.uint16)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays, the rows' and those that find them."""
+        arrays: list[npt.NDArray[Any]] = [self._ids, self._table, self._scanned]
+        arrays.extend(segment for column in self._segments.values() for segment in column)
+        return sum(array.nbytes for array in arrays)
+
+    @property
+    def ids(self) -> Ids:
+        """Image ids (n,) by position."""
+        return self._ids[: self._count]
+
+    def positions(self, image_ids: Ids) -> Positions:
+        """Positions of those ids that have a row, ascending."""
+        found = np.empty(len(image_ids), np.int32)
+        find_ids(self._table, self._ids, np.ascontiguousarray(image_ids), found)
+        return np.sort(found[found != EMPTY])
+
+    def put(self, image_ids: Ids, values: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Write rows (m, width) of every column for these ids (unique), new ones at the end."""
+        self._reserve(self._count + len(image_ids))
+        positions = np.empty(len(image_ids), np.int32)
+        self._count = put_ids(self._table, self._ids, self._count, image_ids, positions)
+        for number in np.unique(positions // SEGMENT):
+            here = positions // SEGMENT == number
+            for name, rows in values.items():
+                self._segments[name][number][positions[here] % SEGMENT] = rows[here]
+
+    def remove(self, image_ids: Ids) -> None:
+        """Remove the rows of these ids; unknown ids are passed over."""
+        holes = np.empty(len(image_ids), np.int32)
+        last = self._count
+        self._count = drop_ids(self._table, self._ids, last, image_ids, holes)
+        for hole in holes[holes != EMPTY].tolist():
+            last -= 1
+            for segments in self._segments.values():
+                moved = segments[last // SEGMENT][last % SEGMENT]
+                segments[hole // SEGMENT][hole % SEGMENT] = moved
+        self._release()
+
+    def take(self, name: str, positions: Positions) -> npt.NDArray[Any]:
+        """A copy of a column's rows (m, width) at ascending positions."""
+        column = self._columns[name]
+        taken = np.empty((len(positions), column.width), column.dtype)
+        edges = np.arange(len(self._segments[name]) + 1, dtype=np.int64) * SEGMENT
+        bounds = np.searchsorted(positions, edges)
+        for number, segment in enumerate(self._segments[name]):
+            here = slice(bounds[number], bounds[number + 1])
+            local = positions[here] - number * SEGMENT
+            # Any mode but "raise" writes straight into `out`.
+            np.take(segment, local, axis=0, out=taken[here], mode="clip")
+        return taken
+
+    def scan(
+        self, name: str, kernel: Kernel, query: npt.NDArray[Any], positions: Positions | None
+    ) -> npt.NDArray[np.uint16]:
+        """The kernel's distances to all rows, or to those at ascending positions: uint16.
+
+        What comes back may be overwritten by the next scan.
+        """
+        if positions is not None and len(positions) * GATHER_BELOW < self._count:
+            distances = np.empty(len(positions), np.uint16)
+            kernel(self.take(name, positions), query, distances)
+            return distances
+        if len(self._scanned) < self._count:
+            self._scanned = np.empty(len(self._ids), np.uint16)
+        for start, rows in self._used(name):
+            kernel(rows, query, self._scanned[start : start + len(rows)])
+        scanned = self._scanned[: self._count]
+        return scanned if positions is None else scanned[positions]
+
+    def _used(self, name: str) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        for number, segment in enumerate(self._segments[name]):
+            start = number * SEGMENT
+            yield start, segment[: max(0, self._count - start)]
+
+    def _reserve(self, count: int) -> None:
+        if count > len(self._ids):
+            room = 1 << (count - 1).bit_length()
+            self._ids = np.concatenate([self.ids, np.empty(room - self._count, np.int64)])
+            self._table = np.full(2 * room, EMPTY, np.int32)
+            put_ids(self._table, self._ids, 0, self.ids.copy(), np.empty(self._count, np.int32))
+        for name, column in self._columns.items():
+            self._grow(self._segments[name], column, count)
+
+    def _grow(self, segments: list[npt.NDArray[Any]], column: Column, count: int) -> None:
+        while len(segments) * SEGMENT < count or not segments:
+            segments.append(np.empty((0, column.width), column.dtype))
+            if len(segments) > 1:
+                self._resize(segments, column, -2, SEGMENT)
+        tail = count - (len(segments) - 1) * SEGMENT
+        if tail > len(segments[-1]):
+            room = max(SMALLEST, 1 << (tail - 1).bit_length())
+            self._resize(segments, column, -1, room)
+
+    def _resize(
+        self, segments: list[npt.NDArray[Any]], column: Column, number: int, room: int
+    ) -> None:
+        old = segments[number]
+        if len(old) == room:
+            return
+        segments[number] = np.empty((room, column.width), column.dtype)
+        segments[number][: len(old)] = old
+
+    def _release(self) -> None:
+        """Give back segments beyond the one after the last in use."""
+        keep = -(-self._count // SEGMENT) + 1
+        for segments in self._segments.values():
+            del segments[keep:]

@@ -1,0 +1,82 @@
+"""pHash: the signs of a picture's low frequencies, compared by Hamming distance."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy import fft, sparse
+
+from models.base import Extractor, dihedral
+from models.types import Features, Pixels, Variants
+
+_GRID = 96
+_LOW = 24
+_LOBES = 3
+
+
+class PHash(Extractor):
+    """576 bits as 72 bytes, most significant bit first; near-copies lie under 64 bits apart.
+
+    Luma, reduced to 96x96 by Lanczos; its DCT-II; of the 24x24 lowest frequencies the bits
+    that lie above their median. Zauner, "Implementation and Benchmarking of Perceptual Image
+    Hash Functions" (2010), with a larger grid.
+
+    The mirrored picture's hash can't be had from a stored one: negating the odd columns is off by
+    10 bits in the median and up to 38, since the median is not 0; so `mirrored` stays None.
+    """
+
+    view = "full"
+    place = "ingress"
+    index = "binary"
+    dtype = np.dtype(np.uint8)
+    shape = (_LOW * _LOW // 8,)
+
+    def _extract(self, pixels: Pixels) -> Features:
+        return _hash(_grid(pixels))
+
+    def _variants(self, pixels: Pixels, variants: Variants) -> list[Features]:
+        # Flips and turns commute with the reduction: 8 small transforms instead of 8 extractions.
+        grids = dihedral(_grid(pixels))[: 2 if variants == "mirror" else 8]
+        return [_hash(grid) for grid in grids]
+
+
+EXTRACTOR = PHash
+
+
+def _grid(pixels: Pixels) -> Pixels:
+    """Luma as 96x96 uint8: Pillow's Lanczos with its rounding between the passes, 3× as fast."""
+    luma = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    height, width = luma.shape
+    across = _rounded(_lanczos(width) @ cv2.transpose(luma).astype(np.float32))
+    return _rounded(_lanczos(height) @ across.T.astype(np.float32))
+
+
+def _rounded(values: npt.NDArray[np.float32]) -> Pixels:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+@lru_cache(maxsize=128)
+def _lanczos(length: int) -> Any:
+    """Weights of the antialiased 3-lobed Lanczos as a sparse (96, length) float32 matrix."""
+    scale = max(length / _GRID, 1.0)
+    centre = (np.arange(_GRID)[:, None] + 0.5) * length / _GRID
+    taps = np.arange(int(2 * _LOBES * scale) + 2)
+    positions = np.floor(centre - _LOBES * scale + 0.5).astype(np.int64) + taps
+    offset = (positions + 0.5 - centre) / scale
+    weights = np.sinc(offset) * np.sinc(offset / _LOBES)
+    weights[(abs(offset) >= _LOBES) | (positions < 0) | (positions >= length)] = 0
+    weights /= weights.sum(1, keepdims=True)
+    rows = np.broadcast_to(np.arange(_GRID)[:, None], positions.shape)
+    kept = weights != 0
+    return sparse.csr_array(
+        (weights[kept].astype(np.float32), (rows[kept], positions[kept])), shape=(_GRID, length)
+    )
+
+
+def _hash(grid: Pixels) -> Features:
+    frequencies = fft.dct(fft.dct(grid.astype(np.float64), axis=0), axis=1)[:_LOW, :_LOW]
+    return np.packbits(frequencies > np.median(frequencies))

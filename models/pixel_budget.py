@@ -1,0 +1,55 @@
+"""A bound on the pixels being decoded at once: whoever would exceed it waits its turn."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future
+from threading import Lock
+
+
+class PixelBudget:
+    """Thread-safe, first come first served. A picture above the whole limit gets in alone."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self._queue: deque[tuple[int, Future[None]]] = deque()
+        self._lock = Lock()
+
+    def try_acquire(self, pixels: int) -> bool:
+        """Take the pixels if there is room and nobody waits."""
+        with self._lock:
+            share = min(pixels, self._limit)
+            if self._queue or self._held + share > self._limit:
+                return False
+            self._held += share
+            return True
+
+    def acquire(self, pixels: int) -> Future[None]:
+        """A future that is done once the pixels are held; cancelling it gives up the place."""
+        ticket: Future[None] = Future()
+        with self._lock:
+            self._queue.append((min(pixels, self._limit), ticket))
+        self._admit()
+        return ticket
+
+    def release(self, pixels: int) -> None:
+        """Give back what was acquired."""
+        with self._lock:
+            self._held -= min(pixels, self._limit)
+        self._admit()
+
+    def _admit(self) -> None:
+        admitted = []
+        with self._lock:
+            while self._queue:
+                share, ticket = self._queue[0]
+                # A cancelled place must not wait for room that it no longer wants.
+                if not ticket.cancelled() and self._held + share > self._limit:
+                    break
+                self._queue.popleft()
+                if ticket.set_running_or_notify_cancel():
+                    self._held += share
+                    admitted.append(ticket)
+        for ticket in admitted:
+            ticket.set_result(None)

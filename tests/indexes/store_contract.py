@@ -1,0 +1,11 @@
+"""What every store must do. A store's own test is a short subclass that opens it."""
+
+from __future__ import annotations
+
+from tests.indexes.contract_completion import CompletionContract
+from tests.indexes.contract_reads import ReadContract
+from tests.indexes.contract_writes import WriteContract
+
+
+class StoreContract(WriteContract, CompletionContract, ReadContract):
+    """All of it; a subclass says in `open` how a new, empty store is opened."""
