@@ -33,7 +33,8 @@ K = 20
 RANGE = 64
 BATCH = 8192
 Histograms = npt.NDArray[np.float32]
-clock = time.perf_counter
+CLOCK = [time.perf_counter]
+"""The last one counts."""
 
 
 def main() -> None:
@@ -48,8 +49,7 @@ def main() -> None:
     given = parser.parse_args()
     faiss.omp_set_num_threads(1)
     if given.cpu:
-        global clock
-        clock = time.thread_time
+        CLOCK.append(time.thread_time)
     rng = np.random.default_rng(1)
     if "binary" in given.what.split(","):
         bench_binary(rng, given.rows, given.queries)
@@ -162,9 +162,9 @@ def compare(
 
 
 def seconds(search: Callable[[], object]) -> float:
-    start = clock()
+    start = CLOCK[-1]()
     search()
-    return clock() - start
+    return CLOCK[-1]() - start
 
 
 def report_size(index: Index, theirs: int) -> None:

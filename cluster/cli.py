@@ -16,8 +16,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cluster import service
+from cluster import environment, service
 from cluster.datafolder import NotRunning, end_leftovers, http_url, running_service
+from cluster.sources import Ids
 from deployments.settings import address, data_folder
 from models.errors import AmbienceError
 
@@ -32,6 +33,7 @@ err = Console(stderr=True, highlight=False)
 
 EXIT_ERROR, EXIT_NOTHING, EXIT_NOT_RUNNING = 1, 3, 4
 STOP_SECONDS = 60.0
+SHOWN_BAD = 20
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Config = Annotated[Path | None, typer.Option(help="The YAML of all applications.")]
@@ -165,6 +167,48 @@ def search(
         _print_hits(answer["hits"])
     if not answer["hits"]:
         raise typer.Exit(EXIT_NOTHING)
+
+
+@app.command(
+    epilog="**Examples**\n\n    ambience backfill ~/Pictures\n\n"
+    "    ambience backfill /srv/gallery --ids filename\n\n"
+    "    ambience backfill s3://bucket/pictures --json"
+)
+def backfill(
+    source: Annotated[str, typer.Argument(help="A folder, a list, a Parquet of paths, a URI.")],
+    ids: Annotated[
+        Ids, typer.Option(help="From `{id}.jpg`, or the next free ones.")
+    ] = "sequential",
+    config: Config = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: cores.")] = None,
+    bad_files: Annotated[
+        Path | None, typer.Option(help="Where to list bad files; default: in the data folder.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Index the pictures of a folder. Run it again to go on, or for what is new.
+
+    A running service sees them at once. Bad files are listed with their reasons and not fatal.
+    """
+    environment.prepare(data_folder(), *address())
+    from cluster import batch
+
+    kinds = config or default_config()
+    folder = data_folder()
+    outcome = batch.backfill(source, ids, kinds, folder, workers, quiet=as_json)
+    listed = bad_files or folder / "backfill-bad-files.tsv"
+    batch.write_bad_files(listed, outcome.bad)
+    if as_json:
+        bad = [{"path": one.path, "reason": one.reason} for one in outcome.bad]
+        _print_json({"indexed": outcome.done, "already": outcome.already, "bad": bad})
+        return
+    for one in outcome.bad[:SHOWN_BAD]:
+        err.print(f"{one.path}: {one.reason}", soft_wrap=True)
+    more = f"; bad files are listed in {listed}" if outcome.bad else ""
+    out.print(
+        f"{outcome.done} indexed, {outcome.already} there already, {len(outcome.bad)} bad{more}.",
+        soft_wrap=True,
+    )
 
 
 def _print_hits(hits: list[dict[str, Any]]) -> None:

@@ -49,10 +49,10 @@ def serve(config_path: Path, data: Path, host: str, port: int, reindex: bool) ->
 
 def deploy(config_path: Path, data: Path, reindex: bool) -> None:
     """Bring the running service to the state of an edited config; only what changed restarts."""
-    from cluster import driver
-
     running = running_service(data)
     environment.prepare(data, running.host, running.port)
+    from cluster import driver  # It imports Ray, which reads the environment then.
+
     config = read_config(config_path)
     check_spaces(config, reindex)
     driver.redeploy(config, running.ray_address)

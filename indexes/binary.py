@@ -35,7 +35,6 @@ class BinaryIndex(Index):
     def __init__(self, options: Config, rows: Rows) -> None:
         super().__init__(options, rows)
         self._words = options.bits // 64
-        self._scan = hamming_kernel(self._words)
         self._rows = RowArrays({"code": Column(np.uint64, self._words)})
         self._warm_up()
 
@@ -61,11 +60,25 @@ class BinaryIndex(Index):
     def _search(self, query: Query, params: SearchParams) -> list[Hit]:
         variants = self._stack(query.variants)
         positions = None if query.allowed is None else self._rows.positions(query.allowed)
-        distances = self._rows.scan("code", self._scan, variants, positions)
+        distances = self._distances(variants, positions)
         near = np.flatnonzero(distances <= self._limit(distances, params))
         where = at_places(near, positions)
         order = best_first(distances[near], self._rows.ids[where], params.k)
         return self._hits(where[order], distances[near][order], variants)
+
+    def _distances(self, variants: Words, positions: Positions | None) -> npt.NDArray[np.uint16]:
+        """Of the nearest variant. Two at a time, so that two kernels serve any number of them."""
+        nearest: npt.NDArray[np.uint16] | None = None
+        for start in range(0, len(variants), 2):
+            pair = variants[start : start + 2]
+            kernel = hamming_kernel(self._words, len(pair))
+            scanned = self._rows.scan("code", kernel, pair, positions)
+            if nearest is not None:
+                np.minimum(nearest, scanned, out=nearest)
+            else:
+                nearest = scanned.copy() if len(variants) > 2 else scanned
+        assert nearest is not None
+        return nearest
 
     def _limit(self, distances: npt.NDArray[np.uint16], params: SearchParams) -> int:
         """The largest distance that can be among the hits."""
@@ -109,9 +122,10 @@ class BinaryIndex(Index):
 
     def _warm_up(self) -> None:
         """Compile, or load from the cache, every kernel before the first query."""
-        self.apply({0: np.zeros(self.options.bits // 8, np.uint8)})
-        blank = Query([np.zeros(self.options.bits // 8, np.uint8)], np.zeros(1, np.int64))
-        self.search(blank, self.Params.parse({"k": 1}))
+        blank = np.zeros(self.options.bits // 8, np.uint8)
+        self.apply({0: blank})
+        for variants in ([blank], [blank, blank]):
+            self.search(Query(variants, np.zeros(1, np.int64)), self.Params.parse({"k": 1}))
         self.apply({0: None})
 
 

@@ -1,6 +1,6 @@
 """Exact L1 search over colour histograms: filter by short codes, refine by stored rows.
 
-Multi-step k-nearest-neighbour search (Seidl and Kriegel, 1998): all rows are scanned by 32-byte
+Multi-step k-nearest-neighbour search (Seidl and Kriegel, 1998): all rows are scanned by 64-byte
 codes; what may be near is judged by 512-byte codes; what may still be near is read from the store
 and compared exactly. `histogram_codes` has the bounds, so no step loses a hit.
 """
@@ -17,6 +17,7 @@ from indexes.base import Hit, Index, Query, Rows, SearchParams
 from indexes.histogram_codes import (
     BINS,
     COARSE_MAX,
+    GROUPS,
     SLACK,
     TOTAL,
     Bounds,
@@ -48,7 +49,7 @@ class Found(NamedTuple):
 
 
 class HistogramIndex(Index):
-    """Histograms are float32 (512,), bins from 0 to 1e7. Only codes are kept: 568 bytes a row.
+    """Histograms are float32 (512,), bins from 0 to 1e7. Of each only 580 bytes of codes are kept.
 
     A distance is the sum in float64 of the float32 values' differences, rounded to float32.
     """
@@ -57,7 +58,7 @@ class HistogramIndex(Index):
         super().__init__(options, rows)
         self._rows = RowArrays(
             {
-                "coarse": Column(np.uint8, 32),
+                "coarse": Column(np.uint8, GROUPS + 1),
                 "fine": Column(np.uint8, BINS),
                 "error": Column(np.float32, 1),
             }

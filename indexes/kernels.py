@@ -37,21 +37,21 @@ popcount: Any = intrinsic(_ctpop)
 
 
 @cache
-def hamming_kernel(words: int) -> Kernel:
-    """A kernel for rows (n, words) and query variants (m, words), both uint64, to uint16 (n,).
+def hamming_kernel(words: int, variants: int) -> Kernel:
+    """A kernel for rows (n, words) and query variants (variants, words), uint64, to uint16 (n,).
 
-    The distance of a row is that of its nearest variant. The count of words is a constant of the
-    compiled code: unrolled, 576 bits run at the speed of memory.
+    The distance of a row is that of its nearest variant. Both counts are constants of the compiled
+    code: unrolled so, 576 bits run at nearly the speed of memory.
     """
 
     @njit(nogil=True, cache=True)
-    def scan(rows, variants, out):  # type: ignore[no-untyped-def]
+    def scan(rows, queries, out):  # type: ignore[no-untyped-def]
         for row in range(rows.shape[0]):
             best = np.uint64(65535)
-            for variant in range(variants.shape[0]):
+            for variant in range(variants):
                 distance = np.uint64(0)
                 for word in range(words):
-                    distance += popcount(rows[row, word] ^ variants[variant, word])
+                    distance += popcount(rows[row, word] ^ queries[variant, word])
                 best = min(best, distance)
             out[row] = best
 
@@ -60,11 +60,14 @@ def hamming_kernel(words: int) -> Kernel:
 
 @njit(nogil=True, cache=True)
 def coarse_l1(rows, query, out):  # type: ignore[no-untyped-def]
-    """L1 of uint8 rows (n, 32) to a query (32,), to uint16 (n,): one `vpsadbw` a row."""
+    """L1 of uint8 rows (n, 64) to a query (64,), to uint16 (n,): two `vpsadbw` a row.
+
+    LLVM finds that instruction for this width, this spelling and 32-bit arithmetic (numba would
+    widen to 64): mind the benchmark when changing any of them.
+    """
     for row in range(rows.shape[0]):
         total = np.int32(0)
-        for column in range(32):
-            # LLVM sees the instruction only in 32-bit arithmetic; numba would widen to 64.
+        for column in range(64):
             gap = np.int32(np.int32(rows[row, column]) - np.int32(query[column]))
             if gap < 0:
                 gap = np.int32(-gap)

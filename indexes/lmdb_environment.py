@@ -295,4 +295,5 @@ def _advice(exc: Exception) -> str:
         PermissionError: "no permission; check the folder's owner",
     }
     known = (text for kind, text in advice.items() if isinstance(exc, kind))
-    return next(known, "it can't be read or written; nothing was written")
+    # A disk that fills in the midst of a write comes as an input/output error.
+    return next(known, "it can't be read or written; is the disk full? nothing was written")

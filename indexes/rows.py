@@ -61,7 +61,8 @@ class RowArrays:
     def positions(self, image_ids: Ids) -> Positions:
         """Positions of those ids that have a row, ascending."""
         found = np.empty(len(image_ids), np.int32)
-        find_ids(self._table, self._ids, np.ascontiguousarray(image_ids), found)
+        # A copy: for a read-only array, as Ray hands over, numba would compile another kernel.
+        find_ids(self._table, self._ids, np.array(image_ids, np.int64), found)
         return np.sort(found[found != EMPTY])
 
     def put(self, image_ids: Ids, values: Mapping[str, npt.NDArray[Any]]) -> None:

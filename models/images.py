@@ -45,7 +45,7 @@ _SIGNATURES = {
     ),
 }
 _PLAIN_PNM = re.compile(rb"P[123]\s")
-_MAX_READS = 200_000
+_MAX_READS = 100_000
 _MAX_SCANS = 100
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
 _LIBRARY = re.compile(r"(PIL|pillow_heif)\b")

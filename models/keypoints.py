@@ -43,8 +43,9 @@ def detect(gray: Pixels, sides: tuple[int, int], limit: int) -> Keypoints:
     factor = min(max(long_side, sides[0]), sides[1]) / long_side
     if factor != 1:
         size = [max(1, round(side * factor)) for side in gray.shape[::-1]]
-        gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
-    sift = cv2.SIFT_create(
+        how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+        gray = np.asarray(cv2.resize(gray, size, interpolation=how), np.uint8)
+    sift = cv2.SIFT_create(  # type: ignore[attr-defined]
         nfeatures=limit, contrastThreshold=-1.0, enable_precise_upscale=True
     )
     found, descriptors = sift.detectAndCompute(np.ascontiguousarray(gray), None)

@@ -106,7 +106,8 @@ def rootsift(sift: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     The root of the L1-normalised vector: Euclidean distance of the roots is Hellinger distance.
     """
     total = np.maximum(sift.sum(axis=1, keepdims=True), 1e-9)
-    return np.minimum(np.rint(np.sqrt(sift / total) * DESCRIPTOR_SCALE), 255).astype(np.uint8)
+    quantised = np.rint(np.sqrt(sift / total) * DESCRIPTOR_SCALE)
+    return np.asarray(np.minimum(quantised, 255), np.uint8)
 
 
 def _pack(keypoints: Keypoints) -> Features:

@@ -188,6 +188,14 @@ class ReadContract(OpeningContract):
         for unknown in ("03.online", "9.online", "sea", "", "x.online", "9" * 5000 + ".online"):
             assert store.named(unknown) == []
 
+    def test_a_file_name_goes_with_its_image(self, store: Store) -> None:
+        store.put(picture(1, "a", source="/photos/sea.jpg"))
+        store.put(picture(2, "b", source="/photos/sea.jpg"))
+        store.delete(1)
+        assert store.named("sea.jpg") == [2]
+        store.put(picture(2, "c", source="/photos/sun.jpg"))
+        assert (store.named("sea.jpg"), store.named("sun.jpg")) == ([], [2])
+
     def test_a_file_name_that_is_no_utf8_is_kept(self, store: Store) -> None:
         source = b"/photos/\xe9t\xe9.jpg".decode("utf-8", "surrogateescape")
         store.put(picture(1, source=source))

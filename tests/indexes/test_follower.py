@@ -12,13 +12,14 @@ import pytest
 
 from indexes import follower as following
 from indexes.base import DistanceParams, Hit, Query, SearchParams
-from indexes.follower import Answer, Follower, row_reader
+from indexes.follower import row_reader
 from indexes.lmdb_store import LmdbStore
 from indexes.memory_store import MemoryStore
 from indexes.store import Store
 from models.errors import RetrieverUnavailable
 from models.types import Features, Options
 from tests.indexes.faults import FailingStore, SlowStore
+from tests.indexes.followers import best, follow, ready
 from tests.indexes.forks import wait_for
 from tests.indexes.pictures import COLOR, PHASH, picture, row_of, scanned
 from tests.indexes.tiny_index import TinyIndex, decode, nearest, no_rows, tiny
@@ -34,20 +35,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def memory() -> MemoryStore:
     return MemoryStore()
-
-
-def follow(store: Store, index: TinyIndex | None = None, applied: int | None = None) -> Follower:
-    return Follower(store, PHASH, tiny() if index is None else index, decode, applied)
-
-
-def ready(store: Store, index: TinyIndex | None = None) -> Follower:
-    follower = follow(store, index)
-    follower.rebuild()
-    return follower
-
-
-def best(answer: Answer) -> tuple[int, float | None]:
-    return answer.hits[0].image_id, answer.hits[0].distance
 
 
 # --- in step --------------------------------------------------------------------------------------

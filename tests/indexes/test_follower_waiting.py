@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from indexes import follower as following
-from indexes.follower import Answer, Follower
+from indexes.follower import Answer
 from indexes.lmdb_store import LmdbStore
 from indexes.memory_store import MemoryStore
 from indexes.store import Changes, Space, Store
 from tests.indexes.faults import FailingStore, FullStore, SlowStore, WrappedStore
-from tests.indexes.pictures import PHASH, picture, row_of
-from tests.indexes.tiny_index import TinyIndex, decode, nearest, tiny
+from tests.indexes.followers import best, ready
+from tests.indexes.pictures import picture, row_of
+from tests.indexes.tiny_index import nearest
 
 
 @pytest.fixture(params=["lmdb", "memory"])
@@ -30,20 +31,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def memory() -> MemoryStore:
     return MemoryStore()
-
-
-def follow(store: Store, index: TinyIndex | None = None, applied: int | None = None) -> Follower:
-    return Follower(store, PHASH, tiny() if index is None else index, decode, applied)
-
-
-def ready(store: Store, index: TinyIndex | None = None) -> Follower:
-    follower = follow(store, index)
-    follower.rebuild()
-    return follower
-
-
-def best(answer: Answer) -> tuple[int, float | None]:
-    return answer.hits[0].image_id, answer.hits[0].distance
 
 
 # --- a store that fails, and waiting --------------------------------------------------------------
@@ -106,7 +93,7 @@ class _Endless(WrappedStore):
     """Has another entry whenever it is asked."""
 
     def changes(self, space: Space, after: int, limit: int | None = None) -> Changes | None:
-        self.inner.put(picture(after % 50, str(after)))
+        self.inner.put(picture(after % 50, f"{after} again"))
         time.sleep(0.002)
         return self.inner.changes(space, after, 1 if limit else None)
 

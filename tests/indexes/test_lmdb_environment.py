@@ -266,7 +266,7 @@ def test_a_full_disk_refuses_the_write_and_takes_the_next(folder: Path, forks: F
     forks.join(forks.start("write_without_room", str(folder), str(out)))
     refused, *rest = lines(out)
     assert refused.startswith(f"refused: the store {folder}")
-    assert "nothing was written" in refused
+    assert "is the disk full? nothing was written" in refused
     assert rest == ["count 1", "count 2"]
     assert set(scanned(store, PHASH)[1]) == {1, 200}
     store.close()

@@ -1,0 +1,193 @@
+"""Backfill: features for pictures that exist already, by Ray Data, straight into the store.
+
+Workers read, decode, extract and commit in batches; a run that was killed goes on where its last
+commit was. A running service follows the same log and needs no restart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from cluster.sources import NEW, Bad, Ids, list_paths, read_bytes, with_ids
+from indexes.open_store import open_store
+from indexes.store import ImageWrite, Space, Store
+from models.base import Extractor, make_extractor
+from models.decoder import Decoder
+from models.errors import AmbienceError, InvalidInput, RetrieverUnavailable
+from models.images import Picture
+
+BATCH = 64
+WORKER_CPUS = 0.8
+"""Reserved by each worker, so that all of them fit beside a service on the same cores."""
+LOOK = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A retriever to fill: its name and its extractor."""
+
+    name: str
+    extractor: str
+    options: Mapping[str, Any]
+
+    def make(self) -> Extractor:
+        """The extractor, not yet loaded."""
+        return make_extractor(self.extractor, self.options)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a backfill did."""
+
+    done: int = 0
+    already: int = 0
+    bad: list[Bad] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is left to do, after a look at the store."""
+
+    todo: list[tuple[str, int]]
+    already: int
+    bad: list[Bad]
+
+
+def kinds_of(config: Mapping[str, Any]) -> list[Kind]:
+    """The retrievers of a config."""
+    kinds = []
+    for application in config["applications"]:
+        if str(application.get("import_path", "")).endswith(":build_retriever"):
+            args = application.get("args") or {}
+            kinds.append(Kind(application["name"], args["extractor"], args.get("options") or {}))
+    return kinds
+
+
+def plan(source: str, ids: Ids, store: Store, fingerprints: Mapping[str, str]) -> Plan:
+    """List the source and leave out pictures that lack nothing."""
+    named, bad = with_ids(list_paths(source), ids)
+    known = store.sources()
+    located = [
+        (path, known.get(path, NEW) if image_id == NEW else image_id) for path, image_id in named
+    ]
+    todo: list[tuple[str, int]] = []
+    for begin in range(0, len(located), LOOK):
+        part = located[begin : begin + LOOK]
+        there = [image_id for path, image_id in part if known.get(path) == image_id]
+        missing = store.missing(fingerprints, there)
+        complete = {image_id for image_id in there if not missing.get(image_id, {"gone"})}
+        todo += [(path, image_id) for path, image_id in part if image_id not in complete]
+    return Plan(todo, len(located) - len(todo), bad)
+
+
+def run(
+    plan: Plan, kinds: Sequence[Kind], store: str, workers: int, progress: Callable[[int], None]
+) -> Outcome:
+    """Index what the plan holds; `progress` is told how many pictures each batch had.
+
+    Ray must be connected. Bad files are listed, not fatal.
+    """
+    outcome = Outcome(already=plan.already, bad=list(plan.bad))
+    if not plan.todo:
+        return outcome
+    for rows in _batches(plan.todo, kinds, store, workers):
+        reasons = zip(rows["path"], rows["reason"], strict=True)
+        bad = [Bad(str(path), str(reason)) for path, reason in reasons if reason]
+        outcome.bad += bad
+        outcome.done += len(rows["path"]) - len(bad)
+        progress(len(rows["path"]))
+    return outcome
+
+
+def write_bad_files(path: Path, bad: Sequence[Bad]) -> None:
+    """One line a file: path, tab, reason."""
+    lines = [f"{one.path}\t{' '.join(one.reason.split())}\n" for one in bad]
+    path.write_text("".join(lines))
+
+
+class Worker:
+    """Reads, decodes, extracts and stores batches of paths, in a process of its own."""
+
+    def __init__(self, kinds: Sequence[Kind], store: str) -> None:
+        cv2.setNumThreads(1)
+        self.store = open_store(store)
+        self.decoder = Decoder()
+        self.wanted = frozenset(kind.name for kind in kinds)
+        self.extractors: dict[str, Extractor] = {}
+        for kind in kinds:
+            extractor = kind.make()
+            try:
+                extractor.load()
+            except RetrieverUnavailable:
+                continue  # Its features stay pending; the service says why.
+            self.extractors[kind.name] = extractor
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Columns `path`, `image_id` in; `path`, `reason` (empty when stored) out."""
+        paths = [str(path) for path in batch["path"]]
+        reasons = [""] * len(paths)
+        writes: list[ImageWrite] = []
+        for at, (path, image_id) in enumerate(zip(paths, batch["image_id"], strict=True)):
+            try:
+                writes.append(self.write_of(path, None if image_id == NEW else int(image_id)))
+            except OSError as exc:
+                reasons[at] = f"can't be read: {exc.strerror or exc}"
+            except InvalidInput as exc:
+                reasons[at] = str(exc)
+        self.store.put_many(writes)
+        return {"path": np.array(paths, object), "reason": np.array(reasons, object)}
+
+    def write_of(self, path: str, image_id: int | None) -> ImageWrite:
+        """One picture's row and features; raises OSError or InvalidInput."""
+        data = read_bytes(path)
+        picture = self.decoder.decode_blocking(data)
+        return ImageWrite(
+            image_id=image_id,
+            sha256=hashlib.sha256(data).hexdigest(),
+            width=picture.width,
+            height=picture.height,
+            wanted=self.wanted,
+            features=self._features(picture),
+            source=path,
+            preview=picture.preview_jpeg(),
+        )
+
+    def _features(self, picture: Picture) -> dict[Space, bytes]:
+        rows = {}
+        for name, extractor in self.extractors.items():
+            features = extractor.extract(picture.view(extractor.view))
+            rows[Space(name, extractor.fingerprint)] = extractor.to_row(features)
+        return rows
+
+
+def _batches(
+    todo: Sequence[tuple[str, int]], kinds: Sequence[Kind], store: str, workers: int
+) -> Iterator[dict[str, Any]]:
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # Small enough that every worker has work to the end.
+    blocks = max(workers, -(-len(todo) // BATCH))
+    items = [{"path": path, "image_id": image_id} for path, image_id in todo]
+    results = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
+        Worker,
+        fn_constructor_args=(list(kinds), store),
+        batch_size=BATCH,
+        compute=ActorPoolStrategy(size=workers),
+        num_cpus=WORKER_CPUS,
+    )
+    try:
+        yield from results.iter_batches(batch_size=None, batch_format="numpy")
+    except ray.exceptions.RayTaskError as exc:
+        cause = exc.cause
+        raise cause if isinstance(cause, AmbienceError) else exc from exc

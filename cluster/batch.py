@@ -1,0 +1,95 @@
+"""Runs batch jobs: joins the Ray of the running service, else starts one of its own.
+
+Import it after `environment.prepare`: Ray reads its environment when it is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from cluster import environment
+from cluster.applications import read_config
+from cluster.backfill import Outcome, Plan, kinds_of, plan, run, write_bad_files
+from cluster.datafolder import NotRunning, running_service
+from cluster.sources import Ids
+from deployments.settings import store_url
+from indexes.open_store import open_store
+
+__all__ = ["backfill", "write_bad_files"]
+OBJECT_STORE_BYTES = 256 * 2**20
+
+
+def backfill(
+    source: str, ids: Ids, config: Path, data: Path, workers: int | None, quiet: bool
+) -> Outcome:
+    """Index what the source holds and the store lacks; raises AmbienceError."""
+    kinds = kinds_of(read_config(config))
+    data.mkdir(parents=True, exist_ok=True)
+    where = source if "://" in source else str(Path(source).absolute())
+    store = open_store(store_url(None))
+    try:
+        fingerprints = {kind.name: kind.make().fingerprint for kind in kinds}
+        todo = plan(where, ids, store, fingerprints)
+    finally:
+        store.close()
+    if not todo.todo:
+        return Outcome(0, todo.already, todo.bad)
+    cores = workers or os.cpu_count() or 1
+    with _ray(data), _progress(todo, quiet) as (progress, task):
+        return run(todo, kinds, store_url(None), cores, lambda count: progress.advance(task, count))
+
+
+@contextlib.contextmanager
+def _progress(todo: Plan, quiet: bool) -> Iterator[tuple[Progress, TaskID]]:
+    columns = (
+        TextColumn("indexing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.speed:.0f} pictures/s", justify="right"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        yield progress, progress.add_task("indexing", total=len(todo.todo))
+
+
+@contextlib.contextmanager
+def _ray(data: Path) -> Iterator[None]:
+    """Ray, connected: the running service's, or one that ends with the job."""
+    with tempfile.TemporaryDirectory(prefix="ambience-", dir="/tmp") as folder:
+        try:
+            ray.init(
+                address=running_service(data).ray_address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except NotRunning:
+            del os.environ[environment.MARK]  # A service that starts meanwhile must not end us.
+            ray.init(
+                num_cpus=max(2, os.cpu_count() or 2),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=folder,
+            )
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            ray.shutdown()

@@ -1,0 +1,167 @@
+"""Nearest descriptors: exact over a small collection, IVF-PQ over a large one.
+
+A descriptor's id is slot << 8 | keypoint, so a found one names its picture without a look-up.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes.local_kernels import keep_nearest
+
+Descriptors = npt.NDArray[np.float32]
+"""(n, 128) float32 of unit length."""
+Wanted = npt.NDArray[np.bool_]
+"""(slots,): whether a slot may be found."""
+Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+"""Squared L2 distances (n, k), ascending, and ids (n, k), -1 where there are fewer."""
+
+WIDTH = 128
+BLOCK = 8192
+
+
+def unit(quantised: npt.NDArray[np.uint8]) -> Descriptors:
+    """Quantised descriptors (n, 128) as float32 of unit length; one of zeros stays zero."""
+    rows = quantised.astype(np.float32)
+    length = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    rows /= np.maximum(length, np.float32(1e-9))[:, None]
+    return rows
+
+
+def descriptor_ids(slot: int, count: int) -> npt.NDArray[np.int64]:
+    return (np.int64(slot) << 8) + np.arange(count, dtype=np.int64)
+
+
+class DescriptorSearch(ABC):
+    """Rows of dead slots stay until `compact`; who searches says which slots are wanted."""
+
+    kind: str
+
+    @abstractmethod
+    def add(self, ids: npt.NDArray[np.int64], descriptors: Descriptors) -> None: ...
+
+    @abstractmethod
+    def search(self, queries: Descriptors, k: int, wanted: Wanted) -> Found:
+        """The k nearest of each query among wanted slots."""
+
+    @abstractmethod
+    def compact(self, renumbered: npt.NDArray[np.int64]) -> None:
+        """Give slots their new numbers (by old slot), and drop those that become -1."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int: ...
+
+
+class FlatSearch(DescriptorSearch):
+    """Exact: a matrix product by block. Blocks are allocated whole, so growth never copies."""
+
+    kind = "local-flat"
+
+    def __init__(self) -> None:
+        self._blocks: list[Descriptors] = []
+        self._ids: list[npt.NDArray[np.int64]] = []
+        self._count = 0
+
+    @property
+    def nbytes(self) -> int:
+        return sum(block.nbytes for block in self._blocks) + sum(ids.nbytes for ids in self._ids)
+
+    def add(self, ids: npt.NDArray[np.int64], descriptors: Descriptors) -> None:
+        done = 0
+        while done < len(ids):
+            place = self._count % BLOCK
+            if place == 0:
+                self._blocks.append(np.empty((BLOCK, WIDTH), np.float32))
+                self._ids.append(np.empty(BLOCK, np.int64))
+            step = min(BLOCK - place, len(ids) - done)
+            self._blocks[-1][place : place + step] = descriptors[done : done + step]
+            self._ids[-1][place : place + step] = ids[done : done + step]
+            self._count += step
+            done += step
+
+    def search(self, queries: Descriptors, k: int, wanted: Wanted) -> Found:
+        best = np.full((len(queries), k), -2, np.float32)
+        ids = np.full((len(queries), k), -1, np.int64)
+        for number, (block, block_ids) in enumerate(zip(self._blocks, self._ids, strict=True)):
+            size = min(BLOCK, self._count - number * BLOCK)
+            keep_nearest(queries @ block[:size].T, block_ids[:size], wanted, best, ids)
+        # Unit vectors: |a - b|² = 2 - 2 a·b, which rounding may take just below 0.
+        return np.maximum(2 - 2 * best, 0), ids
+
+    def compact(self, renumbered: npt.NDArray[np.int64]) -> None:
+        blocks, ids, count = self._blocks, self._ids, self._count
+        self._blocks, self._ids, self._count = [], [], 0
+        for number, (block, block_ids) in enumerate(zip(blocks, ids, strict=True)):
+            size = min(BLOCK, count - number * BLOCK)
+            slots = renumbered[block_ids[:size] >> 8]
+            kept = np.flatnonzero(slots >= 0)
+            self.add(slots[kept] << 8 | block_ids[kept] & 255, block[kept])
+
+
+class IvfPqSearch(DescriptorSearch):
+    """Inverted lists of product-quantised residuals (Jégou et al. 2011), by FAISS.
+
+    `factory` is a FAISS factory string such as "OPQ64,IVF1024,PQ64".
+    """
+
+    kind = "local-ivfpq"
+
+    def __init__(self, factory: str, probes: int, sample: Descriptors) -> None:
+        """Train on a sample: seconds to minutes, on one core of the calling thread."""
+        faiss = _faiss()
+        # OpenMP keeps this per thread: the searching thread's setting stays as it is.
+        faiss.omp_set_num_threads(1)
+        self._index = faiss.index_factory(WIDTH, factory)
+        self._ivf = faiss.extract_index_ivf(self._index)
+        self._ivf.nprobe = probes
+        # Without residuals one table of distances serves all the lists that a query visits.
+        self._ivf.by_residual = False
+        self._index.train(sample)
+
+    @property
+    def nbytes(self) -> int:
+        per_row = int(self._ivf.code_size) + 8
+        centroids = int(self._ivf.nlist) * WIDTH * 4
+        return int(self._index.ntotal) * per_row + centroids
+
+    def add(self, ids: npt.NDArray[np.int64], descriptors: Descriptors) -> None:
+        self._index.add_with_ids(descriptors, ids)
+
+    def search(self, queries: Descriptors, k: int, wanted: Wanted) -> Found:
+        params = None if wanted.all() else self._only(wanted)
+        distances, ids = self._index.search(queries, k, params=params)
+        return distances, ids
+
+    def compact(self, renumbered: npt.NDArray[np.int64]) -> None:
+        self._index.remove_ids(_selector(renumbered < 0))
+        lists = self._ivf.invlists
+        for number in range(self._ivf.nlist):
+            size = lists.list_size(number)
+            if size:
+                ids = _faiss().rev_swig_ptr(lists.get_ids(number), size)
+                ids[:] = renumbered[ids >> 8] << 8 | ids & 255
+
+    def _only(self, wanted: Wanted) -> Any:
+        faiss = _faiss()
+        inner = faiss.IVFSearchParameters(sel=_selector(wanted), nprobe=self._ivf.nprobe)
+        if not isinstance(self._index, faiss.IndexPreTransform):
+            return inner
+        return faiss.SearchParametersPreTransform(index_params=inner)
+
+
+def _selector(slots: Wanted) -> Any:
+    """Selects the ids of some slots: one bit for each of a slot's 256; none beyond the end."""
+    bitmap = np.repeat(np.where(slots, np.uint8(255), np.uint8(0)), 32)
+    return _faiss().IDSelectorBitmap(bitmap)
+
+
+def _faiss() -> Any:
+    """FAISS, untyped: its Python side takes arrays where its stubs have pointers."""
+    import faiss
+
+    return faiss

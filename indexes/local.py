@@ -1,0 +1,309 @@
+"""Search by local features: votes of nearest descriptors, then geometric verification.
+
+Sivic & Zisserman 2003 (votes), Jégou et al. 2008 (weak geometric consistency), Philbin et al. 2007
+(spatial verification). Small collections are searched exactly; above `train_above` descriptors an
+IVF-PQ index is trained and filled by a thread of its own, and takes over when it is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from indexes.base import Hit, Index, Query, Rows, SearchParams
+from indexes.descriptors import DescriptorSearch, FlatSearch, Wanted, descriptor_ids, unit
+from indexes.local_kernels import count_votes
+from indexes.local_training import Training, list_count
+from indexes.slots import SlotTable, quantise_geometry
+from indexes.verification import Matches, Side, Verified, agreeing, match, verify
+from models.errors import InvalidInput
+from models.types import Features, Options
+
+DEFAULT_K = 20
+SHORTLIST = 64
+LONGEST_SHORTLIST = 512
+RETRY_GROWTH = 1.1
+"""After a training that failed, the next begins when the index is so much larger."""
+MIN_INLIERS = 6
+"""See benchmarks/quality.py: fewer than 1 in 1,000 unrelated pairs reach it."""
+
+
+class LocalParams(SearchParams):
+    """Full verification unless switched off; then `matches` are votes."""
+
+    k: int | None = Field(None, ge=1, le=10_000, description="At most this many hits; 20.")
+    k_clusters: int = Field(5, ge=1, le=64, description="Nearest descriptors for each one's vote.")
+    knn_min_matches: int = Field(1, ge=1, description="Fewer votes than this don't count.")
+    matching_threshold: float = Field(
+        0.9, gt=0, le=4, description="A match is nearer: squared L2 of unit descriptors."
+    )
+    use_smnn_matching: bool = Field(
+        True, description="Match against stored descriptors: mutual nearest neighbours with ratio."
+    )
+    smnn_match_threshold: float = Field(
+        0.9, gt=0, le=1, description="Distance to the nearest over that to the second nearest."
+    )
+    use_ransac: bool = Field(True, description="Verify by a homography; hits have `inliers`.")
+    min_inliers: int = Field(
+        MIN_INLIERS, ge=4, description="Verified hits with fewer are left out."
+    )
+    explain: bool = Field(False, description="Give the homography and the matched points.")
+
+    @model_validator(mode="after")
+    def _no_distance(self) -> LocalParams:
+        if self.distance_threshold is not None:
+            raise ValueError("local matches have no distance: give k or min_inliers")
+        return self
+
+
+class Candidate(NamedTuple):
+    """A picture that one variant of the query voted for."""
+
+    agreeing: int
+    """Votes that agree on scale and angle."""
+    votes: int
+    image_id: int
+    variant: int
+
+    @property
+    def order(self) -> tuple[int, int, int, int]:
+        return (-self.agreeing, -self.votes, self.image_id, self.variant)
+
+
+class LocalIndex(Index):
+    """Features are structured arrays (n,), n ≤ 256: x, y, scale, angle, descriptor uint8 (128,).
+
+    A query's second variant is its mirror image, with an x axis that points left.
+    """
+
+    class Config(Options):
+        train_above: int = Field(
+            100_000, ge=1000, description="Descriptors above which IVF-PQ is trained."
+        )
+        factory: str = Field(
+            "OPQ64,IVF{lists},PQ64", description="FAISS factory string of the trained index."
+        )
+        probes: int = Field(16, ge=1, description="Inverted lists searched for a descriptor.")
+        retrain_growth: float = Field(
+            4, gt=1, description="Trained anew when this many times as large as at its training."
+        )
+
+    options: Config
+    Params: ClassVar[type[SearchParams]] = LocalParams
+
+    def __init__(self, options: Config, rows: Rows) -> None:
+        super().__init__(options, rows)
+        self._table = SlotTable()
+        self._search_by: DescriptorSearch = FlatSearch()
+        self._training: Training | None = None
+        self._train_at = options.train_above
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @property
+    def nbytes(self) -> int:
+        return self._table.nbytes + self._search_by.nbytes
+
+    @property
+    def kind(self) -> str:
+        return self._search_by.kind
+
+    def apply(self, changes: Mapping[int, Features | None]) -> None:
+        """See Index.apply. Raises InvalidInput, with nothing applied, for more than 256 rows."""
+        for image_id, features in changes.items():
+            if features is not None and len(features) > 256:
+                raise InvalidInput(f"image {image_id} has {len(features)} keypoints, 256 at most")
+        self._adopt()
+        for image_id, features in changes.items():
+            self._table.drop(image_id)
+            if features is not None:
+                slot = self._table.add(image_id, features)
+                ids = descriptor_ids(slot, len(features))
+                self._search_by.add(ids, unit(features["descriptor"]))
+                if self._training is not None:
+                    self._training.late.append((slot, image_id))
+        self._maintain()
+
+    def settle(self) -> None:
+        """Wait for a training under way, and take its index over."""
+        if self._training is not None:
+            self._training.join()
+            self._adopt()
+            self._maintain()
+
+    # --- changing over ---------------------------------------------------------------------------
+
+    def _maintain(self) -> None:
+        table = self._table
+        if self._training is None and table.live_keypoints > self._train_at:
+            self._training = Training(
+                self.options.factory,
+                self.options.probes,
+                self.rows,
+                table.image_ids.copy(),
+                list_count(table.live_keypoints),
+            )
+            self._train_at = int(table.live_keypoints * self.options.retrain_growth)
+            self._training.start()
+        elif self._training is not None and table.live_keypoints > self._train_at:
+            # A bulk load outruns the training: wait, or the exact index would fill the memory.
+            self.settle()
+        if self._training is None and table.dead > max(1024, len(table)):
+            self._search_by.compact(table.compact())
+
+    def _adopt(self) -> None:
+        """Take a finished training's index over, with the pictures that came too late for it."""
+        training = self._training
+        if training is None or training.is_alive():
+            return
+        self._training = None
+        if training.result is None:
+            self._train_at = int(self._table.live_keypoints * RETRY_GROWTH)
+            return
+        training.add_late(training.result)
+        self._search_by = training.result
+
+    # --- searching -------------------------------------------------------------------------------
+
+    def _search(self, query: Query, params: SearchParams) -> list[Hit]:
+        assert isinstance(params, LocalParams)
+        self._adopt()
+        wanted = self._wanted(query)
+        candidates = [
+            candidate
+            for variant, features in enumerate(query.variants)
+            for candidate in self._candidates(variant, features, wanted, params)
+        ]
+        k = params.k or DEFAULT_K
+        if not params.use_smnn_matching and not params.use_ransac:
+            hits = _by_votes(candidates, mirrors=len(query.variants) > 1)
+        else:
+            shortlist = sorted(candidates, key=lambda candidate: candidate.order)
+            length = min(max(SHORTLIST, k), LONGEST_SHORTLIST)
+            hits = self._verified(query, shortlist[:length], params)
+        return hits[:k]
+
+    def _wanted(self, query: Query) -> Wanted:
+        live = self._table.image_ids >= 0
+        if query.allowed is None:
+            return live
+        chosen = np.zeros(len(live), np.bool_)
+        chosen[self._table.of(query.allowed)] = True
+        return chosen
+
+    def _candidates(
+        self, variant: int, features: Features, wanted: Wanted, params: LocalParams
+    ) -> list[Candidate]:
+        if not len(features):
+            return []
+        descriptors = unit(features["descriptor"])
+        distances, ids = self._search_by.search(descriptors, params.k_clusters, wanted)
+        ids = np.where(distances < params.matching_threshold, ids, -1)
+        slots = np.unique(ids[ids >= 0] >> 8)
+        table = self._table
+        geometry = quantise_geometry(features)
+        votes, agree = count_votes(ids, geometry, table.starts, table.geometry, slots)
+        enough = votes >= params.knn_min_matches
+        columns = (agree[enough], votes[enough], table.image_ids[slots[enough]])
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return [Candidate(agreed, voted, image_id, variant) for agreed, voted, image_id in rows]
+
+    def _verified(
+        self, query: Query, shortlist: Sequence[Candidate], params: LocalParams
+    ) -> list[Hit]:
+        sides = [Side.of(features) for features in query.variants]
+        stored = self.rows(sorted({candidate.image_id for candidate in shortlist}))
+        matched = [
+            (candidate, self._match(sides[candidate.variant], Side.of(features), params))
+            for candidate in shortlist
+            if (features := stored.get(candidate.image_id)) is not None
+        ]
+        matched.sort(key=lambda pair: (-len(pair[1]), pair[0].image_id, pair[0].variant))
+        ranking = _Ranking(params, mirrors=len(sides) > 1)
+        for candidate, matches in matched:
+            if ranking.is_settled(len(matches)):
+                break
+            ranking.add(candidate, matches)
+        return ranking.hits()
+
+    def _match(self, query: Side, image: Side, params: LocalParams) -> Matches:
+        ratio = params.smnn_match_threshold if params.use_smnn_matching else 1.0
+        matches = match(query, image, ratio, params.matching_threshold)
+        return agreeing(matches) if params.use_ransac else matches
+
+
+class _Ranking:
+    """The best hit of each picture, as its candidates come by falling count of matches."""
+
+    def __init__(self, params: LocalParams, *, mirrors: bool) -> None:
+        self._params = params
+        self._mirrors = mirrors
+        self._best: dict[int, Hit] = {}
+
+    def is_settled(self, matches: int) -> bool:
+        """Whether no candidate with so few matches, or fewer, can change the first k hits."""
+        k = self._params.k or DEFAULT_K
+        least = self._params.min_inliers if self._params.use_ransac else 1
+        if matches < least:
+            return True
+        if len(self._best) < k:
+            return False
+        return sorted(map(_score, self._best.values()), reverse=True)[k - 1] > matches
+
+    def add(self, candidate: Candidate, matches: Matches) -> None:
+        mirrored = bool(candidate.variant) if self._mirrors else None
+        hit: Hit | None = Hit(candidate.image_id, matches=len(matches), mirrored=mirrored)
+        if self._params.use_ransac:
+            hit = self._checked(candidate, matches, mirrored)
+        best = self._best.get(candidate.image_id)
+        if hit is not None and (best is None or _score(hit) > _score(best)):
+            self._best[candidate.image_id] = hit
+
+    def hits(self) -> list[Hit]:
+        return sorted(self._best.values(), key=lambda hit: (-_score(hit), hit.image_id))
+
+    def _checked(self, candidate: Candidate, matches: Matches, mirrored: bool | None) -> Hit | None:
+        verified = verify(matches)
+        if verified is None or verified.inliers < self._params.min_inliers:
+            return None
+        shown = _shown(verified, candidate.variant) if self._params.explain else (None, None)
+        return Hit(
+            candidate.image_id,
+            inliers=verified.inliers,
+            matches=len(matches),
+            mirrored=mirrored,
+            homography=shown[0],
+            points=shown[1],
+        )
+
+
+def _score(hit: Hit) -> int:
+    score = hit.matches if hit.inliers is None else hit.inliers
+    assert score is not None
+    return score
+
+
+def _shown(verified: Verified, variant: int) -> tuple[list[list[float]], list[list[float]]]:
+    """Homography and points in pixels of the query as it was given: a mirrored one's x is -x."""
+    sign = -1.0 if variant else 1.0
+    homography = verified.homography * [sign, 1.0, 1.0]
+    points = verified.points * [sign, 1.0, 1.0, 1.0]
+    return homography.tolist(), points.tolist()
+
+
+def _by_votes(candidates: Sequence[Candidate], *, mirrors: bool) -> list[Hit]:
+    """Each picture once, by the better variant's votes."""
+    best: dict[int, Hit] = {}
+    ordered = sorted(candidates, key=lambda found: (-found.votes, found.image_id, found.variant))
+    for found in ordered:
+        mirrored = bool(found.variant) if mirrors else None
+        hit = Hit(found.image_id, matches=found.votes, mirrored=mirrored)
+        best.setdefault(found.image_id, hit)
+    return list(best.values())
+
+
+INDEX = LocalIndex

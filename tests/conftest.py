@@ -1,0 +1,120 @@
+"""What many tests share: pictures drawn here, and one real service for all tests over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+AMBIENCE = Path(sys.executable).with_name("ambience")
+START_SECONDS = 240.0
+
+
+@dataclass
+class Service:
+    """A running `ambience serve`."""
+
+    url: str
+    data: Path
+    process: subprocess.Popen[str]
+    log: Path
+
+    def client(self) -> httpx.Client:
+        """A client of its HTTP API."""
+        return httpx.Client(base_url=self.url, timeout=60)
+
+    def environment(self) -> dict[str, str]:
+        """For commands that speak to it."""
+        return os.environ | {"AMBIENCE_DATA": str(self.data), "NO_COLOR": "1", "COLUMNS": "200"}
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_service(data: Path, *arguments: str, port: int | None = None) -> Service:
+    """Start `ambience serve` and wait until it is ready."""
+    port = port or free_port()
+    log = data.with_name(f"{data.name}.log")
+    environment = os.environ | {"AMBIENCE_DATA": str(data), "AMBIENCE_PORT": str(port)}
+    with log.open("a") as output:
+        process = subprocess.Popen(
+            [str(AMBIENCE), "serve", *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    service = Service(f"http://127.0.0.1:{port}", data, process, log)
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{service.url}/readyz", timeout=5).status_code == 200:
+                return service
+        time.sleep(0.2)
+    stop_service(service)
+    raise AssertionError(f"the service did not start:\n{log.read_text()[-4000:]}")
+
+
+def stop_service(service: Service) -> int:
+    """Stop it as Ctrl-C does; its exit status."""
+    if service.process.poll() is None:
+        os.killpg(service.process.pid, signal.SIGINT)
+    return service.process.wait(60)
+
+
+def wait_all_ready(service: Service) -> None:
+    """Until every retriever is ready."""
+    until = time.monotonic() + START_SECONDS
+    with service.client() as client:
+        while time.monotonic() < until:
+            rows = client.get("/v1/retrievers").json()["retrievers"]
+            if len(rows) >= 3 and all(row["state"] == "ready" for row in rows):
+                return
+            time.sleep(0.2)
+    raise AssertionError(f"not all retrievers became ready: {rows}")
+
+
+@pytest.fixture(scope="session")
+def shared_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for the whole run."""
+    service = start_service(tmp_path_factory.mktemp("service") / "data")
+    try:
+        wait_all_ready(service)
+        yield service
+    finally:
+        stop_service(service)
+
+
+@pytest.fixture
+def service(shared_service: Service) -> Service:
+    """The shared service, with no pictures in it."""
+    with shared_service.client() as client:
+        while images := client.get("/v1/images", params={"limit": 1000}).json()["images"]:
+            for image in images:
+                client.delete(f"/v1/images/{image['image_id']}").raise_for_status()
+    return shared_service
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[httpx.Client]:
+    """A client of the shared, empty service."""
+    with service.client() as client:
+        yield client

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from indexes.kernels import count_nearest
+from indexes.rows import SEGMENT, SMALLEST, Column, RowArrays
+
+
+def as_dict(rows: RowArrays) -> dict[int, int]:
+    positions = np.arange(len(rows), dtype=np.int32)
+    return dict(zip(rows.ids.tolist(), rows.take("value", positions)[:, 0].tolist(), strict=True))
+
+
+def put(rows: RowArrays, values: dict[int, int]) -> None:
+    ids = np.array(list(values), np.int64)
+    rows.put(ids, {"value": np.array(list(values.values()), np.int64)[:, None]})
+
+
+@pytest.mark.parametrize(("live", "rounds"), [(40, 20), (SMALLEST - 30, 12), (SEGMENT + 200, 4)])
+def test_any_ids_are_kept_like_a_dict_while_they_come_and_go(live: int, rounds: int) -> None:
+    """At SMALLEST - 30 the id table is as full as it gets, so probes run into one another."""
+    rng = np.random.default_rng(live)
+    rows, kept = RowArrays({"value": Column(np.int64, 1)}), dict[int, int]()
+    pool = np.unique(rng.integers(0, 2**47, 2 * live))
+    for _ in range(rounds):
+        new = dict.fromkeys(rng.choice(pool, live // 2, replace=False).tolist(), 0)
+        new = {key: int(rng.integers(0, 1 << 40)) for key in new}
+        put(rows, new)
+        kept |= new
+        surplus = max(0, len(kept) - live) + live // 10
+        gone = rng.permutation(list(kept))[:surplus]
+        rows.remove(np.append(gone, 2**47))
+        for key in gone.tolist():
+            del kept[key]
+        assert as_dict(rows) == kept
+        found = rows.positions(pool)
+        assert sorted(rows.ids[found].tolist()) == sorted(kept)
+        assert (np.diff(found) > 0).all()
+
+
+def test_an_id_given_again_keeps_its_place() -> None:
+    rows = RowArrays({"value": Column(np.int64, 1)})
+    put(rows, {5: 1, 6: 2})
+    put(rows, {6: 3, 5: 4})
+    assert as_dict(rows) == {5: 4, 6: 3}
+
+
+def test_growth_copies_no_full_segment() -> None:
+    rows = RowArrays({"value": Column(np.int64, 1)})
+    put(rows, dict.fromkeys(range(SEGMENT), 7))
+    first = rows._segments["value"][0]
+    put(rows, dict.fromkeys(range(SEGMENT, 3 * SEGMENT), 8))
+    assert rows._segments["value"][0] is first
+
+
+@pytest.mark.parametrize("count", [1, 127, 128, 129, 5000])
+@pytest.mark.parametrize("spread", [1, 3, 577])
+def test_the_kth_smallest_is_that_of_a_sorted_list(count: int, spread: int) -> None:
+    distances = np.random.default_rng(count).integers(0, spread, count).astype(np.uint16)
+    for k in sorted({1, min(2, count), count // 2 + 1, count}):
+        found = count_nearest(distances, k, np.zeros(578, np.int64))
+        assert found == np.sort(distances)[k - 1]
+    assert count_nearest(distances, count + 1, np.zeros(578, np.int64)) == 577
