@@ -26,7 +26,7 @@ $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ambience needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install -q uv==$$(sed -n 's/^uv==//p' requirements.lock)
-	$(UV) pip install -q --python $(VENV)/bin/python -r requirements.lock
+	$(UV) pip install -q --compile-bytecode --python $(VENV)/bin/python -r requirements.lock
 	$(UV) pip install -q --python $(VENV)/bin/python --no-deps -e .
 	@touch $@
 

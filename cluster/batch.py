@@ -18,10 +18,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from cluster import environment
 from cluster.applications import read_config
@@ -55,13 +58,20 @@ def backfill(
         return run(todo, kinds, store_url(None), cores, lambda count: progress.advance(task, count))
 
 
+class Speed(ProgressColumn):
+    """Pictures a second; nothing before the first batch."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.0f} pictures/s" if task.speed else "")
+
+
 @contextlib.contextmanager
 def _progress(todo: Plan, quiet: bool) -> Iterator[tuple[Progress, TaskID]]:
     columns = (
         TextColumn("indexing"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.speed:.0f} pictures/s", justify="right"),
+        Speed(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
@@ -88,7 +98,6 @@ def _ray(data: Path) -> Iterator[None]:
                 logging_level=logging.ERROR,
                 _temp_dir=folder,
             )
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
         try:
             yield
         finally:

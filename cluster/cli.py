@@ -191,6 +191,7 @@ def backfill(
     A running service sees them at once. Bad files are listed with their reasons and not fatal.
     """
     environment.prepare(data_folder(), *address())
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     from cluster import batch
 
     kinds = config or default_config()

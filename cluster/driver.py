@@ -25,6 +25,7 @@ from deployments.settings import address, data_folder
 from models.errors import AmbienceError
 
 START_SECONDS = 300.0
+LOOK_SECONDS = 2.0
 OBJECT_STORE_BYTES = 256 * 2**20
 
 
@@ -89,10 +90,10 @@ def _all_run(config: dict[str, Any]) -> bool:
 def _wait_ready(config: dict[str, Any], url: str, stop: threading.Event) -> None:
     """Until /readyz says so. A retriever without weights does not hold this up."""
     until = time.monotonic() + START_SECONDS
+    look = time.monotonic() + LOOK_SECONDS
     detail = "no answer"
     with httpx.Client(timeout=5) as client:
-        while time.monotonic() < until and not stop.wait(0.1):
-            _all_run(config)
+        while time.monotonic() < until and not stop.wait(0.2):
             try:
                 answer = client.get(f"{url}/readyz")
                 if answer.status_code == 200:
@@ -100,6 +101,9 @@ def _wait_ready(config: dict[str, Any], url: str, stop: threading.Event) -> None
                 detail = answer.json()["detail"]
             except httpx.HTTPError as exc:
                 detail = str(exc)
+            if time.monotonic() > look:
+                _all_run(config)
+                look = time.monotonic() + LOOK_SECONDS
     if not stop.is_set():
         raise CannotStart(f"the service is not ready after {START_SECONDS:g} s: {detail}")
 

@@ -12,7 +12,7 @@ from deployments.report import Report
 from deployments.retrievers import Known, Retrievers
 from indexes.store import Image, ImageWrite, Receipt, Space, Store
 from models.decoder import Decoder
-from models.errors import AlreadyIndexed, AmbienceError, Conflict, InvalidInput
+from models.errors import AlreadyIndexed, AmbienceError, Conflict, InvalidInput, Unavailable
 from models.images import Picture
 from models.types import MAX_IMAGE_ID, Pixels, View
 
@@ -74,10 +74,13 @@ class Adder:
         """Add or replace, with the features of every enabled retriever.
 
         Waits up to `add_deadline` for retrievers that are ready; what is missing is completed
-        later. Raises InvalidInput for an id out of range or a picture that can't be decoded.
+        later. Raises InvalidInput for an id out of range or a picture that can't be decoded, and
+        Unavailable while no retriever is known.
         """
         check_id(image_id)
         wanted = self.retrievers.enabled()
+        if not wanted:  # Acknowledged now, it would never be indexed.
+            raise Unavailable("no retriever is known yet; try again in a second")
         sha256 = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
         if image_id is not None and metadata is None:
             there = await asyncio.to_thread(self.store.image, image_id)

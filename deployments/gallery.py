@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import ORJSONResponse, PlainTextResponse
+from fastapi.responses import PlainTextResponse
 
 from deployments import openapi
 from deployments.adding import check_id
+from deployments.answers import JsonAnswer
 from deployments.gateway import Gateway
 from deployments.problems import documented
 from deployments.reading import Body, image_id_of, read_body
@@ -76,7 +77,7 @@ async def reverse_search(request: Request) -> Response:
         found = await _find_duplicates(gateway, body.image(), report)
     else:
         found = await _reverse_search(gateway, body.image(), report)
-    return ORJSONResponse(found, headers=report.headers())
+    return JsonAnswer(found, headers=report.headers())
 
 
 @router.post(
@@ -202,7 +203,7 @@ def _settled(request: Request, names: Sequence[str], verb: str, report: Report) 
         {"status": "fulfilled", "value": "", "url": f"{base}{verb}_{_feature_route(name)}"}
         for name in names
     ]
-    return ORJSONResponse(rows, headers=report.headers())
+    return JsonAnswer(rows, headers=report.headers())
 
 
 def _feature_route(name: str) -> str:
@@ -253,7 +254,7 @@ async def _search_service(request: Request, name: str, by_id: bool) -> Response:
         ask = Ask(known, params, picture=picture)
     hits = await gateway.searcher.ask(ask, limits, report)
     rows = await asyncio.to_thread(_rows, gateway, name, hits)
-    return ORJSONResponse(rows, headers=report.headers())
+    return JsonAnswer(rows, headers=report.headers())
 
 
 async def _calculate(request: Request, name: str) -> Response:

@@ -44,5 +44,6 @@ class Report:
 
 
 def _quoted(reason: str) -> str:
-    plain = reason.encode("ascii", "replace").decode()
-    return plain.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+    plain = "".join(letter if letter.isprintable() else " " for letter in reason)
+    plain = plain.encode("ascii", "replace").decode()
+    return plain.replace("\\", "\\\\").replace('"', '\\"')

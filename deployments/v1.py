@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.responses import ORJSONResponse
 
 from deployments import openapi
 from deployments.adding import Added
+from deployments.answers import JsonAnswer
 from deployments.fused import decode_cursor, encode_cursor, fused_search
 from deployments.gateway import Gateway
 from deployments.problems import documented
@@ -75,7 +75,7 @@ async def get_image(request: Request, image_id: ImageIdPath) -> Response:
     image = await asyncio.to_thread(gateway.store.image, image_id)
     if image is None:
         raise ImageNotFound(f"no image {image_id}", "image_id")
-    return ORJSONResponse(_image_row(image, gateway))
+    return JsonAnswer(_image_row(image, gateway))
 
 
 @router.delete(
@@ -123,7 +123,7 @@ async def list_images(
     images = await asyncio.to_thread(gateway.store.images, after, limit)
     rows = [_image_row(image, gateway) for image in images]
     more = str(images[-1].image_id) if len(images) == limit else None
-    return ORJSONResponse({"images": rows, "next_cursor": more})
+    return JsonAnswer({"images": rows, "next_cursor": more})
 
 
 @router.get(
@@ -142,7 +142,7 @@ async def list_retrievers(request: Request) -> Response:
         if known.down is not None:
             row |= {"state": "unavailable", "reason": known.down}
         rows.append(row)
-    return ORJSONResponse({"retrievers": rows})
+    return JsonAnswer({"retrievers": rows})
 
 
 @router.post(
@@ -158,7 +158,7 @@ async def search(request: Request) -> Response:
     report = Report()
     hits, cursor = await fused_search(_gateway(request), _query_of(body), body.images, report)
     content = {"hits": [hit.row() for hit in hits], "next_cursor": cursor}
-    return ORJSONResponse(content, headers=report.headers())
+    return JsonAnswer(content, headers=report.headers())
 
 
 @router.post(
@@ -189,7 +189,7 @@ async def search_retriever(
     k = int(params.get("k") or 0)
     cursor = encode_cursor(offset + k) if k and len(hits) == k else None
     content = {"hits": [hit.row() for hit in hits], "next_cursor": cursor}
-    return ORJSONResponse(content, headers=report.headers())
+    return JsonAnswer(content, headers=report.headers())
 
 
 async def _one_ask(
@@ -221,7 +221,7 @@ async def _add(request: Request, image_id: int | None) -> Response:
     report = Report()
     added = await _gateway(request).adder.add(image_id, body.image(), report, metadata)
     status = 201 if added.receipt.outcome == "created" else 200
-    return ORJSONResponse(_added_row(added), status, headers=report.headers())
+    return JsonAnswer(_added_row(added), status, headers=report.headers())
 
 
 def _added_row(added: Added) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def _groups() -> npt.NDArray[np.intp]:
     8 levels of r + g + b, times 4 of r - b, times whether green stands out. Colours of pictures lie
     along the grey axis and spread most between warm and cool, so this parting keeps 0.98 of an L1
     distance between photos (median; 0.94 in the lower quartile), the 64 cubes of 2x2x2 bins 0.83
-    (0.74): of a million rows a thousand are left to judge, where cubes leave forty thousand.
+    (0.74): of a million rows hundreds are left to judge, where cubes leave tens of thousands.
     """
     red, green, blue = np.unravel_index(np.arange(BINS), (8, 8, 8))
     level = (red + green + blue) * 8 // 22

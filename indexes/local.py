@@ -84,7 +84,7 @@ class LocalIndex(Index):
             100_000, ge=1000, description="Descriptors above which IVF-PQ is trained."
         )
         factory: str = Field(
-            "OPQ64,IVF{lists},PQ64", description="FAISS factory string of the trained index."
+            "IVF{lists},PQ64x4fs", description="FAISS factory string of the trained index."
         )
         probes: int = Field(16, ge=1, description="Inverted lists searched for a descriptor.")
         retrain_growth: float = Field(

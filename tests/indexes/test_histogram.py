@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from indexes.base import Hit, Query
 from indexes.histogram import READ_BATCH, HistogramIndex
-from indexes.histogram_codes import MERGE, EncodedQuery, encode, exact_l1
+from indexes.histogram_codes import MERGE, STEP, EncodedQuery, encode, exact_l1
 from indexes.kernels import coarse_l1, count_nearest, cubic_l1
 from models.errors import InvalidInput
 from models.types import Options
@@ -263,6 +263,27 @@ def test_no_bound_is_ever_on_the_wrong_side(seed: int, blur: float) -> None:
         distance <= encoded.coarse_limit(exact)
         for distance, exact in zip(coarse.tolist(), truth.tolist(), strict=True)
     )
+
+
+def test_rows_just_across_the_edges_of_the_coarse_steps_are_not_lost() -> None:
+    """Each merged bin differs by 0.02 steps, but by a whole one in the codes."""
+    first_of_each = [int(column.argmax()) for column in MERGE.T if column.any()]
+    below, above = np.zeros((2, 512), np.float32)
+    below[first_of_each] = 3.49 * STEP
+    above[first_of_each] = 3.51 * STEP
+    for query, row in ((below, above), (above, below)):
+        some = Collection()
+        some.apply({1: row, **{key: solid(key) for key in range(2, 300)}})
+        near = l1(query, row) * 1.001
+        assert [hit.image_id for hit in some.search([query], k=1)] == [1]
+        assert [hit.image_id for hit in some.search([query], distance_threshold=near)] == [1]
+
+
+def test_the_errors_of_coarse_codes_are_rounded_up() -> None:
+    rows = photos(200)
+    stored = encode(rows).coarse
+    merged = np.clip(rows.astype(np.float64) @ MERGE / STEP, 0, 255)
+    assert (stored[:, -1] >= np.abs(merged - stored[:, :-1]).sum(axis=1)).all()
 
 
 steps = st.lists(

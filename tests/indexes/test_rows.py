@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from indexes.kernels import count_nearest
+from indexes.kernels import _home, count_nearest
 from indexes.rows import SEGMENT, SMALLEST, Column, RowArrays
 
 
@@ -37,6 +37,23 @@ def test_any_ids_are_kept_like_a_dict_while_they_come_and_go(live: int, rounds: 
         found = rows.positions(pool)
         assert sorted(rows.ids[found].tolist()) == sorted(kept)
         assert (np.diff(found) > 0).all()
+
+
+def test_ids_that_probe_round_the_end_of_the_table_are_not_lost() -> None:
+    bits = (2 * SMALLEST).bit_length() - 1
+    homes = {key: int(_home(key, np.uint64(64 - bits))) for key in range(20_000)}
+    edge = [key for key, home in homes.items() if home >= 2 * SMALLEST - 2 or home <= 1]
+    assert len(edge) > 20
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        rows = RowArrays({"value": Column(np.int64, 1)})
+        kept = {int(key): int(key) + 1 for key in rng.permutation(edge)}
+        put(rows, kept)
+        for key in rng.permutation(edge)[:20].tolist():
+            rows.remove(np.array([key]))
+            del kept[key]
+            found = rows.positions(np.array(edge))
+            assert set(rows.ids[found].tolist()) == set(kept)
 
 
 def test_an_id_given_again_keeps_its_place() -> None:

@@ -1,0 +1,185 @@
+"""Replicas that are killed or replaced while requests come in."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import yaml
+
+from cluster.cli import default_config
+from cluster.datafolder import service_processes
+from tests.conftest import AMBIENCE, Service, wait_all_ready
+from tests.drawing import jpeg
+
+
+class Load:
+    """Searches from several threads until told to stop; keeps every answer."""
+
+    def __init__(self, service: Service, threads: int = 3) -> None:
+        self.answers: list[tuple[int, str, list[int]]] = []
+        self._stop = threading.Event()
+        self._service = service
+        self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for(self, count: int, condition: Callable[[], bool] = lambda: True) -> None:
+        """Until so many answers have come and the condition holds."""
+        until = time.monotonic() + 120
+        while len(self.answers) < count or not condition():
+            assert time.monotonic() < until, f"{len(self.answers)} answers; the condition fails"
+            time.sleep(0.05)
+
+    def _run(self) -> None:
+        body = jpeg(0, 320, 240)
+        with self._service.client() as client:
+            while not self._stop.is_set():
+                try:
+                    answer = client.post("/v1/search", files={"image": body})
+                    missing = answer.headers.get("X-Ambience-Missing", "")
+                    ids = [hit["image_id"] for hit in answer.json().get("hits", [])]
+                    self.answers.append((answer.status_code, missing, ids))
+                except httpx.HTTPError as exc:
+                    self.answers.append((0, repr(exc), []))
+
+    @property
+    def failed(self) -> list[tuple[int, str, list[int]]]:
+        return [answer for answer in self.answers if answer[0] != 200]
+
+
+def replica(service: Service, name: str) -> psutil.Process:
+    """The process of a retriever's replica."""
+    title = f"ServeReplica:{name}:"
+    found = [p for p in service_processes(service.data) if title in " ".join(p.cmdline())]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def states(client: httpx.Client) -> dict[str, dict[str, Any]]:
+    rows = client.get("/v1/retrievers").json()["retrievers"]
+    return {row["name"]: row for row in rows}
+
+
+def add_some(client: httpx.Client, count: int = 4) -> None:
+    for seed in range(count):
+        body = jpeg(seed, 320, 240)
+        client.put(f"/v1/images/{seed}", files={"image": body}).raise_for_status()
+
+
+def test_a_killed_replica_costs_its_own_results_only_and_comes_back(
+    service: Service, client: httpx.Client
+) -> None:
+    add_some(client)
+    with Load(service) as load:
+        load.wait_for(10)
+        replica(service, "color").kill()
+        load.wait_for(60)
+        # Acknowledged while color is away: it must be found there later.
+        client.put("/v1/images/9", files={"image": jpeg(9, 320, 240)}).raise_for_status()
+        client.delete("/v1/images/3").raise_for_status()
+        load.wait_for(80, lambda: states(client)["color"]["state"] == "ready")
+    assert load.failed == []
+    assert any("color" in missing for _, missing, _ in load.answers)
+    assert all(0 in ids for _, _, ids in load.answers)
+    answer = client.post(
+        "/v1/retrievers/color/search", files={"image": jpeg(9, 320, 240)}, data={"k": "10"}
+    )
+    assert answer.json()["hits"][0]["image_id"] == 9
+    assert {hit["image_id"] for hit in answer.json()["hits"]} == {0, 1, 2, 9}
+
+
+def test_the_import_check_waits_for_a_killed_phash(service: Service, client: httpx.Client) -> None:
+    add_some(client, 2)
+    replica(service, "phash").kill()
+    answer = client.post(
+        "/reverse_search", data={"find_duplicate": "1"}, files={"image": jpeg(1, 320, 240)}
+    )
+    assert answer.status_code == 200
+    assert answer.json()["duplicate"][0]["image_id"] == 1
+
+
+def test_a_killed_ingress_is_back_on_its_port(service: Service, client: httpx.Client) -> None:
+    add_some(client, 2)
+    process = replica(service, "ambience")
+    process.kill()
+    process.wait(10)
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        try:
+            if httpx.get(f"{service.url}/readyz", timeout=5).status_code == 200:
+                break
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.1)
+    with service.client() as fresh:
+        hits = fresh.post("/v1/search", files={"image": jpeg(1, 320, 240)}).json()["hits"]
+    assert hits[0]["image_id"] == 1
+
+
+def test_redeploying_one_changed_retriever_fails_no_request(
+    service: Service, client: httpx.Client, tmp_path: Path
+) -> None:
+    add_some(client)
+    before = {name: replica(service, name).pid for name in ("ambience", "phash", "color", "local")}
+    config = yaml.safe_load(default_config().read_text())
+    color = next(one for one in config["applications"] if one["name"] == "color")
+    color["args"]["completion_interval"] = 1.5
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(yaml.safe_dump(config))
+    with Load(service) as load:
+        load.wait_for(20)
+        deploy(service, edited)
+        load.wait_for(220)
+    assert load.failed == []
+    assert all(0 in ids for _, _, ids in load.answers)
+    assert not any(missing for _, missing, _ in load.answers)
+    after = {name: replica(service, name).pid for name in before}
+    assert {name for name in before if before[name] != after[name]} == {"color"}
+    deploy(service, default_config())
+    wait_all_ready(service)
+
+
+def test_a_deploy_of_other_extractor_options_is_refused(
+    service: Service, client: httpx.Client, tmp_path: Path
+) -> None:
+    add_some(client, 1)
+    config = yaml.safe_load(default_config().read_text())
+    local = next(one for one in config["applications"] if one["name"] == "local")
+    local["args"]["options"] = {"max_keypoints": 100}
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(yaml.safe_dump(config))
+    done = subprocess.run(
+        [str(AMBIENCE), "deploy", "--config", str(edited)],
+        env=service.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "new feature space" in done.stderr
+    assert "--reindex" in done.stderr
+
+
+def deploy(service: Service, config: Path) -> None:
+    subprocess.run(
+        [str(AMBIENCE), "deploy", "--config", str(config)],
+        env=service.environment(),
+        check=True,
+        capture_output=True,
+        timeout=240,
+    )
