@@ -46,6 +46,8 @@ class Old:
     dtype: type[np.generic]
     lmdb_name: str
     make_index: Callable[[], Any]
+    radius: type[int] | type[float]
+    """What its FAISS index takes."""
 
 
 def phash_of(data: bytes) -> Array:
@@ -70,12 +72,14 @@ SERVICES = {
         np.uint8,
         "phashes.lmdb",
         lambda: faiss.IndexBinaryIDMap2(faiss.IndexBinaryFlat(BITS)),
+        int,
     ),
     "color": Old(
         histogram_of,
         np.float32,
         "rgb_histograms.lmdb",
         lambda: faiss.IndexIDMap2(faiss.IndexFlat(BINS, faiss.METRIC_L1)),
+        float,
     ),
 }
 
@@ -121,13 +125,13 @@ def make_app(name: str, folder: Path) -> FastAPI:
         image: Annotated[bytes, File()],
         k: Annotated[int | None, Form()] = None,
         distance_threshold: Annotated[float | None, Form()] = None,
-    ) -> list[dict[str, float]]:
+    ) -> list[dict[str, int | float]]:
         query = service.extract(image)[None]
         if k is not None:
             distances, ids = (row[0] for row in index.search(query, k))
         else:
             assert distance_threshold is not None
-            _, distances, ids = index.range_search(query, distance_threshold)
+            _, distances, ids = index.range_search(query, service.radius(distance_threshold))
         order = np.argsort(distances, kind="stable")
         return [
             {"image_id": int(ids[at]), "distance": float(distances[at])}

@@ -45,6 +45,12 @@ LOCAL_PARAMS = (
     "smnn_match_threshold",
     "use_ransac",
 )
+LOCAL_DEFAULTS = {
+    "k": 20,
+    "use_smnn_matching": False,
+    "smnn_match_threshold": 0.8,
+    "use_ransac": False,
+}
 COPY_DISTANCE = 64
 SHOWN, FUSED_SHOWN = 20, 200
 REVERSE_SEARCH: dict[str, dict[str, Any]] = {
@@ -224,7 +230,7 @@ def _service_known(gateway: Gateway, name: str) -> Known:
 def _old_params(name: str, body: Body) -> dict[str, Any]:
     """The old parameters, checked as the old services did."""
     if name == "local":
-        return {"k": SHOWN, **body.given(*LOCAL_PARAMS)}
+        return LOCAL_DEFAULTS | body.given(*LOCAL_PARAMS)
     params = body.given(*DISTANCE_PARAMS)
     if len(params) != 1:
         raise InvalidInput("give exactly one of k and distance_threshold", "k")

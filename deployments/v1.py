@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import TypeAdapter
 
 from deployments import openapi
 from deployments.adding import Added
@@ -36,6 +37,8 @@ router = APIRouter(prefix="/v1", tags=["v1"])
 ImageIdPath = Annotated[
     int, Path(ge=0, le=MAX_IMAGE_ID, description="The image's id, 0 ≤ id < 2^47.")
 ]
+WHOLE = TypeAdapter(int)
+"""Reads `k` as the retriever has read it: "5" and 5.0 are 5."""
 
 
 @router.put(
@@ -186,7 +189,7 @@ async def search_retriever(
     report = Report()
     ask = await _one_ask(gateway, body, query, name, params | {"offset": offset}, report)
     hits = await gateway.searcher.ask(ask, limits, report)
-    k = int(params.get("k") or 0)
+    k = WHOLE.validate_python(params.get("k") or 0)
     cursor = encode_cursor(offset + k) if k and len(hits) == k else None
     content = {"hits": [hit.row() for hit in hits], "next_cursor": cursor}
     return JsonAnswer(content, headers=report.headers())
@@ -267,18 +270,22 @@ def _query_of(body: Body) -> SearchQuery:
 def _decoded(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a multipart request that hold JSON (`filter`, `region`) as values."""
     return {
-        key: orjson.loads(value) if isinstance(value, str) and value[:1] in ("{", "[") else value
+        key: _json(value, key) if isinstance(value, str) and value[:1] in ("{", "[") else value
         for key, value in fields.items()
         if value != ""
     }
 
 
+def _json(text: str, name: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as exc:
+        raise InvalidInput(f"{name}: not JSON: {exc}", name) from exc
+
+
 def _json_object(value: Any, name: str) -> dict[str, Any]:
     if isinstance(value, str):
-        try:
-            value = orjson.loads(value)
-        except orjson.JSONDecodeError as exc:
-            raise InvalidInput(f"{name}: not JSON: {exc}", name) from exc
+        value = _json(value, name)
     if not isinstance(value, dict):
         raise InvalidInput(f"{name}: must be a JSON object", name)
     return value

@@ -37,7 +37,7 @@ def descriptor_ids(slot: int, count: int) -> npt.NDArray[np.int64]:
 
 
 class DescriptorSearch(ABC):
-    """Rows of dead slots stay until `compact`; who searches says which slots are wanted."""
+    """Rows of removed pictures stay; who searches says which slots are wanted."""
 
     kind: str
 
@@ -49,8 +49,8 @@ class DescriptorSearch(ABC):
         """The k nearest of each query among wanted slots."""
 
     @abstractmethod
-    def compact(self, renumbered: npt.NDArray[np.int64]) -> None:
-        """Give slots their new numbers (by old slot), and drop those that become -1."""
+    def renumber(self, slots: npt.NDArray[np.int64]) -> None:
+        """Give each slot its new number, by old slot; rows of one that becomes -1 are dead."""
 
     @property
     @abstractmethod
@@ -93,14 +93,14 @@ class FlatSearch(DescriptorSearch):
         # Unit vectors: |a - b|² = 2 - 2 a·b, which rounding may take just below 0.
         return np.maximum(2 - 2 * best, 0), ids
 
-    def compact(self, renumbered: npt.NDArray[np.int64]) -> None:
+    def renumber(self, slots: npt.NDArray[np.int64]) -> None:
         blocks, ids, count = self._blocks, self._ids, self._count
         self._blocks, self._ids, self._count = [], [], 0
         for number, (block, block_ids) in enumerate(zip(blocks, ids, strict=True)):
             size = min(BLOCK, count - number * BLOCK)
-            slots = renumbered[block_ids[:size] >> 8]
-            kept = np.flatnonzero(slots >= 0)
-            self.add(slots[kept] << 8 | block_ids[kept] & 255, block[kept])
+            new = slots[block_ids[:size] >> 8]
+            kept = np.flatnonzero(new >= 0)
+            self.add(new[kept] << 8 | block_ids[kept] & 255, block[kept])
 
 
 class IvfPqSearch(DescriptorSearch):
@@ -123,6 +123,7 @@ class IvfPqSearch(DescriptorSearch):
         # Without residuals one table of distances serves all the lists that a query visits.
         self._ivf.by_residual = False
         self._index.train(sample)
+        self._dead_rows = False
 
     @property
     def nbytes(self) -> int:
@@ -134,18 +135,21 @@ class IvfPqSearch(DescriptorSearch):
         self._index.add_with_ids(descriptors, ids)
 
     def search(self, queries: Descriptors, k: int, wanted: Wanted) -> Found:
-        params = None if wanted.all() else self._only(wanted)
+        whole = bool(wanted.all()) and not self._dead_rows
+        params = None if whole else self._only(wanted)
         distances, ids = self._index.search(queries, k, params=params)
         return distances, ids
 
-    def compact(self, renumbered: npt.NDArray[np.int64]) -> None:
-        self._index.remove_ids(_selector(renumbered < 0))
+    def renumber(self, slots: npt.NDArray[np.int64]) -> None:
+        # Dead rows keep their places: after a removal, FAISS's 4-bit lists spoil what is added.
         lists = self._ivf.invlists
         for number in range(self._ivf.nlist):
             size = lists.list_size(number)
             if size:
                 ids = _faiss().rev_swig_ptr(lists.get_ids(number), size)
-                ids[:] = renumbered[ids >> 8] << 8 | ids & 255
+                new = np.where(ids < 0, -1, slots[ids >> 8])
+                ids[:] = np.where(new < 0, -1, new << 8 | ids & 255)
+                self._dead_rows |= bool((new < 0).any())
 
     def _only(self, wanted: Wanted) -> Any:
         faiss = _faiss()

@@ -25,6 +25,8 @@ from models.types import Features, Options
 DEFAULT_K = 20
 SHORTLIST = 64
 LONGEST_SHORTLIST = 512
+DEAD_AT_LEAST = 1024
+"""Slots of removed pictures, above which (and above as many as live) the index is made anew."""
 RETRY_GROWTH = 1.1
 """After a training that failed, the next begins when the index is so much larger."""
 MIN_INLIERS = 6
@@ -93,6 +95,7 @@ class LocalIndex(Index):
 
     options: Config
     Params: ClassVar[type[SearchParams]] = LocalParams
+    verifying = True
 
     def __init__(self, options: Config, rows: Rows) -> None:
         super().__init__(options, rows)
@@ -100,6 +103,7 @@ class LocalIndex(Index):
         self._search_by: DescriptorSearch = FlatSearch()
         self._training: Training | None = None
         self._train_at = options.train_above
+        self._renew_at = DEAD_AT_LEAST
 
     def __len__(self) -> int:
         return len(self._table)
@@ -138,22 +142,28 @@ class LocalIndex(Index):
     # --- changing over ---------------------------------------------------------------------------
 
     def _maintain(self) -> None:
-        table = self._table
-        if self._training is None and table.live_keypoints > self._train_at:
-            self._training = Training(
-                self.options.factory,
-                self.options.probes,
-                self.rows,
-                table.image_ids.copy(),
-                list_count(table.live_keypoints),
-            )
-            self._train_at = int(table.live_keypoints * self.options.retrain_growth)
-            self._training.start()
-        elif self._training is not None and table.live_keypoints > self._train_at:
+        if self._training is not None and self._table.live_keypoints > self._train_at:
             # A bulk load outruns the training: wait, or the exact index would fill the memory.
             self.settle()
-        if self._training is None and table.dead > max(1024, len(table)):
-            self._search_by.compact(table.compact())
+        elif self._training is None and self._table.live_keypoints > self._train_at:
+            self._train()
+        elif self._training is None and self._table.dead > self._renew_at:
+            if isinstance(self._search_by, FlatSearch):
+                self._compact()
+            else:
+                self._train()
+
+    def _train(self) -> None:
+        table = self._table
+        self._training = Training(
+            self.options.factory,
+            self.options.probes,
+            self.rows,
+            table.image_ids.copy(),
+            list_count(table.live_keypoints),
+        )
+        self._train_at = int(table.live_keypoints * self.options.retrain_growth)
+        self._training.start()
 
     def _adopt(self) -> None:
         """Take a finished training's index over, with the pictures that came too late for it."""
@@ -163,9 +173,15 @@ class LocalIndex(Index):
         self._training = None
         if training.result is None:
             self._train_at = int(self._table.live_keypoints * RETRY_GROWTH)
+            self._renew_at = int(self._table.dead * RETRY_GROWTH) + DEAD_AT_LEAST
             return
         training.add_late(training.result)
         self._search_by = training.result
+        self._compact()
+
+    def _compact(self) -> None:
+        self._search_by.renumber(self._table.compact())
+        self._renew_at = max(DEAD_AT_LEAST, len(self._table))
 
     # --- searching -------------------------------------------------------------------------------
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from deployments.gateway import Gateway
 from deployments.settings import IngressArgs
+from tests.conftest import Service
 
 
 @pytest.fixture
@@ -26,3 +28,10 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def shared_service_client(shared_service: Service) -> Iterator[httpx.Client]:
+    """A client of the shared service as it is, for requests that change nothing."""
+    with shared_service.client() as client:
+        yield client

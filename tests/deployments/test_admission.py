@@ -56,8 +56,8 @@ async def test_a_full_service_answers_503_and_when_to_come_again() -> None:
     app = admission(max_requests=2)
     async with client(app) as http:
         slow = [asyncio.create_task(http.get("/slow")) for _ in range(2)]
-        while app.in_flight < 2:
-            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+        assert app.in_flight == 2
         refused = await http.get("/other")
         assert "2 requests" in problem_of(refused, 503)["detail"]
         assert refused.headers["retry-after"] == "1"

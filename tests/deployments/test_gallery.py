@@ -283,10 +283,10 @@ def test_color_rows_ascend_by_distance_from_the_image_itself(client: httpx.Clien
 
 def test_a_distance_threshold_is_strict(client: httpx.Client) -> None:
     put(client, 1, picture(1))
-    (row,) = similar(client, "phash", resized(1), k=1).json()
-    assert row["distance"] > 0
-    at = similar(client, "phash", resized(1), distance_threshold=row["distance"])
-    above = similar(client, "phash", resized(1), distance_threshold=row["distance"] + 1)
+    (row,) = similar(client, "phash", picture(2), k=1).json()
+    assert row["distance"] > 64
+    at = similar(client, "phash", picture(2), distance_threshold=row["distance"])
+    above = similar(client, "phash", picture(2), distance_threshold=row["distance"] + 1)
     assert at.json() == []
     assert above.json() == [row]
 

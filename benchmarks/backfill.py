@@ -1,0 +1,254 @@
+"""Rows C and D: `ambience backfill`, against a bare process pool and against the old scripts.
+
+    python -m benchmarks.backfill PHOTOS_FOLDER [--count 3000] [--large 0.25] [--rounds 3]
+
+All go through the same files, made of the folder's photographs: a share of 12 MP JPEGs as a camera
+writes them, the others 500 px. The pool runs the very functions of the backfill (read, decode,
+pHash, colour, commit) with no Ray; the old scripts (benchmarks/old_services.py) go through the
+files twice and decode them whole. `steady` is from the first finished batch to the last, by the
+commit times of the rows; `whole` is from the start of the processes to their end. Medians of the
+rounds; the old scripts run once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageChops, ImageOps
+
+from benchmarks import loading, old_services
+from cluster.backfill import BATCH, Kind, Worker
+from cluster.sources import NEW
+from indexes.open_store import open_store
+
+KINDS = (Kind("phash", "phash", {}), Kind("color", "color", {}))
+LARGE, SMALL = (4000, 3000), (500, 375)
+CANVASES = 3
+SMALL_QUALITY = 85
+CORES = os.cpu_count() or 1
+SPAWN = multiprocessing.get_context("spawn")
+TARGET_POOL, TARGET_OLD = 0.95, 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Pictures a second."""
+
+    steady: float
+    whole: float
+
+
+class Maker:
+    """Makes distinct files; one in each process of the pool."""
+
+    def __init__(self, photographs: Path) -> None:
+        self.photographs = loading.read_photographs(photographs)
+        rng = np.random.default_rng(3)
+        self.canvases = [loading.mosaic(self.photographs, *LARGE, rng) for _ in range(CANVASES)]
+        self.quality = loading.camera_quality(self.canvases[0])
+
+    def make(self, number: int, large: bool) -> bytes:
+        rng = np.random.default_rng(number)
+        if large:
+            canvas = self.canvases[number % CANVASES]
+            shift = [int(part) for part in rng.integers(0, LARGE)]
+            return loading.as_jpeg(ImageChops.offset(canvas, *shift), self.quality)
+        photograph = self.photographs[int(rng.integers(len(self.photographs)))]
+        centering = (float(rng.random()), float(rng.random()))
+        # An outer border of its own is cut off, so that two files of a photograph differ.
+        picture = ImageOps.fit(
+            photograph, SMALL, Image.Resampling.BICUBIC, rng.uniform(0, 0.1), centering
+        )
+        return loading.as_jpeg(picture, SMALL_QUALITY)
+
+
+class Here:
+    """What a pool's process keeps."""
+
+    maker: Maker
+    worker: Worker
+
+
+def _begin_making(photographs: Path) -> None:
+    Here.maker = Maker(photographs)
+
+
+def _make_file(folder: Path, share: float, number: int) -> int:
+    large = int((number + 1) * share) > int(number * share)
+    data = Here.maker.make(number, large)
+    (folder / f"{number:06}.jpg").write_bytes(data)
+    return len(data)
+
+
+def make_files(photographs: Path, folder: Path, count: int, share: float) -> None:
+    folder.mkdir()
+    with ProcessPoolExecutor(CORES, SPAWN, _begin_making, (photographs,)) as pool:
+        sizes = list(pool.map(partial(_make_file, folder, share), range(count), chunksize=16))
+    print(
+        f"{count} files, {sum(sizes) / 1e6:.0f} MB: {share:.0%} of 12 MP, the others 500 px",
+        file=sys.stderr,
+    )
+
+
+def _begin_working(store: str) -> None:
+    Here.worker = Worker(KINDS, store)
+
+
+def _work(paths: Sequence[str]) -> list[str]:
+    rows = Here.worker({"path": paths, "image_id": [NEW] * len(paths)})
+    return [reason for reason in rows["reason"] if reason]
+
+
+def run_pool(files: Path, folder: Path) -> Rate:
+    """The backfill's functions in a bare process pool."""
+    began = time.monotonic()
+    store = f"lmdb:{folder / 'store'}"
+    paths = [str(path) for path in sorted(files.iterdir())]
+    with ProcessPoolExecutor(CORES, SPAWN, _begin_working, (store,)) as pool:
+        bad = [reason for reasons in pool.map(_work, _batches(paths)) for reason in reasons]
+    whole = time.monotonic() - began
+    if bad:
+        raise SystemExit(f"bad files: {bad[:3]}")
+    return rate_of(store, len(paths), whole)
+
+
+def _batches(paths: Sequence[str]) -> Iterator[Sequence[str]]:
+    for begin in range(0, len(paths), BATCH):
+        yield paths[begin : begin + BATCH]
+
+
+def run_ours(files: Path, folder: Path) -> Rate:
+    """`ambience backfill` on its own Ray, over an empty data folder."""
+    config = loading.write_config(folder / "config.yaml", [kind.name for kind in KINDS])
+    command = [str(loading.AMBIENCE), "backfill", str(files), "--config", str(config), "--json"]
+    began = time.monotonic()
+    outcome = _result(command, {"AMBIENCE_DATA": str(folder)})
+    whole = time.monotonic() - began
+    count = len(list(files.iterdir()))
+    if outcome["indexed"] != count:
+        raise SystemExit(f"{outcome['indexed']} of {count} were indexed: {outcome['bad'][:3]}")
+    return rate_of(f"lmdb:{folder / 'store'}", count, whole)
+
+
+def run_old(files: Path, folder: Path) -> Rate:
+    """The old scripts, one after the other."""
+    count = len(list(files.iterdir()))
+    steady = whole = 0.0
+    for kind in KINDS:
+        command = [sys.executable, "-m", "benchmarks.old_services", "script", kind.name]
+        began = time.monotonic()
+        done = _result([*command, str(folder), "--source", str(files)], {})
+        whole += time.monotonic() - began
+        steady += (done[-1] - done[0]) / (count - old_services.BATCH)
+    return Rate(1 / steady, count / whole)
+
+
+def _result(command: Sequence[str], environment: dict[str, str]) -> Any:
+    """What a command prints as JSON."""
+    done = subprocess.run(
+        command,
+        cwd=loading.ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def rate_of(url: str, count: int, whole: float) -> Rate:
+    """By the rows of a store that was empty: they carry the times of their commits."""
+    store = open_store(url)
+    try:
+        created: list[float] = []
+        after = -1
+        while images := store.images(after, 1000):
+            created += [image.created for image in images]
+            after = images[-1].image_id
+    finally:
+        store.close()
+    if len(created) != count:
+        raise SystemExit(f"{len(created)} of {count} are in the store")
+    # Write transactions exclude one another: the first BATCH rows are the first batch.
+    created.sort()
+    seconds = created[-1] - created[BATCH - 1]
+    return Rate((count - BATCH) / seconds, count / whole)
+
+
+def median(rates: Sequence[Rate]) -> Rate:
+    return Rate(
+        statistics.median(rate.steady for rate in rates),
+        statistics.median(rate.whole for rate in rates),
+    )
+
+
+def measure(files: Path, folder: Path, rounds: int) -> dict[str, Rate]:
+    """Ours and the pool in turn, so that a neighbour's load falls on both; then the old scripts."""
+    runs = {"ours": run_ours, "pool": run_pool}
+    taken: dict[str, list[Rate]] = {"ours": [], "pool": [], "old": []}
+    for name in [*list(runs) * rounds, "old"]:
+        own = folder / name
+        own.mkdir()
+        rate = (runs | {"old": run_old})[name](files, own)
+        shutil.rmtree(own)
+        print(f"{name}: steady {rate.steady:.1f}/s, whole {rate.whole:.1f}/s", file=sys.stderr)
+        taken[name].append(rate)
+    return {name: median(rates) for name, rates in taken.items()}
+
+
+def report(rates: dict[str, Rate]) -> bool:
+    """Print the table; whether both targets are met."""
+    ours, met, rows = rates["ours"], [], []
+    for row, name, title, target in (
+        ("C", "pool", "a bare process pool", TARGET_POOL),
+        ("D", "old", "the old scripts", TARGET_OLD),
+    ):
+        other = rates[name]
+        ratio = ours.steady / other.steady
+        met.append(ratio >= target)
+        steady, whole = (
+            [f"{ours.steady:.1f}", f"{other.steady:.1f}", f"{ratio:.2f}×"],
+            [f"{ours.whole:.1f}", f"{other.whole:.1f}", f"{ours.whole / other.whole:.2f}×"],
+        )
+        rows.append([f"{row}. {title}", *steady, f"≥ {target:g}×", "yes" if met[-1] else "NO"])
+        rows.append([f"{row}. {title}, whole run", *whole, "reported", ""])
+    header = ("pictures/s, against", "ours", "the other", "ratio", "target", "met")
+    loading.print_table(header, rows)
+    return all(met)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="photographs")
+    parser.add_argument("--count", type=int, default=3000)
+    parser.add_argument("--large", type=float, default=0.25, help="the share of 12 MP files")
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    if given.count < 4 * BATCH:
+        parser.error(f"--count: at least {4 * BATCH}, or there is no steady state")
+    with tempfile.TemporaryDirectory(prefix="ambience-") as folder:
+        files = Path(folder) / "files"
+        make_files(given.folder, files, given.count, given.large)
+        rates = measure(files, Path(folder), given.rounds)
+    return 0 if report(rates) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
