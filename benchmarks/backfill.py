@@ -18,7 +18,6 @@ import multiprocessing
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -138,7 +137,7 @@ def run_ours(files: Path, folder: Path) -> Rate:
     config = loading.write_config(folder / "config.yaml", [kind.name for kind in KINDS])
     command = [str(loading.AMBIENCE), "backfill", str(files), "--config", str(config), "--json"]
     began = time.monotonic()
-    outcome = _result(command, {"AMBIENCE_DATA": str(folder)})
+    outcome = _result(command, folder, {"AMBIENCE_DATA": str(folder)})
     whole = time.monotonic() - began
     count = len(list(files.iterdir()))
     if outcome["indexed"] != count:
@@ -153,22 +152,21 @@ def run_old(files: Path, folder: Path) -> Rate:
     for kind in KINDS:
         command = [sys.executable, "-m", "benchmarks.old_services", "script", kind.name]
         began = time.monotonic()
-        done = _result([*command, str(folder), "--source", str(files)], {})
+        done = _result([*command, str(folder), "--source", str(files)], folder, {})
         whole += time.monotonic() - began
         steady += (done[-1] - done[0]) / (count - old_services.BATCH)
     return Rate(1 / steady, count / whole)
 
 
-def _result(command: Sequence[str], environment: dict[str, str]) -> Any:
+def _result(command: Sequence[str], folder: Path, environment: dict[str, str]) -> Any:
     """What a command prints as JSON."""
-    done = subprocess.run(
-        command,
-        cwd=loading.ROOT,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    return json.loads(done.stdout)
+    printed = folder / "printed"
+    with loading.process(command, printed, environment, stderr=None) as child:
+        if child.wait():
+            raise SystemExit(f"{' '.join(command)}: exit status {child.returncode}")
+    result = json.loads(printed.read_text())
+    printed.unlink()
+    return result
 
 
 def rate_of(url: str, count: int, whole: float) -> Rate:
@@ -241,6 +239,7 @@ def main() -> int:
     parser.add_argument("--large", type=float, default=0.25, help="the share of 12 MP files")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
+    loading.end_on_sigterm()
     if given.count < 4 * BATCH:
         parser.error(f"--count: at least {4 * BATCH}, or there is no steady state")
     with tempfile.TemporaryDirectory(prefix="ambience-") as folder:

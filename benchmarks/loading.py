@@ -165,11 +165,22 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def end_on_sigterm() -> None:
+    """Let SIGTERM unwind this program, so that it ends what it started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 @contextlib.contextmanager
 def process(
-    command: Sequence[str], log: Path, environment: dict[str, str] | None = None
+    command: Sequence[str],
+    log: Path,
+    environment: dict[str, str] | None = None,
+    stderr: int | None = subprocess.STDOUT,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of its own group, in the repository's root; ended by Ctrl-C at the latest here."""
+    """A process of its own group, in the repository's root; ended by Ctrl-C at the latest here.
+
+    With `stderr` None its errors are shown, and the log holds its output alone.
+    """
     with log.open("ab") as output:
         child = subprocess.Popen(
             command,
@@ -177,7 +188,7 @@ def process(
             env=os.environ | (environment or {}),
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT,
+            stderr=stderr,
             start_new_session=True,
         )
     try:

@@ -231,7 +231,7 @@ def table_rows(size: Size, results: Results) -> list[list[str]]:
             [f"{size.row}. {size.name}, {figure}"]
             + [f"{values[name]:.1f}" for name in order]
             + [f"{gain:.1f}×" for gain in gains]
-            + [wanted, "yes" if met else "NO"]
+            + [wanted, "" if target is None else "yes" if met else "NO"]
         )
     return rows
 
@@ -267,10 +267,11 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", default="A,B")
     given = parser.parse_args()
+    loading.end_on_sigterm()
     with tempfile.TemporaryDirectory(prefix="ambience-") as folder:
         rows = run(given, Path(folder))
     loading.print_table(HEADER, rows)
-    return 0 if all(row[-1] == "yes" for row in rows) else 1
+    return 1 if any(row[-1] == "NO" for row in rows) else 0
 
 
 if __name__ == "__main__":

@@ -96,6 +96,7 @@ def main() -> int:
     )
     parser.add_argument("--runs", type=int, default=3)
     given = parser.parse_args()
+    loading.end_on_sigterm()
     image, runs = query(), []
     for _ in range(given.runs):
         with tempfile.TemporaryDirectory(prefix="ambience-") as folder:

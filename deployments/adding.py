@@ -123,7 +123,7 @@ class Adder:
         report: Report,
         metadata: Mapping[str, Any] | None,
     ) -> Added:
-        ready = [known for known in self.retrievers.ready() if known.name in wanted]
+        ready = [known for known in map(self.retrievers.known, wanted) if _can_extract(known)]
         with report.timed("decode"):
             prepared = await self.decoder.decode(
                 data, then=lambda picture: self._prepare(picture, ready)
@@ -190,6 +190,11 @@ def check_id(image_id: int | None) -> None:
     """Raises InvalidInput unless the id is None or in [0, 2^47)."""
     if image_id is not None and not 0 <= image_id <= MAX_IMAGE_ID:
         raise InvalidInput(f"image_id must lie in 0..{MAX_IMAGE_ID}", "image_id")
+
+
+def _can_extract(known: Known) -> bool:
+    """What is extracted here needs no replica."""
+    return known.extractor is not None or known.reason is None
 
 
 def _complete(image: Image, sha256: str, wanted: Sequence[str]) -> bool:

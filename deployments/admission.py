@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from collections import OrderedDict
@@ -37,8 +38,18 @@ class TooManyRequests(AmbienceError):
     title = "Too many requests"
 
 
+class SlowUpload(AmbienceError):
+    """The body did not come in time; it would hold its place for ever."""
+
+    status = 408
+    title = "Request timeout"
+
+
 class Admission:
-    """Refuses what can't be served: 503 when full, 429 over the rate, 413 too large, 401 no key."""
+    """Refuses what can't be served.
+
+    503 when full, 429 over the rate, 413 too large, 408 too slow, 401 no key.
+    """
 
     def __init__(self, app: App, args: IngressArgs) -> None:
         self.app = app
@@ -103,11 +114,20 @@ class Admission:
             raise TooManyRequests(f"more than {limit} requests a minute; wait until the next")
 
     def _limited(self, receive: Receive) -> Receive:
-        read = 0
+        """The body, within its limits of size and time."""
+        read, whole = 0, False
+        until = time.monotonic() + self.args.upload_deadline
 
         async def counted() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, whole
+            if whole:  # What follows the body is the client's leaving, whenever that is.
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), until - time.monotonic())
+            except TimeoutError as exc:
+                limit = self.args.upload_deadline
+                raise SlowUpload(f"the body did not come within {limit:g} s") from exc
+            whole = not message.get("more_body", False)
             read += len(message.get("body", b""))
             if read > self._max_bytes:
                 raise self._too_large()

@@ -28,7 +28,7 @@ def build_retriever(args: dict[str, Any]) -> Application:
         max_ongoing_requests=256,
         ray_actor_options={"num_cpus": RESERVED_CPUS},
         graceful_shutdown_timeout_s=5,
-        health_check_period_s=5,
+        health_check_period_s=1,
     )
     application: Application = deployment.bind(parsed)
     return application
@@ -43,7 +43,7 @@ def build_ingress(args: dict[str, Any]) -> Application:
         max_ongoing_requests=1000,
         ray_actor_options={"num_cpus": RESERVED_CPUS},
         graceful_shutdown_timeout_s=10,
-        health_check_period_s=5,
+        health_check_period_s=1,
     )
     application: Application = deployment.bind(parsed)
     return application

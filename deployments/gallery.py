@@ -16,7 +16,7 @@ from deployments.answers import JsonAnswer
 from deployments.gateway import Gateway
 from deployments.problems import documented
 from deployments.reading import Body, image_id_of, read_body
-from deployments.report import Report
+from deployments.report import Report, begin_report
 from deployments.retrievers import Known
 from deployments.searching import Ask, Limits, QueryPicture
 from indexes.base import Hit
@@ -78,7 +78,7 @@ REVERSE_SEARCH: dict[str, dict[str, Any]] = {
 async def reverse_search(request: Request) -> Response:
     """Every value of the answer is an array; keys without hits are absent."""
     gateway, body = _gateway(request), await read_body(request)
-    report = Report()
+    report = begin_report(request)
     if str(body.fields.get("find_duplicate", "")).lower() in ("1", "true"):
         found = await _find_duplicates(gateway, body.image(), report)
     else:
@@ -93,7 +93,7 @@ async def reverse_search(request: Request) -> Response:
 )
 async def calculate_all(request: Request) -> Response:
     """One object per retriever, once the picture is durable."""
-    body, report = await read_body(request), Report()
+    body, report = await read_body(request), begin_report(request)
     added = await _gateway(request).adder.add(image_id_of(body.fields), body.image(), report)
     return _settled(request, list(added.retrievers), "calculate", report)
 
@@ -107,7 +107,9 @@ async def delete_all(request: Request) -> Response:
     """One object per retriever, once the delete is durable; unknown ids are fine."""
     gateway, body = _gateway(request), await read_body(request)
     await gateway.adder.delete(image_id_of(body.fields))
-    return _settled(request, gateway.retrievers.enabled() or ["phash"], "delete", Report())
+    return _settled(
+        request, gateway.retrievers.enabled() or ["phash"], "delete", begin_report(request)
+    )
 
 
 @router.post("/get_image_tags", summary="Tags of a picture", openapi_extra=openapi.form())
@@ -243,7 +245,7 @@ def _old_params(name: str, body: Body) -> dict[str, Any]:
 
 
 async def _search_service(request: Request, name: str, by_id: bool) -> Response:
-    gateway, body, report = _gateway(request), await read_body(request), Report()
+    gateway, body, report = _gateway(request), await read_body(request), begin_report(request)
     params = _old_params(name, body)
     known = _service_known(gateway, name)
     limits: Limits = await gateway.limits()
@@ -264,7 +266,7 @@ async def _search_service(request: Request, name: str, by_id: bool) -> Response:
 
 
 async def _calculate(request: Request, name: str) -> Response:
-    gateway, body, report = _gateway(request), await read_body(request), Report()
+    gateway, body, report = _gateway(request), await read_body(request), begin_report(request)
     _service_known(gateway, name)
     image_id = image_id_of(body.fields)
     try:

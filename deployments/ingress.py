@@ -74,6 +74,7 @@ def make_app(gateway: Gateway) -> FastAPI:
             expose_headers=["Server-Timing", "X-Ambience-Answered", "X-Ambience-Missing"],
         )
     app.add_middleware(Admission, args=gateway.args)
+    app.add_middleware(metrics.Counted)
     return app
 
 

@@ -7,6 +7,7 @@ agent of the cluster and adds up what differs only in who counted.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from functools import cache
 
@@ -18,6 +19,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from ray.util.metrics import Counter, Gauge, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.report import Report
 
@@ -64,6 +66,35 @@ class RequestMetrics:
             self._retriever_seconds.observe(spent, {"retriever": name})
         for name in report.missing:
             self._missing.inc(1, {"retriever": name})
+
+
+class Counted:
+    """Middleware that counts every answer, refused and failed ones too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        status, began = 500, time.perf_counter()
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noting)
+        finally:
+            # What no route has matched shares one label: paths are the client's to invent.
+            route = getattr(scope.get("route"), "path", "other")
+            request_metrics().count(route, status, time.perf_counter() - began)
+            if "report" in state:
+                request_metrics().observe(state["report"])
 
 
 class RetrieverMetrics:

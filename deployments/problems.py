@@ -41,7 +41,16 @@ def problem(error: AmbienceError) -> ProblemResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of this app a problem."""
+    """Make every error of this app a problem, and document its schema."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas["Problem"] = Problem.model_json_schema()
+        return document
+
+    setattr(app, "openapi", openapi)  # noqa: B010
 
     @app.exception_handler(AmbienceError)
     async def _ours(_: Request, exc: AmbienceError) -> ProblemResponse:
@@ -66,11 +75,12 @@ def install(app: FastAPI) -> None:
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI responses for these error statuses."""
+    """OpenAPI responses for these error statuses, and for any other."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    phrases: dict[int | str, str] = {status: HTTPStatus(status).phrase for status in statuses}
+    phrases["default"] = "Any other error"
     return {
-        status: {"description": HTTPStatus(status).phrase, "content": content, "model": Problem}
-        for status in statuses
+        status: {"description": phrase, "content": content} for status, phrase in phrases.items()
     }
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from starlette.requests import Request
+
 
 @dataclass(slots=True)
 class Report:
@@ -41,6 +43,13 @@ class Report:
         if self.stale:
             shown["X-Ambience-Stale"] = "true"
         return {name: value for name, value in shown.items() if value}
+
+
+def begin_report(request: Request) -> Report:
+    """A request's report; metrics read it once the request is answered."""
+    report = Report()
+    request.state.report = report
+    return report
 
 
 def _quoted(reason: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.wire import Description, ExtractAnswer, SearchAnswer, SearchRequest
@@ -29,6 +29,7 @@ from models.types import Pixels
 
 POLL_SECONDS = 1.0
 DESCRIBE_SECONDS = 2.0
+PROBE_SECONDS = 0.5
 NO_REPLICA = "no replica answers"
 
 
@@ -44,6 +45,8 @@ class Known:
     down: str | None = "starting"
     """Why it is not asked now; None when it is."""
     status: str = ""
+    probe: asyncio.Future[Description | None] | None = None
+    """A `describe` under way, for all calls that wait longer than usual."""
     changed: bool = True
     """Its status has changed since it was last described."""
 
@@ -152,21 +155,55 @@ class Retrievers:
                 await self.describe(known)
 
     async def _call(self, known: Known, method: str, seconds: float, *payload: Any) -> Any:
+        call: asyncio.Future[Any] | None = None
         try:
             if known.handle is None:
-                known.handle = serve.get_app_handle(known.name)
-            call = getattr(known.handle, method).remote(*payload)
-            answer = await asyncio.wait_for(call, seconds)
-        except TimeoutError as exc:
-            known.down = f"no answer within {seconds:g} s"
-            raise DeadlineExceeded(f"{known.name}: {known.down}") from exc
-        except (RayError, RayServeException, KeyError) as exc:
-            # A missing application is a KeyError, a removed one DeploymentUnavailableError.
-            known.handle, known.down = None, NO_REPLICA
-            raise RetrieverUnavailable(f"{known.name}: {NO_REPLICA}") from exc
+                known.handle = await asyncio.to_thread(serve.get_app_handle, known.name)
+            call = asyncio.ensure_future(_answer(known.handle, method, payload))
+            answer = await self._watched(known, call, seconds, probe=method != "describe")
+        except (KeyError, DeploymentUnavailableError) as exc:
+            known.handle, known.down = None, "not deployed"
+            raise RetrieverUnavailable(known.down) from exc
+        except (RayError, RayServeException) as exc:
+            known.down = NO_REPLICA
+            raise RetrieverUnavailable(NO_REPLICA) from exc
+        finally:
+            if call is not None and not call.done():
+                call.cancel()
         if isinstance(answer, AmbienceError):
             raise answer
         return answer
+
+    async def _watched(
+        self, known: Known, call: asyncio.Future[Any], seconds: float, probe: bool
+    ) -> Any:
+        """The call's answer; Serve would hold a call to a dead replica until another has started.
+
+        A replica works in threads, so one that lives describes itself at once, however busy.
+        """
+        until = time.monotonic() + seconds
+        while True:
+            left = until - time.monotonic()
+            done, _ = await asyncio.wait(
+                {call}, timeout=min(left, PROBE_SECONDS) if probe else left
+            )
+            if done:
+                return call.result()
+            # Timers may fire a little early; a probe must never come to wait for itself.
+            if not probe or time.monotonic() >= until:
+                raise DeadlineExceeded(f"no answer within {seconds:g} s")
+            if await self._probed(known) is None and not call.done():
+                raise RetrieverUnavailable(known.down or NO_REPLICA)
+
+    async def _probed(self, known: Known) -> Description | None:
+        """One `describe` at a time for all calls that wait."""
+        if known.probe is None or known.probe.done():
+            known.probe = asyncio.ensure_future(self.describe(known))
+        return await asyncio.shield(known.probe)
+
+
+async def _answer(handle: DeploymentHandle[Any], method: str, payload: tuple[Any, ...]) -> Any:
+    return await getattr(handle, method).remote(*payload)
 
 
 def _needs_asking(known: Known) -> bool:

@@ -41,7 +41,7 @@ class SearchQuery(Options):
         default_factory=list, max_length=MAX_QUERIES, description="Stored images to search by."
     )
     text: str | None = Field(None, min_length=1, max_length=1000, description="Words to search by.")
-    negative: Negative = Negative()
+    negative: Negative = Field(Negative(), description="What the answer must be unlike.")
     retrievers: dict[str, Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]] | None = (
         Field(None, min_length=1, description="Retrievers to ask, with weights; default: all, 1.")
     )
@@ -49,7 +49,7 @@ class SearchQuery(Options):
     cursor: str | None = Field(
         None, max_length=200, description="`next_cursor` of the page before."
     )
-    filter: Filter | None = None
+    filter: Filter | None = Field(None, description="Only images for which this holds.")
     region: tuple[float, float, float, float] | None = Field(
         None, description="x, y, width, height of the part to search by, in upright pixels."
     )
@@ -64,16 +64,20 @@ class RetrieverQuery(Options):
 
     image_id: ImageId | None = Field(None, description="A stored image to search by.")
     text: str | None = Field(None, min_length=1, max_length=1000, description="Words to search by.")
-    filter: Filter | None = None
+    filter: Filter | None = Field(None, description="Only images for which this holds.")
     variants: Literal["identity", "mirror", "dihedral"] | None = Field(
         None, description="Symmetries of the query picture that are tried."
     )
     mirrored: bool = Field(
         True, description="Also find mirror images (unless `variants` is given)."
     )
-    region: tuple[float, float, float, float] | None = None
-    min_seq: int | None = Field(None, ge=0)
-    cursor: str | None = Field(None, max_length=200)
+    region: tuple[float, float, float, float] | None = Field(
+        None, description="x, y, width, height of the part to search by, in upright pixels."
+    )
+    min_seq: int | None = Field(None, ge=0, description="Answer no earlier than this change.")
+    cursor: str | None = Field(
+        None, max_length=200, description="`next_cursor` of the page before."
+    )
 
 
 class RetrieverState(BaseModel):

@@ -43,6 +43,8 @@ class IngressArgs(Options):
     """Seconds that one retriever may take of a search."""
     add_deadline: float = Field(5.0, gt=0)
     """Seconds that an add waits for extractors; what is missing then is completed later."""
+    upload_deadline: float = Field(120.0, gt=0)
+    """Seconds within which a request's body must have come."""
     import_check_unavailable: Literal["error", "block"] = "error"
     """What the gallery's duplicate check gets when phash can't answer: 503, or a block."""
     previews: bool = True

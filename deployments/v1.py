@@ -17,7 +17,7 @@ from deployments.fused import decode_cursor, encode_cursor, fused_search
 from deployments.gateway import Gateway
 from deployments.problems import documented
 from deployments.reading import Body, parsed, read_body, validated
-from deployments.report import Report
+from deployments.report import Report, begin_report
 from deployments.schemas import (
     AddAnswer,
     ImageAnswer,
@@ -158,7 +158,7 @@ async def list_retrievers(request: Request) -> Response:
 async def search(request: Request) -> Response:
     """Pictures verified by phash or local come first; reciprocal rank fusion orders each class."""
     body = await read_body(request)
-    report = Report()
+    report = begin_report(request)
     hits, cursor = await fused_search(_gateway(request), _query_of(body), body.images, report)
     content = {"hits": [hit.row() for hit in hits], "next_cursor": cursor}
     return JsonAnswer(content, headers=report.headers())
@@ -186,7 +186,7 @@ async def search_retriever(
     params = {key: value for key, value in body.fields.items() if key not in own and value != ""}
     offset = decode_cursor(query.cursor)
     limits = await gateway.limits(query.filter, query.min_seq)
-    report = Report()
+    report = begin_report(request)
     ask = await _one_ask(gateway, body, query, name, params | {"offset": offset}, report)
     hits = await gateway.searcher.ask(ask, limits, report)
     k = WHOLE.validate_python(params.get("k") or 0)
@@ -221,7 +221,7 @@ async def _add(request: Request, image_id: int | None) -> Response:
     given = body.given("metadata")
     if given:
         metadata = _json_object(given["metadata"], "metadata")
-    report = Report()
+    report = begin_report(request)
     added = await _gateway(request).adder.add(image_id, body.image(), report, metadata)
     status = 201 if added.receipt.outcome == "created" else 200
     return JsonAnswer(_added_row(added), status, headers=report.headers())

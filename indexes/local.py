@@ -23,7 +23,7 @@ from models.errors import InvalidInput
 from models.types import Features, Options
 
 DEFAULT_K = 20
-SHORTLIST = 64
+SHORTLIST = 32
 LONGEST_SHORTLIST = 512
 DEAD_AT_LEAST = 1024
 """Slots of removed pictures, above which (and above as many as live) the index is made anew."""
@@ -83,12 +83,15 @@ class LocalIndex(Index):
 
     class Config(Options):
         train_above: int = Field(
-            100_000, ge=1000, description="Descriptors above which IVF-PQ is trained."
+            30_000, ge=1000, description="Descriptors above which IVF-PQ is trained."
         )
         factory: str = Field(
             "IVF{lists},PQ64x4fs", description="FAISS factory string of the trained index."
         )
         probes: int = Field(16, ge=1, description="Inverted lists searched for a descriptor.")
+        voters: int = Field(
+            256, ge=1, description="The query's strongest keypoints that vote; all are matched."
+        )
         retrain_growth: float = Field(
             4, gt=1, description="Trained anew when this many times as large as at its training."
         )
@@ -134,7 +137,7 @@ class LocalIndex(Index):
 
     def settle(self) -> None:
         """Wait for a training under way, and take its index over."""
-        if self._training is not None:
+        while self._training is not None:
             self._training.join()
             self._adopt()
             self._maintain()
@@ -144,8 +147,9 @@ class LocalIndex(Index):
     def _maintain(self) -> None:
         if self._training is not None and self._table.live_keypoints > self._train_at:
             # A bulk load outruns the training: wait, or the exact index would fill the memory.
-            self.settle()
-        elif self._training is None and self._table.live_keypoints > self._train_at:
+            self._training.join()
+            self._adopt()
+        if self._training is None and self._table.live_keypoints > self._train_at:
             self._train()
         elif self._training is None and self._table.dead > self._renew_at:
             if isinstance(self._search_by, FlatSearch):
@@ -192,7 +196,9 @@ class LocalIndex(Index):
         candidates = [
             candidate
             for variant, features in enumerate(query.variants)
-            for candidate in self._candidates(variant, features, wanted, params)
+            for candidate in self._candidates(
+                variant, features[: self.options.voters], wanted, params
+            )
         ]
         k = params.k or DEFAULT_K
         if not params.use_smnn_matching and not params.use_ransac:

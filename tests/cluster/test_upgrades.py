@@ -103,6 +103,23 @@ def test_a_killed_replica_costs_its_own_results_only_and_comes_back(
     assert {hit["image_id"] for hit in answer.json()["hits"]} == {0, 1, 2, 9}
 
 
+def test_a_picture_added_while_a_retriever_is_away_is_completed_by_itself(
+    service: Service, client: httpx.Client
+) -> None:
+    replica(service, "local").kill()
+    added = client.put("/v1/images/5", files={"image": jpeg(5)}).json()
+    assert added["retrievers"]["phash"] == {"state": "indexed"}
+    assert added["retrievers"]["local"]["state"] == "pending"
+    assert added["retrievers"]["local"]["reason"]
+    until = time.monotonic() + 120
+    while client.get("/v1/images/5").json()["retrievers"]["local"]["state"] != "indexed":
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    wait_all_ready(service)
+    answer = client.post("/v1/retrievers/local/search", files={"image": jpeg(5)}, data={"k": "3"})
+    assert answer.json()["hits"][0]["image_id"] == 5
+
+
 def test_the_import_check_waits_for_a_killed_phash(service: Service, client: httpx.Client) -> None:
     add_some(client, 2)
     replica(service, "phash").kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import pytest
 from deployments.gateway import Gateway
 from deployments.settings import IngressArgs
 from tests.conftest import Service
+from tests.deployments.pictures import picture, put
+
+ALL = list(range(10))
+"""The ids of `library`."""
 
 
 @pytest.fixture
@@ -35,3 +40,22 @@ def shared_service_client(shared_service: Service) -> Iterator[httpx.Client]:
     """A client of the shared service as it is, for requests that change nothing."""
     with shared_service.client() as client:
         yield client
+
+
+@pytest.fixture
+def library(shared_service_client: httpx.Client) -> httpx.Client:
+    """Scenes 0..9 under their own ids: even ones tagged so, each with its number modulo 3."""
+    client = shared_service_client
+    wanted = {number: _metadata(number) for number in ALL}
+    images = client.get("/v1/images", params={"limit": 1000}).json()["images"]
+    if {image["image_id"]: image["metadata"] for image in images} == wanted:
+        return client
+    for image in images:
+        client.delete(f"/v1/images/{image['image_id']}")
+    for number in ALL:
+        put(client, number, picture(number), json.dumps(wanted[number]))
+    return client
+
+
+def _metadata(number: int) -> dict[str, object]:
+    return {"tags": ["even", "all"] if number % 2 == 0 else ["all"], "mod": number % 3}

@@ -140,6 +140,27 @@ async def test_a_body_in_chunks_is_refused_as_soon_as_it_is_too_large() -> None:
     assert answer.json()["bytes"] == 2**21
 
 
+async def test_a_body_that_never_ends_is_given_up() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.sleep(60)
+
+    app = admission(upload_deadline=0.2)
+    async with client(app) as http:
+        problem_of(await http.post("/", content=endless()), 408)
+    assert app.in_flight == 0
+
+
+async def test_a_slow_answer_to_a_whole_body_is_waited_for() -> None:
+    app = admission(upload_deadline=0.1)
+    async with client(app) as http:
+        slow = asyncio.create_task(http.get("/slow"))
+        await asyncio.sleep(0.3)
+        assert not slow.done()
+        await http.get("/healthz")
+        assert (await slow).status_code == 200
+
+
 async def test_a_draining_service_closes_its_connections() -> None:
     app = admission()
     async with client(app) as http:

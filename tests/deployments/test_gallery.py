@@ -29,6 +29,8 @@ RESULT_KEYS = {
 }
 SERVICES = ["phash", "color", "local_features"]
 ABSENT = ["global_features", "image_text_features"]
+VERIFIED = {"k": 5, "use_smnn_matching": 1, "use_ransac": 1}
+"""The inherited local route counts votes unless told to verify."""
 CALCULATE = {"phash": "phash", "color": "color", "local_features": "local"}
 
 
@@ -264,8 +266,8 @@ def test_local_rows_carry_file_name_and_matches_best_first(client: httpx.Client)
 
 def test_the_inherited_local_route_does_not_look_for_mirror_images(client: httpx.Client) -> None:
     put(client, 1, picture(1))
-    plain = similar(client, "local_features", picture(1), k=5).json()
-    mirror = similar(client, "local_features", mirrored(1), k=5).json()
+    plain = similar(client, "local_features", picture(1), **VERIFIED).json()
+    mirror = similar(client, "local_features", mirrored(1), **VERIFIED).json()
     assert ids(plain) == [1]
     assert mirror == [] or mirror[0]["matches"] < plain[0]["matches"] / 4
 

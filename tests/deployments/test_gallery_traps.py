@@ -24,6 +24,7 @@ from tests.deployments.pictures import (
 )
 from tests.deployments.test_gallery import (
     RESULT_KEYS,
+    VERIFIED,
     calculate,
     calculate_all,
     find_duplicates,
@@ -80,7 +81,7 @@ def test_a_recycled_id_finds_the_new_picture_only(client: httpx.Client) -> None:
     assert similar(client, "color", picture(2), k=1).json() == [{"image_id": 7, "distance": 0}]
     (row,) = similar(client, "local_features", picture(2), k=1).json()
     assert row["image_id"] == 7
-    assert similar(client, "local_features", picture(1), k=1, knn_min_matches=20).json() == []
+    assert similar(client, "local_features", picture(1), **VERIFIED).json() == []
 
 
 def test_ids_recycled_again_and_again_never_show_an_older_picture(client: httpx.Client) -> None:

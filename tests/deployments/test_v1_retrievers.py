@@ -9,11 +9,10 @@ import httpx
 import pytest
 
 from tests.conftest import Service
+from tests.deployments.conftest import ALL
 from tests.deployments.pictures import field_part, ids, image_part, picture, post_form, problem_of
-from tests.deployments.test_v1_search import ALL, ask, hits_of, library, search
+from tests.deployments.test_v1_search import ask, hits_of, search
 from tests.drawing import encoded, scene
-
-__all__ = ["library"]
 
 
 def test_every_retriever_says_how_it_stands(library: httpx.Client) -> None:
@@ -33,7 +32,7 @@ def test_every_retriever_says_how_it_stands(library: httpx.Client) -> None:
 def test_k_bounds_the_hits(library: httpx.Client) -> None:
     for name in ("phash", "color"):
         hits = hits_of(ask(library, name, image_id=1, k=3))
-        assert hits[0] == {"image_id": 1, "distance": 0}
+        assert (hits[0]["image_id"], hits[0]["distance"]) == (1, 0)
         distances = [hit["distance"] for hit in hits]
         assert len(hits) == 3
         assert distances == sorted(distances)
@@ -191,8 +190,8 @@ def test_many_searches_at_once_answer_as_one_by_one(library: httpx.Client) -> No
 
     alone = [found(number) for number in range(10)]
     with ThreadPoolExecutor(16) as threads:
-        together = list(threads.map(found, range(40)))
-    assert together == [alone[number % 10] for number in range(40)]
+        together = list(threads.map(found, range(24)))
+    assert together == [alone[number % 10] for number in range(24)]
 
 
 def test_a_search_is_answered_while_pictures_are_added(service: Service) -> None:

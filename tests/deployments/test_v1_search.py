@@ -1,9 +1,8 @@
-"""/v1/search and /v1/retrievers over a small collection that no test here changes."""
+"""/v1/search over a small collection."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -12,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Service
+from tests.deployments.conftest import ALL
 from tests.deployments.pictures import (
     Part,
     field_part,
@@ -25,21 +25,6 @@ from tests.deployments.pictures import (
     resized,
 )
 from tests.drawing import encoded, scene
-
-ALL = list(range(10))
-
-
-@pytest.fixture(scope="module")
-def library(shared_service: Service) -> Iterator[httpx.Client]:
-    """Scenes 0..9 under their own ids: even ones tagged, each with its number modulo 3."""
-    with shared_service.client() as client:
-        while images := client.get("/v1/images", params={"limit": 1000}).json()["images"]:
-            for image in images:
-                client.delete(f"/v1/images/{image['image_id']}")
-        for number in ALL:
-            tags = ["even", "all"] if number % 2 == 0 else ["all"]
-            put(client, number, picture(number), json.dumps({"tags": tags, "mod": number % 3}))
-        yield client
 
 
 def search(client: httpx.Client, *images: bytes, **query: Any) -> httpx.Response:

@@ -1,0 +1,74 @@
+"""The search page, as served and in a real browser where the machine has one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from deployments.page import PAGE
+from tests.conftest import Service
+from tests.deployments.pictures import mirrored
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+
+
+def test_the_page_is_served_at_the_root(shared_service_client: httpx.Client) -> None:
+    answer = shared_service_client.get("/")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/html")
+    assert answer.content == PAGE.read_bytes()
+
+
+def test_the_page_loads_nothing_from_elsewhere() -> None:
+    text = PAGE.read_text()
+    assert "http://" not in text
+    assert "https://" not in text
+
+
+@pytest.fixture
+def page(shared_service: Service) -> Iterator[Page]:
+    """The page, open; any error of its script fails the test."""
+    errors: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(shared_service.url)
+        yield page
+        browser.close()
+    assert errors == []
+
+
+@needs_browser
+def test_a_chosen_picture_shows_what_is_like_it_and_why(
+    library: httpx.Client,  # noqa: ARG001
+    page: Page,
+    tmp_path: Path,
+) -> None:
+    expect(page.get_by_role("status")).to_have_text("10 pictures are indexed.")
+    expect(page.locator("#retrievers input:checked")).to_have_count(3)
+    picture = tmp_path / "picture.jpg"
+    picture.write_bytes(mirrored(4))
+    page.locator("#file").set_input_files(picture)
+    first = page.locator("#hits li").first
+    expect(first.locator("b")).to_have_text("4")
+    expect(first).to_contain_text("inliers, mirrored")
+    expect(page.locator("#hits li")).to_have_count(10)
+    first.get_by_role("button", name="more like this").click()
+    expect(page.locator("#hits li").first).to_contain_text("distance 0")
+
+
+@needs_browser
+def test_a_file_that_is_no_picture_is_told_so(page: Page, tmp_path: Path) -> None:
+    text = tmp_path / "text.jpg"
+    text.write_text("no picture")
+    page.locator("#file").set_input_files(text)
+    expect(page.locator("#note.error")).to_contain_text("image")
