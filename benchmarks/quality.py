@@ -182,7 +182,7 @@ def start(
     corpus: Corpus,
     names: Sequence[str],
     features: dict[str, dict[int, Features]],
-    trained: bool = False,
+    exact: bool = False,
 ) -> None:
     import cv2
 
@@ -192,7 +192,7 @@ def start(
     indexes = {}
     for name, extractor in extractors.items():
         rows = features.get(name, {})
-        options = {"train_above": 1000 if trained else 10**9} if name == "local" else {}
+        options = {"train_above": 10**9} if exact and name == "local" else {}
         index = make_index(extractor.index, options, lambda ids, rows=rows: _known(rows, ids))
         index.apply(rows)
         if isinstance(index, LocalIndex):
@@ -276,14 +276,14 @@ def main() -> int:
     parser.add_argument("--changes", nargs="*", default=list(CHANGES), choices=list(CHANGES))
     parser.add_argument("--retrievers", nargs="*", default=list(LIMITS), choices=list(LIMITS))
     parser.add_argument(
-        "--trained", action="store_true", help="Search local by the index of large collections."
+        "--exact", action="store_true", help="Search local by the index of small collections."
     )
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
     began = time.perf_counter()
     corpus = Corpus.read(args.corpus)
     features = _extracted(corpus, args.retrievers, args.jobs)
-    with _pool(args.jobs, corpus, args.retrievers, features, args.trained) as pool:
+    with _pool(args.jobs, corpus, args.retrievers, features, args.exact) as pool:
         tasks = _tasks(corpus, args.changes, args.every)
         same = twins(features["phash"]) if "phash" in features else {}
         answers = pool.map(search_copy, tasks, chunksize=8)
@@ -301,9 +301,9 @@ def _pool(
     corpus: Corpus,
     names: Sequence[str],
     features: dict[str, dict[int, Features]],
-    trained: bool = False,
+    exact: bool = False,
 ) -> ProcessPoolExecutor:
-    arguments = (corpus, names, features, trained)
+    arguments = (corpus, names, features, exact)
     return ProcessPoolExecutor(jobs, get_context("spawn"), start, arguments)
 
 

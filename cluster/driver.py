@@ -7,6 +7,8 @@ Started by `cluster.service`, in whose environment it runs.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import logging
 import os
 import sys
@@ -22,6 +24,7 @@ from ray import serve
 from cluster.applications import apply, read_config
 from cluster.datafolder import CannotStart, Running, http_url, note
 from deployments.settings import address, data_folder
+from indexes.registry import index_class, index_names
 from models.errors import AmbienceError
 
 START_SECONDS = 300.0
@@ -33,6 +36,8 @@ def run(config_path: Path, folder: str, stop: threading.Event) -> None:
     """Raises CannotStart when an application fails or nothing is ready in time."""
     began = time.monotonic()
     config = read_config(config_path)
+    # Ray's own processes take seconds to start; what `apply` needs is imported meanwhile.
+    threading.Thread(target=_import_applications, args=(config,), daemon=True).start()
     ray_address = _start_ray(folder)
     host, port = address()
     note(data_folder(), Running(os.getppid(), host, port, ray_address, folder))
@@ -62,6 +67,14 @@ def redeploy(config: dict[str, Any], ray_address: str) -> None:
             time.sleep(0.2)
     finally:
         ray.shutdown()
+
+
+def _import_applications(config: dict[str, Any]) -> None:
+    for application in config["applications"]:
+        with contextlib.suppress(ImportError, KeyError):  # `apply` says what is wrong.
+            importlib.import_module(str(application["import_path"]).partition(":")[0])
+    for name in index_names():
+        index_class(name)
 
 
 def _start_ray(folder: str) -> str:

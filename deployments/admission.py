@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -51,11 +52,13 @@ class Admission:
     503 when full, 429 over the rate, 413 too large, 408 too slow, 401 no key.
     """
 
-    def __init__(self, app: App, args: IngressArgs) -> None:
+    def __init__(
+        self, app: App, args: IngressArgs, draining: threading.Event | None = None
+    ) -> None:
         self.app = app
         self.args = args
         self.in_flight = 0
-        self.draining = False
+        self.draining = draining or threading.Event()
         self._minutes: OrderedDict[str, tuple[int, int]] = OrderedDict()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -137,7 +140,7 @@ class Admission:
 
     def _sending(self, send: Send) -> Send:
         async def closing(message: Message) -> None:
-            if self.draining and message["type"] == "http.response.start":
+            if self.draining.is_set() and message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
             await send(message)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import threading
 from collections.abc import AsyncIterator
 
 import uvicorn
@@ -20,7 +21,8 @@ from deployments.loopback import keep_sockets_on_loopback
 from deployments.settings import IngressArgs, address
 
 logger = logging.getLogger(__name__)
-DRAIN_SECONDS = 2.0
+DRAIN_SECONDS = 1.0
+STOP_SECONDS = 5
 ABOUT = """Finds pictures by picture, by colour and by detail.
 
 Errors are `application/problem+json`. Every answer says in `Server-Timing` how long each retriever
@@ -44,20 +46,19 @@ class Ingress:
 
 def make_app(gateway: Gateway) -> FastAPI:
     """All routes over this gateway."""
+    draining = threading.Event()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(gateway.retrievers.follow())]
-        server = Listener(app) if gateway.args.listen else None
-        if server is not None:
-            tasks.append(asyncio.create_task(server.serve()))
+        following = asyncio.create_task(gateway.retrievers.follow())
+        listener = Listener(app) if gateway.args.listen else None
         try:
             yield
         finally:
-            if server is not None:
-                await server.drain()
-            for task in tasks:
-                task.cancel()
+            if listener is not None:
+                draining.set()
+                await listener.drain()
+            following.cancel()
             gateway.close()
 
     app = FastAPI(title="ambience", description=ABOUT, version="1", lifespan=lifespan)
@@ -73,7 +74,7 @@ def make_app(gateway: Gateway) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["Server-Timing", "X-Ambience-Answered", "X-Ambience-Missing"],
         )
-    app.add_middleware(Admission, args=gateway.args)
+    app.add_middleware(Admission, args=gateway.args, draining=draining)
     app.add_middleware(metrics.Counted)
     return app
 
@@ -100,17 +101,16 @@ class Listener:
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=int(DRAIN_SECONDS) + 1,
+            timeout_graceful_shutdown=STOP_SECONDS,
         )
         self._server = uvicorn.Server(config)
         # The process's signals belong to Ray.
         setattr(self._server, "capture_signals", contextlib.nullcontext)  # noqa: B010
 
-    async def serve(self) -> None:
-        """Until drained."""
-        await self._server.serve([self._socket])
+        self._serving = asyncio.create_task(self._server.serve([self._socket]))
 
     async def drain(self) -> None:
-        """Stop accepting, let requests in flight end."""
+        """Let clients of kept connections go, then stop accepting and let requests in flight end."""
+        await asyncio.sleep(DRAIN_SECONDS)
         self._server.should_exit = True
-        await asyncio.sleep(0.2)
+        await asyncio.wait({self._serving}, timeout=STOP_SECONDS)

@@ -90,7 +90,7 @@ class LocalIndex(Index):
         )
         probes: int = Field(16, ge=1, description="Inverted lists searched for a descriptor.")
         voters: int = Field(
-            256, ge=1, description="The query's strongest keypoints that vote; all are matched."
+            256, ge=1, description="How many of the query's first keypoints vote; all are matched."
         )
         retrain_growth: float = Field(
             4, gt=1, description="Trained anew when this many times as large as at its training."

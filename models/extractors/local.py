@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from models.base import Extractor
-from models.keypoints import Keypoints, detect, spread
+from models.keypoints import Keypoints, detect, interleave, spread
 from models.types import Features, Options, Pixels, Variants, View
 
 DESCRIPTOR_SCALE = 512
@@ -42,7 +42,7 @@ class LocalOptions(Options):
     """Stored per picture: at most a quarter of them in each quadrant."""
     near: int = Field(3, ge=1)
     """At most this many stored keypoints within a sixtieth of the long side."""
-    query_keypoints: int = Field(400, ge=4, le=1000, exclude=True)
+    query_keypoints: int = Field(600, ge=4, le=1000, exclude=True)
     """A query may have more than are stored: any of them can meet a stored one. Excluded from the
     dump, thus from the fingerprint: stored features don't depend on it."""
     min_side: int = Field(480, ge=16)
@@ -83,18 +83,18 @@ class Local(Extractor):
 
     def _extract(self, pixels: Pixels) -> Features:
         total = self.options.max_keypoints
-        return self._features(pixels, total, total // 4)
+        return _pack(self._detect(pixels, total, total // 4))
 
     def _query(self, pixels: Pixels) -> Features:
+        """As many keypoints as a query may have: the first few hundred are from all over it."""
         total = self.options.query_keypoints
-        query = self._features(pixels, total, total)
+        query = _pack(interleave(self._detect(pixels, total, total), _shape(pixels)))
         self._check(query)
         return query
 
-    def _features(self, pixels: Pixels, total: int, per_quadrant: int) -> Features:
+    def _detect(self, pixels: Pixels, total: int, per_quadrant: int) -> Keypoints:
         found = detect(pixels, (self.options.min_side, self.options.max_side), DETECTED)
-        shape = (pixels.shape[0], pixels.shape[1])
-        return _pack(spread(found, shape, total, per_quadrant, self.options.near))
+        return spread(found, _shape(pixels), total, per_quadrant, self.options.near)
 
 
 _MIRRORED_BINS = [0, 7, 6, 5, 4, 3, 2, 1]
@@ -108,6 +108,10 @@ def rootsift(sift: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     total = np.maximum(sift.sum(axis=1, keepdims=True), 1e-9)
     quantised = np.rint(np.sqrt(sift / total) * DESCRIPTOR_SCALE)
     return np.asarray(np.minimum(quantised, 255), np.uint8)
+
+
+def _shape(pixels: Pixels) -> tuple[int, int]:
+    return pixels.shape[0], pixels.shape[1]
 
 
 def _pack(keypoints: Keypoints) -> Features:

@@ -64,10 +64,16 @@ class Load:
 
 def replica(service: Service, name: str) -> psutil.Process:
     """The process of a retriever's replica."""
-    title = f"ServeReplica:{name}:"
-    found = [p for p in service_processes(service.data) if title in " ".join(p.cmdline())]
+    found = replicas(service, name)
     assert len(found) == 1, found
-    return found[0]
+    return next(iter(found.values()))
+
+
+def replicas(service: Service, name: str) -> dict[int, psutil.Process]:
+    """All replicas of an application, by process id."""
+    title = f"ServeReplica:{name}:"
+    found = service_processes(service.data)
+    return {p.pid: p for p in found if title in " ".join(p.cmdline())}
 
 
 def states(client: httpx.Client) -> dict[str, dict[str, Any]]:
@@ -167,6 +173,25 @@ def test_redeploying_one_changed_retriever_fails_no_request(
     assert not any(missing for _, missing, _ in load.answers)
     after = {name: replica(service, name).pid for name in before}
     assert {name for name in before if before[name] != after[name]} == {"color"}
+    deploy(service, default_config())
+    wait_all_ready(service)
+
+
+def test_redeploying_a_changed_ingress_fails_no_request(
+    service: Service, client: httpx.Client, tmp_path: Path
+) -> None:
+    add_some(client)
+    before = replica(service, "ambience").pid
+    config = yaml.safe_load(default_config().read_text())
+    config["applications"][0]["args"]["max_requests"] = 60
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(yaml.safe_dump(config))
+    with Load(service) as load:
+        load.wait_for(20)
+        deploy(service, edited)
+        seen = len(load.answers)
+        load.wait_for(seen + 100, lambda: before not in replicas(service, "ambience"))
+    assert load.failed == []
     deploy(service, default_config())
     wait_all_ready(service)
 

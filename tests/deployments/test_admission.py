@@ -165,5 +165,5 @@ async def test_a_draining_service_closes_its_connections() -> None:
     app = admission()
     async with client(app) as http:
         assert "connection" not in (await http.get("/")).headers
-        app.draining = True
+        app.draining.set()
         assert (await http.get("/")).headers["connection"] == "close"

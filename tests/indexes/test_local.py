@@ -229,13 +229,21 @@ def test_a_large_collection_is_trained_and_still_finds_the_same() -> None:
         )
 
 
-def test_product_quantised_descriptors_find_their_pictures() -> None:
-    shelf = Shelf(train_above=5000)
-    shelf.apply({key: stored(scene(key)) for key in range(26)})
+def test_the_default_trained_index_finds_crops() -> None:
+    shelf = Shelf(train_above=1000)
+    shelf.apply({key: stored(scene(key)) for key in range(6)})
     shelf.index.settle()
     assert shelf.index.kind == "local-ivfpq"
-    for key in range(0, 26, 5):
+    for key in range(0, 6, 2):
         assert shelf.search(asked(half(scene(key))))[0].image_id == key
+
+
+def test_a_busy_page_does_not_outvote_the_picture_pasted_on_it() -> None:
+    shelf = Shelf()
+    shelf.apply({key: stored(scene(key)) for key in range(8)})
+    page = scene(50, 600, 800)
+    page[40:340, 50:450] = scene(3) // 3 + 80
+    assert [hit.image_id for hit in shelf.search(asked(page))] == [3]
 
 
 def test_changes_during_the_training_are_there_after_it() -> None:

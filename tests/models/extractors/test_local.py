@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -140,6 +142,17 @@ def test_a_query_has_more_keypoints_and_a_mirror_image() -> None:
         assert len(both) == 2
         np.testing.assert_array_equal(both[0], identity[0])
         np.testing.assert_array_equal(both[1], LOCAL.mirrored(identity[0]))
+
+
+def test_the_first_keypoints_of_a_query_are_from_all_over_the_picture() -> None:
+    busy = np.full((300, 400), 120, np.uint8)
+    busy[:150, :200] = scene(6, 150, 200)
+    soft = np.asarray(Image.fromarray(scene(7)).resize((40, 30)).resize((400, 300)))
+    pixels = np.where(busy == 120, soft // 8 + 100, busy).astype(np.uint8)
+    query = LOCAL.extract_variants(pixels, "identity")[0][:128]
+    quadrants = Counter(zip((query["x"] < 200).tolist(), (query["y"] < 150).tolist(), strict=True))
+    assert len(quadrants) == 4
+    assert min(quadrants.values()) >= 10
 
 
 def test_a_row_brings_the_features_back() -> None:
