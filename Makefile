@@ -4,7 +4,7 @@ VENV := .venv
 UV := $(VENV)/bin/uv
 READY := $(VENV)/.ready
 
-.PHONY: serve test soak bench format lock simd
+.PHONY: serve test bench format lock
 
 serve: $(READY)
 	@exec $(VENV)/bin/ambience serve
@@ -13,10 +13,15 @@ test: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest -q -m "not soak"
+	$(VENV)/bin/pytest -q
 
-soak: $(READY)
-	$(VENV)/bin/pytest -q -m soak
+# The speed tables of docs/benchmarks.md: make bench PHOTOS=some/folder/of/photographs
+bench: $(READY)
+	$(VENV)/bin/python -m benchmarks.serving_modes
+	$(VENV)/bin/python -m benchmarks.start
+	$(VENV)/bin/python -m benchmarks.service $(PHOTOS)
+	$(VENV)/bin/python -m benchmarks.backfill $(PHOTOS)
+	$(VENV)/bin/python -m benchmarks.indexes
 
 format: $(READY)
 	$(VENV)/bin/ruff format .

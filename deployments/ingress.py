@@ -110,7 +110,7 @@ class Listener:
         self._serving = asyncio.create_task(self._server.serve([self._socket]))
 
     async def drain(self) -> None:
-        """Let clients of kept connections go, then stop accepting and let requests in flight end."""
+        """Let clients of kept connections go, stop accepting, let requests in flight end."""
         await asyncio.sleep(DRAIN_SECONDS)
         self._server.should_exit = True
         await asyncio.wait({self._serving}, timeout=STOP_SECONDS)
