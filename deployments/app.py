@@ -16,6 +16,9 @@ from models.base import make_extractor
 RESERVED_CPUS = 0.02
 """A reservation, not a limit: the whole stack, doubled in an upgrade, fits two cores."""
 
+LOGGING = {"enable_access_log": False}
+"""A line for every call costs more than a small call; /metrics counts them."""
+
 
 def build_retriever(args: dict[str, Any]) -> Application:
     """A retriever of `models/extractors/`. A misspelt name or option fails here, with its name."""
@@ -29,6 +32,7 @@ def build_retriever(args: dict[str, Any]) -> Application:
         ray_actor_options={"num_cpus": RESERVED_CPUS},
         graceful_shutdown_timeout_s=5,
         health_check_period_s=1,
+        logging_config=LOGGING,
     )
     application: Application = deployment.bind(parsed)
     return application
@@ -44,6 +48,7 @@ def build_ingress(args: dict[str, Any]) -> Application:
         ray_actor_options={"num_cpus": RESERVED_CPUS},
         graceful_shutdown_timeout_s=10,
         health_check_period_s=1,
+        logging_config=LOGGING,
     )
     application: Application = deployment.bind(parsed)
     return application

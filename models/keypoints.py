@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from models.types import Pixels
 
 Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.intp]
+
+CELLS = 4
+"""A picture has 4×4 cells."""
+PER_CELL = 100
+"""Only so many of a cell's strongest keypoints are looked at: the rest is noise."""
 
 
 class Keypoints(NamedTuple):
@@ -23,86 +30,88 @@ class Keypoints(NamedTuple):
     """(n,) float32: degrees in [0, 360), clockwise as y points down."""
     strength: Floats
     """(n,) float32: DoG response times the root of the scale."""
-    descriptors: Floats
-    """(n, 128) float32: SIFT, not normalised."""
-
-    def take(self, chosen: npt.NDArray[np.intp]) -> Keypoints:
-        return Keypoints(*(column[chosen] for column in self))
 
 
-def detect(gray: Pixels, sides: tuple[int, int], limit: int) -> Keypoints:
-    """SIFT keypoints (Lowe 2004) of a grey picture (height, width) uint8.
+class Sift:
+    """SIFT (Lowe 2004) of a grey picture (height, width) uint8: all keypoints, however weak.
 
     A long side out of `sides` is first resized into it: SIFT itself doubles the picture, so a
     large one gains little from its full resolution, and a thumbnail gains much from more of it.
-    At most `limit` keypoints by contrast reach the descriptor.
+    Descriptors, the larger part of the work, are made only of the keypoints that were chosen.
     """
-    import cv2
 
+    def __init__(self, gray: Pixels, sides: tuple[int, int]) -> None:
+        self._gray, factor = _resized(gray, sides)
+        self._sift = cv2.SIFT_create(  # type: ignore[attr-defined]
+            contrastThreshold=-1.0, enable_precise_upscale=True
+        )
+        found = self._sift.detect(self._gray, None)
+        rows = [(*point.pt, point.size, point.angle, point.response) for point in found]
+        table = np.array(rows, np.float32).reshape(-1, 5)
+        # The response falls with scale in natural pictures. What survives in thumbnails is coarse,
+        # what survives in crops is fine: the root weighs both.
+        strength = table[:, 4] * np.sqrt(table[:, 2])
+        points = (table[:, :2] + 0.5) / factor - 0.5
+        order = np.lexsort((points[:, 1], points[:, 0], -strength))
+        columns = (points, table[:, 2] / factor, table[:, 3] % 360, strength)
+        self.keypoints = Keypoints(*(column[order] for column in columns))
+        self._found = [found[row] for row in order]
+
+    def describe(self, chosen: Rows) -> Floats:
+        """(n, 128) float32 descriptors, not normalised, of these rows of `keypoints`."""
+        if not len(chosen):
+            return np.empty((0, 128), np.float32)
+        wanted = [self._found[row] for row in chosen]
+        _, descriptors = self._sift.compute(self._gray, wanted)
+        return np.asarray(descriptors, np.float32)
+
+
+def _resized(gray: Pixels, sides: tuple[int, int]) -> tuple[Pixels, float]:
     long_side = max(gray.shape)
     factor = min(max(long_side, sides[0]), sides[1]) / long_side
-    if factor != 1:
-        size = [max(1, round(side * factor)) for side in gray.shape[::-1]]
-        how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-        gray = np.asarray(cv2.resize(gray, size, interpolation=how), np.uint8)
-    sift = cv2.SIFT_create(  # type: ignore[attr-defined]
-        nfeatures=limit, contrastThreshold=-1.0, enable_precise_upscale=True
-    )
-    found, descriptors = sift.detectAndCompute(np.ascontiguousarray(gray), None)
-    return _sorted(found, descriptors, factor)
+    if factor == 1:
+        return np.ascontiguousarray(gray), 1.0
+    size = [max(1, round(side * factor)) for side in gray.shape[::-1]]
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(gray, size, interpolation=how), np.uint8), factor
 
 
-def _sorted(found: Any, descriptors: Any, factor: float) -> Keypoints:
-    rows = [(*k.pt, k.size, k.angle, k.response) for k in found]
-    table = np.array(rows, np.float32).reshape(-1, 5)
-    # A response falls with scale in natural pictures. What survives in thumbnails is coarse, what
-    # survives in crops is fine: the root weighs both.
-    strength = table[:, 4] * np.sqrt(table[:, 2])
-    points = (table[:, :2] + 0.5) / factor - 0.5
-    if descriptors is None:
-        descriptors = np.empty((0, 128), np.float32)
-    keypoints = Keypoints(points, table[:, 2] / factor, table[:, 3] % 360, strength, descriptors)
-    return keypoints.take(np.lexsort((points[:, 1], points[:, 0], -strength)))
-
-
-def interleave(keypoints: Keypoints, shape: tuple[int, int]) -> Keypoints:
-    """The strongest of each of 4×4 cells of the picture, then each one's second, and so on.
-
-    So the first few hundred speak for every part of it: one busy part can't outvote the others.
-    """
-    size = np.array(shape[::-1], np.float32)
-    column, row = np.clip(keypoints.points * 4 // size, 0, 3).astype(np.intp).T
-    cell = row * 4 + column
+def rank_in_cell(points: Floats, shape: tuple[int, ...]) -> Rows:
+    """(n,) from 0: how many stronger ones each of (n, 2) points has in its cell of the picture."""
+    size = np.array(shape[1::-1], np.float32)
+    column, row = np.clip(points * CELLS // size, 0, CELLS - 1).astype(np.intp).T
+    cell = row * CELLS + column
     rank = np.empty(len(cell), np.intp)
-    for number in range(16):
+    for number in range(CELLS * CELLS):
         members = np.flatnonzero(cell == number)
         rank[members] = np.arange(len(members))
-    return keypoints.take(np.argsort(rank, kind="stable"))
+    return rank
 
 
 def spread(
-    keypoints: Keypoints, shape: tuple[int, int], total: int, per_quadrant: int, near: int
-) -> Keypoints:
-    """The strongest `total` keypoints of a picture of this (height, width), spread over it.
+    points: Floats, shape: tuple[int, ...], total: int, per_quadrant: int, near: int
+) -> Rows:
+    """Rows of the strongest `total` of (n, 2) points, strongest first, spread over the picture.
 
-    At most `per_quadrant` in each quadrant, and no keypoint with `near` stronger ones kept within
-    a sixtieth of the long side.
+    At most `per_quadrant` in each quadrant of a picture of this (height, width), and none that has
+    `near` stronger ones, also chosen, within a sixtieth of the long side.
     """
-    height, width = shape
-    quadrant = (keypoints.points[:, 0] >= width / 2) * 2 + (keypoints.points[:, 1] >= height / 2)
+    candidates = np.flatnonzero(rank_in_cell(points, shape) < PER_CELL)
+    right = points[:, 0] >= shape[1] / 2
+    quadrant = (right * 2 + (points[:, 1] >= shape[0] / 2)).tolist()
     room = [per_quadrant] * 4
     radius2 = (max(shape) / 60) ** 2
     kept = np.empty((total, 2), np.float32)
     chosen: list[int] = []
-    for row, (point, part) in enumerate(zip(keypoints.points, quadrant, strict=True)):
-        if not room[part]:
+    for row in candidates.tolist():
+        if not room[quadrant[row]]:
             continue
-        offsets = kept[: len(chosen)] - point
+        offsets = kept[: len(chosen)] - points[row]
         if np.count_nonzero(np.einsum("ij,ij->i", offsets, offsets) < radius2) >= near:
             continue
-        kept[len(chosen)] = point
+        kept[len(chosen)] = points[row]
         chosen.append(row)
-        room[part] -= 1
+        room[quadrant[row]] -= 1
         if len(chosen) == total:
             break
-    return keypoints.take(np.array(chosen, np.intp))
+    return np.array(chosen, np.intp)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from models.base import Extractor
-from models.keypoints import Keypoints, detect, interleave, spread
+from models.keypoints import Rows, Sift, rank_in_cell, spread
 from models.types import Features, Options, Pixels, Variants, View
 
 DESCRIPTOR_SCALE = 512
@@ -30,10 +30,6 @@ LOCAL_DTYPE = np.dtype(
 )
 """x, y: pixels of the gray view (negative x in a mirrored query); scale: diameter in pixels; angle:
 degrees in [0, 360); descriptor: unit length times DESCRIPTOR_SCALE."""
-
-
-DETECTED = 1000
-"""Keypoints by contrast that reach the descriptor, for the selection to choose from."""
 
 
 class LocalOptions(Options):
@@ -82,19 +78,27 @@ class Local(Extractor):
         return [query] if variants == "identity" else [query, self.mirrored(query)]
 
     def _extract(self, pixels: Pixels) -> Features:
-        total = self.options.max_keypoints
-        return _pack(self._detect(pixels, total, total // 4))
+        sift = self._sift(pixels)
+        total, near = self.options.max_keypoints, self.options.near
+        chosen = spread(sift.keypoints.points, pixels.shape, total, total // 4, near)
+        return _pack(sift, chosen)
 
     def _query(self, pixels: Pixels) -> Features:
-        """As many keypoints as a query may have: the first few hundred are from all over it."""
-        total = self.options.query_keypoints
-        query = _pack(interleave(self._detect(pixels, total, total), _shape(pixels)))
+        """The strongest of each cell of the picture, then each one's second, and so on.
+
+        So the first few hundred speak for every part of it: a busy one can't outvote the others.
+        """
+        sift = self._sift(pixels)
+        total, near = self.options.query_keypoints, self.options.near
+        points = sift.keypoints.points
+        chosen = spread(points, pixels.shape, total, total, near)
+        rank = rank_in_cell(points[chosen], pixels.shape)
+        query = _pack(sift, chosen[np.argsort(rank, kind="stable")])
         self._check(query)
         return query
 
-    def _detect(self, pixels: Pixels, total: int, per_quadrant: int) -> Keypoints:
-        found = detect(pixels, (self.options.min_side, self.options.max_side), DETECTED)
-        return spread(found, _shape(pixels), total, per_quadrant, self.options.near)
+    def _sift(self, pixels: Pixels) -> Sift:
+        return Sift(pixels, (self.options.min_side, self.options.max_side))
 
 
 _MIRRORED_BINS = [0, 7, 6, 5, 4, 3, 2, 1]
@@ -110,15 +114,12 @@ def rootsift(sift: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     return np.asarray(np.minimum(quantised, 255), np.uint8)
 
 
-def _shape(pixels: Pixels) -> tuple[int, int]:
-    return pixels.shape[0], pixels.shape[1]
-
-
-def _pack(keypoints: Keypoints) -> Features:
-    features = np.empty(len(keypoints.points), LOCAL_DTYPE)
-    features["x"], features["y"] = keypoints.points.T
-    features["scale"], features["angle"] = keypoints.scale, keypoints.angle
-    features["descriptor"] = rootsift(keypoints.descriptors)
+def _pack(sift: Sift, chosen: Rows) -> Features:
+    features = np.empty(len(chosen), LOCAL_DTYPE)
+    features["x"], features["y"] = sift.keypoints.points[chosen].T
+    features["scale"] = sift.keypoints.scale[chosen]
+    features["angle"] = sift.keypoints.angle[chosen]
+    features["descriptor"] = rootsift(sift.describe(chosen))
     return features
 
 

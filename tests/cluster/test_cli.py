@@ -1,0 +1,70 @@
+"""The command line against the real service."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from tests.conftest import AMBIENCE, Service
+from tests.drawing import jpeg
+
+
+def run(service: Service, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(AMBIENCE), *arguments],
+        env=service.environment() | more,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def picture(folder: Path, seed: int) -> str:
+    path = folder / f"{seed}.jpg"
+    path.write_bytes(jpeg(seed))
+    return str(path)
+
+
+def test_a_picture_is_added_found_and_deleted(service: Service, tmp_path: Path) -> None:
+    added = run(service, "add", picture(tmp_path, 1), "--id", "7", "--metadata", '{"album": "a"}')
+    assert (added.returncode, added.stdout.strip()) == (0, "Added as image 7.")
+    found = run(service, "search", picture(tmp_path, 1), "--json")
+    assert found.returncode == 0
+    assert json.loads(found.stdout)["hits"][0]["image_id"] == 7
+    by_id = run(service, "search", "--id", "7", "--retriever", "local")
+    assert by_id.returncode == 0
+    assert "inliers" in by_id.stdout
+    assert run(service, "delete", "7").stdout.strip() == "Deleted 7."
+    gone = run(service, "search", picture(tmp_path, 1))
+    assert (gone.returncode, gone.stdout.strip()) == (3, "Nothing found.")
+
+
+def test_status_shows_every_retriever(service: Service) -> None:
+    shown = run(service, "status")
+    assert shown.returncode == 0
+    for name in ("phash", "color", "local"):
+        assert name in shown.stdout
+    rows = json.loads(run(service, "status", "--json").stdout)["retrievers"]
+    assert {row["state"] for row in rows} == {"ready"}
+
+
+def test_an_error_is_one_sentence_and_a_status(service: Service, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(jpeg(1)[:300])
+    done = run(service, "add", str(broken))
+    assert done.returncode == 1
+    assert done.stderr.startswith("ambience: ")
+    assert "Traceback" not in done.stderr
+    unknown = run(service, "search", picture(tmp_path, 1), "--retriever", "sound")
+    assert unknown.returncode == 1
+    assert "phash" in unknown.stderr
+
+
+def test_without_a_service_it_says_how_to_start_one(service: Service, tmp_path: Path) -> None:
+    elsewhere = {"AMBIENCE_DATA": str(tmp_path / "none"), "AMBIENCE_PORT": "9"}
+    done = run(service, "search", picture(tmp_path, 1), **elsewhere)
+    assert done.returncode == 4
+    assert "ambience serve" in done.stderr
+    assert run(service, "stop", **elsewhere).returncode == 4
