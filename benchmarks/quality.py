@@ -18,6 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -323,27 +324,24 @@ def report_changes(
     names: Sequence[str],
     same: Mapping[int, set[int]],
 ) -> bool:
-    right: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    missed_by_local: defaultdict[str, list[str]] = defaultdict(list)
-    total: Counter[str] = Counter()
-    for change, number, best in answers:
-        total[change] += 1
-        for name, found in best.items():
-            right[change][name] += found in same.get(number, {number})
-        if best.get("local", number) not in same.get(number, {number}):
-            missed_by_local[change].append(corpus.paths[number].stem)
     columns = [*names, "fused"]
-    print(f"{'recall@1 under':18}", *(f"{name:>8}" for name in columns), "  target")
+    print(f"{'recall@1 under':18}", *(f"{name:>8}" for name in columns), "  target", flush=True)
     fine = True
-    for change, count in total.items():
+    for change, group in groupby(answers, key=lambda answer: answer[0]):
+        found = [(same.get(number, {number}), number, best) for _, number, best in group]
+        recall = {
+            name: sum(best[name] in right for right, _, best in found) / len(found)
+            for name in columns
+        }
         method, target = CHANGES[change].method, CHANGES[change].target
-        recall = {name: right[change][name] / count for name in columns}
         missed = method in recall and recall[method] < target
         fine &= not missed
         shown = " ".join(f"{recall[name]:8.3f}" for name in columns)
         print(f"{change:18} {shown}   {method} {target:.2f}{'  MISSED' if missed else ''}")
-    for change, missing in missed_by_local.items():
-        print(f"local misses {change}: {', '.join(missing)}")
+        wrong = [number for right, number, best in found if best.get("local", number) not in right]
+        if wrong:
+            print("  local misses", ", ".join(corpus.paths[number].stem for number in wrong))
+        sys.stdout.flush()
     return fine
 
 

@@ -90,10 +90,8 @@ class Gateway:
             from deployments.ingress import Listener
 
             listener = Listener(app)
-            serving = asyncio.create_task(listener.serve())
             yield
             await listener.drain()
-            serving.cancel()
 
         app = FastAPI(lifespan=lifespan)
 

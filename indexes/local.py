@@ -13,13 +13,14 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from pydantic import Field, model_validator
 
-from indexes.base import Hit, Index, Query, Rows, SearchParams
+from indexes.base import MAX_K, Hit, Index, Query, Rows, SearchParams
 from indexes.descriptors import DescriptorSearch, FlatSearch, Wanted, descriptor_ids, unit
 from indexes.local_kernels import count_votes
 from indexes.local_training import Training, list_count
 from indexes.slots import SlotTable, quantise_geometry
 from indexes.verification import Matches, Side, Verified, agreeing, match, verify
 from models.errors import InvalidInput
+from models.extractors.local import LOCAL_DTYPE
 from models.types import Features, Options
 
 DEFAULT_K = 20
@@ -36,7 +37,7 @@ MIN_INLIERS = 6
 class LocalParams(SearchParams):
     """Full verification unless switched off; then `matches` are votes."""
 
-    k: int | None = Field(None, ge=1, le=10_000, description="At most this many hits; 20.")
+    k: int | None = Field(None, ge=1, le=MAX_K, description="At most this many hits; 20.")
     k_clusters: int = Field(5, ge=1, le=64, description="Nearest descriptors for each one's vote.")
     knn_min_matches: int = Field(1, ge=1, description="Fewer votes than this don't count.")
     matching_threshold: float = Field(
@@ -107,6 +108,7 @@ class LocalIndex(Index):
         self._training: Training | None = None
         self._train_at = options.train_above
         self._renew_at = DEAD_AT_LEAST
+        _warm_up()
 
     def __len__(self) -> int:
         return len(self._table)
@@ -326,6 +328,17 @@ def _by_votes(candidates: Sequence[Candidate], *, mirrors: bool) -> list[Hit]:
         hit = Hit(found.image_id, matches=found.votes, mirrored=mirrored)
         best.setdefault(found.image_id, hit)
     return list(best.values())
+
+
+def _warm_up() -> None:
+    """Compile, or load from the cache, every kernel before the first query."""
+    blank = np.zeros(4, LOCAL_DTYPE)
+    table, search = SlotTable(), FlatSearch()
+    search.add(descriptor_ids(table.add(0, blank), len(blank)), unit(blank["descriptor"]))
+    _, ids = search.search(unit(blank["descriptor"]), 1, table.image_ids >= 0)
+    slots = np.zeros(1, np.int64)
+    count_votes(ids, quantise_geometry(blank), table.starts, table.geometry, slots)
+    match(Side.of(blank), Side.of(blank), 1.0, 4.0)
 
 
 INDEX = LocalIndex
