@@ -8,9 +8,11 @@ IVF-PQ index is trained and filled by a thread of its own, and takes over when i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from indexes.base import MAX_K, Hit, Index, Query, Rows, SearchParams
@@ -62,18 +64,11 @@ class LocalParams(SearchParams):
         return self
 
 
-class Candidate(NamedTuple):
-    """A picture that one variant of the query voted for."""
-
-    agreeing: int
-    """Votes that agree on scale and angle."""
-    votes: int
-    image_id: int
-    variant: int
-
-    @property
-    def order(self) -> tuple[int, int, int, int]:
-        return (-self.agreeing, -self.votes, self.image_id, self.variant)
+CANDIDATE = np.dtype(
+    [("agreeing", np.int32), ("votes", np.int32), ("image_id", np.int64), ("variant", np.int64)]
+)
+"""A picture that one variant of the query voted for; `agreeing` votes do on scale and angle."""
+Candidates = npt.NDArray[np.void]
 
 
 class LocalIndex(Index):
@@ -195,21 +190,16 @@ class LocalIndex(Index):
         assert isinstance(params, LocalParams)
         self._adopt()
         wanted = self._wanted(query)
-        candidates = [
-            candidate
+        parts = [
+            self._candidates(variant, features[: self.options.voters], wanted, params)
             for variant, features in enumerate(query.variants)
-            for candidate in self._candidates(
-                variant, features[: self.options.voters], wanted, params
-            )
         ]
+        candidates = np.concatenate(parts)
         k = params.k or DEFAULT_K
         if not params.use_smnn_matching and not params.use_ransac:
-            hits = _by_votes(candidates, mirrors=len(query.variants) > 1)
-        else:
-            shortlist = sorted(candidates, key=lambda candidate: candidate.order)
-            length = min(max(SHORTLIST, k), LONGEST_SHORTLIST)
-            hits = self._verified(query, shortlist[:length], params)
-        return hits[:k]
+            return _by_votes(candidates, len(parts) > 1)[:k]
+        length = min(max(SHORTLIST, k), LONGEST_SHORTLIST)
+        return self._verified(query, _shortlist(candidates, length), params)[:k]
 
     def _wanted(self, query: Query) -> Wanted:
         live = self._table.image_ids >= 0
@@ -221,37 +211,37 @@ class LocalIndex(Index):
 
     def _candidates(
         self, variant: int, features: Features, wanted: Wanted, params: LocalParams
-    ) -> list[Candidate]:
-        if not len(features):
-            return []
+    ) -> Candidates:
         descriptors = unit(features["descriptor"])
         distances, ids = self._search_by.search(descriptors, params.k_clusters, wanted)
         ids = np.where(distances < params.matching_threshold, ids, -1)
         slots = np.unique(ids[ids >= 0] >> 8)
         table = self._table
         geometry = quantise_geometry(features)
-        votes, agree = count_votes(ids, geometry, table.starts, table.geometry, slots)
-        enough = votes >= params.knn_min_matches
-        columns = (agree[enough], votes[enough], table.image_ids[slots[enough]])
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        return [Candidate(agreed, voted, image_id, variant) for agreed, voted, image_id in rows]
+        votes, agreeing = count_votes(ids, geometry, table.starts, table.geometry, slots)
+        candidates = np.empty(len(slots), CANDIDATE)
+        candidates["agreeing"], candidates["votes"] = agreeing, votes
+        candidates["image_id"], candidates["variant"] = table.image_ids[slots], variant
+        enough: Candidates = candidates[votes >= params.knn_min_matches]
+        return enough
 
     def _verified(
-        self, query: Query, shortlist: Sequence[Candidate], params: LocalParams
+        self, query: Query, shortlist: Sequence[tuple[int, int]], params: LocalParams
     ) -> list[Hit]:
         sides = [Side.of(features) for features in query.variants]
-        stored = self.rows(sorted({candidate.image_id for candidate in shortlist}))
+        stored = self.rows(sorted({image_id for image_id, _ in shortlist}))
+        images = {image_id: Side.of(features) for image_id, features in stored.items()}
         matched = [
-            (candidate, self._match(sides[candidate.variant], Side.of(features), params))
-            for candidate in shortlist
-            if (features := stored.get(candidate.image_id)) is not None
+            (self._match(sides[variant], images[image_id], params), image_id, variant)
+            for image_id, variant in shortlist
+            if image_id in images
         ]
-        matched.sort(key=lambda pair: (-len(pair[1]), pair[0].image_id, pair[0].variant))
+        matched.sort(key=lambda found: (-len(found[0]), *found[1:]))
         ranking = _Ranking(params, mirrors=len(sides) > 1)
-        for candidate, matches in matched:
+        for matches, image_id, variant in matched:
             if ranking.is_settled(len(matches)):
                 break
-            ranking.add(candidate, matches)
+            ranking.add(image_id, variant, matches)
         return ranking.hits()
 
     def _match(self, query: Side, image: Side, params: LocalParams) -> Matches:
@@ -278,31 +268,25 @@ class _Ranking:
             return False
         return sorted(map(_score, self._best.values()), reverse=True)[k - 1] > matches
 
-    def add(self, candidate: Candidate, matches: Matches) -> None:
-        mirrored = bool(candidate.variant) if self._mirrors else None
-        hit: Hit | None = Hit(candidate.image_id, matches=len(matches), mirrored=mirrored)
-        if self._params.use_ransac:
-            hit = self._checked(candidate, matches, mirrored)
-        best = self._best.get(candidate.image_id)
+    def add(self, image_id: int, variant: int, matches: Matches) -> None:
+        mirrored = bool(variant) if self._mirrors else None
+        matched = Hit(image_id, matches=len(matches), mirrored=mirrored)
+        hit = self._checked(matched, variant, matches) if self._params.use_ransac else matched
+        best = self._best.get(image_id)
         if hit is not None and (best is None or _score(hit) > _score(best)):
-            self._best[candidate.image_id] = hit
+            self._best[image_id] = hit
 
     def hits(self) -> list[Hit]:
         return sorted(self._best.values(), key=lambda hit: (-_score(hit), hit.image_id))
 
-    def _checked(self, candidate: Candidate, matches: Matches, mirrored: bool | None) -> Hit | None:
+    def _checked(self, hit: Hit, variant: int, matches: Matches) -> Hit | None:
         verified = verify(matches)
         if verified is None or verified.inliers < self._params.min_inliers:
             return None
-        shown = _shown(verified, candidate.variant) if self._params.explain else (None, None)
-        return Hit(
-            candidate.image_id,
-            inliers=verified.inliers,
-            matches=len(matches),
-            mirrored=mirrored,
-            homography=shown[0],
-            points=shown[1],
-        )
+        if not self._params.explain:
+            return replace(hit, inliers=verified.inliers)
+        homography, points = _shown(verified, variant)
+        return replace(hit, inliers=verified.inliers, homography=homography, points=points)
 
 
 def _score(hit: Hit) -> int:
@@ -319,15 +303,22 @@ def _shown(verified: Verified, variant: int) -> tuple[list[list[float]], list[li
     return homography.tolist(), points.tolist()
 
 
-def _by_votes(candidates: Sequence[Candidate], *, mirrors: bool) -> list[Hit]:
+def _by_votes(candidates: Candidates, mirrors: bool) -> list[Hit]:
     """Each picture once, by the better variant's votes."""
+    order = np.lexsort([candidates[name] for name in ("variant", "image_id")])
+    order = order[np.argsort(-candidates["votes"][order], kind="stable")]
     best: dict[int, Hit] = {}
-    ordered = sorted(candidates, key=lambda found: (-found.votes, found.image_id, found.variant))
-    for found in ordered:
-        mirrored = bool(found.variant) if mirrors else None
-        hit = Hit(found.image_id, matches=found.votes, mirrored=mirrored)
-        best.setdefault(found.image_id, hit)
+    for _, votes, image_id, variant in candidates[order].tolist():
+        mirrored = bool(variant) if mirrors else None
+        best.setdefault(image_id, Hit(image_id, matches=votes, mirrored=mirrored))
     return list(best.values())
+
+
+def _shortlist(candidates: Candidates, length: int) -> list[tuple[int, int]]:
+    """Image id and variant of those that most likely verify, best first."""
+    keys = [candidates["variant"], candidates["image_id"]]
+    order = np.lexsort([*keys, -candidates["votes"], -candidates["agreeing"]])[:length]
+    return [(image_id, variant) for _, _, image_id, variant in candidates[order].tolist()]
 
 
 def _warm_up() -> None:

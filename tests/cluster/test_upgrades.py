@@ -100,13 +100,29 @@ def test_a_killed_replica_costs_its_own_results_only_and_comes_back(
         client.delete("/v1/images/3").raise_for_status()
         load.wait_for(80, lambda: states(client)["color"]["state"] == "ready")
     assert load.failed == []
-    assert any("color" in missing for _, missing, _ in load.answers)
     assert all(0 in ids for _, _, ids in load.answers)
     answer = client.post(
         "/v1/retrievers/color/search", files={"image": jpeg(9, 320, 240)}, data={"k": "10"}
     )
     assert answer.json()["hits"][0]["image_id"] == 9
     assert {hit["image_id"] for hit in answer.json()["hits"]} == {0, 1, 2, 9}
+
+
+def test_a_replica_that_hangs_is_named_as_missing_while_the_others_answer(
+    service: Service, client: httpx.Client
+) -> None:
+    add_some(client, 2)
+    hanging = replica(service, "color")
+    hanging.suspend()
+    try:
+        answer = client.post("/v1/search", files={"image": jpeg(1, 320, 240)})
+    finally:
+        hanging.resume()
+    assert answer.status_code == 200
+    assert answer.headers["X-Ambience-Missing"].startswith("color;reason=")
+    assert set(answer.headers["X-Ambience-Answered"].split(",")) == {"phash", "local"}
+    assert answer.json()["hits"][0]["image_id"] == 1
+    wait_all_ready(service)
 
 
 def test_a_picture_added_while_a_retriever_is_away_is_completed_by_itself(
