@@ -71,4 +71,4 @@ def test_a_file_that_is_no_picture_is_told_so(page: Page, tmp_path: Path) -> Non
     text = tmp_path / "text.jpg"
     text.write_text("no picture")
     page.locator("#file").set_input_files(text)
-    expect(page.locator("#note.error")).to_contain_text("image")
+    expect(page.locator("#note.error")).to_contain_text("no picture of an accepted format")
