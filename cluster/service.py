@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -24,13 +25,20 @@ STOP_SECONDS = 20.0
 LOOK_SECONDS = 0.2
 
 
+@dataclass(slots=True)
+class Stop:
+    """Set by signal handlers: an Event's lock may be held by the very code that they interrupt."""
+
+    asked: bool = False
+
+
 def serve(config_path: Path, data: Path, host: str, port: int, reindex: bool) -> None:
     """Run until SIGINT or SIGTERM. Raises CannotStart with a sentence that says what to do."""
     config = read_config(config_path)
-    stop = threading.Event()
+    stop = Stop()
 
     def on_signal(_: int, __: FrameType | None) -> None:
-        stop.set()
+        stop.asked = True
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, on_signal)
@@ -73,14 +81,15 @@ def make_was_interrupted() -> bool:
     return not int(status["SigCgt"], 16) & 1 << (signal.SIGINT - 1)
 
 
-def _supervise(config_path: Path, folder: str, stop: threading.Event) -> None:
-    """Run the driver until it ends or `stop` is set; the end of its standard input stops it."""
+def _supervise(config_path: Path, folder: str, stop: Stop) -> None:
+    """Run the driver until it ends or `stop` is asked for; the end of its standard input stops it."""
     driver = subprocess.Popen(
         [sys.executable, "-m", "cluster.driver", str(config_path), folder],
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
-    while not (stop.wait(LOOK_SECONDS) or make_was_interrupted()):
+    while not (stop.asked or make_was_interrupted()):
+        time.sleep(LOOK_SECONDS)
         if driver.poll() is not None:
             raise CannotStart("the service has ended by itself; the lines above say why")
     assert driver.stdin is not None
