@@ -273,7 +273,7 @@ def count_unrelated(number: int) -> tuple[int, list[tuple[int, int]]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus", type=Path)
-    parser.add_argument("--every", type=int, default=2, help="Change every nth photograph only.")
+    parser.add_argument("--every", type=int, default=1, help="Change every nth photograph only.")
     parser.add_argument("--changes", nargs="*", default=list(CHANGES), choices=list(CHANGES))
     parser.add_argument("--retrievers", nargs="*", default=list(LIMITS), choices=list(LIMITS))
     parser.add_argument(

@@ -82,7 +82,7 @@ def make_was_interrupted() -> bool:
 
 
 def _supervise(config_path: Path, folder: str, stop: Stop) -> None:
-    """Run the driver until it ends or `stop` is asked for; the end of its standard input stops it."""
+    """Run the driver until it ends or a stop is asked for; the end of its input stops it."""
     driver = subprocess.Popen(
         [sys.executable, "-m", "cluster.driver", str(config_path), folder],
         stdin=subprocess.PIPE,

@@ -106,8 +106,8 @@ class FlatSearch(DescriptorSearch):
 class IvfPqSearch(DescriptorSearch):
     """Inverted lists of product-quantised rows (Jégou et al. 2011), by FAISS.
 
-    `factory` is a FAISS factory string such as "IVF1024_HNSW32,PQ64x4fs": 64 quantisers of 4 bits,
-    looked up 32 rows at a time in registers (André et al. 2017), the lists found by HNSW.
+    `factory` is a FAISS factory string such as "IVF1024,PQ64x4fs": 64 quantisers of 4 bits, looked
+    up 32 rows at a time in registers (André et al. 2017).
     """
 
     kind = "local-ivfpq"

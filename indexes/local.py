@@ -28,10 +28,6 @@ from models.types import Features, Options
 DEFAULT_K = 20
 SHORTLIST = 32
 LONGEST_SHORTLIST = 512
-SURE_PLACES = 8
-BACKGROUND = 128
-"""The candidate of this rank has agreeing votes by chance, unless it has more than CHANCE."""
-CHANCE = 3
 DEAD_AT_LEAST = 1024
 """Slots of removed pictures, above which (and above as many as live) the index is made anew."""
 RETRY_GROWTH = 1.1
@@ -86,9 +82,9 @@ class LocalIndex(Index):
             30_000, ge=1000, description="Descriptors above which IVF-PQ is trained."
         )
         factory: str = Field(
-            "IVF{lists}_HNSW32,PQ64x4fs", description="FAISS factory string of the trained index."
+            "IVF{lists},PQ64x4fs", description="FAISS factory string of the trained index."
         )
-        probes: int = Field(8, ge=1, description="Inverted lists searched for a descriptor.")
+        probes: int = Field(16, ge=1, description="Inverted lists searched for a descriptor.")
         voters: int = Field(
             256, ge=1, description="How many of the query's first keypoints vote; all are matched."
         )
@@ -319,16 +315,9 @@ def _by_votes(candidates: Candidates, mirrors: bool) -> list[Hit]:
 
 
 def _shortlist(candidates: Candidates, length: int) -> list[tuple[int, int]]:
-    """Image id and variant of those that most likely verify, best first.
-
-    Beyond the first few, only those with more agreeing votes than many get by chance.
-    """
+    """Image id and variant of those that most likely verify, best first."""
     keys = [candidates["variant"], candidates["image_id"]]
-    order = np.lexsort([*keys, -candidates["votes"], -candidates["agreeing"]])
-    agreeing = candidates["agreeing"][order]
-    chance = min(int(agreeing[BACKGROUND]), CHANCE) if len(order) > BACKGROUND else 0
-    likely = max(SURE_PLACES, int(np.count_nonzero(agreeing > chance)))
-    order = order[: min(length, likely)]
+    order = np.lexsort([*keys, -candidates["votes"], -candidates["agreeing"]])[:length]
     return [(image_id, variant) for _, _, image_id, variant in candidates[order].tolist()]
 
 
