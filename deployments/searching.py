@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -84,10 +85,27 @@ class Searcher:
         def work(picture: Picture) -> QueryPicture:
             if region is not None:
                 picture = picture.crop(*region)
-            return _query_picture(picture, knowns, variants)
+            return self._query_picture(picture, knowns, variants)
 
         with report.timed("decode"):
             return await self.decoder.decode(data, then=work)
+
+    def _query_picture(
+        self, picture: Picture, knowns: Sequence[Known], variants: Variants
+    ) -> QueryPicture:
+        here: dict[str, Callable[[], Sequence[Features]]] = {}
+        views: dict[View, Pixels] = {}
+        for known in knowns:
+            if known.description is None:
+                continue
+            view = known.description.view
+            if known.extractor is None:
+                views[view] = picture.view(view)
+            else:
+                pixels = picture.view(view)
+                here[known.name] = partial(known.extractor.extract_variants, pixels, variants)
+        features = dict(zip(here, self.decoder.side_by_side(list(here.values())), strict=True))
+        return QueryPicture(features, views, variants)
 
     async def ask_all(self, asks: Sequence[Ask], limits: Limits, report: Report) -> Lists:
         """All at once; a retriever that fails is missing, and named so in the report.
@@ -133,20 +151,6 @@ class Searcher:
         left = limits.until - time.monotonic()
         request = _request(ask, limits, max(0.01, min(left, self.retriever_deadline)))
         return await self.retrievers.search(ask.known, request)
-
-
-def _query_picture(picture: Picture, knowns: Sequence[Known], variants: Variants) -> QueryPicture:
-    features: dict[str, Sequence[Features]] = {}
-    views: dict[View, Pixels] = {}
-    for known in knowns:
-        if known.description is None:
-            continue
-        view = known.description.view
-        if known.extractor is not None:
-            features[known.name] = known.extractor.extract_variants(picture.view(view), variants)
-        else:
-            views[view] = picture.view(view)
-    return QueryPicture(features, views, variants)
 
 
 def _request(ask: Ask, limits: Limits, deadline: float) -> SearchRequest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -79,6 +79,16 @@ class Decoder:
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do short CPU work, such as cheap extraction, in a decoding thread."""
         return await asyncio.wrap_future(self._threads.submit(work, *args, **kwargs))
+
+    def side_by_side(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
+        """Results of short jobs asked for by a decoding thread, which shares them with idle ones.
+
+        What no other thread has begun runs here: waiting for it could be waiting for ourselves.
+        """
+        begun = [self._threads.submit(job) for job in jobs[1:]]
+        first = [job() for job in jobs[:1]]
+        rest = zip(jobs[1:], begun, strict=True)
+        return first + [job() if future.cancel() else future.result() for job, future in rest]
 
     def close(self) -> None:
         """End children and threads; what is under way fails."""
