@@ -7,10 +7,10 @@ that of the old gateway.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from math import fsum
-from typing import Any
+from typing import Any, NamedTuple
 
 from indexes.base import Hit
 from models.errors import InvalidInput
@@ -45,14 +45,31 @@ class RankedList:
         return near and (self.min_inliers is None or (hit.inliers or 0) >= self.min_inliers)
 
 
+class Place(NamedTuple):
+    """Where one retriever's list has a picture."""
+
+    rank: int
+    hit: Hit
+
+    def row(self) -> dict[str, Any]:
+        """As JSON shows it."""
+        said = self.hit.row()
+        del said["image_id"]
+        return {"rank": self.rank, **said}
+
+
 @dataclass(frozen=True, slots=True)
 class FusedHit:
     image_id: int
     score: float
     """Of `fuse`: above 0.5 for a verified picture, 1 for one that is first in every list."""
-    retrievers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By retriever: its rank (from 0) there and what its hit says (distance, inliers, …)."""
+    places: Mapping[str, Place]
     verified: bool = False
+
+    @property
+    def retrievers(self) -> dict[str, dict[str, Any]]:
+        """By retriever: its rank (from 0) there and what its hit says (distance, inliers, …)."""
+        return {name: place.row() for name, place in self.places.items()}
 
     def row(self) -> dict[str, Any]:
         """The hit as JSON shows it."""
@@ -71,7 +88,7 @@ def fuse(lists: Sequence[RankedList], exclude: Collection[int] = ()) -> list[Fus
     used = [ranked for ranked in lists if ranked.weight > 0]
     total = sum(ranked.weight for ranked in used)
     shares: defaultdict[int, list[float]] = defaultdict(list)
-    shown: defaultdict[int, dict[str, dict[str, Any]]] = defaultdict(dict)
+    shown: defaultdict[int, dict[str, Place]] = defaultdict(dict)
     verified: set[int] = set()
     for ranked in used:
         for rank, hit in enumerate(_believable(ranked, exclude)):
@@ -93,7 +110,7 @@ def old_rule(lists: Sequence[RankedList]) -> list[FusedHit]:
     Ranks count from 0 over the whole lists; weights and limits don't matter. Ties by image id.
     """
     shares: defaultdict[int, list[float]] = defaultdict(list)
-    shown: defaultdict[int, dict[str, dict[str, Any]]] = defaultdict(dict)
+    shown: defaultdict[int, dict[str, Place]] = defaultdict(dict)
     for ranked in lists:
         for rank, hit in enumerate(ranked.hits):
             shares[hit.image_id].append(1 / (rank + 1))
@@ -116,10 +133,7 @@ def _believable(ranked: RankedList, exclude: Collection[int]) -> list[Hit]:
     ]
 
 
-def _show(shown: dict[str, dict[str, Any]], name: str, rank: int, hit: Hit) -> None:
+def _show(shown: dict[str, Place], name: str, rank: int, hit: Hit) -> None:
     """Keep what the retriever says of the picture; where it has several lists, the best of it."""
-    if name in shown and shown[name]["rank"] <= rank:
-        return
-    said = hit.row()
-    del said["image_id"]
-    shown[name] = {"rank": rank, **said}
+    if name not in shown or rank < shown[name].rank:
+        shown[name] = Place(rank, hit)

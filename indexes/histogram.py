@@ -217,13 +217,14 @@ def _nearest(parts: Sequence[Found], params: SearchParams) -> Found:
 
 def _merge(found: Sequence[Found], k: int | None) -> list[Hit]:
     """Each image once, with the first variant that is nearest."""
+    if len(found) == 1:
+        pairs = zip(found[0].image_ids.tolist(), found[0].distances.tolist(), strict=True)
+        return [Hit(key, distance=distance) for key, distance in pairs]
     best: dict[int, tuple[float, int]] = {}
     for number, one in enumerate(found):
         for key, distance in zip(one.image_ids.tolist(), one.distances.tolist(), strict=True):
             best[key] = min(best.get(key, (np.inf, 0)), (distance, number))
     order = sorted(best, key=lambda key: (best[key][0], key))[:k]
-    if len(found) == 1:
-        return [Hit(key, distance=best[key][0]) for key in order]
     return [Hit(key, distance=best[key][0], mirrored=best[key][1] % 2 == 1) for key in order]
 
 

@@ -8,7 +8,6 @@ IVF-PQ index is trained and filled by a thread of its own, and takes over when i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -284,9 +283,9 @@ class _Ranking:
         if verified is None or verified.inliers < self._params.min_inliers:
             return None
         if not self._params.explain:
-            return replace(hit, inliers=verified.inliers)
+            return hit._replace(inliers=verified.inliers)
         homography, points = _shown(verified, variant)
-        return replace(hit, inliers=verified.inliers, homography=homography, points=points)
+        return hit._replace(inliers=verified.inliers, homography=homography, points=points)
 
 
 def _score(hit: Hit) -> int:

@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from pydantic import Field
 
 from models.errors import BrokenPicture, InvalidInput, PictureTooLarge, UnsupportedPicture
@@ -234,6 +235,8 @@ def read_header(data: bytes, limits: Limits) -> Header:
     reduction = 1
     if image.format in ("JPEG", "MPO"):
         _refuse_scan_bombs(data)
+        # Fed whole: between blocks the decoder would wait for other threads' Python each time.
+        image.decodermaxblock = len(data)
         reduction = _reduction(min(width, height))
     return Header(image, width, height, reduction)
 
@@ -250,7 +253,7 @@ class _Metered(io.BytesIO):
         return super().read(size)
 
 
-def _open(data: bytes, limits: Limits) -> Image.Image:
+def _open(data: bytes, limits: Limits) -> ImageFile:
     kind = _kind(data)
     file = io.BytesIO(data) if needs_child(data) else _Metered(data)
     try:
@@ -365,19 +368,28 @@ def _full(image: Image.Image) -> Pixels:
     pixels = np.asarray(image, np.uint8)
     scale = FULL_LONG / max(image.size)
     # Cubic keeps the colours' distribution: averaging filters move the histogram twice as far.
-    return pixels if scale >= 1 else _resized(pixels, scale, cv2.INTER_CUBIC)
+    return pixels if scale >= 1 else _resized(pixels, _size(pixels, scale), cv2.INTER_CUBIC)
 
 
 def _reduced(pixels: Pixels, scale: float) -> Pixels:
-    small = pixels if scale >= 1 else _resized(pixels, scale, cv2.INTER_AREA)
+    size = _size(pixels, scale) if scale < 1 else pixels.shape[:2]
+    while pixels.shape[0] >= 2 * size[0] and pixels.shape[1] >= 2 * size[1]:
+        # Averages of 2x2 first: OpenCV is twelve times as fast at whole ratios.
+        half = pixels.shape[0] // 2, pixels.shape[1] // 2
+        pixels = _resized(pixels[: 2 * half[0], : 2 * half[1]], half, cv2.INTER_AREA)
+    small = pixels if pixels.shape[:2] == size else _resized(pixels, size, cv2.INTER_AREA)
     small.flags.writeable = False
     return small
 
 
-def _resized(pixels: Pixels, scale: float, interpolation: int) -> Pixels:
+def _size(pixels: Pixels, scale: float) -> tuple[int, int]:
+    """Height and width after scaling."""
     height, width = pixels.shape[:2]
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(cv2.resize(pixels, size, interpolation=interpolation), np.uint8)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _resized(pixels: Pixels, size: tuple[int, int], interpolation: int) -> Pixels:
+    return np.asarray(cv2.resize(pixels, size[::-1], interpolation=interpolation), np.uint8)
 
 
 def _turned(pixels: Pixels, orientation: int) -> Pixels:
