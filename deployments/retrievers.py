@@ -14,6 +14,7 @@ from typing import Any
 
 from ray import serve
 from ray.exceptions import RayError
+from ray.serve.context import _get_global_client
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -98,14 +99,14 @@ class Retrievers:
 
     async def refresh(self) -> None:
         """One look at the statuses; asks who needs asking."""
-        status = await asyncio.to_thread(serve.status)
-        apps = {name: app for name, app in status.applications.items() if name != self._own}
+        apps = await asyncio.to_thread(_statuses)
+        apps.pop(self._own, None)
         for gone in set(self._known) - set(apps):
             del self._known[gone]
-        for name, app in apps.items():
+        for name, status in apps.items():
             known = self._known.setdefault(name, Known(name))
-            if str(app.status) != known.status:
-                known.status, known.changed = str(app.status), True
+            if status != known.status:
+                known.status, known.changed = status, True
         await asyncio.gather(
             *(self.describe(known) for known in self._known.values() if _needs_asking(known))
         )
@@ -200,6 +201,17 @@ class Retrievers:
         if known.probe is None or known.probe.done():
             known.probe = asyncio.ensure_future(self.describe(known))
         return await asyncio.shield(known.probe)
+
+
+def _statuses() -> dict[str, str]:
+    """Status by application.
+
+    `serve.status` builds the whole schema from this dict: 75 ms in which no request gets on.
+    """
+    client = _get_global_client()
+    assert client is not None  # It raises instead.
+    details = client.get_serve_details()
+    return {name: str(app["status"]) for name, app in details["applications"].items()}
 
 
 async def _answer(handle: DeploymentHandle[Any], method: str, payload: tuple[Any, ...]) -> Any:

@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -105,11 +106,12 @@ def dihedral(pixels: Pixels) -> list[Pixels]:
     return [np.ascontiguousarray(picture) for picture in (pixels, mirror, *turned)]
 
 
-def extractor_names() -> list[str]:
-    """The modules in `models/extractors/`: the folder listing is the registry."""
+@cache
+def extractor_names() -> tuple[str, ...]:
+    """The modules in `models/extractors/`, sorted: the folder listing is the registry."""
     import models.extractors
 
-    return sorted(module.name for module in pkgutil.iter_modules(models.extractors.__path__))
+    return tuple(sorted(found.name for found in pkgutil.iter_modules(models.extractors.__path__)))
 
 
 def make_extractor(name: str, options: Mapping[str, Any] | None = None) -> Extractor:
