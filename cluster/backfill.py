@@ -24,7 +24,7 @@ from models.decoder import Decoder
 from models.errors import AmbienceError, InvalidInput, RetrieverUnavailable
 from models.images import Picture
 
-BATCH = 64
+BATCH = 32
 WORKER_CPUS = 0.8
 """Reserved by each worker, so that all of them fit beside a service on the same cores."""
 LOOK = 4096
@@ -185,7 +185,7 @@ def _batches(
         Worker,
         fn_constructor_args=(list(kinds), store),
         batch_size=BATCH,
-        compute=ActorPoolStrategy(size=workers),
+        compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=4),
         num_cpus=WORKER_CPUS,
     )
     try:
