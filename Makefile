@@ -2,7 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 UV := $(VENV)/bin/uv
-READY := $(VENV)/.ready
+# `make PROFILE=light …` leaves out torch (5 GB) and what needs it: phash, color, local and text stay.
+PROFILE ?= full
+READY := $(VENV)/.ready-$(PROFILE)
+COMPILE := -q --upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+LOCKS := requirements.lock $(if $(filter full,$(PROFILE)),requirements-neural.lock)
 
 .PHONY: serve test bench format lock
 
@@ -27,15 +31,19 @@ format: $(READY)
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock requirements-neural.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ambience needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install -q uv==$$(sed -n 's/^uv==//p' requirements.lock)
-	$(UV) pip install -q --compile-bytecode --python $(VENV)/bin/python -r requirements.lock
+ifeq ($(PROFILE),full)
+	$(VENV)/bin/python -m pip install -q $$(grep '^torch==' requirements-neural.lock)
+endif
+	$(UV) pip install -q --compile-bytecode --python $(VENV)/bin/python $(LOCKS:%=-r %)
 	$(UV) pip install -q --python $(VENV)/bin/python --no-deps -e .
 	@touch $@
 
-# Bring the pinned versions up to date.
+# Bring the pinned versions up to date. What torch itself needs differs by its build: pip adds it.
 lock: $(READY)
-	$(UV) pip compile -q --upgrade --extra dev --no-header --no-annotate --no-emit-index-url \
-	  --no-emit-find-links -o requirements.lock pyproject.toml
+	$(UV) pip compile $(COMPILE) --extra dev -o requirements.lock pyproject.toml
+	$(UV) pip compile $(COMPILE) --extra dev --extra neural --extra ocr -c requirements.lock pyproject.toml \
+	  | grep -vxFf requirements.lock | grep -Ev '^(nvidia|cuda|triton)' > requirements-neural.lock

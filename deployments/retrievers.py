@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +18,10 @@ from ray.exceptions import RayError
 from ray.serve.context import _get_global_client
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ApplicationStatus
 
-from deployments.wire import Description, ExtractAnswer, SearchAnswer, SearchRequest
-from models.base import Extractor, extractor_names, make_extractor
+from deployments.wire import Description, ExtractAnswer, Kind, SearchAnswer, SearchRequest
+from models.base import Extractor, make_extractor
 from models.errors import (
     AmbienceError,
     DeadlineExceeded,
@@ -34,11 +36,15 @@ PROBE_SECONDS = 0.5
 NO_REPLICA = "no replica answers"
 
 
+_BEGINNING = (ApplicationStatus.NOT_STARTED, ApplicationStatus.DEPLOYING)
+
+
 @dataclass(slots=True)
 class Known:
     """One application as last seen."""
 
     name: str
+    kind: Kind = "retriever"
     handle: DeploymentHandle[Any] | None = None
     description: Description | None = None
     extractor: Extractor | None = None
@@ -69,20 +75,15 @@ class Retrievers:
         self._own = own_application
         self._known: dict[str, Known] = {}
 
-    def enabled(self) -> list[str]:
-        """Names of all retrievers of the configuration, ready or not; sorted."""
-        extractors = extractor_names()
-        return sorted(
-            known.name
-            for known in self._known.values()
-            if (known.description is not None and known.description.kind == "retriever")
-            or (known.description is None and known.name in extractors)
-        )
+    def enabled(self, kind: Kind = "retriever") -> list[str]:
+        """Names of all retrievers, or annotators, of the configuration, ready or not; sorted."""
+        return sorted(known.name for known in self._known.values() if known.kind == kind)
 
-    def known(self, name: str) -> Known:
-        """One retriever; raises UnknownName, listing the known ones."""
-        if name not in self.enabled():
-            raise UnknownName(f"no retriever {name!r}; there are {', '.join(self.enabled())}")
+    def known(self, name: str, kind: Kind = "retriever") -> Known:
+        """One retriever, or annotator; raises UnknownName, listing the known ones."""
+        there = self.enabled(kind)
+        if name not in there:
+            raise UnknownName(f"no {kind} {name!r}; there are {', '.join(there)}")
         return self._known[name]
 
     def ready(self) -> list[Known]:
@@ -92,8 +93,8 @@ class Retrievers:
     async def follow(self) -> None:
         """Keep up with the applications, for ever."""
         while True:
-            # Both mean that the controller is restarting.
-            with contextlib.suppress(RayError, RayServeException):
+            # The controller is restarting, or not all applications are there yet.
+            with contextlib.suppress(RayError, RayServeException, RetrieverUnavailable):
                 await self.refresh()
             await asyncio.sleep(POLL_SECONDS)
 
@@ -103,8 +104,9 @@ class Retrievers:
         apps.pop(self._own, None)
         for gone in set(self._known) - set(apps):
             del self._known[gone]
-        for name, status in apps.items():
+        for name, (kind, status) in apps.items():
             known = self._known.setdefault(name, Known(name))
+            known.kind = kind
             if status != known.status:
                 known.status, known.changed = status, True
         await asyncio.gather(
@@ -203,15 +205,23 @@ class Retrievers:
         return await asyncio.shield(known.probe)
 
 
-def _statuses() -> dict[str, str]:
-    """Status by application.
+def _statuses() -> dict[str, tuple[Kind, str]]:
+    """Kind and status by application; raises RetrieverUnavailable while one is being built.
 
     `serve.status` builds the whole schema from this dict: 75 ms in which no request gets on.
     """
     client = _get_global_client()
     assert client is not None  # It raises instead.
-    details = client.get_serve_details()
-    return {name: str(app["status"]) for name, app in details["applications"].items()}
+    applications = client.get_serve_details()["applications"]
+    return {name: (_kind_of(name, app), str(app["status"])) for name, app in applications.items()}
+
+
+def _kind_of(name: str, application: Mapping[str, Any]) -> Kind:
+    deployments = application["deployments"]
+    if not deployments and application["status"] in _BEGINNING:
+        # An add that did not know of all kinds would leave some out for ever.
+        raise RetrieverUnavailable(f"{name} is being built")
+    return "annotator" if "Annotator" in deployments else "retriever"
 
 
 async def _answer(handle: DeploymentHandle[Any], method: str, payload: tuple[Any, ...]) -> Any:

@@ -13,6 +13,7 @@ from indexes.base import Hit
 from models.types import Features, Pixels, Variants, View
 
 State = Literal["loading", "ready", "unavailable"]
+Kind = Literal["retriever", "annotator"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Description:
     """What the ingress must know of a retriever to use it."""
 
     name: str
-    kind: Literal["retriever", "annotator"]
+    kind: Kind
     state: State
     reason: str | None
     extractor: str

@@ -23,6 +23,13 @@ class Space(NamedTuple):
     fingerprint: str
 
 
+ANNOTATIONS = Space("text", "annotations-1")
+"""Here lies what is said of an image: a JSON object, annotator → annotation. `text` follows it."""
+
+ANNOTATE = "annotate:"
+"""What the wanted kinds of annotators begin with, so that no retriever's kind is one of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageWrite:
     """One add or replace. `image_id` None asks for the next free id."""

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import pkgutil
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from models.errors import InvalidInput, UnknownName
-from models.types import Features, Options, Pixels, Variants, View
+from models.method import Method
+from models.types import Features, Pixels, Variants
 
 
-class Extractor(ABC):
-    """Makes features of one view of a picture.
+class Extractor(Method):
+    """Makes features of one view of a picture."""
 
-    Construction is cheap and imports nothing heavy; `load` fetches weights and builds models.
-    """
-
-    Config: ClassVar[type[Options]] = Options
-    view: ClassVar[View]
     place: ClassVar[Literal["ingress", "replica"]] = "replica"
     """Where queries are extracted: `ingress` for a few milliseconds of work, next to the pixels."""
     index: ClassVar[str]
@@ -31,34 +26,26 @@ class Extractor(ABC):
     dtype: ClassVar[np.dtype[Any]]
     shape: ClassVar[tuple[int, ...]]
     """Of one picture's features; -1 where the length varies."""
-    version: ClassVar[int] = 1
-    """Raised when the method changes, so that old features never mix with new ones."""
-
-    def __init__(self, options: Options) -> None:
-        self.options = options
-
-    @property
-    def fingerprint(self) -> str:
-        """16 hex digits naming method, version, options and weights: the feature space."""
-        parts = (
-            type(self).__module__,
-            str(self.version),
-            self.options.model_dump_json(),
-            self._weights_hash(),
-        )
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-    def load(self) -> None:  # noqa: B027 (most methods have nothing to load)
-        """Fetch weights and build models; until then `extract` must not be called.
-
-        Raises RetrieverUnavailable with the reason when the weights can't be had.
-        """
+    reads_text: ClassVar[bool] = False
+    """Whether words can be a query: then `extract_text` works."""
+    additive: ClassVar[bool] = False
+    """Whether features are unit vectors, which may be added up to one query and subtracted."""
+    of_pictures: ClassVar[bool] = True
+    """Whether its features are made of pictures; else it searches the images' annotations."""
 
     def extract(self, pixels: Pixels) -> Features:
         """Features of one picture's view, of this class's dtype and shape."""
         features = self._extract(pixels)
         self._check(features)
         return features
+
+    def extract_many(self, pixels: Sequence[Pixels]) -> list[Features]:
+        """Features of several pictures: in one pass where the method has a batch."""
+        return [self.extract(one) for one in pixels]
+
+    def extract_text(self, text: str) -> Features:  # noqa: ARG002
+        """Features of words, comparable with those of pictures. Raises InvalidInput."""
+        raise InvalidInput("this retriever does not search by words", "text")
 
     def extract_variants(self, pixels: Pixels, variants: Variants) -> list[Features]:
         """Features of the query under each symmetry, the picture as it is first, mirror second.
@@ -87,9 +74,6 @@ class Extractor(ABC):
     def _variants(self, pixels: Pixels, variants: Variants) -> list[Features]:
         pictures = dihedral(pixels)[: 2 if variants == "mirror" else 8]
         return [self.extract(picture) for picture in pictures]
-
-    def _weights_hash(self) -> str:
-        return ""
 
     def _check(self, features: Features) -> None:
         fits = len(features.shape) == len(self.shape) and all(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from models.base import Extractor, dihedral, extractor_names, make_extractor
 from models.errors import InvalidInput, UnknownName
 from models.types import Features, Options, Pixels
+from models.weights import HubWeights, Weights
 
 
 class Corner(Extractor):
@@ -61,13 +63,15 @@ def test_a_misspelt_option_is_refused_by_its_name() -> None:
         make_extractor("phash", {"sise": 3})
 
 
-def test_the_fingerprint_names_method_options_version_and_weights() -> None:
+def test_the_fingerprint_names_method_options_version_and_weights(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"weights")
+
     class Newer(Corner):
         version = 2
 
     class Weighted(Corner):
-        def _weights_hash(self) -> str:
-            return "abc"
+        def weights(self) -> list[Weights]:
+            return [HubWeights("model", str(tmp_path), "main", ("*.bin",))]
 
     prints = [
         corner().fingerprint,

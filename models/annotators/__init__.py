@@ -1,0 +1,1 @@
+"""One annotator a file; each names its class ANNOTATOR."""

@@ -1,0 +1,68 @@
+"""What extractors and annotators share: options, weights, a fingerprint, loading."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from models.types import Options, View
+from models.weights import Weights, locate
+
+
+class Method(ABC):
+    """Something done to pictures. Construction is cheap and imports nothing heavy."""
+
+    Config: ClassVar[type[Options]] = Options
+    view: ClassVar[View]
+    """Which of a Picture's derived pictures it takes."""
+    version: ClassVar[int] = 1
+    """Raised when the method changes, so that old results never mix with new ones."""
+    batch: ClassVar[int] = 1
+    """How many pictures a replica gathers for one pass of a neural model."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.files: Mapping[str, Path] = {}
+        """Where the weights lie, by their names in `weights`, once `find` has been called."""
+        self._hashes: list[str] | None = None
+
+    def weights(self) -> Sequence[Weights]:
+        """What must be had before `load`; nothing for most."""
+        return ()
+
+    def find(self, fetch: bool = False) -> None:
+        """Find the weights on this machine or, with `fetch`, where they are published.
+
+        Imports no torch. Raises RetrieverUnavailable with the reason when they can't be had.
+        """
+        if self._hashes is not None:
+            return
+        located = [locate(weights, fetch) for weights in self.weights()]
+        self.files = {found.name: found.path for found in located}
+        self._hashes = [found.sha256 for found in located]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits naming method, version, options and weights.
+
+        Raises RetrieverUnavailable while the weights are not on this machine.
+        """
+        self.find()
+        assert self._hashes is not None
+        parts = (
+            type(self).__module__,
+            str(self.version),
+            self.options.model_dump_json(),
+            *(self._hashes or [""]),
+        )
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def load(self) -> None:
+        """Find the weights, fetching them if need be, and build the model.
+
+        Until then the method must not be used. Raises RetrieverUnavailable with the reason.
+        """
+        self.find(fetch=True)
