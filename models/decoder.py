@@ -13,8 +13,9 @@ from typing import ParamSpec, TypeVar, overload
 
 from PIL import Image
 
+from models.formats import needs_child
 from models.image_sandbox import Sandbox
-from models.images import Header, Limits, Picture, needs_child, read_header
+from models.images import Header, Limits, Picture, read_header
 from models.pixel_budget import PixelBudget
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3

@@ -22,33 +22,18 @@ from PIL.ImageFile import ImageFile
 from pydantic import Field
 
 from models.errors import BrokenPicture, InvalidInput, PictureTooLarge, UnsupportedPicture
+from models.formats import ACCEPTED, kind_of, needs_child, refuse_scan_bombs
 from models.types import Options, Pixels, View
 
 FULL_LONG = 2048
 GRAY_LONG = 1024
 PREVIEW_SHORT, PREVIEW_LONG = 384, 800
-ACCEPTED = "JPEG, PNG, WebP, GIF, BMP, PNM, TIFF, AVIF, HEIC"
 
 _FIELD = "image"
 _ORIENTATION = 0x0112
 # Pillow opens MPO as JPEG.
 _THREAD_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM")
-_SIGNATURES = {
-    "JPEG": re.compile(rb"\xff\xd8\xff"),
-    "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
-    "WebP": re.compile(rb"RIFF....WEBP", re.DOTALL),
-    "GIF": re.compile(rb"GIF8[79]a"),
-    "BMP": re.compile(rb"BM"),
-    "PNM": re.compile(rb"P[1-6fF]\s"),
-    "TIFF": re.compile(rb"II[*+]\0|MM\0[*+]"),
-    "AVIF or HEIC": re.compile(
-        rb".{4}ftyp(avi[fs]|mi[fa][1f]|msf1|hei[cxms]|hev[cxms])", re.DOTALL
-    ),
-}
-_PLAIN_PNM = re.compile(rb"P[123]\s")
 _MAX_READS = 100_000
-_MAX_SCANS = 100
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
 _LIBRARY = re.compile(r"(PIL|pillow_heif)\b")
 
 # What Pillow and its codecs raise on damaged files: its own readers are not written defensively.
@@ -167,18 +152,6 @@ def decode(data: bytes, limits: Limits | None = None) -> Picture:
     return read_header(data, limits or Limits()).decode()
 
 
-def needs_child(data: bytes) -> bool:
-    """Whether decoding may crash the process or never end: then it belongs in a killable child.
-
-    libtiff, libavif and libheif are the fragile ones; plain PNM and run-length BMP are read by
-    Python loops, which hold the interpreter for minutes on a large file.
-    """
-    kind = _kind(data)
-    if kind == "BMP":
-        return len(data) >= 34 and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0")
-    return kind in ("TIFF", "AVIF or HEIC") or _PLAIN_PNM.match(data) is not None
-
-
 @dataclass(eq=False)
 class Header:
     """An opened picture within the limits, not yet decoded."""
@@ -234,7 +207,7 @@ def read_header(data: bytes, limits: Limits) -> Header:
         raise _too_many_pixels(f"{width}x{height} is {width * height:,} pixels", limits)
     reduction = 1
     if image.format in ("JPEG", "MPO"):
-        _refuse_scan_bombs(data)
+        refuse_scan_bombs(data)
         # Fed whole: between blocks the decoder would wait for other threads' Python each time.
         image.decodermaxblock = len(data)
         reduction = _reduction(min(width, height))
@@ -254,7 +227,7 @@ class _Metered(io.BytesIO):
 
 
 def _open(data: bytes, limits: Limits) -> ImageFile:
-    kind = _kind(data)
+    kind = kind_of(data)
     file = io.BytesIO(data) if needs_child(data) else _Metered(data)
     try:
         _quiet()
@@ -273,11 +246,6 @@ def _open(data: bytes, limits: Limits) -> ImageFile:
 
 def _too_many_pixels(what: str, limits: Limits) -> PictureTooLarge:
     return PictureTooLarge(f"{what}; the limit is {limits.max_pixels:,} pixels", _FIELD)
-
-
-def _kind(data: bytes) -> str | None:
-    head = data[:32]
-    return next((kind for kind, magic in _SIGNATURES.items() if magic.match(head)), None)
 
 
 def _formats(kind: str | None) -> tuple[str, ...]:
@@ -310,19 +278,6 @@ def _reduction(short: int) -> int:
     move by up to 6 %, at a half by under 3 %, and it saves only a tenth of the decode's time.
     """
     return next((by for by, least in ((8, 10240), (4, 5120), (2, 1536)) if short >= least), 1)
-
-
-def _refuse_scan_bombs(data: bytes) -> None:
-    """A progressive JPEG of many nearly empty scans costs a pass over all pixels for each."""
-    if data.count(b"\xff\xda") <= _MAX_SCANS:
-        return
-    # Other pictures inside metadata or behind the end (phones append videos) don't count.
-    scans, position = 0, 2
-    while (marker := _JPEG_MARKER.search(data, position)) and marker[1] != b"\xd9":
-        scans += marker[1] == b"\xda"
-        if scans > _MAX_SCANS:
-            raise BrokenPicture(f"the JPEG has more than {_MAX_SCANS} scans", _FIELD)
-        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from models.errors import BrokenPicture, InvalidInput, PictureTooLarge, UnsupportedPicture
-from models.images import ACCEPTED, Limits, Picture, decode, needs_child, read_header
+from models.images import ACCEPTED, Limits, Picture, decode, read_header
 
 pillow_heif.register_heif_opener()
 
@@ -60,24 +60,6 @@ def test_every_accepted_format_decodes_to_its_pixels(name: str) -> None:
     assert picture.full.dtype == np.uint8
     assert picture.full.flags.c_contiguous
     assert far(picture.full, np.asarray(drawing())) <= (0 if name in LOSSLESS else 4)
-
-
-@pytest.mark.parametrize("name", ["TIFF", "AVIF", "HEIF"])
-def test_fragile_formats_belong_in_a_child(name: str) -> None:
-    assert needs_child(encoded(drawing(), name))
-
-
-@pytest.mark.parametrize("name", ["JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "PPM"])
-def test_safe_formats_stay_in_the_process(name: str) -> None:
-    assert not needs_child(encoded(drawing(), name))
-
-
-def test_formats_read_by_python_loops_belong_in_a_child() -> None:
-    rle = bytearray(encoded(drawing().convert("P"), "BMP"))
-    rle[30:34] = (1).to_bytes(4, "little")
-    assert needs_child(bytes(rle))
-    assert needs_child(b"P3\n1 1\n255\n1 2 3\n")
-    assert decode(b"P3\n1 1\n255\n1 2 3\n").full.tolist() == [[[1, 2, 3]]]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
