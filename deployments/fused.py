@@ -12,7 +12,7 @@ from deployments.report import Report
 from deployments.retrievers import Known
 from deployments.schemas import SearchQuery
 from deployments.searching import Ask, QueryPicture
-from indexes.fusion import FusedHit, RankedList, fuse
+from indexes.fusion import FusedHit, RankedList, believed, fuse
 from models.errors import ImageNotFound, InvalidInput
 from models.types import Variants
 
@@ -45,7 +45,7 @@ async def fused_search(
             for ask, hits in zip(asks, lists.hits, strict=True)
             if hits is not None
         ]
-        hits = fuse(ranked, query.negative.image_ids)
+        hits = believed(fuse(ranked, query.negative.image_ids), query.min_confidence)
     page = hits[offset : offset + query.k]
     more = len(hits) > offset + query.k
     return page, encode_cursor(offset + query.k) if more else None

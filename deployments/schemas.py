@@ -46,6 +46,12 @@ class SearchQuery(Options):
         Field(None, min_length=1, description="Retrievers to ask, with weights; default: all, 1.")
     )
     k: int = Field(20, ge=1, le=MAX_RESULTS, description="At most this many hits.")
+    min_confidence: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Only hits at least so likely to be true; 0 also gives chance neighbours.",
+    )
     cursor: str | None = Field(
         None, max_length=200, description="`next_cursor` of the page before."
     )
@@ -139,6 +145,9 @@ class FusedRow(BaseModel):
 
     image_id: int
     score: float
+    confidence: float | None = Field(
+        None, description="Probability of being a true match, not a chance neighbour."
+    )
     retrievers: dict[str, dict[str, Any]]
 
 
@@ -155,6 +164,7 @@ class RetrieverRow(BaseModel):
     inliers: int | None = None
     matches: int | None = None
     mirrored: bool | None = None
+    confidence: float | None = None
     homography: list[list[float]] | None = Field(
         None, description="3×3, from query to image, in pixels of the gray views."
     )

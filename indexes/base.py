@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
+from indexes.calibration import Background
 from models.errors import InvalidInput
 from models.types import Features, Options
 
@@ -64,6 +65,8 @@ class Hit(NamedTuple):
     homography: list[list[float]] | None = None
     points: list[list[float]] | None = None
     """Matched points as rows (query x, query y, image x, image y) in pixels of the gray view."""
+    confidence: float | None = None
+    """Probability of being a true match rather than a chance neighbour; None where unknown."""
 
     def row(self) -> dict[str, Any]:
         """The hit as JSON shows it: what is None is left out."""
@@ -93,10 +96,13 @@ class Index(ABC):
     """Whether a hit of `fused` is a verified picture (a copy, the same scene), not a neighbour."""
     fused: ClassVar[Mapping[str, Any]] = {"k": 200}
     """Search parameters of one list in a fused search: they cut it to what can be true."""
+    usual: ClassVar[Background | None] = None
+    """Of photographs in general: it holds until the collection's own background is known."""
 
     def __init__(self, options: Options, rows: Rows) -> None:
         self.options = options
         self.rows = rows
+        self.background = self.usual
 
     @abstractmethod
     def apply(self, changes: Mapping[int, Features | None]) -> None:
@@ -113,6 +119,22 @@ class Index(ABC):
         if params.offset and params.k is not None:
             widened = params.model_copy(update={"k": params.k + params.offset})
         return self._search(query, widened)[params.offset :]
+
+    def with_confidence(self, hits: list[Hit]) -> list[Hit]:
+        """The hits of a search with their probabilities of being true, where they can be said."""
+        if self.background is None or not hits:
+            return hits
+        distances = np.array([hit.distance for hit in hits], np.float64)
+        sure = self.background.confidence(distances, len(self)).round(4).tolist()
+        return [hit._replace(confidence=one) for hit, one in zip(hits, sure, strict=True)]
+
+    def image_ids(self) -> npt.NDArray[np.int64]:
+        """Ids (n,) of what is indexed, in any order; none where no background is to be fitted."""
+        return np.empty(0, np.int64)
+
+    def pair_distances(self, sample: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Distances (n (n - 1) / 2,) of all pairs of stored features (n, …)."""
+        raise NotImplementedError
 
     @abstractmethod
     def __len__(self) -> int:

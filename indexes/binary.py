@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
+from scipy.spatial.distance import pdist
 
 from indexes.base import Hit, Index, Query, Rows, SearchParams
+from indexes.calibration import Background
 from indexes.kernels import hamming_kernel
 from indexes.rows import Column, Positions, RowArrays
 from indexes.selection import at_places, best_first, kth_smallest
@@ -30,6 +32,8 @@ class BinaryIndex(Index):
     fused: ClassVar[Mapping[str, Any]] = {"k": 200, "distance_threshold": 64}
     """Of 576 bits, copies of a picture differ in fewer than 64."""
 
+    usual: ClassVar[Background | None] = Background(260.0, 45.0)
+
     options: Config
 
     def __init__(self, options: Config, rows: Rows) -> None:
@@ -37,6 +41,8 @@ class BinaryIndex(Index):
         self._words = options.bits // 64
         self._rows = RowArrays({"code": Column(np.uint64, self._words)})
         self._warm_up()
+        # Of photographs in general, in which 1 % of pairs agree in 55 % of the bits.
+        self.background = Background(0.45 * options.bits, 45.0)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -56,6 +62,12 @@ class BinaryIndex(Index):
         gone = [key for key, code in changes.items() if code is None]
         self._rows.remove(np.array(gone, np.int64))
         self._rows.put(np.array(list(kept), np.int64), {"code": codes})
+
+    def image_ids(self) -> npt.NDArray[np.int64]:
+        return self._rows.ids.copy()
+
+    def pair_distances(self, sample: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.asarray(pdist(np.unpackbits(sample, axis=1), "hamming") * self.options.bits)
 
     def _search(self, query: Query, params: SearchParams) -> list[Hit]:
         variants = self._stack(query.variants)

@@ -17,7 +17,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeVar
 
+import numpy as np
+
 from indexes.base import Hit, Index, Query, Rows, SearchParams
+from indexes.calibration import Background
 from indexes.store import Space, Store
 from models.errors import RetrieverUnavailable, StoreUnavailable
 from models.types import Features
@@ -36,6 +39,8 @@ DEADLINE = 5.0
 """Seconds of a search; half of them may go to following the log and waiting for a seq."""
 PAUSE = 0.005
 """Seconds between two looks for a seq that the store does not have yet."""
+SAMPLE, SAMPLE_LEAST = 512, 50
+"""Pictures whose pairs show how near unrelated ones lie; with fewer, the usual is assumed."""
 RETRY = 1.0
 """Seconds between two tries to read a store that can't be read."""
 
@@ -83,6 +88,8 @@ class Follower:
         self._executor = ThreadPoolExecutor(1, f"index-{space.kind}")
         self._poller: threading.Thread | None = None
         self._failure: BaseException | None = None
+        self._background: Background | None = None
+        self._fitted_at = 0
         self._status: Status
         self._become(self._state, "loading" if applied is None else "")
 
@@ -216,6 +223,23 @@ class Follower:
         # Chunk by chunk, so that searches get their turn in a long tail.
         while self.state == "ready" and self.store.head() != self.applied:
             self._executor.submit(self._apply_chunk).result()
+        if self.state == "ready" and not self._fitted_at / 2 < self.count < self._fitted_at * 2:
+            self._fit_background()
+
+    def _fit_background(self) -> None:
+        """Learn how near unrelated pictures of this collection lie: once, and as it grows."""
+        self._fitted_at = max(self.count, 1)
+        image_ids = self.submit(lambda index: index.image_ids()).result()
+        if len(image_ids) < SAMPLE_LEAST:
+            return
+        chosen = np.random.default_rng(len(image_ids)).permutation(image_ids)[:SAMPLE]
+        rows = self.store.rows(self.space, np.sort(chosen).tolist())
+        sample = [
+            found for at, row in rows.items() if (found := self._decoded(at, row)) is not None
+        ]
+        if len(sample) >= SAMPLE_LEAST:
+            self._background = Background.of(self._index.pair_distances(np.stack(sample)))
+            self._index.background = self._background
 
     # --- on the index's thread -------------------------------------------------------------------
 
@@ -230,7 +254,8 @@ class Follower:
         if self._state == "loading":
             self._executor.submit(self._reload)
         self.check()
-        return Answer(self._index.search(query, params), self._applied, stale)
+        hits = self._index.with_confidence(self._index.search(query, params))
+        return Answer(hits, self._applied, stale)
 
     def _catch_up(self, until: float = math.inf) -> bool:
         """Apply the log to its end as of now; False when that took too long."""
@@ -275,6 +300,7 @@ class Follower:
         self._become("loading", "loading")
         if len(self._index):
             self._index = type(self._index)(self._index.options, self._index.rows)
+            self._index.background = self._background or self._index.background
         with self.store.scan(self.space, BATCH) as scan:
             for batch in scan.batches:
                 if self._closing.is_set():

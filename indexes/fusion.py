@@ -67,13 +67,25 @@ class FusedHit:
     verified: bool = False
 
     @property
+    def confidence(self) -> float | None:
+        """Of the surest retriever; None where none can say."""
+        known = [place.hit.confidence for place in self.places.values()]
+        return max((one for one in known if one is not None), default=None)
+
+    @property
     def retrievers(self) -> dict[str, dict[str, Any]]:
         """By retriever: its rank (from 0) there and what its hit says (distance, inliers, …)."""
         return {name: place.row() for name, place in self.places.items()}
 
     def row(self) -> dict[str, Any]:
         """The hit as JSON shows it."""
-        return {"image_id": self.image_id, "score": self.score, "retrievers": self.retrievers}
+        sure = {} if self.confidence is None else {"confidence": self.confidence}
+        return {
+            "image_id": self.image_id,
+            "score": self.score,
+            **sure,
+            "retrievers": self.retrievers,
+        }
 
 
 def fuse(lists: Sequence[RankedList], exclude: Collection[int] = ()) -> list[FusedHit]:
@@ -102,6 +114,11 @@ def fuse(lists: Sequence[RankedList], exclude: Collection[int] = ()) -> list[Fus
         for key in shares
     ]
     return sorted(fused, key=lambda hit: (not hit.verified, -hit.score, hit.image_id))
+
+
+def believed(hits: Sequence[FusedHit], least: float) -> list[FusedHit]:
+    """Those at least so sure of being true; of what no retriever can say it of, all."""
+    return [hit for hit in hits if hit.confidence is None or hit.confidence >= least]
 
 
 def old_rule(lists: Sequence[RankedList]) -> list[FusedHit]:

@@ -8,12 +8,14 @@ and compared exactly. `histogram_codes` has the bounds, so no step loses a hit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial.distance import pdist
 
 from indexes.base import Hit, Index, Query, Rows, SearchParams
+from indexes.calibration import Background
 from indexes.histogram_codes import (
     BINS,
     COARSE_MAX,
@@ -54,6 +56,8 @@ class HistogramIndex(Index):
     A distance is the sum in float64 of the float32 values' differences, rounded to float32.
     """
 
+    usual: ClassVar[Background | None] = Background(7.3e6, 5.8)
+
     def __init__(self, options: Options, rows: Rows) -> None:
         super().__init__(options, rows)
         self._rows = RowArrays(
@@ -90,6 +94,12 @@ class HistogramIndex(Index):
         for number, batch in enumerate(codes):
             start = number * WRITE_BATCH
             self._rows.put(image_ids[start : start + len(batch.fine)], batch._asdict())
+
+    def image_ids(self) -> npt.NDArray[np.int64]:
+        return self._rows.ids.copy()
+
+    def pair_distances(self, sample: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.asarray(pdist(sample, "cityblock"))
 
     def _search(self, query: Query, params: SearchParams) -> list[Hit]:
         variants = _stack(query.variants)

@@ -28,8 +28,10 @@ from tests.drawing import encoded, scene
 
 
 def search(client: httpx.Client, *images: bytes, **query: Any) -> httpx.Response:
+    """All neighbours, the unlikely ones too, unless `min_confidence` is given."""
     parts = [image_part(data) for data in images]
-    return post_form(client, "/v1/search", *parts, field_part("query", json.dumps(query)))
+    given = json.dumps({"min_confidence": 0} | query)
+    return post_form(client, "/v1/search", *parts, field_part("query", given))
 
 
 def hits_of(answer: httpx.Response) -> list[dict[str, Any]]:
@@ -63,17 +65,37 @@ def test_a_copy_is_first_in_every_list(library: httpx.Client) -> None:
 
 def test_a_query_without_a_query_field_uses_the_defaults(library: httpx.Client) -> None:
     answer = post_form(library, "/v1/search", image_part(resized(4)))
-    assert hits_of(answer) == hits_of(search(library, resized(4)))
+    assert hits_of(answer) == hits_of(search(library, resized(4), min_confidence=0.5))
+
+
+def test_copies_are_found_with_confidence_and_what_is_not_there_is_not(
+    library: httpx.Client,
+) -> None:
+    copies = hits_of(post_form(library, "/v1/search", image_part(resized(4))))
+    assert ids(copies) == [4]
+    assert copies[0]["confidence"] > 0.99
+    stranger = hits_of(post_form(library, "/v1/search", image_part(encoded(scene(77)))))
+    assert stranger == []
+    neighbours = hits_of(search(library, encoded(scene(77)), min_confidence=0))
+    assert sorted(ids(neighbours)) == ALL
+    assert all(hit["confidence"] < 0.5 for hit in neighbours)
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.5, "sure"])
+def test_a_confidence_outside_0_to_1_is_refused(library: httpx.Client, wrong: object) -> None:
+    body = problem_of(search(library, picture(1), min_confidence=wrong), 400)
+    assert body["field"] == "min_confidence"
 
 
 def test_plain_form_fields_serve_as_the_query(library: httpx.Client) -> None:
     parts = [field_part("k", 2), field_part("filter", '{"ids": [4, 5]}'), field_part("cursor", "")]
+    parts.append(field_part("min_confidence", 0))
     answer = post_form(library, "/v1/search", image_part(resized(4)), *parts)
     assert ids(hits_of(answer)) == [4, 5]
 
 
 def test_a_stored_image_finds_itself_first(library: httpx.Client) -> None:
-    answer = library.post("/v1/search", json={"image_ids": [6], "k": 3})
+    answer = library.post("/v1/search", json={"image_ids": [6], "k": 3, "min_confidence": 0})
     hits = hits_of(answer)
     assert hits[0]["image_id"] == 6
     assert len(hits) == 3

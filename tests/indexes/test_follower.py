@@ -12,10 +12,11 @@ import pytest
 
 from indexes import follower as following
 from indexes.base import DistanceParams, Hit, Query, SearchParams
-from indexes.follower import row_reader
+from indexes.binary import BinaryIndex
+from indexes.follower import Follower, row_reader
 from indexes.lmdb_store import LmdbStore
 from indexes.memory_store import MemoryStore
-from indexes.store import Store
+from indexes.store import ImageWrite, Store
 from models.errors import RetrieverUnavailable
 from models.types import Features, Options
 from tests.indexes.faults import FailingStore, SlowStore
@@ -295,3 +296,25 @@ def test_search_parameters_reach_the_index(store: Store) -> None:
     assert len(answer.hits) == 2
     assert answer.hits[0].image_id != 3
     follower.close()
+
+
+def test_a_grown_collection_learns_how_near_its_own_pictures_lie(store: Store) -> None:
+    count = following.SAMPLE_LEAST
+    store.put_many([coded(at) for at in range(count - 1)])
+    index = BinaryIndex(BinaryIndex.Config(), row_reader(store, PHASH, decode))
+    usual = index.background
+    follower = Follower(store, PHASH, index, decode)
+    follower.start(poll=0.01)
+    wait_for(lambda: follower.count == count - 1)
+    store.put_many([coded(at) for at in range(count - 1, 3 * count)])
+    wait_for(lambda: index.background not in (None, usual))
+    assert index.background is not None
+    # Random codes differ in half of the bits, give or take 12.
+    assert 255 < index.background.near < 270
+    best_hit = follower.search(*nearest(row_of("7"))).hits[0]
+    assert (best_hit.image_id, best_hit.confidence) == (7, 1.0)
+    follower.close()
+
+
+def coded(image_id: int) -> ImageWrite:
+    return picture(image_id, str(image_id))

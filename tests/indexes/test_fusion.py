@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexes.base import Hit
-from indexes.fusion import RankedList, fuse, old_rule
+from indexes.fusion import RankedList, believed, fuse, old_rule
 from models.errors import InvalidInput
 
 
@@ -185,3 +185,24 @@ def test_the_old_rule_is_its_definition(lists: list[RankedList]) -> None:
     hits = old_rule(lists)
     assert {hit.image_id: hit.score for hit in hits} == pytest.approx(expected)
     assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.image_id))
+
+
+def test_a_fused_hit_is_as_sure_as_its_surest_retriever() -> None:
+    lists = [
+        RankedList("color", [Hit(1, distance=5, confidence=0.2), Hit(2, distance=6)]),
+        RankedList("phash", [Hit(1, distance=9, confidence=0.9)], verifying=True),
+    ]
+    hits = fuse(lists)
+    assert [(hit.image_id, hit.confidence) for hit in hits] == [(1, 0.9), (2, None)]
+    assert hits[0].row()["confidence"] == 0.9
+    assert "confidence" not in hits[1].row()
+
+
+def test_believed_hits_are_sure_enough_or_beyond_saying() -> None:
+    hits = fuse(
+        [RankedList("color", [Hit(at, distance=at, confidence=at / 10) for at in range(1, 9)])]
+    )
+    assert sorted(hit.image_id for hit in believed(hits, 0.5)) == [5, 6, 7, 8]
+    assert believed(hits, 0) == hits
+    unknown = fuse([ranked("text", 1, 2)])
+    assert believed(unknown, 1.0) == unknown
