@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from deployments.page import PAGE
 from tests.conftest import Service
 from tests.deployments.pictures import mirrored
+from tests.drawing import encoded, scene
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -60,10 +61,27 @@ def test_a_chosen_picture_shows_what_is_like_it_and_why(
     page.locator("#file").set_input_files(picture)
     first = page.locator("#hits li").first
     expect(first.locator("b")).to_have_text("4")
+    expect(first).to_contain_text("99 % sure")
     expect(first).to_contain_text("inliers, mirrored")
+    expect(page.locator("#hits li")).to_have_count(1)
+    page.locator("#unlikely").check()
     expect(page.locator("#hits li")).to_have_count(10)
     first.get_by_role("button", name="more like this").click()
     expect(page.locator("#hits li").first).to_contain_text("distance 0")
+
+
+@needs_browser
+def test_a_picture_that_is_not_there_finds_nothing_and_says_so(
+    library: httpx.Client,  # noqa: ARG001
+    page: Page,
+    tmp_path: Path,
+) -> None:
+    expect(page.locator("#retrievers input:checked")).to_have_count(3)
+    picture = tmp_path / "picture.jpg"
+    picture.write_bytes(encoded(scene(77)))
+    page.locator("#file").set_input_files(picture)
+    expect(page.get_by_role("status")).to_contain_text("Nothing that is likely the same.")
+    expect(page.locator("#hits li")).to_have_count(0)
 
 
 @needs_browser
