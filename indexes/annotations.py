@@ -16,7 +16,7 @@ from indexes.store import ANNOTATE, ANNOTATIONS, Author, Store
 from models.errors import InvalidInput
 
 Annotations = dict[str, dict[str, Any]]
-MAX_NAME = 100
+MAX_NAME = 200
 """Bytes of an annotator's name."""
 
 

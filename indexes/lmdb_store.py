@@ -58,8 +58,12 @@ class LmdbStore(Store):
         generation: int,
         annotations: Mapping[str, Mapping[str, Any] | None],
         by: Author,
+        metadata: Mapping[str, Any] | None = None,
     ) -> int | None:
-        return self._write(lambda writer: writer.annotate(image_id, generation, annotations, by))
+        changes = metadata or {}
+        return self._write(
+            lambda writer: writer.annotate(image_id, generation, annotations, by, changes)
+        )
 
     def compact(self, through: int) -> None:
         while not self._write(lambda writer: writer.compact(through, COMPACT_STEP)):

@@ -33,6 +33,7 @@ from indexes.store_checks import (
     dump_metadata,
     image_terms,
     is_forsaken,
+    merged,
     next_free_id,
     wanted_kinds,
 )
@@ -126,6 +127,7 @@ class Writer(Reader):
         generation: int,
         annotations: Mapping[str, Mapping[str, Any] | None],
         by: Author,
+        metadata: Mapping[str, Any],
     ) -> int | None:
         row = self.row(image_id)
         if row is None or row.generation != generation:
@@ -133,7 +135,9 @@ class Writer(Reader):
         changed = changed_row(self._annotations(image_id), annotations, by)
         before = row.pending
         touched = self._write_annotations(image_id, row, changed)
-        if not touched:
+        stored = self.get("metadata", number(image_id))
+        self._set_metadata(image_id, merged(orjson.loads(stored or b"{}"), metadata))
+        if not touched and self.get("metadata", number(image_id)) == stored:
             return self.meta(b"seq")
         self._save(image_id, row, before)
         return self._log(b"a", image_id, touched)

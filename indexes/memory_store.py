@@ -31,6 +31,7 @@ from indexes.store_checks import (
     dump_metadata,
     image_terms,
     is_forsaken,
+    merged,
     next_free_id,
     wanted_kinds,
     wanted_terms,
@@ -145,6 +146,7 @@ class MemoryStore(Store):
         generation: int,
         annotations: Mapping[str, Mapping[str, Any] | None],
         by: Author,
+        metadata: Mapping[str, Any] | None = None,
     ) -> int | None:
         with self._open():
             kept = self._kept.get(image_id)
@@ -152,8 +154,10 @@ class MemoryStore(Store):
                 return None
             row = kept.features.get(ANNOTATIONS)
             changed = changed_row(row, annotations, by)
-            if changed == row:
+            now = orjson.loads(dump_metadata(merged(kept.image.metadata, metadata or {})))
+            if changed == row and now == kept.image.metadata:
                 return self._seq
+            kept.image = replace(kept.image, metadata=now)
             kept.annotated(changed)
             return self._entry(image_id)
 

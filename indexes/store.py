@@ -159,9 +159,11 @@ class Store(ABC):
         generation: int,
         annotations: Mapping[str, Mapping[str, Any] | None],
         by: Author,
+        metadata: Mapping[str, Any] | None = None,
     ) -> int | None:
         """Write annotations by annotator, or remove those given as None; the others stay.
 
+        `metadata` are changes: keys given take the place of those there, None removes one.
         A person's word stands, their removal too: a machine changes nothing of it. An annotator of
         which there is an annotation, or a person's removal, is no longer pending. Tags are found by
         `matching({"tags": tag})`, as those of metadata are. Returns the seq, the head when nothing

@@ -60,6 +60,12 @@ def dump_metadata(metadata: Mapping[str, Any]) -> bytes:
         raise InvalidInput(f"metadata is no JSON object: {exc}", "metadata") from exc
 
 
+def merged(metadata: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata after these changes; None removes a key."""
+    removed = {name for name, value in changes.items() if value is None}
+    return {name: value for name, value in {**metadata, **changes}.items() if name not in removed}
+
+
 def stored_terms(metadata: Mapping[str, Any]) -> set[bytes]:
     """What an image can be found by: each key with its value, and with each element of a list."""
     terms = set()
