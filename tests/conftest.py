@@ -81,11 +81,12 @@ def stop_service(service: Service) -> int:
 
 
 def wait_all_ready(service: Service) -> None:
-    """Until every retriever is ready."""
+    """Until every retriever is ready; annotators may lack their weights."""
     until = time.monotonic() + START_SECONDS
     with service.client() as client:
         while time.monotonic() < until:
             rows = client.get("/v1/retrievers").json()["retrievers"]
+            rows = [row for row in rows if row["kind"] == "retriever"]
             if len(rows) >= 3 and all(row["state"] == "ready" for row in rows):
                 return
             time.sleep(0.2)

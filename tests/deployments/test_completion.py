@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
-from deployments.completion import FeatureCompleter
+from deployments.completion import AnnotationCompleter, FeatureCompleter
 from indexes.lmdb_store import LmdbStore
-from indexes.store import ImageWrite, Space
+from indexes.annotations import annotations_of
+from indexes.store import ANNOTATE, ImageWrite, Space
 from models.base import make_extractor
 from models.images import decode
+from models.types import View
+from tests.annotators.brightness import Brightness, BrightnessOptions
 from tests.drawing import jpeg
 
 PHASH = make_extractor("phash")
@@ -61,4 +65,59 @@ def test_only_the_holder_of_the_lease_completes(tmp_path: Path) -> None:
     assert not FeatureCompleter("phash", store, PHASH).complete_one()
     store.release("complete:phash", "another replica")
     assert FeatureCompleter("phash", store, PHASH).complete_one()
+    store.close()
+
+
+class WholeBrightness(Brightness):
+    """One that needs more than the preview."""
+
+    view: ClassVar[View] = "full"
+
+
+def to_annotate(image_id: int, preview: bytes | None, original: bytes | None) -> ImageWrite:
+    wanted = frozenset({ANNOTATE + "mood"})
+    return ImageWrite(image_id, "a" * 64, 640, 480, wanted, {}, preview=preview, original=original)
+
+
+def test_a_picture_is_annotated_from_its_preview_under_the_applications_name(
+    tmp_path: Path,
+) -> None:
+    store = LmdbStore(tmp_path)
+    store.put(to_annotate(7, decode(jpeg(7)).preview_jpeg(), None))
+    brightness = Brightness(BrightnessOptions())
+    completer = AnnotationCompleter("mood", store, brightness)
+    assert completer.complete_one()
+    assert not completer.complete_one()
+    said = annotations_of(store, [7])[7]["mood"]
+    of_preview = decode(decode(jpeg(7)).preview_jpeg()).preview
+    assert said == {
+        **brightness.annotate(of_preview).row(),
+        "fingerprint": brightness.fingerprint,
+        "by": "machine",
+    }
+    image = store.image(7)
+    assert image is not None
+    assert image.pending == frozenset()
+    store.close()
+
+
+def test_one_that_needs_the_original_leaves_previews_alone(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path)
+    store.put(to_annotate(1, decode(jpeg(1)).preview_jpeg(), None))
+    store.put(to_annotate(2, decode(jpeg(2)).preview_jpeg(), jpeg(2)))
+    completer = AnnotationCompleter("mood", store, WholeBrightness(BrightnessOptions()))
+    while completer.complete_one():
+        pass
+    said = annotations_of(store, [1, 2])
+    assert said.keys() == {2}
+    assert said[2]["mood"]["tags"][1] == f"{decode(jpeg(2)).full.shape[1]} wide"
+    store.close()
+
+
+def test_what_a_person_wrote_meanwhile_stands(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path)
+    receipt = store.put(to_annotate(1, decode(jpeg(1)).preview_jpeg(), None))
+    store.annotate(1, receipt.generation, {"mood": {"text": "merry"}}, "person")
+    assert not AnnotationCompleter("mood", store, Brightness(BrightnessOptions())).complete_one()
+    assert annotations_of(store, [1]) == {1: {"mood": {"text": "merry", "by": "person"}}}
     store.close()
