@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ import yaml
 
 from models.images import decode
 from tests.annotators.brightness import Brightness, BrightnessOptions
-from tests.conftest import start_service, stop_service
+from tests.conftest import python_path_with_annotators, start_service, stop_service
 from tests.deployments.pictures import (
     field_part,
     ids,
@@ -26,15 +25,14 @@ from tests.deployments.pictures import (
     put,
 )
 
-ROOT = Path(__file__).parents[2]
 SECONDS = 60.0
 
 
 def application(name: str, builder: str, **args: Any) -> dict[str, Any]:
     """A block of a config."""
-    path = "tests.tiny_annotators" if builder == "build_annotator" else "deployments.app"
     route = "/" if builder == "build_ingress" else None
-    return {"name": name, "import_path": f"{path}:{builder}", "route_prefix": route, "args": args}
+    path = f"deployments.app:{builder}"
+    return {"name": name, "import_path": path, "route_prefix": route, "args": args}
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +57,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, words: Path) -> Iterator[ht
     config = folder / "config.yaml"
     config.write_text(yaml.dump({"proxy_location": "Disabled", "applications": applications}))
     with pytest.MonkeyPatch.context() as patch:
-        path = os.environ.get("PYTHONPATH")
-        patch.setenv("PYTHONPATH", f"{ROOT}:{path}" if path else str(ROOT))
+        patch.setenv("PYTHONPATH", python_path_with_annotators())
         service = start_service(folder / "data", "--config", str(config))
     try:
         with service.client() as made:

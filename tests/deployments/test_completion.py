@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from deployments.completion import AnnotationCompleter, FeatureCompleter
-from indexes.lmdb_store import LmdbStore
 from indexes.annotations import annotations_of
+from indexes.lmdb_store import LmdbStore
 from indexes.store import ANNOTATE, ImageWrite, Space
 from models.base import make_extractor
 from models.images import decode
