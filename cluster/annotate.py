@@ -23,7 +23,7 @@ from indexes.open_store import open_store
 from indexes.store import ANNOTATIONS, Image, Store
 from models.annotator import Annotator, make_annotator
 from models.decoder import Decoder
-from models.errors import InvalidInput, RetrieverUnavailable
+from models.errors import AmbienceError, InvalidInput, RetrieverUnavailable
 from models.images import Picture
 
 BATCH = 8
@@ -124,9 +124,16 @@ class Worker:
     def __init__(self, speakers: Sequence[Speaker], store: str) -> None:
         self.store = open_store(store)
         self.decoder = Decoder()
-        self.annotators = {speaker.name: speaker.make() for speaker in speakers}
-        for annotator in self.annotators.values():
-            annotator.load()
+        self.annotators: dict[str, Annotator] = {}
+        self.unloaded: list[str] = []
+        for speaker in speakers:
+            annotator = speaker.make()
+            try:
+                annotator.load()
+            except (AmbienceError, ImportError) as exc:
+                self.unloaded.append(f"{speaker.name}: {exc}")
+            else:
+                self.annotators[speaker.name] = annotator
         self.fingerprints = {name: one.fingerprint for name, one in self.annotators.items()}
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -137,7 +144,8 @@ class Worker:
         asked: dict[str, list[tuple[Image, Picture]]] = {name: [] for name in self.annotators}
         for image in images.values():
             unsaid = _unsaid(rows.get(image.image_id), self.fingerprints)
-            pictures, reasons[image.image_id] = self._pictures(image, unsaid)
+            pictures, faults = self._pictures(image, unsaid)
+            reasons[image.image_id] = "; ".join([*self.unloaded, *faults])
             for name, picture in pictures.items():
                 asked[name].append((image, picture))
         for name, pictures_of in asked.items():
@@ -149,29 +157,30 @@ class Worker:
 
     def _annotate(self, name: str, pictures: Sequence[tuple[Image, Picture]]) -> None:
         annotator = self.annotators[name]
-        views = [picture.view(annotator.view) for _, picture in pictures]
-        annotations = annotator.annotate_many(views) if views else []
-        for (image, _), annotation in zip(pictures, annotations, strict=True):
-            said = {**annotation.row(), "fingerprint": annotator.fingerprint}
-            self.store.annotate(image.image_id, image.generation, {name: said}, "machine")
+        for begin in range(0, len(pictures), annotator.batch):
+            part = pictures[begin : begin + annotator.batch]
+            views = [picture.view(annotator.view) for _, picture in part]
+            for (image, _), annotation in zip(part, annotator.annotate_many(views), strict=True):
+                said = {**annotation.row(), "fingerprint": annotator.fingerprint}
+                self.store.annotate(image.image_id, image.generation, {name: said}, "machine")
 
-    def _pictures(self, image: Image, names: Set[str]) -> tuple[dict[str, Picture], str]:
+    def _pictures(self, image: Image, names: Set[str]) -> tuple[dict[str, Picture], list[str]]:
         """For each annotator the picture, decoded once; and why some get none."""
         small = {name for name in names if self.annotators[name].view == "preview"}
-        reason = ""
+        faults: list[str] = []
         if whole := names - small:
             try:
-                return dict.fromkeys(names, self._whole(image)), ""
+                return dict.fromkeys(names, self._whole(image)), []
             except (InvalidInput, OSError) as exc:
-                reason = f"{', '.join(sorted(whole))}: {exc}"
+                faults.append(f"{', '.join(sorted(whole))}: {exc}")
         if not small:
-            return {}, reason
+            return {}, faults
         preview = self.store.preview(image.image_id)
         try:
             picture = self.decoder.decode_blocking(preview) if preview else self._whole(image)
         except (InvalidInput, OSError) as exc:
-            return {}, f"{', '.join(sorted(names))}: {exc}"
-        return dict.fromkeys(small, picture), reason
+            return {}, [*faults, f"{', '.join(sorted(small))}: {exc}"]
+        return dict.fromkeys(small, picture), faults
 
     def _whole(self, image: Image) -> Picture:
         """From the kept upload or the file; raises InvalidInput or OSError."""

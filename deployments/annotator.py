@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from ray import serve
 
 from deployments.completion import AnnotationCompleter
-from deployments.loading import load_for_ever
+from deployments.loading import load_until_it_works
 from deployments.loopback import keep_sockets_on_loopback
 from deployments.metrics import RetrieverMetrics
 from deployments.settings import AnnotatorArgs, store_url
@@ -95,7 +95,7 @@ class Annotator:
     async def _start(self) -> None:
         metrics = asyncio.create_task(self._show_metrics())
         try:
-            await load_for_ever(self.annotator, self._run, self._note)
+            await load_until_it_works(self.annotator, self._run, self._note)
             self._loaded = True
             await self._complete()
         finally:
@@ -117,7 +117,7 @@ class Annotator:
             metrics.show_ready(self._loaded)
             await asyncio.sleep(METRICS_SECONDS)
 
-    def _note(self, reason: str) -> None:
+    def _note(self, reason: str | None) -> None:
         self._unavailable = reason
 
     def _state(self) -> tuple[State, str | None]:

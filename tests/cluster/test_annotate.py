@@ -30,15 +30,22 @@ class Whole(Brightness):
     view: ClassVar[View] = "full"
 
 
+class Broken(Brightness):
+    def load(self) -> None:
+        raise ImportError("No module named 'torch'")
+
+
 class Speaking(Speaker):
     """One of the tests' annotators, handed over as it is."""
 
     def make(self) -> Brightness:
-        return (Whole if self.annotator == "whole" else Brightness)(BrightnessOptions())
+        kinds = {"brightness": Brightness, "whole": Whole, "broken": Broken}
+        return kinds[self.annotator](BrightnessOptions())
 
 
 CAPTION = Speaking("caption", "brightness", {})
 OCR = Speaking("ocr", "whole", {})
+BROKEN = Speaking("broken", "broken", {})
 
 
 @pytest.fixture
@@ -115,6 +122,17 @@ def test_one_that_needs_the_whole_picture_takes_the_upload_or_the_file(
     assert all(reason.startswith("ocr: ") for reason in reasons.values())
     assert "another picture" in reasons[3]
     assert "no longer kept" in reasons[5]
+
+
+def test_one_that_can_not_be_loaded_does_not_stop_the_others(
+    store: LmdbStore, tmp_path: Path
+) -> None:
+    for image_id in range(6):  # More than share a pass of the model.
+        add(store, image_id)
+    reasons = ran(tmp_path, CAPTION, BROKEN, ids=list(range(6)))
+    assert set(reasons.values()) == {"broken: No module named 'torch'"}
+    said = annotations_of(store, range(6))
+    assert [set(said[image_id]) for image_id in range(6)] == [{"caption"}] * 6
 
 
 def test_what_another_model_said_is_renewed_and_what_a_person_said_is_not(
