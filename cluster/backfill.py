@@ -98,7 +98,8 @@ def run(
     outcome = Outcome(already=plan.already, bad=list(plan.bad))
     if not plan.todo:
         return outcome
-    for rows in _batches(plan.todo, kinds, store, workers):
+    items = [{"path": path, "image_id": image_id} for path, image_id in plan.todo]
+    for rows in map_batches(items, Worker, (list(kinds), store), BATCH, workers):
         reasons = zip(rows["path"], rows["reason"], strict=True)
         bad = [Bad(str(path), str(reason)) for path, reason in reasons if reason]
         outcome.bad += bad
@@ -168,9 +169,17 @@ class Worker:
         return rows
 
 
-def _batches(
-    todo: Sequence[tuple[str, int]], kinds: Sequence[Kind], store: str, workers: int
+def map_batches(
+    items: Sequence[Mapping[str, Any]],
+    worker: type,
+    arguments: tuple[Any, ...],
+    size: int,
+    workers: int,
 ) -> Iterator[dict[str, Any]]:
+    """What `workers` processes, each a `worker(*arguments)`, make of batches of `size` items.
+
+    Ray must be connected. Raises AmbienceError when a worker does.
+    """
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
@@ -179,12 +188,11 @@ def _batches(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     # Small enough that every worker has work to the end.
-    blocks = max(workers, -(-len(todo) // BATCH))
-    items = [{"path": path, "image_id": image_id} for path, image_id in todo]
-    results = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
-        Worker,
-        fn_constructor_args=(list(kinds), store),
-        batch_size=BATCH,
+    blocks = max(workers, -(-len(items) // size))
+    results = ray.data.from_items(list(items), override_num_blocks=blocks).map_batches(
+        worker,
+        fn_constructor_args=arguments,
+        batch_size=size,
         compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=4),
         num_cpus=WORKER_CPUS,
     )

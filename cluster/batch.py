@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import ray
@@ -26,15 +26,19 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from cluster import annotate as annotating
 from cluster import environment
 from cluster.applications import read_config
-from cluster.backfill import Outcome, Plan, kinds_of, plan, run, write_bad_files
+from cluster.backfill import Outcome, kinds_of, plan, run, write_bad_files
 from cluster.datafolder import NotRunning, running_service
 from cluster.sources import Ids
 from deployments.settings import store_url
 from indexes.open_store import open_store
+from models.errors import UnknownName
 
-__all__ = ["backfill", "write_bad_files"]
+__all__ = ["annotate", "backfill", "write_annotations", "write_bad_files"]
+MODEL_WORKERS = 4
+"""At most so many by default where each loads the models."""
 OBJECT_STORE_BYTES = 256 * 2**20
 
 
@@ -54,8 +58,49 @@ def backfill(
     if not todo.todo:
         return Outcome(0, todo.already, todo.bad)
     cores = workers or os.cpu_count() or 1
-    with _ray(data), _progress(todo, quiet) as (progress, task):
+    with _ray(data), _progress("indexing", len(todo.todo), quiet) as (progress, task):
         return run(todo, kinds, store_url(None), cores, lambda count: progress.advance(task, count))
+
+
+def annotate(
+    only: Sequence[str], config: Path, data: Path, workers: int | None, quiet: bool
+) -> annotating.Outcome:
+    """Annotate what the store holds and lacks an annotation; raises AmbienceError."""
+    speakers = annotating.speakers_of(read_config(config))
+    for name in set(only) - {speaker.name for speaker in speakers}:
+        known = ", ".join(speaker.name for speaker in speakers) or "none"
+        raise UnknownName(f"{config} has no annotator {name!r}; there are {known}")
+    chosen = [speaker for speaker in speakers if not only or speaker.name in only]
+    fingerprints, unavailable = annotating.had(chosen)
+    data.mkdir(parents=True, exist_ok=True)
+    store = open_store(store_url(None))
+    try:
+        todo = list(annotating.lacking(store, fingerprints))
+        already = store.count() - len(todo) if fingerprints else 0
+    finally:
+        store.close()
+    outcome = annotating.Outcome()
+    if todo:
+        count = workers or min(os.cpu_count() or 1, MODEL_WORKERS)
+        with _ray(data), _progress("annotating", len(todo), quiet) as (progress, task):
+            outcome = annotating.run(
+                todo,
+                [speaker for speaker in chosen if speaker.name in fingerprints],
+                store_url(None),
+                count,
+                lambda count: progress.advance(task, count),
+            )
+    outcome.already, outcome.unavailable = already, unavailable
+    return outcome
+
+
+def write_annotations(folder: Path) -> dict[str, int]:
+    """The gallery's files, of all that the store holds; entries by file."""
+    store = open_store(store_url(None))
+    try:
+        return annotating.write_files(store, folder)
+    finally:
+        store.close()
 
 
 class Speed(ProgressColumn):
@@ -66,16 +111,16 @@ class Speed(ProgressColumn):
 
 
 @contextlib.contextmanager
-def _progress(todo: Plan, quiet: bool) -> Iterator[tuple[Progress, TaskID]]:
+def _progress(what: str, total: int, quiet: bool) -> Iterator[tuple[Progress, TaskID]]:
     columns = (
-        TextColumn("indexing"),
+        TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
         Speed(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
-        yield progress, progress.add_task("indexing", total=len(todo.todo))
+        yield progress, progress.add_task(what, total=total)
 
 
 @contextlib.contextmanager

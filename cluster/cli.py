@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import httpx
 import psutil
@@ -21,6 +21,9 @@ from cluster.datafolder import NotRunning, end_leftovers, http_url, running_serv
 from cluster.sources import Ids
 from deployments.settings import address, data_folder
 from models.errors import AmbienceError
+
+if TYPE_CHECKING:
+    from cluster.annotate import Outcome
 
 app = typer.Typer(
     help="Find pictures by picture. Start with `ambience serve`.",
@@ -208,6 +211,60 @@ def backfill(
     more = f"; bad files are listed in {listed}" if outcome.bad else ""
     out.print(
         f"{outcome.done} indexed, {outcome.already} there already, {len(outcome.bad)} bad{more}.",
+        soft_wrap=True,
+    )
+
+
+@app.command(
+    epilog="**Examples**\n\n    ambience annotate\n\n"
+    "    ambience annotate --only caption --write ~/gallery"
+)
+def annotate(
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only these annotators of the config (repeat).")
+    ] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(help="Then write id_tags.txt and id_caption.txt here.", file_okay=False),
+    ] = None,
+    config: Config = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; each loads models.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Caption, tag and read the stored pictures that lack it. Run it again to go on.
+
+    Takes each picture from its preview, its kept upload or its file. What a person has edited
+    stays. Exit status 1 when no annotator can be had and nothing is to be written.
+    """
+    environment.prepare(data_folder(), *address())
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    from cluster import batch
+
+    outcome = batch.annotate(
+        only or [], config or default_config(), data_folder(), workers, quiet=as_json
+    )
+    written = batch.write_annotations(write) if write is not None else {}
+    if as_json:
+        bad = [{"image_id": one.image_id, "reason": one.reason} for one in outcome.bad]
+        said = {"annotated": outcome.done, "already": outcome.already, "bad": bad}
+        _print_json(said | {"unavailable": outcome.unavailable, "written": written})
+    else:
+        _print_annotated(outcome, written)
+    if outcome.unavailable and not (outcome.done or outcome.already or written):
+        raise typer.Exit(EXIT_ERROR)
+
+
+def _print_annotated(outcome: Outcome, written: dict[str, int]) -> None:
+    for name, reason in outcome.unavailable.items():
+        err.print(f"{name} is left out: {reason}", soft_wrap=True)
+    for one in outcome.bad[:SHOWN_BAD]:
+        err.print(f"image {one.image_id}: {one.reason}", soft_wrap=True)
+    files = "".join(f"; {count} entries in {name}" for name, count in written.items())
+    out.print(
+        f"{outcome.done} annotated, {outcome.already} there already, "
+        f"{len(outcome.bad)} bad{files}.",
         soft_wrap=True,
     )
 

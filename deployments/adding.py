@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from deployments.report import Report
 from deployments.retrievers import Known, Retrievers
-from indexes.store import Image, ImageWrite, Receipt, Space, Store
+from indexes.store import ANNOTATE, Image, ImageWrite, Receipt, Space, Store
 from models.decoder import Decoder
 from models.errors import AlreadyIndexed, AmbienceError, Conflict, InvalidInput, Unavailable
 from models.images import Picture
@@ -74,20 +74,22 @@ class Adder:
         """Add or replace, with the features of every enabled retriever.
 
         Waits up to `add_deadline` for retrievers that are ready; what is missing is completed
-        later. Raises InvalidInput for an id out of range or a picture that can't be decoded, and
-        Unavailable while no retriever is known.
+        later, and so are all annotations. Raises InvalidInput for an id out of range or a picture
+        that can't be decoded, and Unavailable while no retriever is known.
         """
         check_id(image_id)
         wanted = self.retrievers.enabled()
         if not wanted:  # Acknowledged now, it would never be indexed.
             raise Unavailable("no retriever is known yet; try again in a second")
+        annotators = self.retrievers.annotators()
         sha256 = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
         if image_id is not None and metadata is None:
             there = await asyncio.to_thread(self.store.image, image_id)
-            if there is not None and _complete(there, sha256, wanted):
+            kinds = [*wanted, *_kinds(annotators)]
+            if there is not None and _complete(there, sha256, kinds):
                 receipt = Receipt(image_id, there.generation, there.generation, "unchanged")
                 return Added(receipt, {name: Outcome("indexed") for name in wanted})
-        return await self._write(image_id, data, sha256, wanted, report, metadata)
+        return await self._write(image_id, data, sha256, wanted, report, metadata, annotators)
 
     async def add_kind(self, image_id: int, data: bytes, kind: str, report: Report) -> Added:
         """Add one kind of features.
@@ -122,6 +124,7 @@ class Adder:
         wanted: Sequence[str],
         report: Report,
         metadata: Mapping[str, Any] | None,
+        annotators: Sequence[Known] = (),
     ) -> Added:
         ready = [known for known in map(self.retrievers.known, wanted) if _can_extract(known)]
         with report.timed("decode"):
@@ -130,21 +133,33 @@ class Adder:
             )
         rows = dict(prepared.rows)
         reasons = await self._extract_elsewhere(prepared, ready, rows, report)
+        have = {space.kind for space in rows}
         write = ImageWrite(
             image_id=image_id,
             sha256=sha256,
             width=prepared.width,
             height=prepared.height,
-            wanted=frozenset(wanted),
+            wanted=frozenset([*wanted, *_kinds(annotators)]),
             features=rows,
             metadata=metadata,
             preview=prepared.preview,
-            original=data,
+            original=data if self._needs_original(wanted, annotators, have) else None,
         )
         with report.timed("store"):
             receipt = await asyncio.to_thread(self.store.put, write)
-        have = {space.kind for space in rows}
         return Added(receipt, {name: self._outcome(name, have, reasons) for name in wanted})
+
+    def _needs_original(
+        self, wanted: Sequence[str], annotators: Sequence[Known], have: set[str]
+    ) -> bool:
+        """Whether what is missing needs more than the preview.
+
+        Features do, always: those of a preview that was a JPEG differ a little.
+        """
+        if not have.issuperset(wanted) or (annotators and not self.previews):
+            return True
+        described = (known.description for known in annotators)
+        return any(one is None or one.view != "preview" for one in described)
 
     def _prepare(self, picture: Picture, ready: Sequence[Known]) -> Prepared:
         rows: dict[Space, bytes] = {}
@@ -190,6 +205,10 @@ def check_id(image_id: int | None) -> None:
     """Raises InvalidInput unless the id is None or in [0, 2^47)."""
     if image_id is not None and not 0 <= image_id <= MAX_IMAGE_ID:
         raise InvalidInput(f"image_id must lie in 0..{MAX_IMAGE_ID}", "image_id")
+
+
+def _kinds(annotators: Sequence[Known]) -> list[str]:
+    return [ANNOTATE + known.name for known in annotators]
 
 
 def _can_extract(known: Known) -> bool:

@@ -22,7 +22,10 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 FORM_OVERHEAD_BYTES = 2**20
 MAX_CLIENTS = 10_000
 ALWAYS_OPEN = {"/healthz", "/readyz", "/metrics"}
-READING_POSTS = ("/v1/search", "/v1/retrievers/", "/reverse_search", "/get_image_")
+READING_POSTS = (
+    *("/v1/search", "/v1/retrievers/", "/v1/annotate"),
+    *("/reverse_search", "/get_image_"),
+)
 
 
 class Forbidden(AmbienceError):

@@ -7,10 +7,12 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
+from deployments.annotator import Annotator
 from deployments.ingress import Ingress
 from deployments.retriever import Retriever
-from deployments.settings import IngressArgs, RetrieverArgs
+from deployments.settings import AnnotatorArgs, IngressArgs, RetrieverArgs
 from indexes.registry import make_index
+from models.annotator import make_annotator
 from models.base import make_extractor
 
 RESERVED_CPUS = 0.02
@@ -28,6 +30,23 @@ def build_retriever(args: dict[str, Any]) -> Application:
     deployment: Any = serve.deployment(
         Retriever,
         name="Retriever",
+        max_ongoing_requests=256,
+        ray_actor_options={"num_cpus": RESERVED_CPUS},
+        graceful_shutdown_timeout_s=5,
+        health_check_period_s=1,
+        logging_config=LOGGING,
+    )
+    application: Application = deployment.bind(parsed)
+    return application
+
+
+def build_annotator(args: dict[str, Any]) -> Application:
+    """An annotator of `models/annotators/`. A misspelt name or option fails here, with its name."""
+    parsed = AnnotatorArgs.model_validate(args)
+    make_annotator(parsed.annotator, parsed.options)
+    deployment: Any = serve.deployment(
+        Annotator,
+        name="Annotator",
         max_ongoing_requests=256,
         ray_actor_options={"num_cpus": RESERVED_CPUS},
         graceful_shutdown_timeout_s=5,

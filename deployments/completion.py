@@ -1,28 +1,30 @@
-"""Completion: features that an add could not wait for are made later, by one replica per kind."""
+"""Completion: what an add could not wait for is made later, by one replica per kind."""
 
 from __future__ import annotations
 
 import logging
 import time
 import uuid
+from abc import ABC, abstractmethod
 
-from indexes.store import Pending, Space, Store
+from indexes.store import ANNOTATE, Pending, Space, Store
+from models.annotator import Annotator
 from models.base import Extractor
 from models.decoder import Decoder
 from models.errors import InvalidInput
-from models.types import Pixels
+from models.types import Pixels, View
 
 logger = logging.getLogger(__name__)
 LEASE_SECONDS = 30.0
 
 
-class Completer:
+class Completer(ABC):
     """Completes pending pictures of one kind, one at a time, while it holds the lease."""
 
-    def __init__(self, kind: str, store: Store, extractor: Extractor) -> None:
+    def __init__(self, kind: str, store: Store, view: View) -> None:
         self.kind = kind
         self.store = store
-        self.extractor = extractor
+        self.view = view
         self._decoder = Decoder()
         self._holder = uuid.uuid4().hex
         self._held_until = 0.0
@@ -36,6 +38,10 @@ class Completer:
         self._complete(pending)
         return True
 
+    @abstractmethod
+    def _write(self, pending: Pending, pixels: Pixels) -> None:
+        """Make what is pending of the picture's view and store it."""
+
     def _next(self) -> Pending | None:
         after = -1
         while page := self.store.pending(self.kind, after):
@@ -48,7 +54,7 @@ class Completer:
     def _possible(self, pending: Pending) -> bool:
         if (pending.image_id, pending.generation) in self._hopeless:
             return False
-        return pending.has_original or (pending.has_preview and self.extractor.view == "preview")
+        return pending.has_original or (pending.has_preview and self.view == "preview")
 
     def _holds_lease(self) -> bool:
         now = time.monotonic()
@@ -60,19 +66,39 @@ class Completer:
 
     def _complete(self, pending: Pending) -> None:
         data = self.store.original(pending.image_id, pending.generation)
-        if data is None and self.extractor.view == "preview":
+        if data is None and self.view == "preview":
             data = self.store.preview(pending.image_id)
         if data is None:
             return  # Replaced or deleted meanwhile.
         try:
-            features = self.extractor.extract(self._pixels(data))
+            self._write(pending, self._decoder.decode_blocking(data).view(self.view))
         except InvalidInput as exc:
             self._hopeless.add((pending.image_id, pending.generation))
             logger.warning("picture %d can't be completed: %s", pending.image_id, exc)
-            return
+
+
+class FeatureCompleter(Completer):
+    """Features of one retriever."""
+
+    def __init__(self, name: str, store: Store, extractor: Extractor) -> None:
+        super().__init__(name, store, extractor.view)
+        self.extractor = extractor
+
+    def _write(self, pending: Pending, pixels: Pixels) -> None:
+        row = self.extractor.to_row(self.extractor.extract(pixels))
         space = Space(self.kind, self.extractor.fingerprint)
-        row = self.extractor.to_row(features)
         self.store.complete(pending.image_id, pending.generation, {space: row})
 
-    def _pixels(self, data: bytes) -> Pixels:
-        return self._decoder.decode_blocking(data).view(self.extractor.view)
+
+class AnnotationCompleter(Completer):
+    """Annotations of one annotator."""
+
+    def __init__(self, name: str, store: Store, annotator: Annotator) -> None:
+        super().__init__(ANNOTATE + name, store, annotator.view)
+        self.name = name
+        self.annotator = annotator
+
+    def _write(self, pending: Pending, pixels: Pixels) -> None:
+        said = self.annotator.annotate(pixels).row()
+        said["fingerprint"] = self.annotator.fingerprint
+        self.store.annotate(pending.image_id, pending.generation, {self.name: said}, "machine")

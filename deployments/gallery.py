@@ -12,6 +12,7 @@ from fastapi.responses import PlainTextResponse
 
 from deployments import openapi
 from deployments.adding import check_id
+from deployments.annotating import annotate
 from deployments.answers import JsonAnswer
 from deployments.gateway import Gateway
 from deployments.problems import documented
@@ -115,18 +116,26 @@ async def delete_all(request: Request) -> Response:
 @router.post("/get_image_tags", summary="Tags of a picture", openapi_extra=openapi.form())
 async def get_image_tags(request: Request) -> Response:
     """A JSON array of strings."""
-    return await _annotator_missing(request, "places365")
+    said, report = await _annotation(request, "places365")
+    return JsonAnswer(said.get("tags", []), headers=report.headers())
 
 
 @router.post("/get_image_caption", summary="A caption of a picture", openapi_extra=openapi.form())
 async def get_image_caption(request: Request) -> Response:
     """A bare JSON string."""
-    return await _annotator_missing(request, "caption")
+    said, report = await _annotation(request, "caption")
+    return JsonAnswer(said.get("text", ""), headers=report.headers())
 
 
-async def _annotator_missing(request: Request, name: str) -> Response:
-    (await read_body(request)).image()
-    raise RetrieverUnavailable(f"{name} is not deployed")
+async def _annotation(request: Request, name: str) -> tuple[dict[str, Any], Report]:
+    gateway, data = _gateway(request), (await read_body(request)).image()
+    report = begin_report(request)
+    if name not in gateway.retrievers.enabled("annotator"):
+        raise RetrieverUnavailable(f"{name} is not deployed")
+    said = await annotate(gateway, data, [name], report)
+    if name not in said:
+        raise RetrieverUnavailable(f"{name}: {report.missing[name]}")
+    return said[name], report
 
 
 async def _find_duplicates(gateway: Gateway, data: bytes, report: Report) -> dict[str, Any]:

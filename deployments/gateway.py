@@ -14,10 +14,11 @@ from deployments.retrievers import Known, Retrievers
 from deployments.schemas import Filter
 from deployments.searching import Limits, Searcher
 from deployments.settings import IngressArgs, store_url
+from deployments.wire import Kind
 from indexes.open_store import open_store
-from indexes.store import Image
+from indexes.store import ANNOTATE, Image
 from models.decoder import Decoder
-from models.errors import StoreUnavailable
+from models.errors import InvalidInput, StoreUnavailable
 from models.images import Limits as PictureLimits
 
 
@@ -68,10 +69,12 @@ class Gateway:
         return [self.retrievers.known(name) for name in names or self.retrievers.enabled()]
 
     def pending_reason(self, image: Image, kind: str) -> str:
-        """Why an image has no features of this kind yet."""
-        if kind not in self.retrievers.enabled():
+        """Why an image has no features, or annotations, of this kind yet."""
+        name = kind.removeprefix(ANNOTATE)
+        of: Kind = "annotator" if name != kind else "retriever"
+        if name not in self.retrievers.enabled(of):
             return "not deployed"
-        known = self.retrievers.known(kind)
+        known = self.retrievers.known(name, of)
         if known.reason is not None:
             return known.reason
         view = known.description.view if known.description is not None else None
@@ -85,12 +88,16 @@ class Gateway:
             sets.append(np.unique(np.asarray(wanted.ids, np.int64)))
         if wanted.metadata:
             sets.append(np.asarray(self.store.matching(wanted.metadata), np.int64))
-        sets += [
-            np.asarray(self.store.matching({"tags": tag}), np.int64) for tag in wanted.tags or ()
-        ]
+        sets += [self._tagged(tag) for tag in wanted.tags or ()]
         if not sets:
             return None
         allowed = sets[0]
         for other in sets[1:]:
             allowed = np.intersect1d(allowed, other, assume_unique=True)
         return allowed
+
+    def _tagged(self, tag: str) -> npt.NDArray[np.int64]:
+        found = self.store.matching({"tags": tag})
+        if not found:
+            raise InvalidInput(f"filter.tags: no image has the tag {tag!r}", "filter.tags")
+        return np.asarray(found, np.int64)

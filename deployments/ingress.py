@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from ray import serve
 
-from deployments import gallery, health, metrics, page, problems, v1
+from deployments import editing, gallery, health, metrics, page, problems, v1
 from deployments.admission import Admission
 from deployments.gateway import Gateway
 from deployments.loopback import keep_sockets_on_loopback
@@ -64,7 +64,7 @@ def make_app(gateway: Gateway) -> FastAPI:
     app = FastAPI(title="ambience", description=ABOUT, version="1", lifespan=lifespan)
     app.state.gateway = gateway
     problems.install(app)
-    for routes in (v1, gallery, health, metrics, page):
+    for routes in (v1, editing, gallery, health, metrics, page):
         app.include_router(routes.router)
     if gateway.args.cors_origins:
         app.add_middleware(

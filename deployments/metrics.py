@@ -113,6 +113,10 @@ class RetrieverMetrics:
         self._pictures.set(pictures, self._tags)
         self._bytes.set(nbytes, self._tags)
         self._applied.set(applied, self._tags)
+        self.show_ready(ready)
+
+    def show_ready(self, ready: bool) -> None:
+        """Whether it answers: all that there is to show of an annotator."""
         self._ready.set(int(ready), self._tags)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from deployments.schemas import RetrieverQuery, SearchQuery
+from deployments.schemas import ImageEdit, RetrieverQuery, SearchQuery
 
 _IMAGE = {"type": "string", "format": "binary", "description": "The picture's bytes."}
 _METADATA = {"type": "string", "description": "A JSON object kept with the picture."}
@@ -75,6 +75,19 @@ RETRIEVER_SEARCH = _body(
     {
         "multipart/form-data": {**_ONE, "properties": {"image": _IMAGE, **_ONE["properties"]}},
         "application/json": _ONE,
+    }
+)
+EDIT = _body({"application/json": _inline(ImageEdit)})
+ANNOTATE = _body(
+    {
+        "multipart/form-data": _form(
+            ["image"],
+            image=_IMAGE,
+            annotators={
+                "type": "string",
+                "description": "Only these, separated by commas; default: all.",
+            },
+        )
     }
 )
 ANY_FORM = _body({"multipart/form-data": _form(["image"], image=_IMAGE)})

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ray import serve
 
-from deployments.completion import Completer
+from deployments.completion import FeatureCompleter
 from deployments.loopback import keep_sockets_on_loopback
 from deployments.metrics import RetrieverMetrics
 from deployments.settings import RetrieverArgs, store_url
@@ -110,7 +110,7 @@ class Retriever:
         await asyncio.gather(self._show_metrics(), self._complete())
 
     async def _complete(self) -> None:
-        completer = Completer(self.name, self.store, self.extractor)
+        completer = FeatureCompleter(self.name, self.store, self.extractor)
         while True:
             try:
                 more = await self._run(completer.complete_one)

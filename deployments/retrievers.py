@@ -20,7 +20,14 @@ from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
-from deployments.wire import Description, ExtractAnswer, Kind, SearchAnswer, SearchRequest
+from deployments.wire import (
+    AnnotateAnswer,
+    Description,
+    ExtractAnswer,
+    Kind,
+    SearchAnswer,
+    SearchRequest,
+)
 from models.base import Extractor, make_extractor
 from models.errors import (
     AmbienceError,
@@ -90,6 +97,10 @@ class Retrievers:
         """Those that answer now."""
         return [self._known[name] for name in self.enabled() if self._known[name].reason is None]
 
+    def annotators(self) -> list[Known]:
+        """All annotators of the configuration, ready or not."""
+        return [self._known[name] for name in self.enabled("annotator")]
+
     async def follow(self) -> None:
         """Keep up with the applications, for ever."""
         while True:
@@ -127,8 +138,8 @@ class Retrievers:
         return answer
 
     async def descriptions(self) -> list[Known]:
-        """All retrievers, asked just now."""
-        enabled = [self._known[name] for name in self.enabled()]
+        """All retrievers, then all annotators, asked just now."""
+        enabled = [self._known[name] for name in self.enabled()] + self.annotators()
         await asyncio.gather(*(self.describe(known) for known in enabled))
         return enabled
 
@@ -142,6 +153,12 @@ class Retrievers:
         """Features of one view; raises like `search`."""
         answer = await self._call(known, "extract", deadline, pixels)
         assert isinstance(answer, ExtractAnswer)
+        return answer
+
+    async def annotate(self, known: Known, pixels: Pixels, deadline: float) -> AnnotateAnswer:
+        """What an annotator says of one view; raises like `search`."""
+        answer = await self._call(known, "annotate", deadline, pixels)
+        assert isinstance(answer, AnnotateAnswer)
         return answer
 
     async def wait_ready(self, name: str, until: float) -> Known:

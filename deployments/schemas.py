@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from models.types import MAX_IMAGE_ID, Options
 
@@ -87,7 +88,7 @@ class RetrieverQuery(Options):
 
 
 class RetrieverState(BaseModel):
-    """How one retriever stands."""
+    """How one retriever or annotator stands."""
 
     name: str
     kind: Literal["retriever", "annotator"]
@@ -98,7 +99,7 @@ class RetrieverState(BaseModel):
     bytes: int = Field(description="Memory of its index.")
     index: str = Field(description="The kind of index in use.")
     fingerprint: str = Field(description="Names the feature space.")
-    extractor: str
+    extractor: str = Field(description="A file of models/extractors/ or models/annotators/.")
 
 
 class RetrieverStates(BaseModel):
@@ -131,8 +132,58 @@ class ImageAnswer(BaseModel):
     created: float = Field(description="Seconds since the epoch.")
     metadata: dict[str, Any]
     retrievers: dict[str, RetrieverOutcome]
-    annotations: dict[str, Any]
+    annotations: dict[str, Any] = Field(
+        description="By annotator: `text`, `tags`, `by` (`machine` or `person`) and details; "
+        "those still to come have `state` and `reason`."
+    )
     has_thumbnail: bool
+
+
+class EditedImage(ImageAnswer):
+    """An image after an edit."""
+
+    seq: int = Field(description="Of this change; pass it as `min_seq`.")
+
+
+class Said(Options):
+    """What a person says of an image."""
+
+    text: str = Field("", max_length=10_000, description="A caption, or the text in the picture.")
+    tags: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+        default_factory=list, max_length=200, description="Best first."
+    )
+
+    @field_validator("text")
+    @classmethod
+    def _lines(cls, text: str) -> str:
+        return _without_controls(text, "\n\t")
+
+    @field_validator("tags")
+    @classmethod
+    def _words(cls, tags: list[str]) -> list[str]:
+        if not all(tag.strip() for tag in tags):
+            raise ValueError("a tag must not be blank")
+        return list(dict.fromkeys(_without_controls(tag, "") for tag in tags))
+
+    @model_validator(mode="after")
+    def _something(self) -> Said:
+        if not self.text.strip() and not self.tags:
+            raise ValueError("give text or tags, or null to remove the annotation")
+        return self
+
+
+class ImageEdit(Options):
+    """What a person changes of an image."""
+
+    annotations: dict[Annotated[str, Field(pattern=r"^[\w .-]{1,50}$")], Said | None] = Field(
+        default_factory=dict,
+        max_length=50,
+        description="By annotator, or under any other name: a new annotation, or null to remove "
+        "it. Annotators never change what was edited.",
+    )
+    metadata: dict[str, Any] = Field(
+        default_factory=dict, description="Keys to set; null removes one. Others stay."
+    )
 
 
 class ImageList(BaseModel):
@@ -176,3 +227,10 @@ class RetrieverRow(BaseModel):
 class RetrieverResults(BaseModel):
     hits: list[RetrieverRow]
     next_cursor: str | None = None
+
+
+def _without_controls(text: str, allowed: str) -> str:
+    for letter in text:
+        if unicodedata.category(letter) in ("Cc", "Cs") and letter not in allowed:
+            raise ValueError(f"control character U+{ord(letter):04X} is not allowed")
+    return text

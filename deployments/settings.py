@@ -29,6 +29,19 @@ class RetrieverArgs(Options):
     """Seconds between looks for pending pictures."""
 
 
+class AnnotatorArgs(Options):
+    """Arguments of an annotator application; its name is that of its annotations."""
+
+    annotator: str
+    """A file of `models/annotators/`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Of the annotator."""
+    store: str | None = None
+    """A store URL; by default the one of AMBIENCE_STORE."""
+    completion_interval: float = Field(2.0, gt=0)
+    """Seconds between looks for pictures to annotate."""
+
+
 class IngressArgs(Options):
     """Arguments of the ingress application."""
 

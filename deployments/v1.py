@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from deployments import openapi
 from deployments.adding import Added
 from deployments.answers import JsonAnswer
+from deployments.editing import image_rows
 from deployments.fused import decode_cursor, encode_cursor, fused_search
 from deployments.gateway import Gateway
 from deployments.problems import documented
@@ -29,7 +30,6 @@ from deployments.schemas import (
     SearchResults,
 )
 from deployments.searching import Ask
-from indexes.store import Image
 from models.errors import ImageNotFound, InvalidInput, RetrieverUnavailable
 from models.types import MAX_IMAGE_ID, Variants
 
@@ -78,7 +78,7 @@ async def get_image(request: Request, image_id: ImageIdPath) -> Response:
     image = await asyncio.to_thread(gateway.store.image, image_id)
     if image is None:
         raise ImageNotFound(f"no image {image_id}", "image_id")
-    return JsonAnswer(_image_row(image, gateway))
+    return JsonAnswer((await asyncio.to_thread(image_rows, gateway, [image]))[0])
 
 
 @router.delete(
@@ -124,14 +124,14 @@ async def list_images(
     gateway = _gateway(request)
     after = -1 if cursor is None else cursor
     images = await asyncio.to_thread(gateway.store.images, after, limit)
-    rows = [_image_row(image, gateway) for image in images]
+    rows = await asyncio.to_thread(image_rows, gateway, images)
     more = str(images[-1].image_id) if len(images) == limit else None
     return JsonAnswer({"images": rows, "next_cursor": more})
 
 
 @router.get(
     "/retrievers",
-    summary="How the retrievers stand",
+    summary="How the retrievers and annotators stand",
     response_model=RetrieverStates,
     responses=documented(503),
 )
@@ -139,7 +139,7 @@ async def list_retrievers(request: Request) -> Response:
     """Asked just now; one that does not answer is `unavailable`, with the reason."""
     rows = []
     for known in await _gateway(request).retrievers.descriptions():
-        row = openapi.UNKNOWN_STATE | {"name": known.name}
+        row = openapi.UNKNOWN_STATE | {"name": known.name, "kind": known.kind}
         if known.description is not None:
             row |= known.description.row()
         if known.down is not None:
@@ -232,29 +232,6 @@ def _added_row(added: Added) -> dict[str, Any]:
         "image_id": added.receipt.image_id,
         "seq": added.receipt.seq,
         "retrievers": {name: outcome.row() for name, outcome in added.retrievers.items()},
-    }
-
-
-def _image_row(image: Image, gateway: Gateway) -> dict[str, Any]:
-    states = {}
-    for kind in sorted(image.wanted):
-        row = {"state": "pending" if kind in image.pending else "indexed"}
-        if kind in image.pending:
-            row["reason"] = gateway.pending_reason(image, kind)
-        states[kind] = row
-    return {
-        "image_id": image.image_id,
-        "generation": image.generation,
-        "file_name": image.file_name,
-        "source": image.source,
-        "width": image.width,
-        "height": image.height,
-        "sha256": image.sha256,
-        "created": image.created,
-        "metadata": dict(image.metadata),
-        "retrievers": states,
-        "annotations": {},
-        "has_thumbnail": image.has_preview,
     }
 
 

@@ -73,6 +73,14 @@ class SearchAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class AnnotateAnswer:
+    row: dict[str, Any]
+    """As `Annotation.row` makes it."""
+    fingerprint: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ExtractAnswer:
     row: bytes
     """Features as the store keeps them."""

@@ -46,7 +46,10 @@ def to_number(key: bytes) -> int:
 
 @dataclass(slots=True)
 class ImageRow:
-    """An image as it is stored; `have` names the spaces of its features by number."""
+    """An image as it is stored; `have` names the spaces of its features by number.
+
+    It has an annotator's kind with no space: what was said lies in that of the annotations.
+    """
 
     generation: int
     sha256: str

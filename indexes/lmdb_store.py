@@ -13,7 +13,7 @@ import lmdb
 from indexes.lmdb_environment import Environment, LmdbOptions, acquire, release
 from indexes.lmdb_rows import SCHEMA, Reader, number, pending_key
 from indexes.lmdb_writes import Writer
-from indexes.store import Changes, Image, ImageWrite, Pending, Receipt, Scan, Space, Store
+from indexes.store import Author, Changes, Image, ImageWrite, Pending, Receipt, Scan, Space, Store
 from indexes.store_checks import check_writes, is_image_id, wanted_terms
 from models.errors import StoreUnavailable
 
@@ -51,6 +51,19 @@ class LmdbStore(Store):
         self, image_id: int, generation: int, features: Mapping[Space, bytes]
     ) -> int | None:
         return self._write(lambda writer: writer.complete(image_id, generation, features))
+
+    def annotate(
+        self,
+        image_id: int,
+        generation: int,
+        annotations: Mapping[str, Mapping[str, Any] | None],
+        by: Author,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> int | None:
+        changes = metadata or {}
+        return self._write(
+            lambda writer: writer.annotate(image_id, generation, annotations, by, changes)
+        )
 
     def compact(self, through: int) -> None:
         while not self._write(lambda writer: writer.compact(through, COMPACT_STEP)):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import orjson
 
+from indexes.annotations import annotated_kinds, changed_row, without
 from indexes.lmdb_rows import (
     ImageRow,
     Reader,
@@ -18,8 +20,23 @@ from indexes.lmdb_rows import (
     space_key,
     to_number,
 )
-from indexes.store import ImageWrite, Receipt, Space, file_name_of
-from indexes.store_checks import dump_metadata, next_free_id, stored_terms, wanted_kinds
+from indexes.store import (
+    ANNOTATE,
+    ANNOTATIONS,
+    Author,
+    ImageWrite,
+    Receipt,
+    Space,
+    file_name_of,
+)
+from indexes.store_checks import (
+    dump_metadata,
+    image_terms,
+    is_forsaken,
+    merged,
+    next_free_id,
+    wanted_kinds,
+)
 
 
 class Writer(Reader):
@@ -73,14 +90,18 @@ class Writer(Reader):
 
     def delete_kind(self, image_id: int, kind: str) -> int | None:
         row = self.row(image_id)
-        if row is None or kind not in row.wanted | row.have.keys():
+        if row is None or kind not in row.wanted:
             return None
-        if row.wanted <= {kind}:
-            return self.delete(image_id)
         before = row.pending
         row.wanted.discard(kind)
-        touched = set(row.have.pop(kind, []))
-        self._drop_features(image_id, touched)
+        if is_forsaken(row.wanted):
+            return self.delete(image_id)
+        if kind.startswith(ANNOTATE):
+            left = without(self._annotations(image_id), kind.removeprefix(ANNOTATE))
+            touched = self._write_annotations(image_id, row, left)
+        else:
+            touched = set(row.have.pop(kind, []))
+            self._drop_features(image_id, touched)
         self._save(image_id, row, before)
         return self._log(b"k", image_id, touched)
 
@@ -99,6 +120,27 @@ class Writer(Reader):
             return self.meta(b"seq")
         self._save(image_id, row, before)
         return self._log(b"c", image_id, touched)
+
+    def annotate(
+        self,
+        image_id: int,
+        generation: int,
+        annotations: Mapping[str, Mapping[str, Any] | None],
+        by: Author,
+        metadata: Mapping[str, Any],
+    ) -> int | None:
+        row = self.row(image_id)
+        if row is None or row.generation != generation:
+            return None
+        changed = changed_row(self._annotations(image_id), annotations, by)
+        before = row.pending
+        touched = self._write_annotations(image_id, row, changed)
+        stored = self.get("metadata", number(image_id))
+        self._set_metadata(image_id, merged(orjson.loads(stored or b"{}"), metadata))
+        if not touched and self.get("metadata", number(image_id)) == stored:
+            return self.meta(b"seq")
+        self._save(image_id, row, before)
+        return self._log(b"a", image_id, touched)
 
     def _claim(self, image_id: int | None) -> int:
         following = self.meta(b"next")
@@ -137,8 +179,9 @@ class Writer(Reader):
 
     def _remove(self, image_id: int, row: ImageRow) -> set[int]:
         touched = row.space_numbers
-        self._drop_features(image_id, touched)
         self._set_metadata(image_id, {})
+        self._write_annotations(image_id, row, None)
+        self._drop_features(image_id, touched)
         self._unname(image_id, row.source)
         self._mark_pending(image_id, row.pending, set())
         self._drop_original(image_id, row)
@@ -168,18 +211,46 @@ class Writer(Reader):
 
     def _set_metadata(self, image_id: int, metadata: Mapping[str, object]) -> None:
         key = number(image_id)
-        stored = self.get("metadata", key)
         data = dump_metadata(metadata) if metadata else None
-        if data == stored:
+        if data == self.get("metadata", key):
             return
-        for term in stored_terms(orjson.loads(stored)) if stored else ():
-            self.drop("terms", term + key)
+        before = self._terms(image_id)
         if data is None:
             self.drop("metadata", key)
-            return
-        self.keep("metadata", key, data)
-        for term in stored_terms(orjson.loads(data)):
-            self.keep("terms", term + key)
+        else:
+            self.keep("metadata", key, data)
+        self._mark_terms(image_id, before)
+
+    def _annotations(self, image_id: int) -> bytes | None:
+        return self.feature(self.space_number(ANNOTATIONS), image_id)
+
+    def _write_annotations(self, image_id: int, row: ImageRow, data: bytes | None) -> set[int]:
+        """Bring the row of annotations, and what hangs on it, to `data`; the spaces touched."""
+        if data == self._annotations(image_id):
+            return set()
+        before = self._terms(image_id)
+        known = self._space_number(ANNOTATIONS)
+        row.have = {kind: at for kind, at in row.have.items() if not kind.startswith(ANNOTATE)}
+        if data is None:
+            row.have.pop(ANNOTATIONS.kind, None)
+            self._drop_features(image_id, [known])
+        else:
+            self.keep("features", feature_key(known, image_id), data)
+            row.have[ANNOTATIONS.kind] = [known]
+            row.have.update({kind: [] for kind in annotated_kinds(data)})
+        self._mark_terms(image_id, before)
+        return {known}
+
+    def _terms(self, image_id: int) -> set[bytes]:
+        metadata = self.get("metadata", number(image_id))
+        return image_terms(orjson.loads(metadata) if metadata else {}, self._annotations(image_id))
+
+    def _mark_terms(self, image_id: int, before: set[bytes]) -> None:
+        after = self._terms(image_id)
+        for term in before - after:
+            self.drop("terms", term + number(image_id))
+        for term in after - before:
+            self.keep("terms", term + number(image_id))
 
     # --- features --------------------------------------------------------------------------------
 

@@ -11,7 +11,11 @@ from typing import Any
 
 import orjson
 
+from indexes.annotations import annotated_kinds, changed_row, without
 from indexes.store import (
+    ANNOTATE,
+    ANNOTATIONS,
+    Author,
     Changes,
     Image,
     ImageWrite,
@@ -25,8 +29,10 @@ from indexes.store import (
 from indexes.store_checks import (
     check_writes,
     dump_metadata,
+    image_terms,
+    is_forsaken,
+    merged,
     next_free_id,
-    stored_terms,
     wanted_kinds,
     wanted_terms,
 )
@@ -42,9 +48,25 @@ class _Kept:
     stored: int = 0
     """When the original was kept, as a seq."""
 
+    def missing(self) -> frozenset[str]:
+        """Wanted kinds that have neither features nor annotations."""
+        spoken = annotated_kinds(self.features.get(ANNOTATIONS))
+        return missing_kinds(self.image.wanted, self.features) - spoken
+
+    def annotated(self, row: bytes | None) -> _Kept:
+        """With this row of annotations."""
+        self.features.pop(ANNOTATIONS, None)
+        if row is not None:
+            self.features[ANNOTATIONS] = row
+        return self.settled()
+
+    def terms(self) -> set[bytes]:
+        """What the image can be found by."""
+        return image_terms(self.image.metadata, self.features.get(ANNOTATIONS))
+
     def settled(self) -> _Kept:
         """The image row brought in line with what is kept; no original without pending work."""
-        pending = missing_kinds(self.image.wanted, self.features)
+        pending = self.missing()
         if not pending:
             self.original = None
         self.image = replace(
@@ -92,9 +114,12 @@ class MemoryStore(Store):
             kept = self._kept.get(image_id)
             if kept is None or kind not in kept.image.wanted:
                 return None
-            if kept.image.wanted == {kind}:
-                return self.delete(image_id)
             kept.image = replace(kept.image, wanted=kept.image.wanted - {kind})
+            if is_forsaken(kept.image.wanted):
+                return self.delete(image_id)
+            if kind.startswith(ANNOTATE):
+                row = kept.features.get(ANNOTATIONS)
+                kept.annotated(without(row, kind.removeprefix(ANNOTATE)))
             kept.features = {at: data for at, data in kept.features.items() if at.kind != kind}
             kept.settled()
             return self._entry(image_id)
@@ -113,6 +138,27 @@ class MemoryStore(Store):
                 return self._seq
             kept.features.update(given)
             kept.settled()
+            return self._entry(image_id)
+
+    def annotate(
+        self,
+        image_id: int,
+        generation: int,
+        annotations: Mapping[str, Mapping[str, Any] | None],
+        by: Author,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> int | None:
+        with self._open():
+            kept = self._kept.get(image_id)
+            if kept is None or kept.image.generation != generation:
+                return None
+            row = kept.features.get(ANNOTATIONS)
+            changed = changed_row(row, annotations, by)
+            now = orjson.loads(dump_metadata(merged(kept.image.metadata, metadata or {})))
+            if changed == row and now == kept.image.metadata:
+                return self._seq
+            kept.image = replace(kept.image, metadata=now)
+            kept.annotated(changed)
             return self._entry(image_id)
 
     def compact(self, through: int) -> None:
@@ -175,7 +221,7 @@ class MemoryStore(Store):
             metadata=orjson.loads(dump_metadata(metadata)),
             source=image.source if write.source == "online" else write.source,
         )
-        pending = missing_kinds(kept.image.wanted, kept.features)
+        pending = kept.missing()
         if write.original is not None and kept.original is None and pending:
             self._keep_original(kept, write.original)
         return kept.settled()
@@ -259,8 +305,7 @@ class MemoryStore(Store):
     def matching(self, metadata: Mapping[str, Any]) -> list[int]:
         terms = set(wanted_terms(metadata))
         with self._open():
-            kept = self._kept.items()
-            return sorted(at for at, one in kept if terms <= stored_terms(one.image.metadata))
+            return sorted(at for at, one in self._kept.items() if terms <= one.terms())
 
     def preview(self, image_id: int) -> bytes | None:
         with self._open():

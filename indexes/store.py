@@ -24,10 +24,14 @@ class Space(NamedTuple):
 
 
 ANNOTATIONS = Space("text", "annotations-1")
-"""Here lies what is said of an image: a JSON object, annotator → annotation. `text` follows it."""
+"""Here lies what is said of an image: a JSON object, annotator → annotation. `text` follows it.
+Only `Store.annotate` writes it."""
 
 ANNOTATE = "annotate:"
 """What the wanted kinds of annotators begin with, so that no retriever's kind is one of them."""
+
+Author = Literal["machine", "person"]
+"""Who says an annotation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,8 @@ class Store(ABC):
     def delete_kind(self, image_id: int, kind: str) -> int | None:
         """Remove one kind's features (of every fingerprint) and stop wanting it.
 
-        The image goes with its last wanted kind. Its seq, or None when there was nothing to remove.
+        The image goes with the last kind of a retriever that it wants. An annotator's kind takes
+        what it said along. Its seq, or None when there was nothing to remove.
         """
 
     @abstractmethod
@@ -145,6 +150,25 @@ class Store(ABC):
 
         Kinds the image no longer wants are dropped. The original goes with the last pending kind.
         When all of it is there already nothing is written, and the head is returned.
+        """
+
+    @abstractmethod
+    def annotate(
+        self,
+        image_id: int,
+        generation: int,
+        annotations: Mapping[str, Mapping[str, Any] | None],
+        by: Author,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> int | None:
+        """Write annotations by annotator, or remove those given as None; the others stay.
+
+        `metadata` are changes: keys given take the place of those there, None removes one.
+        A person's word stands, their removal too: a machine changes nothing of it. An annotator of
+        which there is an annotation, or a person's removal, is no longer pending. Tags are found by
+        `matching({"tags": tag})`, as those of metadata are. Returns the seq, the head when nothing
+        changed, or None, and nothing written, if the generation is gone. Raises InvalidInput for
+        names and values that can't be kept.
         """
 
     @abstractmethod
@@ -207,7 +231,7 @@ class Store(ABC):
     def matching(self, metadata: Mapping[str, Any]) -> list[int]:
         """Ids, ascending, of images whose metadata has all these top-level keys with these values.
 
-        A stored list matches when it contains the value.
+        A stored list matches when it contains the value. `tags` are those of annotations, too.
         """
 
     @abstractmethod

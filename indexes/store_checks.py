@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from indexes.store import ImageWrite
+from indexes.annotations import tags_in
+from indexes.store import ANNOTATE, ImageWrite
 from models.errors import InvalidInput
 from models.types import MAX_IMAGE_ID
 
@@ -46,12 +47,23 @@ def wanted_kinds(write: ImageWrite) -> frozenset[str]:
     return write.wanted | {space.kind for space in write.features}
 
 
+def is_forsaken(wanted: Collection[str]) -> bool:
+    """Whether no retriever wants the image any more."""
+    return all(kind.startswith(ANNOTATE) for kind in wanted)
+
+
 def dump_metadata(metadata: Mapping[str, Any]) -> bytes:
     """As JSON; raises InvalidInput for what JSON can't hold."""
     try:
         return orjson.dumps(dict(metadata), option=orjson.OPT_SORT_KEYS)
     except TypeError as exc:
         raise InvalidInput(f"metadata is no JSON object: {exc}", "metadata") from exc
+
+
+def merged(metadata: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata after these changes; None removes a key."""
+    removed = {name for name, value in changes.items() if value is None}
+    return {name: value for name, value in {**metadata, **changes}.items() if name not in removed}
 
 
 def stored_terms(metadata: Mapping[str, Any]) -> set[bytes]:
@@ -62,6 +74,11 @@ def stored_terms(metadata: Mapping[str, Any]) -> set[bytes]:
         if isinstance(value, list):
             terms.update(_term(name, element) for element in value)
     return terms
+
+
+def image_terms(metadata: Mapping[str, Any], annotations: bytes | None) -> set[bytes]:
+    """`stored_terms` of the metadata, and the tags of a row of annotations."""
+    return stored_terms(metadata) | {_term("tags", tag) for tag in tags_in(annotations)}
 
 
 def wanted_terms(metadata: Mapping[str, Any]) -> list[bytes]:

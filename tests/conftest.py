@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+ROOT = Path(__file__).parents[1]
 AMBIENCE = Path(sys.executable).with_name("ambience")
 START_SECONDS = 240.0
 
@@ -36,6 +37,12 @@ class Service:
     def environment(self) -> dict[str, str]:
         """For commands that speak to it."""
         return os.environ | {"AMBIENCE_DATA": str(self.data), "NO_COLOR": "1", "COLUMNS": "200"}
+
+
+def python_path_with_annotators() -> str:
+    """A PYTHONPATH with which `ambience` also knows the annotators of `tests/annotators/`."""
+    startup = ROOT / "tests" / "annotators" / "startup"
+    return os.pathsep.join([str(startup), str(ROOT), os.environ.get("PYTHONPATH", "")])
 
 
 def free_port() -> int:
@@ -81,11 +88,12 @@ def stop_service(service: Service) -> int:
 
 
 def wait_all_ready(service: Service) -> None:
-    """Until every retriever is ready."""
+    """Until every retriever is ready; annotators may lack their weights."""
     until = time.monotonic() + START_SECONDS
     with service.client() as client:
         while time.monotonic() < until:
             rows = client.get("/v1/retrievers").json()["retrievers"]
+            rows = [row for row in rows if row["kind"] == "retriever"]
             if len(rows) >= 3 and all(row["state"] == "ready" for row in rows):
                 return
             time.sleep(0.2)

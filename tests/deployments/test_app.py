@@ -10,7 +10,7 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from cluster.backfill import WORKER_CPUS
-from deployments.app import RESERVED_CPUS, build_ingress, build_retriever
+from deployments.app import RESERVED_CPUS, build_annotator, build_ingress, build_retriever
 from models.base import extractor_names
 from models.errors import AmbienceError
 
@@ -43,6 +43,22 @@ def test_a_mistake_in_a_retrievers_arguments_fails_at_build_by_its_name(
         build_retriever(args)
 
 
+@pytest.mark.parametrize(
+    ("args", "name"),
+    [
+        ({}, "annotator"),
+        ({"annotator": "captoin"}, "captoin"),
+        ({"annotator": "caption", "optoins": {}}, "optoins"),
+        ({"annotator": "caption", "completion_interval": 0}, "completion_interval"),
+    ],
+)
+def test_a_mistake_in_an_annotators_arguments_fails_at_build_by_its_name(
+    args: dict[str, Any], name: str
+) -> None:
+    with pytest.raises((ValueError, AmbienceError), match=name):
+        build_annotator(args)
+
+
 def test_a_mistake_in_the_ingresss_arguments_fails_at_build_by_its_name() -> None:
     with pytest.raises(ValueError, match="requierd"):
         build_ingress({"requierd": ["phash"]})
@@ -59,13 +75,16 @@ def test_the_config_is_a_serve_config() -> None:
 @pytest.mark.parametrize("application", config()["applications"], ids=lambda one: one["name"])
 def test_every_application_of_the_config_builds(application: dict[str, Any]) -> None:
     builder = application["import_path"].removeprefix("deployments.app:")
-    built = {"build_ingress": build_ingress, "build_retriever": build_retriever}[builder](
-        application["args"]
-    )
+    builders = {
+        "build_ingress": build_ingress,
+        "build_retriever": build_retriever,
+        "build_annotator": build_annotator,
+    }
+    built = builders[builder](application["args"])
     (deployment,) = application["deployments"]
     assert built._bound_deployment.name == deployment["name"]
     assert deployment["max_surge_percent"] == 100
-    assert (application["route_prefix"] is None) == (builder == "build_retriever")
+    assert (application["route_prefix"] is None) == (builder != "build_ingress")
 
 
 def test_the_config_serves_the_retrievers_that_need_no_weights() -> None:

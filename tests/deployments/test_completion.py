@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
-from deployments.completion import Completer
+from deployments.completion import AnnotationCompleter, FeatureCompleter
+from indexes.annotations import annotations_of
 from indexes.lmdb_store import LmdbStore
-from indexes.store import ImageWrite, Space
+from indexes.store import ANNOTATE, ImageWrite, Space
 from models.base import make_extractor
 from models.images import decode
+from models.types import View
+from tests.annotators.brightness import Brightness, BrightnessOptions
 from tests.drawing import jpeg
 
 PHASH = make_extractor("phash")
@@ -21,7 +25,7 @@ def pending(image_id: int, original: bytes | None, sha256: str = "a") -> ImageWr
 def test_a_pending_picture_gets_the_same_features_as_an_added_one(tmp_path: Path) -> None:
     store = LmdbStore(tmp_path)
     store.put(pending(7, jpeg(7)))
-    completer = Completer("phash", store, PHASH)
+    completer = FeatureCompleter("phash", store, PHASH)
     assert completer.complete_one()
     assert not completer.complete_one()
     expected = PHASH.to_row(PHASH.extract(decode(jpeg(7)).full))
@@ -37,7 +41,7 @@ def test_one_that_can_not_be_decoded_does_not_stop_the_others(tmp_path: Path) ->
     store = LmdbStore(tmp_path)
     store.put(pending(1, jpeg(1)[:400]))
     store.put(pending(2, jpeg(2)))
-    completer = Completer("phash", store, PHASH)
+    completer = FeatureCompleter("phash", store, PHASH)
     while completer.complete_one():
         pass
     assert store.rows(SPACE, [1, 2]).keys() == {2}
@@ -47,7 +51,7 @@ def test_one_that_can_not_be_decoded_does_not_stop_the_others(tmp_path: Path) ->
 def test_without_the_original_it_stays_pending(tmp_path: Path) -> None:
     store = LmdbStore(tmp_path)
     store.put(pending(1, None))
-    assert not Completer("phash", store, PHASH).complete_one()
+    assert not FeatureCompleter("phash", store, PHASH).complete_one()
     image = store.image(1)
     assert image is not None
     assert image.pending == {"phash"}
@@ -58,7 +62,62 @@ def test_only_the_holder_of_the_lease_completes(tmp_path: Path) -> None:
     store = LmdbStore(tmp_path)
     store.put(pending(1, jpeg(1)))
     assert store.lease("complete:phash", "another replica", 60)
-    assert not Completer("phash", store, PHASH).complete_one()
+    assert not FeatureCompleter("phash", store, PHASH).complete_one()
     store.release("complete:phash", "another replica")
-    assert Completer("phash", store, PHASH).complete_one()
+    assert FeatureCompleter("phash", store, PHASH).complete_one()
+    store.close()
+
+
+class WholeBrightness(Brightness):
+    """One that needs more than the preview."""
+
+    view: ClassVar[View] = "full"
+
+
+def to_annotate(image_id: int, preview: bytes | None, original: bytes | None) -> ImageWrite:
+    wanted = frozenset({ANNOTATE + "mood"})
+    return ImageWrite(image_id, "a" * 64, 640, 480, wanted, {}, preview=preview, original=original)
+
+
+def test_a_picture_is_annotated_from_its_preview_under_the_applications_name(
+    tmp_path: Path,
+) -> None:
+    store = LmdbStore(tmp_path)
+    store.put(to_annotate(7, decode(jpeg(7)).preview_jpeg(), None))
+    brightness = Brightness(BrightnessOptions())
+    completer = AnnotationCompleter("mood", store, brightness)
+    assert completer.complete_one()
+    assert not completer.complete_one()
+    said = annotations_of(store, [7])[7]["mood"]
+    of_preview = decode(decode(jpeg(7)).preview_jpeg()).preview
+    assert said == {
+        **brightness.annotate(of_preview).row(),
+        "fingerprint": brightness.fingerprint,
+        "by": "machine",
+    }
+    image = store.image(7)
+    assert image is not None
+    assert image.pending == frozenset()
+    store.close()
+
+
+def test_one_that_needs_the_original_leaves_previews_alone(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path)
+    store.put(to_annotate(1, decode(jpeg(1)).preview_jpeg(), None))
+    store.put(to_annotate(2, decode(jpeg(2)).preview_jpeg(), jpeg(2)))
+    completer = AnnotationCompleter("mood", store, WholeBrightness(BrightnessOptions()))
+    while completer.complete_one():
+        pass
+    said = annotations_of(store, [1, 2])
+    assert said.keys() == {2}
+    assert said[2]["mood"]["tags"][1] == f"{decode(jpeg(2)).full.shape[1]} wide"
+    store.close()
+
+
+def test_what_a_person_wrote_meanwhile_stands(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path)
+    receipt = store.put(to_annotate(1, decode(jpeg(1)).preview_jpeg(), None))
+    store.annotate(1, receipt.generation, {"mood": {"text": "merry"}}, "person")
+    assert not AnnotationCompleter("mood", store, Brightness(BrightnessOptions())).complete_one()
+    assert annotations_of(store, [1]) == {1: {"mood": {"text": "merry", "by": "person"}}}
     store.close()

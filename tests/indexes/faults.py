@@ -10,7 +10,10 @@ from typing import Any, cast
 from indexes.store import Store
 from models.errors import StoreUnavailable
 
-WRITES = {"put", "put_many", "delete", "delete_kind", "complete", "compact", "lease", "release"}
+WRITES = {
+    *("put", "put_many", "delete", "delete_kind", "complete", "annotate"),
+    *("compact", "lease", "release"),
+}
 
 
 def _forward(name: str) -> Callable[..., Any]:

@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from indexes.annotations import annotations_of
 from indexes.follower import Follower
 from indexes.lmdb_environment import LmdbOptions
 from indexes.lmdb_store import LmdbStore
 from indexes.memory_store import MemoryStore
-from indexes.store import ImageWrite, Space, Store
+from indexes.store import ANNOTATE, ANNOTATIONS, Author, ImageWrite, Space, Store
 from tests.indexes.pictures import LOCAL, PHASH, PHASH_NEW, row_of, scanned
 from tests.indexes.tiny_index import TinyIndex, decode, tiny
 
@@ -23,6 +24,8 @@ SPACES = (PHASH, PHASH_NEW, LOCAL)
 IDS = st.integers(0, 4)
 CONTENTS = st.sampled_from("abc")
 SOME_SPACES = st.sets(st.sampled_from(SPACES))
+ANNOTATORS = st.sampled_from(["caption", "ocr"])
+TAGS = ("sea", "dog")
 
 
 def features_of(content: str, spaces: set[Space]) -> dict[Space, bytes]:
@@ -37,10 +40,13 @@ class Picture:
         self.generation = generation
         self.wanted: set[str] = set()
         self.features: dict[Space, bytes] = {}
+        self.said: dict[str, dict[str, Any]] = {}
+        """By annotator; only `by` where a person removed it."""
 
     @property
     def pending(self) -> set[str]:
-        return self.wanted - {space.kind for space in self.features}
+        had = {space.kind for space in self.features} | {ANNOTATE + name for name in self.said}
+        return self.wanted - had
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -66,11 +72,23 @@ class StoreMachine(RuleBasedStateMachine):
 
     # --- writes ----------------------------------------------------------------------------------
 
-    @rule(image_id=st.none() | IDS, content=CONTENTS, wanted=SOME_SPACES, given=SOME_SPACES)
+    @rule(
+        image_id=st.none() | IDS,
+        content=CONTENTS,
+        wanted=SOME_SPACES,
+        given=SOME_SPACES,
+        annotators=st.sets(ANNOTATORS),
+    )
     def add(
-        self, image_id: int | None, content: str, wanted: set[Space], given: set[Space]
+        self,
+        image_id: int | None,
+        content: str,
+        wanted: set[Space],
+        given: set[Space],
+        annotators: set[str] = frozenset(),  # type: ignore[assignment]
     ) -> None:
         kinds = frozenset(space.kind for space in wanted | {PHASH})
+        kinds |= {ANNOTATE + name for name in annotators}
         features = features_of(content, given)
         original = b"original" if len(given) < 2 else None
         write = ImageWrite(image_id, content, 4, 3, kinds, features, original=original)
@@ -97,7 +115,32 @@ class StoreMachine(RuleBasedStateMachine):
         assert (gone is None) == (image_id not in self.model)
         self.model.pop(image_id, None)
 
-    @rule(image_id=IDS, kind=st.sampled_from(["phash", "local", "never"]))
+    @precondition(lambda self: self.old)
+    @rule(
+        data=st.data(),
+        name=ANNOTATORS,
+        tags=st.none() | st.lists(st.sampled_from(TAGS), unique=True),
+        by=st.sampled_from(["machine", "person"]),
+    )
+    def annotate(self, data: st.DataObject, name: str, tags: list[str] | None, by: Author) -> None:
+        """Of a picture as it was at any time, by a machine or a person."""
+        image_id, generation, _ = data.draw(st.sampled_from(self.old))
+        before = self.store.head()
+        words = None if tags is None else {"tags": tags}
+        done = self.store.annotate(image_id, generation, {name: words}, by)
+        picture = self.model.get(image_id)
+        if picture is None or picture.generation != generation:
+            assert done is None
+            return
+        said = dict(picture.said)
+        if by == "person" or said.get(name, {}).get("by") != "person":
+            said[name] = {**(words or {}), "by": by}
+            if words is None and by == "machine":
+                del said[name]
+        assert done == before + (said != picture.said)
+        picture.said = said
+
+    @rule(image_id=IDS, kind=st.sampled_from(["phash", "local", "never", ANNOTATE + "ocr"]))
     def delete_kind(self, image_id: int, kind: str) -> None:
         gone = self.store.delete_kind(image_id, kind)
         picture = self.model.get(image_id)
@@ -107,7 +150,8 @@ class StoreMachine(RuleBasedStateMachine):
         assert gone == self.store.head()
         picture.wanted.discard(kind)
         picture.features = {at: row for at, row in picture.features.items() if at.kind != kind}
-        if not picture.wanted:
+        picture.said.pop(kind.removeprefix(ANNOTATE), None)
+        if all(kind.startswith(ANNOTATE) for kind in picture.wanted):
             del self.model[image_id]
 
     @precondition(lambda self: self.old)
@@ -198,7 +242,24 @@ class StoreMachine(RuleBasedStateMachine):
             assert image.has_original <= bool(picture.pending)
         pending = {at for at, picture in self.model.items() if "local" in picture.pending}
         assert {work.image_id for work in self.store.pending("local")} == pending
-        assert set(self.store.spaces()) == {space for space in SPACES if self.rows_of(space)}
+        held = set(self.store.spaces()) - {ANNOTATIONS}
+        assert held == {space for space in SPACES if self.rows_of(space)}
+
+    @invariant()
+    def the_annotations_and_the_model_agree(self) -> None:
+        shown = {
+            image_id: {name: said for name, said in one.said.items() if said != {"by": "person"}}
+            for image_id, one in self.model.items()
+        }
+        held = annotations_of(self.store, [*self.model])
+        assert held == {image_id: said for image_id, said in shown.items() if said}
+        for tag in TAGS:
+            has = (
+                image_id
+                for image_id, one in self.model.items()
+                if any(tag in said.get("tags", ()) for said in one.said.values())
+            )
+            assert self.store.matching({"tags": tag}) == sorted(has)
 
     def rows_of(self, space: Space) -> dict[int, bytes]:
         pictures = self.model.items()

@@ -1,0 +1,47 @@
+"""Loading a method in the background of a replica."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from models.errors import AmbienceError
+from models.method import Method
+
+FIRST_RETRY, LAST_RETRY = 2.0, 60.0
+
+
+async def load_until_it_works(
+    method: Method,
+    run: Callable[[Callable[[], Any]], Awaitable[Any]],
+    note: Callable[[str | None], None],
+) -> None:
+    """Find the weights, then load; `note` is told why it is not to be had now, None while loading.
+
+    Weights are first looked for on this machine, which takes no time, then fetched, again and again
+    with back-off; in between it looks whether someone has put them here.
+    """
+    delay, fetch_at, tried = FIRST_RETRY, 0.0, False
+    while True:
+        fetch = tried and time.monotonic() >= fetch_at
+        try:
+            await run(partial(method.find, fetch))
+            note(None)
+            await run(method.load)
+            return
+        except (AmbienceError, ImportError) as exc:
+            note(reason_of(exc))
+            if fetch:
+                fetch_at, delay = time.monotonic() + delay, min(2 * delay, LAST_RETRY)
+            await asyncio.sleep(FIRST_RETRY if tried else 0)
+            tried = True
+
+
+def reason_of(exc: AmbienceError | ImportError) -> str:
+    """A sentence that says what to do."""
+    if isinstance(exc, ImportError):
+        return f"{exc}: install the extra that brings it (`neural` or `ocr`)"
+    return str(exc)
