@@ -78,7 +78,7 @@ class Adder:
         Unavailable while no retriever is known.
         """
         check_id(image_id)
-        wanted = self.retrievers.enabled()
+        wanted = self.retrievers.wanted()
         if not wanted:  # Acknowledged now, it would never be indexed.
             raise Unavailable("no retriever is known yet; try again in a second")
         sha256 = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())

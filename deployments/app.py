@@ -9,6 +9,7 @@ from ray.serve import Application
 
 from deployments.ingress import Ingress
 from deployments.retriever import Retriever
+from deployments.retrievers import WORDS_ONLY
 from deployments.settings import IngressArgs, RetrieverArgs
 from indexes.registry import make_index
 from models.base import make_extractor
@@ -27,7 +28,7 @@ def build_retriever(args: dict[str, Any]) -> Application:
     make_index(extractor.index, parsed.index, lambda _: {})
     deployment: Any = serve.deployment(
         Retriever,
-        name="Retriever",
+        name="Retriever" if extractor.of_pictures else WORDS_ONLY,
         max_ongoing_requests=256,
         ray_actor_options={"num_cpus": RESERVED_CPUS},
         graceful_shutdown_timeout_s=5,
