@@ -6,6 +6,7 @@ A distance is 1 - cosine: 0 for the same direction, 1 for orthogonal ones, 2 for
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -15,10 +16,12 @@ from pydantic import Field
 from indexes.base import DistanceParams, Hit, Index, Query, Rows, SearchParams
 from indexes.rows import GATHER_BELOW, Column, Positions, RowArrays
 from indexes.selection import at_places, best_first
+from indexes.whitening import load, unit
 from models.errors import InvalidInput
 from models.types import Features, Options
 
 Vectors = npt.NDArray[np.float32]
+AUTO = "auto"
 
 SCAN_ERROR = 1e-4
 """Cosines of the scan (float32) are nearer than this to the exact ones up to 1,600 dimensions."""
@@ -49,13 +52,23 @@ class VectorParams(DistanceParams):
 class VectorIndex(Index):
     """Flat index of float32 vectors (d,), all of one length d, which the first one sets.
 
-    Rows and queries are brought to unit length here; a vector of zeros is at distance 1 from all.
+    Rows and queries are brought to unit length here, and whitened where there is a whitening; a
+    vector of zeros is at distance 1 from all.
     """
 
-    Params = VectorParams
+    class Config(Options):
+        whitening: str | None = Field(
+            None, description="A file of `ambience train whitening`; `auto`: this retriever's own."
+        )
 
-    def __init__(self, options: Options, rows: Rows) -> None:
+    Params = VectorParams
+    options: Config
+
+    def __init__(self, options: Config, rows: Rows) -> None:
+        """Raises RetrieverUnavailable for a damaged whitening; one that is not there is none."""
         super().__init__(options, rows)
+        given = options.whitening
+        self._whitening = None if given is None or given == AUTO else load(Path(given))
         self._rows = RowArrays({})
         self._width = 0
 
@@ -68,18 +81,21 @@ class VectorIndex(Index):
 
     @property
     def kind(self) -> str:
-        return "cosine-flat"
+        if self._whitening is None:
+            return "cosine-flat"
+        return f"cosine-flat, whitening {self._whitening.version}"
 
     def apply(self, changes: Mapping[int, Features | None]) -> None:
         """See Index.apply. Raises InvalidInput, with nothing applied, for what does not fit."""
         kept = {key: row for key, row in changes.items() if row is not None}
         if kept and not self._width:
-            self._width = len(np.atleast_1d(next(iter(kept.values()))))
-            self._rows = RowArrays({"vector": Column(np.float32, self._width)})
+            self._width = next(iter(kept.values())).size
         vectors = self._stack(list(kept.values()))
         gone = [key for key, row in changes.items() if row is None]
         self._rows.remove(np.array(gone, np.int64))
         if kept:
+            if not len(self._rows):
+                self._rows = RowArrays({"vector": Column(np.float32, vectors.shape[1])})
             self._rows.put(np.array(list(kept), np.int64), {"vector": vectors})
 
     def _search(self, query: Query, params: SearchParams) -> list[Hit]:
@@ -161,7 +177,7 @@ class VectorIndex(Index):
         return positions, distances[np.arange(len(best)), best], best
 
     def _stack(self, vectors: Sequence[Features]) -> Vectors:
-        """Vectors, each float32 (d,), as one array (n, d) of unit rows."""
+        """Vectors, each float32 (d,), as one array of unit rows: (n, d), or whitened (n, m)."""
         for vector in vectors:
             if vector.shape != (self._width,) or vector.dtype != np.float32:
                 raise InvalidInput(
@@ -170,14 +186,9 @@ class VectorIndex(Index):
         stacked = np.array(vectors, np.float32).reshape(len(vectors), self._width)
         if not np.isfinite(stacked).all():
             raise InvalidInput("a vector's values are finite numbers")
+        if self._whitening is not None and vectors:
+            return self._whitening.apply(stacked).astype(np.float32)
         return unit(stacked).astype(np.float32)
-
-
-def unit(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Rows (n, d) at unit length, float64; rows of zeros stay so."""
-    wide = vectors.astype(np.float64, copy=False)
-    lengths = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
-    return wide / np.where(lengths > 0, lengths, 1)
 
 
 def _nearest(rows: Vectors, variants: Vectors) -> Vectors:

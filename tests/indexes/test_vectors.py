@@ -12,13 +12,12 @@ from indexes.base import Hit, Query
 from indexes.rows import SEGMENT
 from indexes.vectors import VectorIndex
 from models.errors import InvalidInput
-from models.types import Options
 
 Vector = npt.NDArray[np.float32]
 
 
 def make() -> VectorIndex:
-    return VectorIndex(Options(), lambda _: {})
+    return VectorIndex(VectorIndex.Config(), lambda _: {})
 
 
 def random_units(count: int, width: int = 24, seed: int = 0) -> Vector:
