@@ -13,6 +13,7 @@ from deployments.retrievers import WORDS_ONLY
 from deployments.settings import IngressArgs, RetrieverArgs
 from indexes.registry import make_index
 from models.base import make_extractor
+from models.errors import InvalidInput
 
 RESERVED_CPUS = 0.02
 """A reservation, not a limit: the whole stack, doubled in an upgrade, fits two cores."""
@@ -25,6 +26,8 @@ def build_retriever(args: dict[str, Any]) -> Application:
     """A retriever of `models/extractors/`. A misspelt name or option fails here, with its name."""
     parsed = RetrieverArgs.model_validate(args)
     extractor = make_extractor(parsed.extractor, parsed.options)
+    if extractor.reads_text and parsed.index.get("whitening"):
+        raise InvalidInput("words and pictures share one space, which is never whitened")
     make_index(extractor.index, parsed.index, lambda _: {})
     deployment: Any = serve.deployment(
         Retriever,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ray import serve
@@ -16,7 +17,7 @@ from deployments.completion import Completer
 from deployments.loopback import keep_sockets_on_loopback
 from deployments.metrics import RetrieverMetrics
 from deployments.mixing import mixed_features
-from deployments.settings import RetrieverArgs, store_url
+from deployments.settings import RetrieverArgs, store_url, whitening_file
 from deployments.wire import (
     Description,
     ExtractAnswer,
@@ -39,6 +40,9 @@ FIRST_RETRY, LAST_RETRY = 2.0, 60.0
 METRICS_SECONDS = 5.0
 BATCH_SECONDS = 0.005
 """How long a picture waits for others to share its forward pass."""
+WHITENING_SECONDS = 1.0
+CLOSING_SECONDS = 30.0
+"""How long searches that began on an index that was swapped may take."""
 
 
 class Retriever:
@@ -102,10 +106,68 @@ class Retriever:
     async def _start(self) -> None:
         """Load, index, then complete pending work."""
         await self._load()
-        index = make_index(self.extractor.index, self.args.index, self._rows)
-        self._follower = Follower(self.store, self._space, index, self.extractor.from_row)
+        stamp = self._whitening_stamp()
+        while self._follower is None:
+            try:
+                self._follower = self._new_follower()
+            except AmbienceError as exc:  # A damaged whitening.
+                self._unavailable = str(exc)
+                await asyncio.sleep(FIRST_RETRY)
         self._follower.start()
-        await asyncio.gather(self._show_metrics(), self._complete())
+        await asyncio.gather(self._show_metrics(), self._complete(), self._rewhiten(stamp))
+
+    def _new_follower(self) -> Follower:
+        """Over an empty index."""
+        options = dict(self.args.index)
+        if options.get("whitening"):
+            options["whitening"] = str(self._whitening_file())
+        index = make_index(self.extractor.index, options, self._rows)
+        return Follower(self.store, self._space, index, self.extractor.from_row)
+
+    async def _rewhiten(self, stamp: tuple[int, int] | None) -> None:
+        """Once a new whitening is there, build an index by it beside the old one, then swap.
+
+        Searches that have begun end on the old one. Meanwhile both take memory.
+        """
+        while self.args.index.get("whitening"):
+            await asyncio.sleep(WHITENING_SECONDS)
+            now = self._whitening_stamp()
+            if now == stamp:
+                continue
+            try:
+                fresh = await asyncio.to_thread(self._filled_follower)
+            except AmbienceError as exc:
+                logger.warning("%s keeps its index: %s", self.name, exc)
+                await asyncio.sleep(LAST_RETRY)
+                continue
+            old, self._follower, stamp = self._follower, fresh, now
+            await asyncio.sleep(CLOSING_SECONDS)
+            assert old is not None
+            await asyncio.to_thread(old.close)
+
+    def _filled_follower(self) -> Follower:
+        follower = self._new_follower()
+        try:
+            follower.catch_up()
+        except AmbienceError:
+            follower.close()
+            raise
+        follower.start()
+        return follower
+
+    def _whitening_file(self) -> Path:
+        given = self.args.index["whitening"]
+        return whitening_file(given, self.name, self.extractor.fingerprint)
+
+    def _whitening_stamp(self) -> tuple[int, int] | None:
+        """Changes whenever the file does."""
+        if not self.args.index.get("whitening"):
+            return None
+        try:
+            status = self._whitening_file().stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_ino
 
     async def _load(self) -> None:
         """Until it is loaded: weights that are not here are fetched, again and again.

@@ -101,7 +101,7 @@ def save(path: Path, whitening: Whitening) -> None:
 def load(path: Path) -> Whitening | None:
     """What `save` wrote, or None if nothing is there; raises RetrieverUnavailable if damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             read = Whitening(
                 int(file["version"]), int(file["pictures"]), file["mean"], file["projection"]
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,10 +83,11 @@ def cosine(one: Features, other: Features) -> float:
 async def test_without_weights_it_says_so_and_with_them_it_catches_up(
     tmp_path: Path, store: LmdbStore
 ) -> None:
-    began = time.monotonic()
+    began, modules = time.monotonic(), set(sys.modules)
     handle = served.serve_here("tint", args(tmp_path))
     says = await served.until(handle, "unavailable", 10)
     assert time.monotonic() - began < 10
+    assert "torch" not in set(sys.modules) - modules
     assert says.reason == f"there is no file {tmp_path / 'matrix.npy'} of weights"
     assert (says.fingerprint, says.count, says.additive, says.reads_text) == ("", 0, True, True)
     refused = await handle.extract.remote(solid(1, 2, 3))
