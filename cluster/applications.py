@@ -21,7 +21,7 @@ import yaml
 from cluster.datafolder import CannotStart
 from indexes.open_store import open_store
 from models.base import make_extractor
-from models.errors import AmbienceError
+from models.errors import AmbienceError, RetrieverUnavailable
 
 RETRIEVER_BUILDER = ":build_retriever"
 
@@ -55,7 +55,10 @@ def check_spaces(config: dict[str, Any], reindex: bool) -> None:
             args = RetrieverArgs.model_validate(application.get("args") or {})
         except ValueError as exc:
             raise CannotStart(f"application {application.get('name')}: {exc}") from exc
-        fingerprint = make_extractor(args.extractor, args.options).fingerprint
+        try:
+            fingerprint = make_extractor(args.extractor, args.options).fingerprint
+        except RetrieverUnavailable:
+            continue  # Without its weights nobody knows; it indexes nothing until it has them.
         stored = {space.fingerprint for space in spaces if space.kind == application["name"]}
         if stored and fingerprint not in stored and not reindex:
             raise CannotStart(

@@ -6,6 +6,7 @@ commit was. A running service follows the same log and needs no restart.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,13 +63,24 @@ class Plan:
 
 
 def kinds_of(config: Mapping[str, Any]) -> list[Kind]:
-    """The retrievers of a config."""
+    """The retrievers of a config that have features of pictures."""
     kinds = []
     for application in config["applications"]:
         if str(application.get("import_path", "")).endswith(":build_retriever"):
             args = application.get("args") or {}
             kinds.append(Kind(application["name"], args["extractor"], args.get("options") or {}))
-    return kinds
+    return [kind for kind in kinds if kind.make().of_pictures]
+
+
+def fingerprints_of(kinds: Sequence[Kind]) -> dict[str, str]:
+    """By kind. Those whose weights can't be had are left out: nothing can be made of them now."""
+    fingerprints = {}
+    for kind in kinds:
+        extractor = kind.make()
+        with contextlib.suppress(RetrieverUnavailable):
+            extractor.find(fetch=True)
+            fingerprints[kind.name] = extractor.fingerprint
+    return fingerprints
 
 
 def plan(source: str, ids: Ids, store: Store, fingerprints: Mapping[str, str]) -> Plan:

@@ -78,7 +78,7 @@ class Adder:
         that can't be decoded, and Unavailable while no retriever is known.
         """
         check_id(image_id)
-        wanted = self.retrievers.enabled()
+        wanted = self.retrievers.wanted()
         if not wanted:  # Acknowledged now, it would never be indexed.
             raise Unavailable("no retriever is known yet; try again in a second")
         annotators = self.retrievers.annotators()

@@ -10,10 +10,12 @@ from ray.serve import Application
 from deployments.annotator import Annotator
 from deployments.ingress import Ingress
 from deployments.retriever import Retriever
+from deployments.retrievers import WORDS_ONLY
 from deployments.settings import AnnotatorArgs, IngressArgs, RetrieverArgs
 from indexes.registry import make_index
 from models.annotator import make_annotator
 from models.base import make_extractor
+from models.errors import InvalidInput
 
 RESERVED_CPUS = 0.02
 """A reservation, not a limit: the whole stack, doubled in an upgrade, fits two cores."""
@@ -26,10 +28,12 @@ def build_retriever(args: dict[str, Any]) -> Application:
     """A retriever of `models/extractors/`. A misspelt name or option fails here, with its name."""
     parsed = RetrieverArgs.model_validate(args)
     extractor = make_extractor(parsed.extractor, parsed.options)
+    if extractor.reads_text and parsed.index.get("whitening"):
+        raise InvalidInput("words and pictures share one space, which is never whitened")
     make_index(extractor.index, parsed.index, lambda _: {})
     deployment: Any = serve.deployment(
         Retriever,
-        name="Retriever",
+        name="Retriever" if extractor.of_pictures else WORDS_ONLY,
         max_ongoing_requests=256,
         ray_actor_options={"num_cpus": RESERVED_CPUS},
         graceful_shutdown_timeout_s=5,

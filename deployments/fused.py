@@ -12,6 +12,7 @@ from deployments.report import Report
 from deployments.retrievers import Known
 from deployments.schemas import SearchQuery
 from deployments.searching import Ask, QueryPicture
+from deployments.wire import Description, MixedQuery
 from indexes.fusion import FusedHit, RankedList, believed, fuse
 from models.errors import ImageNotFound, InvalidInput
 from models.types import Variants
@@ -22,16 +23,18 @@ async def fused_search(
 ) -> tuple[list[FusedHit], str | None]:
     """One page of hits and the next page's cursor.
 
-    Raises InvalidInput when nothing is searched for, and ImageNotFound for an unknown image_id.
+    A retriever that adds vectors is asked once, with all parts of the query; another one for each
+    picture and stored image; one that searches annotations for the text alone. Raises InvalidInput
+    when nothing is searched for, and ImageNotFound for an unknown image_id.
     """
-    _check(query, images)
+    weights = query.retrievers
+    knowns = gateway.chosen(list(weights) if weights is not None else None)
+    _check(query, images, knowns)
     offset = decode_cursor(query.cursor)
     limits = await gateway.limits(query.filter, query.min_seq, query.stale_ok)
     for image_id in query.image_ids:
         if gateway.store.image(image_id) is None:
             raise ImageNotFound(f"no image {image_id}", "image_ids")
-    weights = query.retrievers
-    knowns = gateway.chosen(list(weights) if weights is not None else None)
     variants: Variants = "mirror" if query.mirrored else "identity"
     pictures = [
         await gateway.searcher.prepare(data, knowns, variants, report, query.region)
@@ -72,11 +75,17 @@ def decode_cursor(cursor: str | None) -> int:
     return offset
 
 
-def _check(query: SearchQuery, images: Sequence[bytes]) -> None:
-    if query.text is not None or query.negative.text is not None:
+def _check(query: SearchQuery, images: Sequence[bytes], knowns: Sequence[Known]) -> None:
+    words = query.text is not None or query.negative.text is not None
+    if words and not any(_may_read_text(known) for known in knowns):
+        if query.retrievers is not None:
+            raise InvalidInput("none of these retrievers searches by words", "text")
         raise InvalidInput("no retriever that searches by words is deployed", "text")
     if not images and not query.image_ids:
-        raise InvalidInput("give an image, image_ids or text to search by", "image")
+        if query.text is None:
+            raise InvalidInput("give an image, image_ids or text to search by", "image")
+    elif query.text is None and knowns and not any(known.of_pictures for known in knowns):
+        raise InvalidInput("these retrievers search by words only", "retrievers")
     if query.region is not None and len(images) != 1:
         raise InvalidInput("region: applies to exactly one uploaded image", "region")
 
@@ -90,11 +99,44 @@ def _asks(
     asks = []
     for known in knowns:
         params = list_params(known, query.explain)
-        asks += [Ask(known, params, picture=picture) for picture in pictures]
-        asks += [
-            Ask(known, params, image_id=image_id, variants=variants) for image_id in query.image_ids
-        ]
+        if known.description is not None and known.description.additive:
+            mixed = _mixed(known.description, pictures, query)
+            if mixed.pixels or mixed.image_ids or mixed.text is not None:
+                asks.append(Ask(known, params, mixed=mixed))
+            continue
+        if known.of_pictures:
+            asks += [Ask(known, params, picture=picture) for picture in pictures]
+            asks += [
+                Ask(known, params, image_id=image_id, variants=variants)
+                for image_id in query.image_ids
+            ]
+        if query.text is not None and _may_read_text(known):
+            asks.append(Ask(known, params, mixed=MixedQuery(text=query.text)))
     return asks
+
+
+def _mixed(
+    description: Description, pictures: Sequence[QueryPicture], query: SearchQuery
+) -> MixedQuery:
+    """All parts of the query that this retriever can add up.
+
+    Not tried mirrored: a neural method's features hardly change, and each try costs a forward pass.
+    What is asked for and avoided at once is only left out of the answer.
+    """
+    reads = description.reads_text
+    return MixedQuery(
+        pixels=[picture.views[description.view] for picture in pictures],
+        image_ids=query.image_ids,
+        text=query.text if reads else None,
+        negative_text=query.negative.text if reads else None,
+        negative_ids=[at for at in query.negative.image_ids if at not in query.image_ids],
+        negative_weight=query.negative.weight,
+    )
+
+
+def _may_read_text(known: Known) -> bool:
+    """One that has not described itself yet may turn out to: it is asked, and named as missing."""
+    return known.description is None or known.description.reads_text
 
 
 def list_params(known: Known, explain: bool) -> Mapping[str, Any]:

@@ -16,14 +16,16 @@ from deployments.annotating import annotate
 from deployments.answers import JsonAnswer
 from deployments.gateway import Gateway
 from deployments.problems import documented
-from deployments.reading import Body, image_id_of, read_body
+from deployments.reading import Body, image_id_of, read_body, validated
 from deployments.report import Report, begin_report
 from deployments.retrievers import Known
+from deployments.schemas import Words
 from deployments.searching import Ask, Limits, QueryPicture
+from deployments.wire import MixedQuery
 from indexes.base import Hit
 from indexes.fusion import RankedList, old_rule
 from models.errors import AlreadyIndexed, InvalidInput, RetrieverUnavailable, Unavailable
-from models.types import Variants
+from models.types import Options, Variants
 
 router = APIRouter(tags=["gallery"], responses=documented(400, 404, 413, 415, 503))
 
@@ -34,7 +36,7 @@ SERVICES = {
     "global": "global_features",
     "image_text": "image_text_features",
 }
-"""Retriever → the old service's name in routes and results."""
+"""Retriever → the old service's name in routes and (but for image_text) results."""
 DISTANCE_PARAMS = ("k", "distance_threshold")
 EXPANSION_PARAMS = ("aqe_n", "aqe_alpha")
 LOCAL_PARAMS = (
@@ -54,6 +56,14 @@ LOCAL_DEFAULTS = {
 }
 COPY_DISTANCE = 64
 SHOWN, FUSED_SHOWN = 20, 200
+
+
+class TextQuery(Options):
+    """What the old service was asked by words."""
+
+    text: Words
+
+
 REVERSE_SEARCH: dict[str, dict[str, Any]] = {
     "phash": {"distance_threshold": COPY_DISTANCE},
     "global": {"k": 200},
@@ -109,7 +119,7 @@ async def delete_all(request: Request) -> Response:
     gateway, body = _gateway(request), await read_body(request)
     await gateway.adder.delete(image_id_of(body.fields))
     return _settled(
-        request, gateway.retrievers.enabled() or ["phash"], "delete", begin_report(request)
+        request, gateway.retrievers.wanted() or ["phash"], "delete", begin_report(request)
     )
 
 
@@ -163,7 +173,7 @@ async def _reverse_search(gateway: Gateway, data: bytes, report: Report) -> dict
         report.missing[name] = "not deployed"
     knowns = [gateway.retrievers.known(name) for name in REVERSE_SEARCH if name in enabled]
     picture = await gateway.searcher.prepare(data, knowns, "mirror", report)
-    asks = [Ask(known, REVERSE_SEARCH[known.name], picture=picture) for known in knowns]
+    asks = [_ask_by_picture(known, REVERSE_SEARCH[known.name], picture) for known in knowns]
     lists = await gateway.searcher.ask_all(asks, await gateway.limits(), report)
     named = {
         ask.known.name: hits for ask, hits in zip(asks, lists.hits, strict=True) if hits is not None
@@ -172,12 +182,20 @@ async def _reverse_search(gateway: Gateway, data: bytes, report: Report) -> dict
         return await asyncio.to_thread(_result_lists, gateway, named)
 
 
+def _ask_by_picture(known: Known, params: Mapping[str, Any], picture: QueryPicture) -> Ask:
+    """Of vectors that add up, not tried mirrored: see `fused`."""
+    if known.description is None or not known.description.additive:
+        return Ask(known, params, picture=picture)
+    pixels = picture.views[known.description.view]
+    return Ask(known, params, mixed=MixedQuery(pixels=[pixels]))
+
+
 def _result_lists(gateway: Gateway, named: Mapping[str, list[Hit]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, hits in named.items():
         rows = _rows(gateway, name, hits[:SHOWN])
         if rows:
-            found[f"{SERVICES[name]}_res"] = rows
+            found["image_text_res" if name == "image_text" else f"{SERVICES[name]}_res"] = rows
     unified = old_rule([RankedList(name, hits) for name, hits in named.items()])
     if unified:
         found["unified_res"] = [
@@ -270,6 +288,9 @@ async def _search_service(request: Request, name: str, by_id: bool) -> Response:
         )
         ask = Ask(known, params, picture=picture)
     hits = await gateway.searcher.ask(ask, limits, report)
+    if ask.image_id is not None and name != "local":
+        # Itself first, also among copies with the same features.
+        hits = sorted(hits, key=lambda hit: (hit.distance, hit.image_id != ask.image_id))
     rows = await asyncio.to_thread(_rows, gateway, name, hits)
     return JsonAnswer(rows, headers=report.headers())
 
@@ -314,7 +335,9 @@ def _add_service_routes(name: str) -> None:
     async def by_id(request: Request) -> Response:
         return await _search_service(request, name, by_id=True)
 
-    params = LOCAL_PARAMS if name == "local" else DISTANCE_PARAMS
+    params: tuple[str, ...] = LOCAL_PARAMS if name == "local" else DISTANCE_PARAMS
+    if name in ("global", "image_text"):
+        params += EXPANSION_PARAMS
     described = dict.fromkeys(params, "As the old service had it.")
     similar = f"/{service}_get_similar_images_by"
     one = {"image_id": "The picture's id."}
@@ -344,13 +367,20 @@ for _name in SERVICES:
 @router.post(
     "/image_text_features_get_similar_images_by_text",
     summary="Similar to words by image_text",
-    openapi_extra=openapi.json_body(["text"], text="Words.", k="At most this many."),
+    openapi_extra=openapi.json_body(
+        ["text"],
+        text="Words.",
+        **dict.fromkeys((*DISTANCE_PARAMS, *EXPANSION_PARAMS), "As the old service had it."),
+    ),
 )
 async def similar_by_text(request: Request) -> Response:
     """Rows by ascending distance."""
-    gateway, body = _gateway(request), await read_body(request)
-    if not isinstance(body.fields.get("text"), str) or not body.fields["text"].strip():
-        raise InvalidInput("text: send the words to search by", "text")
-    _old_params("image_text", body)
-    _service_known(gateway, "image_text")
-    raise InvalidInput("image_text does not search by words here", "text")
+    gateway, body, report = _gateway(request), await read_body(request), begin_report(request)
+    words = validated(TextQuery, {"text": body.fields.get("text")})
+    params = _old_params("image_text", body)
+    known = _service_known(gateway, "image_text")
+    if known.description is not None and not known.description.reads_text:
+        raise InvalidInput("image_text does not search by words here", "text")
+    ask = Ask(known, params, mixed=MixedQuery(text=words.text))
+    hits = await gateway.searcher.ask(ask, await gateway.limits(), report)
+    return JsonAnswer([_distance_row(hit) for hit in hits], headers=report.headers())

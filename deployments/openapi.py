@@ -56,6 +56,16 @@ _OWN = {
     "k": {"type": "integer", "minimum": 1, "description": "At most this many hits."},
     "distance_threshold": {"type": "number", "description": "Only hits strictly nearer."},
     "explain": {"type": "boolean", "description": "local: homography and matched points."},
+    "aqe_n": {
+        "type": "integer",
+        "minimum": 1,
+        "description": "Vectors: expand the query by this many nearest pictures; with aqe_alpha.",
+    },
+    "aqe_alpha": {
+        "type": "number",
+        "minimum": 0,
+        "description": "Vectors: weigh each of them by its cosine to this power; with aqe_n.",
+    },
 }
 _ONE["properties"] = {**_ONE["properties"], **_OWN}
 _ONE["additionalProperties"] = True

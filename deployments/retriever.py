@@ -7,6 +7,8 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ray import serve
@@ -14,7 +16,8 @@ from ray import serve
 from deployments.completion import FeatureCompleter
 from deployments.loopback import keep_sockets_on_loopback
 from deployments.metrics import RetrieverMetrics
-from deployments.settings import RetrieverArgs, store_url
+from deployments.mixing import mixed_features
+from deployments.settings import RetrieverArgs, store_url, whitening_file
 from deployments.wire import (
     Description,
     ExtractAnswer,
@@ -22,11 +25,11 @@ from deployments.wire import (
     SearchRequest,
     State,
 )
-from indexes.base import Query
+from indexes.base import Query, Rows
 from indexes.follower import Follower, Status, row_reader
 from indexes.open_store import open_store
 from indexes.registry import index_class, make_index
-from indexes.store import Space, Store
+from indexes.store import ANNOTATIONS, Space, Store
 from models.base import Extractor, make_extractor
 from models.errors import AmbienceError, ImageNotFound, InvalidInput, RetrieverUnavailable
 from models.types import Features, Pixels
@@ -35,6 +38,11 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 FIRST_RETRY, LAST_RETRY = 2.0, 60.0
 METRICS_SECONDS = 5.0
+BATCH_SECONDS = 0.005
+"""How long a picture waits for others to share its forward pass."""
+WHITENING_SECONDS = 1.0
+CLOSING_SECONDS = 30.0
+"""How long searches that began on an index that was swapped may take."""
 
 
 class Retriever:
@@ -48,6 +56,9 @@ class Retriever:
         self.store: Store = open_store(store_url(args.store))
         self._index_class = index_class(self.extractor.index)
         self._extracting = ThreadPoolExecutor(1, "extract")
+        self._in_batch = serve.batch(
+            max_batch_size=self.extractor.batch, batch_wait_timeout_s=BATCH_SECONDS
+        )(self._extract_many)
         self._loaded = False
         self._unavailable: str | None = None
         self._follower: Follower | None = None
@@ -74,6 +85,9 @@ class Retriever:
             verifying=self._index_class.verifying,
             explains="explain" in self._index_class.Params.model_fields,
             fused_params=dict(self._index_class.fused),
+            reads_text=self.extractor.reads_text,
+            additive=self.extractor.additive,
+            of_pictures=self.extractor.of_pictures,
         )
 
     async def search(self, request: SearchRequest) -> SearchAnswer | AmbienceError:
@@ -90,26 +104,94 @@ class Retriever:
             raise RuntimeError(f"{self.name} could not start") from self._starting.exception()
 
     async def _start(self) -> None:
-        """Load, index, then complete pending work; weights that can't be had are tried again."""
-        delay = FIRST_RETRY
-        while not self._loaded:
+        """Load, index, then complete pending work."""
+        await self._load()
+        stamp = self._whitening_stamp()
+        while self._follower is None:
             try:
+                self._follower = self._new_follower()
+            except AmbienceError as exc:  # A damaged whitening.
+                self._unavailable = str(exc)
+                await asyncio.sleep(FIRST_RETRY)
+        self._follower.start()
+        await asyncio.gather(self._show_metrics(), self._complete(), self._rewhiten(stamp))
+
+    def _new_follower(self) -> Follower:
+        """Over an empty index."""
+        options = dict(self.args.index)
+        if options.get("whitening"):
+            options["whitening"] = str(self._whitening_file())
+        index = make_index(self.extractor.index, options, self._rows)
+        return Follower(self.store, self._space, index, self.extractor.from_row)
+
+    async def _rewhiten(self, stamp: tuple[int, int] | None) -> None:
+        """Once a new whitening is there, build an index by it beside the old one, then swap.
+
+        Searches that have begun end on the old one. Meanwhile both take memory.
+        """
+        while self.args.index.get("whitening"):
+            await asyncio.sleep(WHITENING_SECONDS)
+            now = self._whitening_stamp()
+            if now == stamp:
+                continue
+            try:
+                fresh = await asyncio.to_thread(self._filled_follower)
+            except AmbienceError as exc:
+                logger.warning("%s keeps its index: %s", self.name, exc)
+                await asyncio.sleep(LAST_RETRY)
+                continue
+            old, self._follower, stamp = self._follower, fresh, now
+            await asyncio.sleep(CLOSING_SECONDS)
+            assert old is not None
+            await asyncio.to_thread(old.close)
+
+    def _filled_follower(self) -> Follower:
+        follower = self._new_follower()
+        try:
+            follower.catch_up()
+        except AmbienceError:
+            follower.close()
+            raise
+        follower.start()
+        return follower
+
+    def _whitening_file(self) -> Path:
+        given = self.args.index["whitening"]
+        return whitening_file(given, self.name, self.extractor.fingerprint)
+
+    def _whitening_stamp(self) -> tuple[int, int] | None:
+        """Changes whenever the file does."""
+        if not self.args.index.get("whitening"):
+            return None
+        try:
+            status = self._whitening_file().stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_ino
+
+    async def _load(self) -> None:
+        """Until it is loaded: weights that are not here are fetched, again and again.
+
+        In between it looks whether someone has put them here.
+        """
+        delay, fetch_at, tried = FIRST_RETRY, 0.0, False
+        while not self._loaded:
+            fetch = tried and time.monotonic() >= fetch_at
+            try:
+                await self._run(partial(self.extractor.find, fetch))
+                self._unavailable = None
                 await self._run(self.extractor.load)
                 self._loaded = True
-            except AmbienceError as exc:
-                self._unavailable = str(exc)
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, LAST_RETRY)
-        space = Space(self.name, self.extractor.fingerprint)
-        decode = self.extractor.from_row
-        index = make_index(
-            self.extractor.index, self.args.index, row_reader(self.store, space, decode)
-        )
-        self._follower = Follower(self.store, space, index, decode)
-        self._follower.start()
-        await asyncio.gather(self._show_metrics(), self._complete())
+            except (AmbienceError, ImportError) as exc:
+                self._unavailable = _reason(exc)
+                if fetch:
+                    fetch_at, delay = time.monotonic() + delay, min(2 * delay, LAST_RETRY)
+                await asyncio.sleep(FIRST_RETRY if tried else 0)
+                tried = True
 
     async def _complete(self) -> None:
+        if not self.extractor.of_pictures:
+            return
         completer = FeatureCompleter(self.name, self.store, self.extractor)
         while True:
             try:
@@ -154,16 +236,34 @@ class Retriever:
         if not self._loaded:
             self._following()
         began = time.perf_counter()
-        row = await self._run(lambda: self.extractor.to_row(self.extractor.extract(pixels)))
+        features = await self._features(pixels)
+        row = self.extractor.to_row(features)
         return ExtractAnswer(row, self.extractor.fingerprint, time.perf_counter() - began)
+
+    async def _features(self, pixels: Pixels) -> Features:
+        """Of one picture; several at once share a forward pass where the method has one."""
+        if self.extractor.batch == 1:
+            return await self._run(lambda: self.extractor.extract(pixels))
+        features: Features = await self._in_batch(pixels)
+        return features
+
+    async def _extract_many(self, pixels: list[Pixels]) -> list[Features]:
+        return await self._run(lambda: self.extractor.extract_many(pixels))
 
     async def _query_features(self, request: SearchRequest) -> list[Features]:
         if request.features is not None:
             if request.fingerprint != self.extractor.fingerprint:
                 raise RetrieverUnavailable(f"{self.name} has changed; its features differ now")
             return list(request.features)
+        if request.mixed is not None:
+            mixed = request.mixed
+            made = await asyncio.gather(*(self._features(one) for one in mixed.pixels))
+            work = partial(mixed_features, self.extractor, self._rows, mixed, made)
+            return [await self._run(work)]
         if request.pixels is not None:
             pixels, variants = request.pixels, request.variants
+            if variants == "identity" and self.extractor.batch > 1:
+                return [await self._features(pixels)]
             return await self._run(lambda: self.extractor.extract_variants(pixels, variants))
         if request.image_id is None:
             raise InvalidInput("give an image or an image_id", "image_id")
@@ -171,13 +271,21 @@ class Retriever:
 
     def _stored_features(self, request: SearchRequest) -> list[Features]:
         assert request.image_id is not None
-        space = Space(self.name, self.extractor.fingerprint)
-        row = self.store.rows(space, [request.image_id]).get(request.image_id)
-        if row is None:
+        features = self._rows([request.image_id]).get(request.image_id)
+        if features is None:
             raise ImageNotFound(f"{self.name} knows no image {request.image_id}", "image_id")
-        features = self.extractor.from_row(row)
         mirrored = self.extractor.mirrored(features) if request.variants != "identity" else None
         return [features] if mirrored is None else [features, mirrored]
+
+    @property
+    def _space(self) -> Space:
+        if not self.extractor.of_pictures:
+            return ANNOTATIONS
+        return Space(self.name, self.extractor.fingerprint)
+
+    @property
+    def _rows(self) -> Rows:
+        return row_reader(self.store, self._space, self.extractor.from_row)
 
     def _following(self) -> Follower:
         if self._follower is None:
@@ -187,6 +295,12 @@ class Retriever:
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._extracting, work)
+
+
+def _reason(exc: AmbienceError | ImportError) -> str:
+    if isinstance(exc, ImportError):
+        return f"{exc}: install the extra `neural`"
+    return str(exc)
 
 
 async def _as_value(answer: Coroutine[Any, Any, T]) -> T | AmbienceError:

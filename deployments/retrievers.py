@@ -41,7 +41,8 @@ POLL_SECONDS = 1.0
 DESCRIBE_SECONDS = 2.0
 PROBE_SECONDS = 0.5
 NO_REPLICA = "no replica answers"
-
+WORDS_ONLY = "TextRetriever"
+"""Deployment of a retriever that has no features of pictures: told before it answers."""
 
 _BEGINNING = (ApplicationStatus.NOT_STARTED, ApplicationStatus.DEPLOYING)
 
@@ -52,6 +53,8 @@ class Known:
 
     name: str
     kind: Kind = "retriever"
+    of_pictures: bool = True
+    """Whether pictures have features of it; else it searches annotations, by words only."""
     handle: DeploymentHandle[Any] | None = None
     description: Description | None = None
     extractor: Extractor | None = None
@@ -86,6 +89,10 @@ class Retrievers:
         """Names of all retrievers, or annotators, of the configuration, ready or not; sorted."""
         return sorted(known.name for known in self._known.values() if known.kind == kind)
 
+    def wanted(self) -> list[str]:
+        """Names of the retrievers that want features of every picture, ready or not; sorted."""
+        return [name for name in self.enabled() if self._known[name].of_pictures]
+
     def known(self, name: str, kind: Kind = "retriever") -> Known:
         """One retriever, or annotator; raises UnknownName, listing the known ones."""
         there = self.enabled(kind)
@@ -115,9 +122,10 @@ class Retrievers:
         apps.pop(self._own, None)
         for gone in set(self._known) - set(apps):
             del self._known[gone]
-        for name, (kind, status) in apps.items():
+        for name, (deployment, status) in apps.items():
             known = self._known.setdefault(name, Known(name))
-            known.kind = kind
+            known.kind = "annotator" if deployment == "Annotator" else "retriever"
+            known.of_pictures = deployment != WORDS_ONLY
             if status != known.status:
                 known.status, known.changed = status, True
         await asyncio.gather(
@@ -222,23 +230,25 @@ class Retrievers:
         return await asyncio.shield(known.probe)
 
 
-def _statuses() -> dict[str, tuple[Kind, str]]:
-    """Kind and status by application; raises RetrieverUnavailable while one is being built.
+def _statuses() -> dict[str, tuple[str, str]]:
+    """Deployment and status by application; raises RetrieverUnavailable while one is being built.
 
     `serve.status` builds the whole schema from this dict: 75 ms in which no request gets on.
     """
     client = _get_global_client()
     assert client is not None  # It raises instead.
     applications = client.get_serve_details()["applications"]
-    return {name: (_kind_of(name, app), str(app["status"])) for name, app in applications.items()}
+    return {
+        name: (_deployment_of(name, app), str(app["status"])) for name, app in applications.items()
+    }
 
 
-def _kind_of(name: str, application: Mapping[str, Any]) -> Kind:
+def _deployment_of(name: str, application: Mapping[str, Any]) -> str:
     deployments = application["deployments"]
     if not deployments and application["status"] in _BEGINNING:
         # An add that did not know of all kinds would leave some out for ever.
         raise RetrieverUnavailable(f"{name} is being built")
-    return "annotator" if "Annotator" in deployments else "retriever"
+    return next(iter(deployments), "")
 
 
 async def _answer(handle: DeploymentHandle[Any], method: str, payload: tuple[Any, ...]) -> Any:

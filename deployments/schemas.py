@@ -5,21 +5,43 @@ from __future__ import annotations
 import unicodedata
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
 from models.types import MAX_IMAGE_ID, Options
 
 ImageId = Annotated[int, Field(ge=0, le=MAX_IMAGE_ID)]
 MAX_RESULTS = 1000
 MAX_QUERIES = 16
+MAX_WORDS = 1000
+
+
+def _readable(text: str) -> str:
+    if not text.strip():
+        raise ValueError("has no words in it")
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+        raise ValueError("has control characters in it")
+    return text
+
+
+Words = Annotated[str, Field(min_length=1, max_length=MAX_WORDS), AfterValidator(_readable)]
 
 
 class Negative(Options):
     """What the answer must be unlike."""
 
-    text: str | None = Field(None, min_length=1, max_length=1000, description="Words to avoid.")
+    text: Words | None = Field(None, description="Words to avoid, by retrievers that add vectors.")
     image_ids: list[ImageId] = Field(
-        default_factory=list, max_length=1000, description="Images that must not be found."
+        default_factory=list,
+        max_length=1000,
+        description="Images that must not be found; retrievers that add vectors avoid their like.",
+    )
+    weight: float = Field(
+        1.0,
+        gt=0,
+        le=10,
+        allow_inf_nan=False,
+        description="What the unit vector of each negative is multiplied by before it is taken "
+        "off the sum of the positive ones.",
     )
 
 
@@ -41,7 +63,7 @@ class SearchQuery(Options):
     image_ids: list[ImageId] = Field(
         default_factory=list, max_length=MAX_QUERIES, description="Stored images to search by."
     )
-    text: str | None = Field(None, min_length=1, max_length=1000, description="Words to search by.")
+    text: Words | None = Field(None, description="Words to search by.")
     negative: Negative = Field(Negative(), description="What the answer must be unlike.")
     retrievers: dict[str, Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]] | None = (
         Field(None, min_length=1, description="Retrievers to ask, with weights; default: all, 1.")
@@ -70,7 +92,7 @@ class RetrieverQuery(Options):
     """One retriever's own search; its further parameters stand beside these."""
 
     image_id: ImageId | None = Field(None, description="A stored image to search by.")
-    text: str | None = Field(None, min_length=1, max_length=1000, description="Words to search by.")
+    text: Words | None = Field(None, description="Words to search by.")
     filter: Filter | None = Field(None, description="Only images for which this holds.")
     variants: Literal["identity", "mirror", "dihedral"] | None = Field(
         None, description="Symmetries of the query picture that are tried."
@@ -100,6 +122,7 @@ class RetrieverState(BaseModel):
     index: str = Field(description="The kind of index in use.")
     fingerprint: str = Field(description="Names the feature space.")
     extractor: str = Field(description="A file of models/extractors/ or models/annotators/.")
+    reads_text: bool = Field(False, description="Whether words can be a query.")
 
 
 class RetrieverStates(BaseModel):

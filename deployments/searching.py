@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from deployments.report import Report
 from deployments.retrievers import Known, Retrievers
-from deployments.wire import SearchAnswer, SearchRequest
+from deployments.wire import MixedQuery, SearchAnswer, SearchRequest
 from indexes.base import Hit
 from models.decoder import Decoder
 from models.errors import AmbienceError, ImageNotFound, RetrieverUnavailable
@@ -44,6 +44,7 @@ class Ask:
     picture: QueryPicture | None = None
     image_id: int | None = None
     variants: Variants = "identity"
+    mixed: MixedQuery | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +97,12 @@ class Searcher:
         here: dict[str, Callable[[], Sequence[Features]]] = {}
         views: dict[View, Pixels] = {}
         for known in knowns:
-            if known.description is None:
+            if known.description is None or not known.of_pictures:
                 continue
             view = known.description.view
-            if known.extractor is None:
+            if known.extractor is None or known.description.additive:
                 views[view] = picture.view(view)
-            else:
+            if known.extractor is not None:
                 pixels = picture.view(view)
                 here[known.name] = partial(known.extractor.extract_variants, pixels, variants)
         features = dict(zip(here, self.decoder.side_by_side(list(here.values())), strict=True))
@@ -163,6 +164,8 @@ def _request(ask: Ask, limits: Limits, deadline: float) -> SearchRequest:
         "stale_ok": limits.stale_ok,
         "deadline": deadline,
     }
+    if ask.mixed is not None:
+        return SearchRequest(mixed=ask.mixed, **common)
     if ask.picture is None:
         if ask.image_id is None:
             raise ImageNotFound("give an image or an image_id", "image_id")

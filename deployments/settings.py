@@ -80,6 +80,16 @@ def data_folder() -> Path:
     return Path(os.environ.get("AMBIENCE_DATA", "data")).absolute()
 
 
+def whitening_file(given: str, name: str, fingerprint: str) -> Path:
+    """Where the whitening of a retriever lies: as configured or, for `auto`, in the data folder.
+
+    Its name tells the feature space, so that no other model's features are ever whitened by it.
+    """
+    if given == "auto":
+        return data_folder() / "whitening" / f"{name}-{fingerprint}.npz"
+    return Path(given)
+
+
 def store_url(given: str | None) -> str:
     """The store of this service: as configured, AMBIENCE_STORE, or LMDB in the data folder."""
     return given or os.environ.get("AMBIENCE_STORE") or f"lmdb:{data_folder() / 'store'}"

@@ -30,6 +30,7 @@ from deployments.schemas import (
     SearchResults,
 )
 from deployments.searching import Ask
+from deployments.wire import MixedQuery
 from models.errors import ImageNotFound, InvalidInput, RetrieverUnavailable
 from models.types import MAX_IMAGE_ID, Variants
 
@@ -39,6 +40,7 @@ ImageIdPath = Annotated[
 ]
 WHOLE = TypeAdapter(int)
 """Reads `k` as the retriever has read it: "5" and 5.0 are 5."""
+JSON_FIELDS = ("image_ids", "negative", "retrievers", "filter", "region")
 
 
 @router.put(
@@ -182,7 +184,9 @@ async def search_retriever(
         raise RetrieverUnavailable(f"{name}: {known.reason}")
     body = await read_body(request)
     own = {key: body.fields[key] for key in body.fields if key in RetrieverQuery.model_fields}
-    query = validated(RetrieverQuery, _decoded(own))
+    # Beside a picture an empty field of a form is none; alone it is a query without words.
+    empty = {"text": ""} if own.get("text") == "" and not body.images else {}
+    query = validated(RetrieverQuery, _decoded(own) | empty)
     params = {key: value for key, value in body.fields.items() if key not in own and value != ""}
     offset = decode_cursor(query.cursor)
     limits = await gateway.limits(query.filter, query.min_seq)
@@ -205,10 +209,15 @@ async def _one_ask(
 ) -> Ask:
     known = gateway.retrievers.known(name)
     variants: Variants = query.variants or ("mirror" if query.mirrored else "identity")
-    if query.text is not None:
+    assert known.description is not None
+    if query.text is not None and not known.description.reads_text:
         raise InvalidInput(f"{name} does not search by words", "text")
-    if (query.image_id is None) == (not body.images):
-        raise InvalidInput("give either an image or an image_id", "image")
+    if (query.image_id is not None) + bool(body.images) + (query.text is not None) != 1:
+        raise InvalidInput("give either an image, an image_id or text", "image")
+    if query.text is not None:
+        return Ask(known, params, mixed=MixedQuery(text=query.text))
+    if not known.of_pictures:
+        raise InvalidInput(f"{name} searches by words only", "text")
     if query.image_id is not None:
         return Ask(known, params, image_id=query.image_id, variants=variants)
     picture = await gateway.searcher.prepare(body.image(), [known], variants, report, query.region)
@@ -245,9 +254,9 @@ def _query_of(body: Body) -> SearchQuery:
 
 
 def _decoded(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a multipart request that hold JSON (`filter`, `region`) as values."""
+    """Fields of a multipart request that hold JSON as values."""
     return {
-        key: _json(value, key) if isinstance(value, str) and value[:1] in ("{", "[") else value
+        key: _json(value, key) if key in JSON_FIELDS and isinstance(value, str) else value
         for key, value in fields.items()
         if value != ""
     }

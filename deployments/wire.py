@@ -39,17 +39,41 @@ class Description:
     """Whether its hits can say where they match."""
     fused_params: Mapping[str, Any] = field(default_factory=dict)
     """Search parameters of its list in a fused search."""
+    reads_text: bool = False
+    """Whether words can be a query."""
+    additive: bool = False
+    """Whether pictures and words of one query add up to one vector."""
+    of_pictures: bool = True
+    """Whether it searches by pictures; else by words only."""
 
     def row(self) -> dict[str, Any]:
         """As GET /v1/retrievers shows it."""
         shown = ("name", "kind", "state", "reason", "count", "applied_seq", "bytes", "index")
-        row = {name: getattr(self, name) for name in (*shown, "fingerprint", "extractor")}
+        row = {
+            name: getattr(self, name) for name in (*shown, "fingerprint", "extractor", "reads_text")
+        }
         return {name: value for name, value in row.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
+class MixedQuery:
+    """One query of several parts: unit vectors added up, those of the negative parts taken off.
+
+    A retriever that reads text but does not add vectors takes `text` alone.
+    """
+
+    pixels: Sequence[Pixels] = ()
+    image_ids: Sequence[int] = ()
+    text: str | None = None
+    negative_text: str | None = None
+    negative_ids: Sequence[int] = ()
+    negative_weight: float = 1.0
+    """What each negative part's vector is multiplied by before it is taken off."""
+
+
+@dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """One query picture: as features (with their fingerprint), as pixels, or as a stored image."""
+    """One query: features (with their fingerprint), pixels, a stored image, or a mixture."""
 
     params: Mapping[str, Any]
     variants: Variants = "identity"
@@ -57,6 +81,7 @@ class SearchRequest:
     fingerprint: str | None = None
     pixels: Pixels | None = None
     image_id: int | None = None
+    mixed: MixedQuery | None = None
     allowed: npt.NDArray[np.int64] | None = None
     min_seq: int = 0
     stale_ok: bool = False

@@ -13,6 +13,7 @@ MODULES = {
     "binary": "indexes.binary",
     "histogram": "indexes.histogram",
     "local": "indexes.local",
+    "vectors": "indexes.vectors",
 }
 """Imported only when asked for: each brings its own heavy library."""
 

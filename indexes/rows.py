@@ -113,12 +113,13 @@ class RowArrays:
             return distances
         if len(self._scanned) < self._count:
             self._scanned = np.empty(len(self._ids), np.uint16)
-        for start, rows in self._used(name):
+        for start, rows in self.used(name):
             kernel(rows, query, self._scanned[start : start + len(rows)])
         scanned = self._scanned[: self._count]
         return scanned if positions is None else scanned[positions]
 
-    def _used(self, name: str) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    def used(self, name: str) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """A column's rows in use, segment by segment, each with its first position."""
         for number, segment in enumerate(self._segments[name]):
             start = number * SEGMENT
             yield start, segment[: max(0, self._count - start)]

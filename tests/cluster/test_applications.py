@@ -12,6 +12,7 @@ from cluster.datafolder import CannotStart
 from indexes.lmdb_store import LmdbStore
 from indexes.store import ImageWrite, Space
 from models.base import make_extractor
+from tests.deployments import served
 
 
 @pytest.fixture
@@ -62,3 +63,19 @@ def test_a_misspelt_argument_is_refused_by_its_name(config: dict[str, Any]) -> N
     phash["args"]["extracter"] = "phash"
     with pytest.raises(CannotStart, match="extracter"):
         check_spaces(config, reindex=False)
+
+
+def test_without_its_weights_a_retriever_is_not_checked(stored: Path) -> None:
+    store = LmdbStore(stored)
+    space = Space("tint", "of-another-model")
+    store.put(ImageWrite(2, "1" * 64, 1, 1, frozenset({"tint"}), {space: b"x"}))
+    store.close()
+    path = stored / "matrix.npy"
+    arguments = {"extractor": "tint", "options": {"path": str(path)}}
+    builder = "deployments.app:build_retriever"
+    wanted = {"applications": [{"name": "tint", "import_path": builder, "args": arguments}]}
+    with served.of_the_tests():
+        check_spaces(wanted, reindex=False)
+        served.write_matrix(path)
+        with pytest.raises(CannotStart, match="`tint`"):
+            check_spaces(wanted, reindex=False)

@@ -12,10 +12,11 @@ from typing import Any
 
 import httpx
 
-from cluster.backfill import Kind, Worker, plan
+from cluster.backfill import Kind, Worker, fingerprints_of, kinds_of, plan
 from indexes.lmdb_store import LmdbStore
 from indexes.store import ImageWrite, Space
 from tests.conftest import AMBIENCE, Service
+from tests.deployments import served
 from tests.drawing import jpeg
 
 
@@ -117,3 +118,36 @@ def test_a_worker_gives_every_kind_its_features_and_names_what_is_bad(tmp_path: 
     assert image.pending == frozenset()
     assert image.wanted == {"phash", "color", "local"}
     worker.store.close()
+
+
+def test_what_can_not_be_extracted_yet_is_left_pending(tmp_path: Path) -> None:
+    fill(tmp_path / "pictures", 1)
+    builder = "deployments.app:build_retriever"
+    options = {"path": str(tmp_path / "matrix.npy")}
+    arguments = {
+        "phash": {"extractor": "phash"},
+        "tint": {"extractor": "tint", "options": options},
+        "text": {"extractor": "words"},
+    }
+    config = {
+        "applications": [
+            {"name": name, "import_path": builder, "args": args} for name, args in arguments.items()
+        ]
+    }
+    path = str(tmp_path / "pictures" / "0.jpg")
+    batch = {"path": [path], "image_id": [0]}
+    store = LmdbStore(tmp_path / "store")
+    with served.of_the_tests():
+        kinds = kinds_of(config)
+        assert [kind.name for kind in kinds] == ["phash", "tint"]
+        assert fingerprints_of(kinds).keys() == {"phash"}
+        assert Worker(kinds, f"lmdb:{tmp_path / 'store'}")(batch)["reason"].tolist() == [""]
+        image = store.image(0)
+        assert image is not None
+        assert (image.wanted, image.pending) == ({"phash", "tint"}, {"tint"})
+        done = plan(str(tmp_path / "pictures"), "filename", store, fingerprints_of(kinds))
+        served.write_matrix(tmp_path / "matrix.npy")
+        again = plan(str(tmp_path / "pictures"), "filename", store, fingerprints_of(kinds))
+    store.close()
+    assert (done.todo, done.already) == ([], 1)
+    assert again.todo == [(path, 0)]

@@ -25,7 +25,10 @@ def test_a_code_length_out_of_its_limits_is_refused(bits: object) -> None:
         make_index("binary", {"bits": bits}, lambda _: {})
 
 
-@pytest.mark.parametrize(("name", "kind"), [("binary", "binary-flat"), ("histogram", "l1-pyramid")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("binary", "binary-flat"), ("histogram", "l1-pyramid"), ("vectors", "cosine-flat")],
+)
 def test_an_index_is_made_empty(name: str, kind: str) -> None:
     index = make_index(name, {}, lambda _: {})
     assert (len(index), index.kind) == (0, kind)

@@ -1,0 +1,57 @@
+"""Query arithmetic: pictures, stored images and words become one vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from deployments.wire import MixedQuery
+from indexes.base import Rows
+from models.base import Extractor
+from models.errors import ImageNotFound, InvalidInput
+from models.types import Features
+
+SHORTEST = 1e-3
+"""A sum shorter than this has no direction but that of rounding."""
+
+
+def mixed_features(
+    extractor: Extractor, rows: Rows, mixed: MixedQuery, pictures: Sequence[Features] = ()
+) -> Features:
+    """The features of one query of several parts; `pictures` are those of its pixels.
+
+    For an additive extractor, all of unit length: the sum of the positive parts minus
+    `negative_weight` times the sum of the negative ones, renormalised, float32 (d,). Negative ids
+    without features here count nothing. Raises ImageNotFound for any other id without features,
+    and InvalidInput for words that can't be read or parts that cancel each other out.
+    """
+    if not extractor.additive:
+        if mixed.text is None:
+            raise InvalidInput("this retriever searches by one picture or by words", "text")
+        return extractor.extract_text(mixed.text)
+    stored = rows([*mixed.image_ids, *mixed.negative_ids])
+    unknown = [image_id for image_id in mixed.image_ids if image_id not in stored]
+    if unknown:
+        raise ImageNotFound(f"no features of image {unknown[0]} are stored here", "image_id")
+    positive = [*pictures, *(stored[image_id] for image_id in mixed.image_ids)]
+    negative = [stored[image_id] for image_id in mixed.negative_ids if image_id in stored]
+    if mixed.text is not None:
+        positive.append(extractor.extract_text(mixed.text))
+    if mixed.negative_text is not None:
+        negative.append(extractor.extract_text(mixed.negative_text))
+    return _combined(positive, negative, mixed.negative_weight)
+
+
+def _combined(
+    positive: Sequence[Features], negative: Sequence[Features], weight: float
+) -> Features:
+    if not positive:
+        raise InvalidInput("give an image, an image_id or text to search by", "image")
+    total = np.sum(positive, axis=0, dtype=np.float64)
+    if negative:
+        total -= weight * np.sum(negative, axis=0, dtype=np.float64)
+    length = float(np.linalg.norm(total))
+    if length < SHORTEST:
+        raise InvalidInput("the parts of the query cancel each other out", "negative")
+    return np.asarray(total / length, np.float32)

@@ -1,0 +1,199 @@
+"""Exact cosine search over unit vectors: every row is compared, at the speed of memory.
+
+A distance is 1 - cosine: 0 for the same direction, 1 for orthogonal ones, 2 for opposite ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from indexes.base import DistanceParams, Hit, Index, Query, Rows, SearchParams
+from indexes.rows import GATHER_BELOW, Column, Positions, RowArrays
+from indexes.selection import at_places, best_first
+from indexes.whitening import load, unit
+from models.errors import InvalidInput
+from models.types import Features, Options
+
+Vectors = npt.NDArray[np.float32]
+AUTO = "auto"
+
+SCAN_ERROR = 1e-4
+"""Cosines of the scan (float32) are nearer than this to the exact ones up to 1,600 dimensions."""
+DECIMALS = 7
+"""Of a distance: no more than float32 features carry."""
+RERANK_BATCH = 1 << 12
+
+
+class VectorParams(DistanceParams):
+    """Also α query expansion (αQE), by `aqe_n` and `aqe_alpha` together."""
+
+    aqe_n: int | None = Field(
+        None, ge=1, le=1000, description="Expand the query by this many nearest pictures."
+    )
+    aqe_alpha: float | None = Field(
+        None, ge=0, le=100, description="Weigh each of them by its cosine to this power."
+    )
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> Self:
+        params = super().parse(given)
+        for name, other in (("aqe_n", params.aqe_alpha), ("aqe_alpha", params.aqe_n)):
+            if getattr(params, name) is None and other is not None:
+                raise InvalidInput(f"{name}: give both aqe_n and aqe_alpha, or neither", name)
+        return params
+
+
+class VectorIndex(Index):
+    """Flat index of float32 vectors (d,), all of one length d, which the first one sets.
+
+    Rows and queries are brought to unit length here, and whitened where there is a whitening; a
+    vector of zeros is at distance 1 from all.
+    """
+
+    class Config(Options):
+        whitening: str | None = Field(
+            None, description="A file of `ambience train whitening`; `auto`: this retriever's own."
+        )
+
+    Params = VectorParams
+    options: Config
+
+    def __init__(self, options: Config, rows: Rows) -> None:
+        """Raises RetrieverUnavailable for a damaged whitening; one that is not there is none."""
+        super().__init__(options, rows)
+        given = options.whitening
+        self._whitening = None if given is None or given == AUTO else load(Path(given))
+        self._rows = RowArrays({})
+        self._width = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def nbytes(self) -> int:
+        return self._rows.nbytes
+
+    @property
+    def kind(self) -> str:
+        if self._whitening is None:
+            return "cosine-flat"
+        return f"cosine-flat, whitening {self._whitening.version}"
+
+    def apply(self, changes: Mapping[int, Features | None]) -> None:
+        """See Index.apply. Raises InvalidInput, with nothing applied, for what does not fit."""
+        kept = {key: row for key, row in changes.items() if row is not None}
+        if kept and not self._width:
+            self._width = next(iter(kept.values())).size
+        vectors = self._stack(list(kept.values()))
+        gone = [key for key, row in changes.items() if row is None]
+        self._rows.remove(np.array(gone, np.int64))
+        if kept:
+            if not len(self._rows):
+                self._rows = RowArrays({"vector": Column(np.float32, vectors.shape[1])})
+            self._rows.put(np.array(list(kept), np.int64), {"vector": vectors})
+
+    def _search(self, query: Query, params: SearchParams) -> list[Hit]:
+        assert isinstance(params, VectorParams)
+        positions = None if query.allowed is None else self._rows.positions(query.allowed)
+        variants = self._stack(query.variants)
+        if params.aqe_n is not None and params.aqe_alpha is not None:
+            variants = self._expanded(variants, positions, params.aqe_n, params.aqe_alpha)
+        near = self._near(variants, positions, params)
+        where, distances, variant = self._exact(variants, near)
+        if params.distance_threshold is not None:
+            inside = distances < params.distance_threshold
+            where, distances, variant = where[inside], distances[inside], variant[inside]
+        order = best_first(distances, self._rows.ids[where], params.k)
+        found = zip(self._rows.ids[where[order]], distances[order], variant[order], strict=True)
+        several = len(variants) > 1
+        return [
+            Hit(int(key), distance=float(gap), mirrored=bool(number % 2) if several else None)
+            for key, gap, number in found
+        ]
+
+    def _expanded(
+        self, variants: Vectors, positions: Positions | None, count: int, alpha: float
+    ) -> Vectors:
+        """αQE (Radenović, Tolias & Chum, "Fine-tuning CNN Image Retrieval", 2018).
+
+        Each query plus its `count` nearest rows, weighted by cosine^alpha, renormalised. Rows of
+        negative cosine weigh nothing.
+        """
+        expanded = []
+        params = VectorParams(k=count)
+        for variant in variants:
+            one = variant[np.newaxis]
+            where, distances, _ = self._exact(one, self._near(one, positions, params))
+            nearest = np.sort(where[best_first(distances, self._rows.ids[where], count)])
+            rows = self._rows.take("vector", nearest).astype(np.float64)
+            cosines = rows @ variant.astype(np.float64)
+            weights = np.where(cosines > 0, np.maximum(cosines, 0) ** alpha, 0)
+            expanded.append(variant + weights @ rows)
+        return unit(np.array(expanded)).astype(np.float32)
+
+    def _near(
+        self, variants: Vectors, positions: Positions | None, params: SearchParams
+    ) -> Positions:
+        """Positions, ascending, of all rows that can be hits by their cosine in float32."""
+        cosines = self._scan(variants, positions)
+        least = -np.inf
+        if params.distance_threshold is not None:
+            least = 1 - params.distance_threshold - SCAN_ERROR
+        if params.k is not None and params.k < len(cosines):
+            kth = np.partition(cosines, len(cosines) - params.k)[len(cosines) - params.k]
+            least = max(least, float(kth) - 2 * SCAN_ERROR)
+        return at_places(np.flatnonzero(cosines >= least), positions)
+
+    def _scan(self, variants: Vectors, positions: Positions | None) -> Vectors:
+        """Cosine (n,) of the nearest variant, of all rows or of those at ascending positions."""
+        if positions is not None and len(positions) * GATHER_BELOW < len(self):
+            return _nearest(self._rows.take("vector", positions), variants)
+        parts = [_nearest(rows, variants) for _, rows in self._rows.used("vector")]
+        cosines = np.concatenate(parts)
+        return cosines if positions is None else cosines[positions]
+
+    def _exact(
+        self, variants: Vectors, positions: Positions
+    ) -> tuple[Positions, npt.NDArray[np.float64], npt.NDArray[np.intp]]:
+        """These positions, their distances in float64 and the number of the nearest variant.
+
+        Summed row by row, so that equal features have equal distances wherever they lie.
+        """
+        queries = unit(variants.astype(np.float64))
+        distances = np.empty((len(positions), len(queries)))
+        for start in range(0, len(positions), RERANK_BATCH):
+            here = slice(start, start + RERANK_BATCH)
+            rows = unit(self._rows.take("vector", positions[here]).astype(np.float64))
+            for number, query in enumerate(queries):
+                distances[here, number] = 1 - (rows * query).sum(axis=1)
+        distances = np.maximum(np.round(distances, DECIMALS), 0)
+        best = distances.argmin(axis=1)
+        return positions, distances[np.arange(len(best)), best], best
+
+    def _stack(self, vectors: Sequence[Features]) -> Vectors:
+        """Vectors, each float32 (d,), as one array of unit rows: (n, d), or whitened (n, m)."""
+        for vector in vectors:
+            if vector.shape != (self._width,) or vector.dtype != np.float32:
+                raise InvalidInput(
+                    f"a vector is float32 ({self._width},), not {vector.dtype} {vector.shape}"
+                )
+        stacked = np.array(vectors, np.float32).reshape(len(vectors), self._width)
+        if not np.isfinite(stacked).all():
+            raise InvalidInput("a vector's values are finite numbers")
+        if self._whitening is not None and vectors:
+            return self._whitening.apply(stacked).astype(np.float32)
+        return unit(stacked).astype(np.float32)
+
+
+def _nearest(rows: Vectors, variants: Vectors) -> Vectors:
+    several: Vectors = rows @ variants.T
+    return several.max(axis=1) if len(variants) > 1 else several[:, 0]
+
+
+INDEX = VectorIndex

@@ -1,0 +1,124 @@
+"""PCA whitening: directions that co-occur in the whole collection no longer count several times.
+
+Jégou & Chum, "Negative evidences and co-occurrences in image retrieval: the benefit of PCA and
+whitening", ECCV 2012. Fitted to unit vectors; what is whitened is renormalised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.errors import InvalidInput, RetrieverUnavailable
+
+SMALLEST = 1e-5
+"""Directions whose variance is below this part of the largest one are noise: they are cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whitening:
+    """x → unit((unit(x) - mean) · projection)."""
+
+    version: int
+    """Counts up with each training."""
+    pictures: int
+    """It was fitted to so many."""
+    mean: npt.NDArray[np.float32]
+    """(d,)"""
+    projection: npt.NDArray[np.float32]
+    """(d, m): principal directions, largest variance first, each divided by its deviation."""
+
+    def apply(self, vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Rows (n, d) whitened: (n, m) float64 of unit length. Raises InvalidInput."""
+        if vectors.shape[1] != len(self.mean):
+            raise InvalidInput(
+                f"this whitening is for vectors of {len(self.mean)} values, not {vectors.shape[1]}"
+            )
+        return unit((unit(vectors) - self.mean) @ self.projection)
+
+
+def unit(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Rows (n, d) at unit length, float64; rows of zeros stay so."""
+    wide = vectors.astype(np.float64, copy=False)
+    lengths = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
+    return wide / np.where(lengths > 0, lengths, 1)
+
+
+def fit(
+    batches: Iterable[npt.NDArray[Any]], version: int = 1, dimensions: int | None = None
+) -> Whitening:
+    """One pass over batches (n, d) of vectors; at most `dimensions` directions are kept.
+
+    Mean and covariance are summed up in float64. Raises InvalidInput for fewer than two different
+    vectors.
+    """
+    count, total, products = 0, np.zeros(0), np.zeros((0, 0))
+    for batch in batches:
+        vectors = unit(batch)
+        if not count:
+            total, products = np.zeros(vectors.shape[1]), np.zeros((vectors.shape[1],) * 2)
+        count += len(vectors)
+        total += vectors.sum(axis=0)
+        products += vectors.T @ vectors
+    if count < 2:
+        raise InvalidInput(f"whitening needs the features of many pictures, not of {count}")
+    mean = total / count
+    values, directions = np.linalg.eigh(products / count - np.outer(mean, mean))
+    order = np.argsort(values)[::-1][: min(count - 1, dimensions or len(values))]
+    kept = order[values[order] > SMALLEST * values[order[0]]]
+    if values[order[0]] < 1e-12:
+        raise InvalidInput("whitening needs pictures that differ: these all have the same features")
+    projection = directions[:, kept] / np.sqrt(values[kept])
+    return Whitening(version, count, mean.astype(np.float32), projection.astype(np.float32))
+
+
+def save(path: Path, whitening: Whitening) -> None:
+    """Beside its place, then renamed: a reader sees the old version or this one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        np.savez(
+            file,
+            version=whitening.version,
+            pictures=whitening.pictures,
+            mean=whitening.mean,
+            projection=whitening.projection,
+            checksum=_checksum(whitening),
+        )
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+
+
+def load(path: Path) -> Whitening | None:
+    """What `save` wrote, or None if nothing is there; raises RetrieverUnavailable if damaged."""
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            read = Whitening(
+                int(file["version"]), int(file["pictures"]), file["mean"], file["projection"]
+            )
+            checksum = str(file["checksum"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
+        raise RetrieverUnavailable(f"{path} is no whitening: {exc}; train it again") from exc
+    if checksum != _checksum(read):
+        raise RetrieverUnavailable(f"{path} is damaged: train it again, or delete it")
+    return read
+
+
+def _checksum(whitening: Whitening) -> str:
+    """SHA-256 of all that is in it."""
+    digest = hashlib.sha256(f"{whitening.version} {whitening.pictures}".encode())
+    for array in (whitening.mean, whitening.projection):
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

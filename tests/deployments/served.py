@@ -1,0 +1,85 @@
+"""Retrievers in this process: the deployments and handles that Serve makes, without its actors."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ray.serve._private.common import DeploymentID, ReplicaID
+from ray.serve._private.local_testing_mode import make_local_deployment_handle
+from ray.serve.context import _set_internal_replica_context
+from ray.serve.handle import DeploymentHandle
+
+import models.extractors
+from deployments.app import build_retriever
+from deployments.gateway import Gateway
+from deployments.retrievers import WORDS_ONLY, Known
+from deployments.wire import Description
+from models.base import extractor_names
+
+FOLDER = str(Path(__file__).with_name("extractors"))
+READY_SECONDS = 30.0
+
+
+@contextmanager
+def of_the_tests() -> Iterator[None]:
+    """Those of this folder are found beside the real ones."""
+    models.extractors.__path__.append(FOLDER)
+    extractor_names.cache_clear()
+    try:
+        yield
+    finally:
+        models.extractors.__path__.remove(FOLDER)
+        extractor_names.cache_clear()
+
+
+def write_matrix(path: Path) -> None:
+    """The weights of `tint`."""
+    matrix = np.array([[1, 0, 0, -60], [0, 1, 0, -60], [0, 0, 1, -60], [0, 0, 0, 40]], np.float32)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.save(file, matrix)
+    partial.rename(path)
+
+
+def serve_here(name: str, args: dict[str, Any]) -> DeploymentHandle[Any]:
+    """A retriever's application, run on a loop of its own in this process."""
+    deployment = build_retriever(args)._bound_deployment
+    _set_internal_replica_context(
+        replica_id=ReplicaID("local", DeploymentID(deployment.name, name)),
+        servable_object=None,
+        _deployment_config=deployment._deployment_config,
+        rank=None,
+        world_size=1,
+    )
+    return make_local_deployment_handle(deployment, name)
+
+
+async def described(handle: DeploymentHandle[Any]) -> Description:
+    """What it says of itself now."""
+    answer: Description = await handle.describe.remote()
+    return answer
+
+
+async def until(
+    handle: DeploymentHandle[Any], state: str, seconds: float = READY_SECONDS
+) -> Description:
+    """Wait for a state."""
+    ends = time.monotonic() + seconds
+    while (now := await described(handle)).state != state:
+        assert time.monotonic() < ends, now
+        await asyncio.sleep(0.02)
+    return now
+
+
+async def join(gateway: Gateway, name: str, handle: DeploymentHandle[Any]) -> None:
+    """The gateway knows the retriever, as if it had followed the statuses."""
+    known = gateway.retrievers._known.setdefault(name, Known(name))
+    known.handle = handle
+    known.of_pictures = handle.deployment_name != WORDS_ONLY
+    await gateway.retrievers.describe(known)
