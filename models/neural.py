@@ -151,8 +151,7 @@ class NeuralExtractor(Extractor):
         import torch
 
         self._network = None
-        network = self._build().eval().requires_grad_(False)
-        self._network = network.to(self._device, getattr(torch, precision))
+        self._network = self._build().eval().to(self._device, getattr(torch, precision))
         self.precision = precision
 
     def _lower_precision(self) -> Precision | None:

@@ -205,6 +205,8 @@ def _download(weights: UrlWeights, path: Path) -> None:
                 part.open("wb") as file,
             ):
                 shutil.copyfileobj(answer, file, CHUNK)
+                if file.tell() != int(answer.headers.get("Content-Length", file.tell())):
+                    raise OSError("the download ended early")
             sha256 = _hash_of([part])
             if sha256 != weights.sha256:
                 raise RetrieverUnavailable(

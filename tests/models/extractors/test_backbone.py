@@ -48,6 +48,7 @@ BEIT_LOOK = {  # its preprocessor_config.json, which names the class as transfor
     "resample": 2,
     "size": 32,
 }
+Shapes = dict[str, tuple[int, ...]]
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32}
 
 
@@ -245,10 +246,9 @@ def test_a_broken_file_makes_it_unavailable_until_it_is_mended(beit: Path, tmp_p
     assert np.isfinite(extractor.extract(picture(8))).all()
 
 
-def published_beit() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the checkpoint, less `beit.` and the classifier."""
-    width, inner, heads, offsets = 768, 3072, 12, 27 * 27 + 3
-    layer: dict[str, tuple[int, ...]] = {
+def published(width: int, inner: int, heads: int, patch: int, grid: int, layers: int) -> Shapes:
+    """Names and shapes in the published checkpoint, less `beit.` and the classifier."""
+    layer: Shapes = {
         "lambda_1": (width,),
         "lambda_2": (width,),
         "attention.attention.query.weight": (width, width),
@@ -256,7 +256,10 @@ def published_beit() -> dict[str, tuple[int, ...]]:
         "attention.attention.key.weight": (width, width),
         "attention.attention.value.weight": (width, width),
         "attention.attention.value.bias": (width,),
-        "attention.attention.relative_position_bias.relative_position_bias_table": (offsets, heads),
+        "attention.attention.relative_position_bias.relative_position_bias_table": (
+            (2 * grid - 1) ** 2 + 3,
+            heads,
+        ),
         "attention.output.dense.weight": (width, width),
         "attention.output.dense.bias": (width,),
         "intermediate.dense.weight": (inner, width),
@@ -268,19 +271,30 @@ def published_beit() -> dict[str, tuple[int, ...]]:
         "layernorm_after.weight": (width,),
         "layernorm_after.bias": (width,),
     }
-    names: dict[str, tuple[int, ...]] = {
+    names: Shapes = {
         "embeddings.cls_token": (1, 1, width),
-        "embeddings.patch_embeddings.projection.weight": (width, 3, 16, 16),
+        "embeddings.patch_embeddings.projection.weight": (width, 3, patch, patch),
         "embeddings.patch_embeddings.projection.bias": (width,),
         "pooler.layernorm.weight": (width,),
         "pooler.layernorm.bias": (width,),
     }
-    for index in range(12):
+    for index in range(layers):
         names |= {f"encoder.layer.{index}.{name}": shape for name, shape in layer.items()}
     return names
 
 
+def test_the_tests_checkpoint_has_the_published_names(beit: Path) -> None:
+    from safetensors.torch import load_file
+
+    weights = load_file(beit / "model.safetensors")
+    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    expected = published(width=32, inner=64, heads=4, patch=8, grid=4, layers=2)
+    head = {"classifier.weight": (5, 32), "classifier.bias": (5,)}
+    assert shapes == {f"beit.{name}": shape for name, shape in expected.items()} | head
+
+
 def test_the_default_architecture_is_the_published_one(tmp_path: Path) -> None:
+    """In memory transformers renames the parameters; the test above shows their published names."""
     import torch
 
     import_torchvision()
@@ -293,5 +307,7 @@ def test_the_default_architecture_is_the_published_one(tmp_path: Path) -> None:
         other = timm.create_model("beit_base_patch16_224.in22k_ft_in22k", num_classes=0)
     count = sum(weights.numel() for weights in network.parameters())
     assert count == sum(weights.numel() for weights in other.parameters()) == 85_761_984
-    shapes = {name: tuple(weights.shape) for name, weights in network.named_parameters()}
-    assert shapes == published_beit()
+    expected = published(width=768, inner=3072, heads=12, patch=16, grid=14, layers=12)
+    assert sorted(tuple(weights.shape) for weights in network.parameters()) == sorted(
+        expected.values()
+    )
