@@ -24,8 +24,8 @@ class Extractor(Method):
     index: ClassVar[str]
     """The kind of index that searches these features: a name of `indexes.registry`."""
     dtype: ClassVar[np.dtype[Any]]
-    shape: ClassVar[tuple[int, ...]]
-    """Of one picture's features; -1 where the length varies."""
+    shape: tuple[int, ...]
+    """Of one picture's features; -1 where the length varies. A neural model's own once loaded."""
     reads_text: ClassVar[bool] = False
     """Whether words can be a query: then `extract_text` works."""
     additive: ClassVar[bool] = False

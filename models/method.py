@@ -44,6 +44,10 @@ class Method(ABC):
         self.files = {found.name: found.path for found in located}
         self._hashes = [found.sha256 for found in located]
 
+    def forget(self) -> None:
+        """What was found is of no use: the next `find` looks, and hashes, anew."""
+        self._hashes = None
+
     @property
     def fingerprint(self) -> str:
         """16 hex digits naming method, version, options and weights.

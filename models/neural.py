@@ -1,10 +1,227 @@
-"""What neural methods share. Import it anywhere: torch itself is imported inside the functions."""
+"""What neural methods share: devices, precisions, batches. Torch is imported inside the functions.
+
+Half the precision is up to 3.5 times as fast where the hardware computes in it, and slower where
+it doesn't: so the hardware chooses, and what was chosen must prove itself when the model loads.
+"""
 
 from __future__ import annotations
 
+import logging
+import pickle
 import sys
+from abc import abstractmethod
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pydantic import Field
+
+from models.base import Extractor, dihedral
+from models.errors import RetrieverUnavailable
+from models.types import Features, Options, Pixels, Variants
+
+logger = logging.getLogger(__name__)
+
+Precision = Literal["float32", "bfloat16", "float16"]
+Batch = npt.NDArray[np.float32]
+"""Prepared pictures (n, 3, height, width), or (3, height, width) of one."""
+
+MIN_COSINE = 0.999
+"""Between features of a lower precision and of float32, for each picture tried."""
+
+
+class NeuralOptions(Options):
+    """How the model runs. Nothing here changes features, so all of it is kept out of the dump."""
+
+    device: str = Field("auto", exclude=True)
+    """`cpu`, `cuda`, `cuda:1`; `auto` takes CUDA where there is any."""
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", exclude=True)
+    """`auto` is the lowest the hardware computes in. A lower one than float32 is used only if its
+    features have a cosine of at least MIN_COSINE to those of float32."""
+    threads: int = Field(1, ge=1, exclude=True)
+    """Of torch, per replica: more replicas serve better than more threads."""
+
+
+class NeuralExtractor(Extractor):
+    """Unit vectors (d,) float32 of a network; `shape` is its own d once it is loaded.
+
+    A child builds the network (`_build`), prepares pictures (`_prepare`), and runs it (`_encode`).
+    """
+
+    view = "preview"
+    index = "vectors"
+    dtype = np.dtype(np.float32)
+    batch: ClassVar[int] = 8
+    precision: Precision = "float32"
+    """In use; known once the model is loaded."""
+    options: NeuralOptions
+    _network: Any
+
+    def load(self) -> None:
+        """Find, fetch and build, then choose the precision.
+
+        Raises RetrieverUnavailable: no weights, or none that fit the architecture.
+        """
+        super().load()
+        try:
+            import torch
+
+            torch.set_num_threads(self.options.threads)
+            self._device = torch.device(device_of(self.options.device))
+            self._start()
+        except ImportError as exc:
+            raise RetrieverUnavailable(
+                f"{exc.name} is not installed: install ambience[neural]"
+            ) from exc
+        except _unusable() as exc:
+            self.forget()
+            reason = (str(exc).splitlines() or [""])[0][:300]
+            where = ", ".join(str(path) for path in self.files.values())
+            raise RetrieverUnavailable(
+                f"{where}: no weights that fit ({type(exc).__name__}: {reason})"
+            ) from exc
+
+    def extract_many(self, pixels: Sequence[Pixels]) -> list[Features]:
+        """Features of several pictures, `batch` of them in one pass."""
+        features = []
+        for first in range(0, len(pixels), self.batch):
+            some = [self._prepare(one) for one in pixels[first : first + self.batch]]
+            features += list(self._embed(np.stack(some)))
+        for one in features:
+            self._check(one)
+        return features
+
+    def from_row(self, row: bytes | memoryview) -> Features:
+        """A read-only view of a stored row, before the model is loaded too."""
+        return np.frombuffer(row, self.dtype)
+
+    @abstractmethod
+    def _build(self) -> Any:
+        """The network with its weights: an `nn.Module` in float32, on the CPU."""
+
+    @abstractmethod
+    def _prepare(self, pixels: Pixels) -> Batch:
+        """One picture as the network wants it: (3, height, width) float32, normalised."""
+
+    def _encode(self, batch: Any) -> Any:
+        """Features (n, d) of a tensor (n, 3, height, width), of any length."""
+        return self._network(batch)
+
+    def _probe(self) -> Batch:
+        """Features (n, d) that tell one precision from another: here of noise and of gradients."""
+        rng = np.random.default_rng(7)
+        noise = rng.integers(0, 256, (2, 224, 224, 3), np.uint8)
+        coarse = rng.integers(0, 256, (2, 4, 4, 3), np.uint8)
+        smooth = [resized(one, (224, 224), Image.Resampling.BICUBIC) for one in coarse]
+        return self._embed(np.stack([self._prepare(one) for one in [*noise, *smooth]]))
+
+    def _extract(self, pixels: Pixels) -> Features:
+        features: Features = self._embed(self._prepare(pixels)[None])[0]
+        return features
+
+    def _variants(self, pixels: Pixels, variants: Variants) -> list[Features]:
+        return self.extract_many(dihedral(pixels)[: 2 if variants == "mirror" else 8])
+
+    def _embed(self, batch: Batch) -> Batch:
+        import torch
+
+        with torch.inference_mode():
+            inputs = torch.from_numpy(batch).to(self._device, getattr(torch, self.precision))
+            return unit(self._encode(inputs))
+
+    def _start(self) -> None:
+        self._place("float32")
+        reference = self._probe()
+        self.shape = reference.shape[1:]
+        lower = self._lower_precision()
+        if lower is None:
+            return
+        self._place(lower)
+        cosine = float((self._probe() * reference).sum(axis=1).min())
+        if not cosine >= MIN_COSINE:
+            logger.warning("%s has a cosine of %.4f to float32, which is used", lower, cosine)
+            self._place("float32")
+
+    def _place(self, precision: Precision) -> None:
+        """Build it anew: what was rounded once can't be made exact again."""
+        import torch
+
+        self._network = None
+        self._network = self._build().eval().to(self._device, getattr(torch, precision))
+        self.precision = precision
+
+    def _lower_precision(self) -> Precision | None:
+        import torch
+
+        if isinstance(self._network, torch.jit.ScriptModule):
+            return None  # It may have float32 written into it.
+        wanted = self.options.precision
+        if wanted == "auto":
+            return fast_precision(self._device.type)
+        return None if wanted == "float32" else wanted
+
+
+def device_of(name: str) -> str:
+    """The device that an option names."""
+    import torch
+
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def fast_precision(device: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> Precision | None:
+    """The lower precision that the hardware computes in, if any: AVX-512 BF16, AMX, or CUDA's."""
+    if device == "cuda":
+        import torch
+
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    flags: set[str] = set()
+    if device == "cpu" and cpuinfo.is_file():
+        lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
+        flags.update(*(after.split() for name, _, after in lines if name.strip() == "flags"))
+    return "bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else None
+
+
+def unit(features: Any) -> Batch:
+    """Rows of a tensor (n, d) at unit length, as float32."""
+    import torch
+
+    rows = torch.nn.functional.normalize(features.float(), dim=1)
+    return np.asarray(rows.cpu().numpy(), np.float32)
+
+
+def resized(pixels: Pixels, size: tuple[int, int], resample: Image.Resampling) -> Pixels:
+    """The whole picture squashed to (width, height)."""
+    return np.asarray(Image.fromarray(pixels).resize(size, resample))
+
+
+def normalised(pixels: Pixels, mean: Sequence[float], std: Sequence[float]) -> Batch:
+    """RGB (height, width, 3) as (3, height, width) float32; mean and std are of values in 0…1."""
+    scale = 1 / (255 * np.asarray(std, np.float32))
+    shift = np.asarray(mean, np.float32) / np.asarray(std, np.float32)
+    return np.ascontiguousarray((pixels * scale - shift).transpose(2, 0, 1))
+
+
+def _unusable() -> tuple[type[Exception], ...]:
+    """What libraries raise at files that are broken, or that are another model's."""
+    from safetensors import SafetensorError
+
+    broken = (OSError, EOFError, pickle.UnpicklingError, SafetensorError)
+    return (*broken, ValueError, KeyError, RuntimeError, TypeError, AttributeError)
+
+
+def import_transformers() -> Any:
+    """The transformers package, without its progress bars and reports."""
+    import_torchvision()
+    import transformers
+
+    logs: Any = transformers.logging
+    logs.set_verbosity_error()
+    logs.disable_progress_bar()
+    return transformers
 
 
 @cache

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from models.errors import RetrieverUnavailable
 
 CONNECT_SECONDS = 5.0
 CHUNK = 1 << 20
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,9 @@ class HubWeights:
     """`owner/name`, or the path of a folder."""
     revision: str
     files: tuple[str, ...]
-    """Names or patterns such as `*.safetensors`; those that are not there are left out."""
+    """Names or patterns such as `*.json`; those that are not there are left out. Those that end in
+    one of WEIGHT_SUFFIXES are alternatives, best first: only the first that is there is taken, and
+    without any (or with a shard missing) the weights are not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,37 +70,100 @@ def locate(weights: Weights, fetch: bool) -> Located:
     if not folder.is_dir():
         if folder.is_absolute():
             raise RetrieverUnavailable(f"there is no folder {folder} of weights")
-        folder = _hub_folder(weights, fetch)
-    return Located(weights.name, folder, _hash_of(_chosen(folder, weights.files)))
+        return _located_snapshot(weights, fetch)
+    files = chosen_files(folder, weights.files)
+    if not files:
+        raise RetrieverUnavailable(f"{folder} holds no whole {' or '.join(weights.files)}")
+    return Located(weights.name, folder, _hash_of(files))
 
 
-def _chosen(folder: Path, patterns: Iterable[str]) -> list[Path]:
-    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
-    if not found:
-        raise RetrieverUnavailable(f"{folder} holds none of {', '.join(patterns)}")
-    return sorted(found)
+def chosen_files(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    """Which files of the folder HubWeights means by `files`, sorted; none unless all are there."""
+    weights, others = _parted(patterns)
+    found = {path for pattern in others for path in folder.glob(pattern) if path.is_file()}
+    alternatives = ([*folder.glob(pattern)] for pattern in weights)
+    chosen = next((files for files in alternatives if files and _whole(files)), [])
+    return sorted(found.union(chosen)) if chosen or not weights else []
 
 
-def _hub_folder(weights: HubWeights, fetch: bool) -> Path:
-    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", str(int(CONNECT_SECONDS)))
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+def _parted(patterns: Iterable[str]) -> tuple[list[str], list[str]]:
+    weights = [pattern for pattern in patterns if pattern.endswith(WEIGHT_SUFFIXES)]
+    return weights, [pattern for pattern in patterns if pattern not in weights]
 
+
+def _whole(files: Sequence[Path]) -> bool:
+    """Whether each `…-00001-of-00003.…` has its fellows."""
+    counts = (re.search(r"-of-(\d+)\.", path.name) for path in files)
+    return all(int(count[1]) <= len(files) for count in counts if count)
+
+
+def _located_snapshot(weights: HubWeights, fetch: bool) -> Located:
     what = f"{weights.repo} at {weights.revision[:12]}"
     try:
-        found = snapshot_download(
-            weights.repo,
-            revision=weights.revision,
-            allow_patterns=list(weights.files),
-            local_files_only=not fetch,
-        )
+        folder, files = _snapshot(weights)
+        if not files and fetch:
+            _fetch_snapshot(weights, what)
+            folder, files = _snapshot(weights)
+    except ImportError as exc:
+        raise RetrieverUnavailable(
+            f"{exc.name} is not installed: install ambience[neural]"
+        ) from exc
+    if not files:
+        raise RetrieverUnavailable(f"{what} is not on this machine")
+    return Located(weights.name, folder, _hash_of(files))
+
+
+def _snapshot(weights: HubWeights) -> tuple[Path, list[Path]]:
+    """The revision's folder in the hub's cache and what of it is meant; the hub isn't asked."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    cache = Path(HF_HUB_CACHE, "models--" + weights.repo.replace("/", "--"))
+    ref = cache / "refs" / weights.revision
+    commit = ref.read_text().strip() if ref.is_file() else weights.revision
+    folder = cache / "snapshots" / commit
+    return folder, chosen_files(folder, weights.files)
+
+
+def _fetch_snapshot(weights: HubWeights, what: str) -> None:
+    """Into the hub's cache: the weights last, so that who finds them finds everything."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    heavy, others = _parted(weights.files)
+    try:
+        if not constants.HF_HUB_OFFLINE:
+            _ask(constants.ENDPOINT)
+        if others:
+            snapshot_download(weights.repo, revision=weights.revision, allow_patterns=others)
+        for pattern in heavy:
+            snapshot_download(weights.repo, revision=weights.revision, allow_patterns=[pattern])
+            if _snapshot(weights)[1]:
+                return
     except LocalEntryNotFoundError as exc:
-        where = "can't be fetched from the hub" if fetch else "is not on this machine"
-        raise RetrieverUnavailable(f"{what} {where}") from exc
+        raise RetrieverUnavailable(f"{what} can't be fetched from the hub") from exc
     except (HfHubHTTPError, OSError, ValueError) as exc:
         raise RetrieverUnavailable(f"{what} can't be fetched from the hub: {_short(exc)}") from exc
-    return Path(found)
+
+
+def _ask(url: str) -> None:
+    """Raises OSError unless a server answers soon: DNS and the hub's client may take minutes."""
+    failures: list[BaseException] = [TimeoutError(f"no answer in {CONNECT_SECONDS:.0f} s")]
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(url, timeout=CONNECT_SECONDS).close()
+        except urllib.error.HTTPError:
+            pass
+        except (OSError, ValueError) as exc:
+            failures[0] = exc
+            return
+        failures.clear()
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(CONNECT_SECONDS)
+    if failures:
+        raise OSError(f"{url}: {_short(failures[0])}")
 
 
 def _located_file(weights: UrlWeights, fetch: bool) -> Located:
@@ -126,16 +194,27 @@ def torch_cache() -> Path:
 
 
 def _download(weights: UrlWeights, path: Path) -> None:
-    """Beside its place, then renamed, so that nobody sees half a file."""
+    """Beside its place, checked, then renamed: nobody sees half a file, or another one."""
     try:
+        _ask(weights.url)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            urllib.request.urlopen(weights.url, timeout=CONNECT_SECONDS) as answer,
-            tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file,
-        ):
-            shutil.copyfileobj(answer, file, CHUNK)
-        os.replace(file.name, path)
-    except (OSError, urllib.error.URLError) as exc:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as aside:
+            part = Path(aside, path.name)
+            with (
+                urllib.request.urlopen(weights.url, timeout=CONNECT_SECONDS) as answer,
+                part.open("wb") as file,
+            ):
+                shutil.copyfileobj(answer, file, CHUNK)
+                if file.tell() != int(answer.headers.get("Content-Length", file.tell())):
+                    raise OSError("the download ended early")
+            sha256 = _hash_of([part])
+            if sha256 != weights.sha256:
+                raise RetrieverUnavailable(
+                    f"{weights.url} gave another file than the published one: its sha256 is "
+                    f"{sha256}, not {weights.sha256}"
+                )
+            os.replace(part, path)
+    except OSError as exc:
         raise RetrieverUnavailable(f"{weights.url} can't be fetched: {_short(exc)}") from exc
 
 

@@ -55,7 +55,7 @@ class Local(Extractor):
     place: ClassVar[Literal["ingress", "replica"]] = "replica"
     index: ClassVar[str] = "local"
     dtype: ClassVar[np.dtype[Any]] = LOCAL_DTYPE
-    shape: ClassVar[tuple[int, ...]] = (-1,)
+    shape: tuple[int, ...] = (-1,)
     options: LocalOptions
 
     def mirrored(self, features: Features) -> Features:

@@ -1,0 +1,107 @@
+"""Global features: mean-pooled patch tokens of a transformers image backbone (BEiT by default).
+
+Bao et al., "BEiT: BERT Pre-Training of Image Transformers", 2022: base, 16-pixel patches, 224
+pixels, pre-trained and fine-tuned on ImageNet-22k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from models.neural import Batch, NeuralExtractor, NeuralOptions, import_transformers
+from models.types import Options, Pixels
+from models.weights import HubWeights, Weights
+
+LONGEST = 4
+"""Longer pictures, in multiples of their short side, are cut before a resize to the short side."""
+
+
+class BackboneOptions(NeuralOptions):
+    """The weights' own hash is part of the fingerprint, so what names them is not."""
+
+    model: str = Field("microsoft/beit-base-patch16-224-pt22k-ft22k", exclude=True)
+    """A repository of the Hugging Face hub, or a local folder as `save_pretrained` writes it."""
+    revision: str = Field("9da3011", exclude=True)
+
+
+class Backbone(NeuralExtractor):
+    """Features of one picture: (hidden size,) float32, unit length; 768 by default.
+
+    The mean over the patch tokens of the last layer: class, distillation and register tokens are
+    left out, maps (n, d, height, width) of convolutional backbones are averaged over both axes.
+    Where the model itself pools by that mean (BEiT's `use_mean_pooling`), its pooler is used, that
+    is, LayerNorm of the mean: the features on which it was trained to classify.
+    """
+
+    Config: ClassVar[type[Options]] = BackboneOptions
+    shape = (768,)
+    additive = True
+    options: BackboneOptions
+
+    def weights(self) -> Sequence[Weights]:
+        files = ("config.json", "preprocessor_config.json")
+        kinds = ("model.safetensors", "model-*.safetensors", "pytorch_model*.bin")
+        return [HubWeights("model", self.options.model, self.options.revision, files + kinds)]
+
+    def _build(self) -> Any:
+        folder = self.files["model"]
+        transformers = import_transformers()
+        self._processor = transformers.AutoImageProcessor.from_pretrained(
+            folder, backend="pil", local_files_only=True
+        )
+        network, report = transformers.AutoModel.from_pretrained(
+            folder, local_files_only=True, dtype="float32", output_loading_info=True
+        )
+        self._pools = pools_by_mean(network)
+        unused = () if self._pools else ("pooler.",)
+        missing = [name for name in report["missing_keys"] if not name.startswith(unused)]
+        if missing:
+            raise ValueError(f"the weights lack {', '.join(sorted(missing)[:3])}")
+        return network
+
+    def _prepare(self, pixels: Pixels) -> Batch:
+        if self._processor.size.get("shortest_edge"):
+            pixels = _cut(pixels)
+        prepared = self._processor([pixels], input_data_format="channels_last", return_tensors="np")
+        return np.asarray(prepared["pixel_values"][0], np.float32)
+
+    def _encode(self, batch: Any) -> Any:
+        output = self._network(pixel_values=batch)
+        if self._pools:
+            return output.pooler_output
+        tokens = output.last_hidden_state
+        if tokens.ndim == 4:
+            return tokens.mean((2, 3))
+        patch = getattr(self._network.config, "patch_size", None)
+        height, width = np.array(batch.shape[2:]) // np.array(patch or batch.shape[1])
+        # Backbones that merge patches on their way end with fewer, and have no class token.
+        others = max(tokens.shape[1] - int(height * width), 0)
+        return tokens[:, others:].mean(1)
+
+
+def architecture(folder: Path) -> Any:
+    """The network of a folder's `config.json`, without its weights."""
+    transformers = import_transformers()
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    return transformers.AutoModel.from_config(config)
+
+
+def pools_by_mean(network: Any) -> bool:
+    """Whether the model's own pooler takes the mean of the patch tokens."""
+    pools = getattr(network.config, "use_mean_pooling", False)
+    return bool(pools) and getattr(network, "pooler", None) is not None
+
+
+def _cut(pixels: Pixels) -> Pixels:
+    """The middle of a very long picture: enlarging it to a short side of 224 could take 500 MB."""
+    limit = LONGEST * min(pixels.shape[:2])
+    top, left = (max(side - limit, 0) // 2 for side in pixels.shape[:2])
+    return np.ascontiguousarray(pixels[top : top + limit, left : left + limit])
+
+
+EXTRACTOR = Backbone

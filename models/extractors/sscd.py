@@ -1,0 +1,97 @@
+"""Copy detection: SSCD, a descriptor trained to recognise edited copies.
+
+Pizzi et al., "A Self-Supervised Descriptor for Image Copy Detection", CVPR 2022.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PIL import Image
+from pydantic import Field
+
+from models.neural import (
+    Batch,
+    NeuralExtractor,
+    NeuralOptions,
+    import_torchvision,
+    normalised,
+    resized,
+)
+from models.types import Options, Pixels
+from models.weights import UrlWeights, Weights
+
+URL = "https://dl.fbaipublicfiles.com/sscd-copy-detection/sscd_disc_mixup.torchscript.pt"
+SHA256 = "9f26bd4c848cc19b73d2ae92eea6e04886f61a7b764ceb7a13aeee62e6a6db56"
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""ImageNet's."""
+DIMENSIONS, GEM_POWER = 512, 3.0
+
+
+class SscdOptions(NeuralOptions):
+    path: str | None = Field(None, exclude=True)
+    """Another file of weights: TorchScript, or a state dict of torchvision's layout, as published
+    (`*.torchscript.pt`, `*.torchvision.pt`). The hash of what is used is part of the fingerprint.
+    TorchScript is a program: give only a file whose origin you trust."""
+    size: int = Field(320, ge=64, le=512)
+    """Pictures are squashed to this square, as the authors recommend for batches."""
+
+
+class Sscd(NeuralExtractor):
+    """Features of one picture: (512,) float32, unit length.
+
+    Of the default weights, a cosine over 0.75 means a copy with 90 % precision, say the authors.
+    """
+
+    Config: ClassVar[type[Options]] = SscdOptions
+    shape = (DIMENSIONS,)
+    options: SscdOptions
+
+    def weights(self) -> Sequence[Weights]:
+        return [UrlWeights("model", URL, SHA256, self.options.path)]
+
+    def _build(self) -> Any:
+        import torch
+
+        path = self.files["model"]
+        if _is_torchscript(path):
+            jit: Any = torch.jit
+            return jit.load(path, map_location="cpu")
+        network = architecture()
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        return network
+
+    def _prepare(self, pixels: Pixels) -> Batch:
+        size = self.options.size
+        return normalised(resized(pixels, (size, size), Image.Resampling.BILINEAR), MEAN, STD)
+
+
+def architecture() -> Any:
+    """ResNet-50 with GeM pooling and a linear layer, named as torchvision's within `backbone`."""
+    import torch
+    from torch import nn
+
+    class GeM(nn.Module):
+        """The generalised mean over both axes: Radenović et al., 2018."""
+
+        def forward(self, maps: torch.Tensor) -> torch.Tensor:
+            powers = maps.float().clamp(min=1e-6).pow(GEM_POWER)
+            return powers.mean((2, 3)).pow(1 / GEM_POWER).to(maps.dtype)
+
+    backbone = import_torchvision().models.resnet50(num_classes=DIMENSIONS)
+    backbone.avgpool = GeM()
+    return nn.Sequential(OrderedDict(backbone=backbone))
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+EXTRACTOR = Sscd

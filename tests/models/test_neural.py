@@ -1,0 +1,141 @@
+"""Precision by hardware, checked when a model loads; and what needs no model."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.errors import RetrieverUnavailable
+from models.neural import (
+    Batch,
+    NeuralExtractor,
+    NeuralOptions,
+    Precision,
+    fast_precision,
+    import_torchvision,
+    normalised,
+    resized,
+)
+from models.types import Pixels
+
+CPUINFO = "processor\t: 0\nmodel name\t: A\nflags\t\t: fpu sse2 avx512f {}\nbugs\t\t: amx_bf16\n"
+
+
+class Means(NeuralExtractor):
+    """The means of the three channels, after adding and taking away `offset`: low precisions lose
+    what is small beside it."""
+
+    class Config(NeuralOptions):
+        offset: float = 0.0
+
+    shape = (3,)
+    options: Config
+
+    def _build(self) -> Any:
+        import torch
+
+        class Network(torch.nn.Module):
+            def __init__(self, offset: float) -> None:
+                super().__init__()
+                self.offset = torch.nn.Parameter(torch.tensor(offset))
+
+            def forward(self, batch: torch.Tensor) -> torch.Tensor:
+                return batch.mean((2, 3)) + self.offset - self.offset
+
+        return Network(self.options.offset)
+
+    def _prepare(self, pixels: Pixels) -> Batch:
+        return normalised(pixels, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
+
+
+def loaded(**options: Any) -> Means:
+    extractor = Means(Means.Config(**options))
+    extractor.load()
+    return extractor
+
+
+def picture(seed: int) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (30, 40, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [("avx2", None), ("avx512_bf16", "bfloat16"), ("amx_tile amx_bf16", "bfloat16")],
+)
+def test_a_cpu_that_computes_in_bfloat16_says_so_in_its_flags(
+    tmp_path: Path, flags: str, precision: Precision | None
+) -> None:
+    (tmp_path / "cpuinfo").write_text(CPUINFO.format(flags))
+    assert fast_precision("cpu", tmp_path / "cpuinfo") == precision
+    assert fast_precision("cpu", tmp_path / "none") is None
+
+
+def test_a_lower_precision_is_used_when_it_proves_itself() -> None:
+    exact, lower = loaded(precision="float32"), loaded(precision="bfloat16")
+    assert (exact.precision, lower.precision) == ("float32", "bfloat16")
+    assert lower.extract(picture(1)) @ exact.extract(picture(1)) >= 0.999
+
+
+def test_a_lower_precision_that_loses_too_much_is_not_used(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING, "models.neural"):
+        extractor = loaded(precision="bfloat16", offset=1000.0)
+    assert extractor.precision == "float32"
+    assert "cosine" in caplog.text
+    expected = loaded(precision="float32", offset=1000.0)
+    assert np.array_equal(extractor.extract(picture(2)), expected.extract(picture(2)))
+
+
+def test_how_a_model_runs_is_no_part_of_the_fingerprint() -> None:
+    plain = Means(Means.Config()).fingerprint
+    assert Means(Means.Config(device="cpu", precision="bfloat16", threads=4)).fingerprint == plain
+    assert Means(Means.Config(offset=1.0)).fingerprint != plain
+
+
+def test_torch_takes_as_many_threads_as_configured() -> None:
+    import torch
+
+    loaded(threads=2)
+    assert torch.get_num_threads() == 2
+    loaded()
+    assert torch.get_num_threads() == 1
+
+
+def test_an_unknown_device_makes_it_unavailable() -> None:
+    with pytest.raises(RetrieverUnavailable, match="quantum"):
+        loaded(device="quantum")
+
+
+def test_without_torch_it_says_what_to_install() -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from models.errors import RetrieverUnavailable\n"
+        "from tests.models.test_neural import Means\n"
+        "try: Means(Means.Config()).load()\n"
+        "except RetrieverUnavailable as exc: print(exc)"
+    )
+    root = Path(__file__).parents[2]
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert ran.stdout == "torch is not installed: install ambience[neural]\n", ran.stderr
+
+
+def test_pictures_are_prepared_as_torchvision_does() -> None:
+    transforms = import_torchvision().transforms
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    look = transforms.Compose(
+        [transforms.Resize([20, 24]), transforms.ToTensor(), transforms.Normalize(mean, std)]
+    )
+    pixels = picture(3)
+    ours = normalised(resized(pixels, (24, 20), Image.Resampling.BILINEAR), mean, std)
+    assert ours.dtype == np.float32
+    assert np.allclose(ours, look(Image.fromarray(pixels)), atol=1e-5)
