@@ -60,6 +60,7 @@ class Aliked(Descriptor):
         """Points (n, 2) in pixels, scores (n,) and unit descriptors (n, 128), all float32."""
         import torch
 
+        picture = torch.from_numpy(np.divide(gray, 255, dtype=np.float32))
         with torch.inference_mode():
-            found = self._network(torch.from_numpy(gray)[None, None].float() / 255)[0]
+            found = self._network(picture[None, None])[0]
         return found.keypoints.numpy(), found.keypoint_scores.numpy(), found.descriptors.numpy()

@@ -64,7 +64,7 @@ class HardNet8(Descriptor):
                 (MEASURED * diameter)[None, :, None, None],
                 -angle[None, :, None],
             )
-            picture = torch.from_numpy(gray)[None, None].float() / 255
-            patches = extract_patches_from_pyramid(picture, lafs, PATCH)[0]
+            picture = torch.from_numpy(np.divide(gray, 255, dtype=np.float32))
+            patches = extract_patches_from_pyramid(picture[None, None], lafs, PATCH)[0]
             described: Floats = self._network(patches).numpy()
         return described

@@ -93,6 +93,12 @@ def test_extraction_is_repeatable(aliked: Local) -> None:
     np.testing.assert_array_equal(aliked.extract(scene(3)), aliked.extract(scene(3)))
 
 
+def test_pixels_may_be_read_only(aliked: Local) -> None:
+    pixels = scene(3, 120, 160)
+    pixels.setflags(write=False)
+    assert len(aliked.extract(pixels))
+
+
 def test_the_mirror_image_is_extracted_from_the_flipped_picture(aliked: Local) -> None:
     pixels = scene(4)
     query = aliked.extract_variants(pixels, "mirror")

@@ -114,6 +114,12 @@ def test_a_turned_picture_has_the_same_descriptors_at_turned_places(hardnet: Loc
     assert near.sum() >= 20
 
 
+def test_pixels_may_be_read_only(hardnet: Local) -> None:
+    pixels = scene(3, 375, 500)
+    pixels.setflags(write=False)
+    assert len(hardnet.extract(pixels))
+
+
 def test_the_mirror_image_is_extracted_from_the_flipped_picture(hardnet: Local) -> None:
     pixels = scene(4)
     query, mirror = hardnet.extract_variants(pixels, "mirror")
