@@ -24,7 +24,7 @@ WIDTH = 128
 BLOCK = 8192
 
 
-def unit(quantised: npt.NDArray[np.uint8]) -> Descriptors:
+def unit(quantised: npt.NDArray[np.uint8] | npt.NDArray[np.int8]) -> Descriptors:
     """Quantised descriptors (n, 128) as float32 of unit length; one of zeros stays zero."""
     rows = quantised.astype(np.float32)
     length = np.sqrt(np.einsum("ij,ij->i", rows, rows))

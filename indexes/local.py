@@ -74,7 +74,10 @@ Candidates = npt.NDArray[np.void]
 
 
 class LocalIndex(Index):
-    """Features are structured arrays (n,), n ≤ 256: x, y, scale, angle, descriptor uint8 (128,).
+    """Features are structured arrays (n,), n ≤ 256: x, y, scale, angle, descriptor (128,).
+
+    Descriptors are uint8 or int8 of any length: their directions are compared. Where keypoints have
+    no scale (0), theirs and their angles' agreement isn't asked for.
 
     A query's second variant is its mirror image, with an x axis that points left.
     """

@@ -17,6 +17,8 @@ Homography = npt.NDArray[np.float64]
 ANGLE_TOLERANCE = 25.0
 OCTAVE_TOLERANCE = 0.7
 LARGEST_SCALE = 32.0
+NO_OCTAVE = -20.0
+"""The octave of a keypoint of scale 0, which has neither scale nor angle."""
 SAME_PLACE = 60
 """Keypoints within a sixtieth of the picture count as one place."""
 
@@ -37,7 +39,7 @@ class Side:
     def of(cls, features: Features) -> Side:
         return cls(
             np.stack([features["x"], features["y"]], axis=1).astype(np.float64),
-            np.log2(np.maximum(features["scale"], 1e-6).astype(np.float64)),
+            np.log2(np.maximum(features["scale"], 2**NO_OCTAVE).astype(np.float64)),
             features["angle"].astype(np.float64),
             unit(features["descriptor"]),
         )
@@ -111,7 +113,8 @@ def verify(matches: Matches) -> Verified | None:
     """The homography that most matches follow, by MAGSAC++ (Barath et al. 2020).
 
     None when there is none that a picture of a picture can have. An inlier must also turn and scale
-    its keypoint as the homography does there, and places that lie together count once.
+    its keypoint, if that has a scale, as the homography does there, and places that lie together
+    count once.
     """
     if len(matches) < 4:
         return None
@@ -168,10 +171,11 @@ def _consistent(matches: Matches, homography: Homography) -> npt.NDArray[np.bool
     moved = np.einsum("nij,nj->ni", jacobian, np.stack([np.cos(heading), np.sin(heading)], axis=1))
     turned = np.rad2deg(np.arctan2(moved[:, 1], moved[:, 0]))
     aligned = _angle_gap(turned - matches.image.angle) < ANGLE_TOLERANCE
+    bare = matches.image.octave == NO_OCTAVE
     # A negative area is a reflection, which a mirrored query is searched for on its own.
     possible = (area > LARGEST_SCALE**-2) & (area < LARGEST_SCALE**2)
     ahead = weight * np.median(weight) > 0
-    result: npt.NDArray[np.bool_] = near & scaled & aligned & possible & ahead
+    result: npt.NDArray[np.bool_] = near & (bare | scaled & aligned) & possible & ahead
     return result
 
 

@@ -23,7 +23,8 @@ class Extractor(Method):
     """Where queries are extracted: `ingress` for a few milliseconds of work, next to the pixels."""
     index: ClassVar[str]
     """The kind of index that searches these features: a name of `indexes.registry`."""
-    dtype: ClassVar[np.dtype[Any]]
+    dtype: np.dtype[Any]
+    """The class's, or an instance's own where it follows from the options."""
     shape: tuple[int, ...]
     """Of one picture's features; -1 where the length varies. A neural model's own once loaded."""
     reads_text: ClassVar[bool] = False

@@ -41,11 +41,11 @@ class Sift:
     """
 
     def __init__(self, gray: Pixels, sides: tuple[int, int]) -> None:
-        self._gray, factor = _resized(gray, sides)
+        self.gray, factor = resized(gray, sides)
         self._sift = cv2.SIFT_create(  # type: ignore[attr-defined]
             contrastThreshold=-1.0, enable_precise_upscale=True
         )
-        found = self._sift.detect(self._gray, None)
+        found = self._sift.detect(self.gray, None)
         rows = [(*point.pt, point.size, point.angle, point.response) for point in found]
         table = np.array(rows, np.float32).reshape(-1, 5)
         # The response falls with scale in natural pictures. What survives in thumbnails is coarse,
@@ -53,20 +53,26 @@ class Sift:
         strength = table[:, 4] * np.sqrt(table[:, 2])
         points = (table[:, :2] + 0.5) / factor - 0.5
         order = np.lexsort((points[:, 1], points[:, 0], -strength))
+        self._frames = table[order, :4]
         columns = (points, table[:, 2] / factor, table[:, 3] % 360, strength)
         self.keypoints = Keypoints(*(column[order] for column in columns))
         self._found = [found[row] for row in order]
+
+    def frames(self, chosen: Rows) -> Floats:
+        """(n, 4) float32 of these rows of `keypoints`: x, y, diameter and angle in `gray`."""
+        return np.asarray(self._frames[chosen], np.float32)
 
     def describe(self, chosen: Rows) -> Floats:
         """(n, 128) float32 descriptors, not normalised, of these rows of `keypoints`."""
         if not len(chosen):
             return np.empty((0, 128), np.float32)
         wanted = [self._found[row] for row in chosen]
-        _, descriptors = self._sift.compute(self._gray, wanted)
+        _, descriptors = self._sift.compute(self.gray, wanted)
         return np.asarray(descriptors, np.float32)
 
 
-def _resized(gray: Pixels, sides: tuple[int, int]) -> tuple[Pixels, float]:
+def resized(gray: Pixels, sides: tuple[int, int]) -> tuple[Pixels, float]:
+    """The picture with its long side within `sides`, and by what factor it was resized."""
     long_side = max(gray.shape)
     factor = min(max(long_side, sides[0]), sides[1]) / long_side
     if factor == 1:

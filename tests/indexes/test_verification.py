@@ -106,3 +106,13 @@ def test_several_angles_of_one_place_do_not_fail_the_ratio() -> None:
     query = random_features(1, 20)
     image = np.concatenate([jittered(query, 1), jittered(query, 2)])
     assert len(match(Side.of(query), Side.of(image), 0.7, 0.9)) == 20
+
+
+def test_keypoints_without_scale_and_angle_are_verified_by_their_places() -> None:
+    query = random_features(1, 60)
+    query["scale"] = query["angle"] = 0
+    image = moved(query, 40, 3, (10, 20))
+    image["scale"] = image["angle"] = 0
+    verified = verify(agreeing(match(Side.of(query), Side.of(image), 0.9, 0.9)))
+    assert verified is not None
+    assert verified.inliers >= 45

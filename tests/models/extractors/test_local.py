@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from models.base import make_extractor
-from models.extractors.local import LOCAL_DTYPE, Local, LocalOptions, rootsift
+from models.errors import InvalidInput
+from models.extractors.local import LOCAL_DTYPE, Local, LocalOptions
 from models.types import Features, Pixels
 
 LOCAL = Local(LocalOptions())
@@ -59,16 +60,6 @@ def test_keypoints_do_not_crowd() -> None:
 def test_descriptors_are_of_unit_length_after_the_scale() -> None:
     lengths = np.linalg.norm(LOCAL.extract(scene(1))["descriptor"].astype(float), axis=1) / 512
     np.testing.assert_allclose(lengths, 1, atol=0.01)
-
-
-def test_rootsift_is_the_root_of_the_l1_normalised_vector() -> None:
-    sift = np.zeros((2, 128), np.float32)
-    sift[0, :4] = [1, 4, 9, 2]
-    sift[1] = 3
-    quantised = rootsift(sift)
-    assert quantised[0, :4].tolist() == [128, 255, 255, 181]
-    assert set(quantised[1].tolist()) == {45}
-    assert rootsift(np.zeros((1, 128), np.float32)).max() == 0
 
 
 def test_the_mirrored_features_are_those_of_the_mirrored_picture() -> None:
@@ -171,3 +162,18 @@ def test_how_many_keypoints_a_query_has_leaves_the_feature_space_as_it_is() -> N
 
 def test_extraction_is_repeatable() -> None:
     np.testing.assert_array_equal(LOCAL.extract(scene(8)), LOCAL.extract(scene(8)))
+
+
+def test_the_default_feature_space_is_the_one_of_the_first_release() -> None:
+    assert make_extractor("local").fingerprint == "de1127d2a0be9566"
+    assert make_extractor("local", {"max_keypoints": 100}).fingerprint == "faf3f082ab3cb483"
+
+
+def test_weights_for_a_descriptor_that_has_none_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="rootsift has no weights"):
+        make_extractor("local", {"weights": "/some/file.pth"})
+
+
+def test_an_unknown_descriptor_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InvalidInput, match="'rootsift', 'hardnet8' or 'aliked'"):
+        make_extractor("local", {"descriptor": "surf"})

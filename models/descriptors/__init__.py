@@ -1,0 +1,1 @@
+"""What `local` can describe a picture's keypoints by: one file each."""

@@ -1,0 +1,66 @@
+"""ALIKED: one network both finds the keypoints and describes them.
+
+Zhao et al., "ALIKED: A Lighter Keypoint and Descriptor Extraction Network via Deformable
+Transformation", 2023. The grey picture stands in for all three of its colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from models.descriptors.base import Described, Descriptor, load_weights, quantise
+from models.keypoints import Floats, Keypoints, resized
+from models.types import Pixels
+from models.weights import UrlWeights, Weights
+
+MODEL = "aliked-n16"
+URL = (
+    "https://github.com/Shiaoming/ALIKED/raw/"
+    "683d7c65197395c0b3f01ebe76e1084a27e73a65/models/aliked-n16.pth"
+)
+SHA256 = "5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2"
+STRONGEST = 1600
+"""As many as can be looked at for an even selection: 100 in each of 16 cells."""
+FLOOR = 0.05
+"""Keypoints of lower score are left out: those of blank pictures reach 0.02."""
+CONSTANTS = frozenset({"dkd.hw_grid"})
+"""The detector's grid of offsets, which kornia makes itself: published files have none."""
+
+
+class Aliked(Descriptor):
+    """Its keypoints have neither scale nor angle: both are 0, which the index takes for unknown."""
+
+    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.int8)
+
+    def weights(self, path: str | None) -> Sequence[Weights]:
+        return (UrlWeights("aliked", URL, SHA256, path),)
+
+    def load(self, files: Mapping[str, Path]) -> None:
+        from kornia.feature import ALIKED
+
+        network = ALIKED(MODEL, max_num_keypoints=STRONGEST, detection_threshold=0)
+        load_weights(network, files["aliked"], CONSTANTS)
+        self._network = network
+
+    def look(self, gray: Pixels, sides: tuple[int, int]) -> Described:
+        small, factor = resized(gray, sides)
+        points, score, descriptors = self.run(small)
+        points = (points + np.float32(0.5)) / np.float32(factor) - np.float32(0.5)
+        strong = np.flatnonzero(score > FLOOR)
+        order = strong[np.lexsort((points[strong, 1], points[strong, 0], -score[strong]))]
+        unknown = np.zeros(len(order), np.float32)
+        keypoints = Keypoints(points[order], unknown, unknown, score[order])
+        return Described(keypoints, lambda chosen: quantise(descriptors[order[chosen]]))
+
+    def run(self, gray: Pixels) -> tuple[Floats, Floats, Floats]:
+        """Points (n, 2) in pixels, scores (n,) and unit descriptors (n, 128), all float32."""
+        import torch
+
+        picture = torch.from_numpy(np.divide(gray, 255, dtype=np.float32))
+        with torch.inference_mode():
+            found = self._network(picture[None, None])[0]
+        return found.keypoints.numpy(), found.keypoint_scores.numpy(), found.descriptors.numpy()

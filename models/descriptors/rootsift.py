@@ -1,0 +1,47 @@
+"""RootSIFT at DoG keypoints; needs no weights.
+
+Lowe, "Distinctive Image Features from Scale-Invariant Keypoints", 2004; Arandjelović & Zisserman,
+"Three things everyone should know to improve object retrieval", 2012.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from models.descriptors.base import Described, Descriptor, Quantised
+from models.keypoints import Sift
+from models.types import Pixels
+
+DESCRIPTOR_SCALE = 512
+"""What a unit descriptor is multiplied by before it is rounded to uint8: no value reaches 0.5."""
+_MIRRORED_BINS = [0, 7, 6, 5, 4, 3, 2, 1]
+
+
+class RootSift(Descriptor):
+    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
+
+    def look(self, gray: Pixels, sides: tuple[int, int]) -> Described:
+        sift = Sift(gray, sides)
+        return Described(sift.keypoints, lambda chosen: rootsift(sift.describe(chosen)))
+
+    def mirrored(self, descriptors: Quantised) -> Quantised:
+        """Exact, as a permutation of values.
+
+        SIFT's 4×4 cells lie along the keypoint's own axis: mirroring swaps the rows of cells beside
+        that axis, and the sense of the 8 orientations within each.
+        """
+        cells = descriptors.reshape(-1, 4, 4, 8)
+        return cells[:, ::-1][..., _MIRRORED_BINS].reshape(-1, 128)
+
+
+def rootsift(sift: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """RootSIFT of SIFT descriptors (n, 128) float32, as (n, 128) uint8 of length DESCRIPTOR_SCALE.
+
+    The root of the L1-normalised vector: Euclidean distance of the roots is Hellinger distance.
+    """
+    total = np.maximum(sift.sum(axis=1, keepdims=True), 1e-9)
+    quantised = np.rint(np.sqrt(sift / total) * DESCRIPTOR_SCALE)
+    return np.asarray(np.minimum(quantised, 255), np.uint8)
