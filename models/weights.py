@@ -39,8 +39,9 @@ class UrlWeights:
 
     name: str
     url: str
-    sha256: str
-    """Of the published file. A file at `path` may be another, trained by the owner."""
+    sha256: str | None
+    """Of the published file; None where no one has published it: then any file is taken. A file at
+    `path` may be another, trained by the owner."""
     path: str | None = None
 
 
@@ -110,7 +111,7 @@ def _located_file(weights: UrlWeights, fetch: bool) -> Located:
             raise RetrieverUnavailable(f"{path.name} is not on this machine")
         _download(weights, path)
     sha256 = _hash_of([path])
-    if sha256 != weights.sha256:
+    if weights.sha256 not in (None, sha256):
         raise RetrieverUnavailable(
             f"{path} is not the published file: its sha256 is {sha256}, not {weights.sha256}; "
             "delete it, and it is fetched again"

@@ -1,0 +1,110 @@
+"""A caption: any image-to-text model of transformers, BLIP base by default.
+
+Li et al., "BLIP: Bootstrapping Language-Image Pre-training for Unified Vision-Language
+Understanding and Generation", 2022.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from PIL import Image
+from pydantic import Field
+
+from models.annotator import Annotation, Annotator
+from models.errors import RetrieverUnavailable
+from models.neural import import_torchvision
+from models.types import Options, Pixels, View
+from models.weights import HubWeights, Weights
+
+FILES = (
+    "*.json",
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "vocab.txt",
+    "merges.txt",
+    "*.model",
+)
+"""Configuration, weights and tokenizer of a repository; not its copies for other frameworks."""
+
+
+class CaptionOptions(Options):
+    model: str = Field("Salesforce/blip-image-captioning-base", exclude=True)
+    """A repository of the hub, or a folder written by `save_pretrained`. Excluded from the dump,
+    thus from the fingerprint, as are revision and precision: the hash of the weights names them."""
+    revision: str = Field("82a37760796d32b1411fe092ab5d4e227313294b", exclude=True)
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", exclude=True)
+    max_new_tokens: int = Field(20, ge=1, le=256)
+    num_beams: int = Field(3, ge=1, le=16)
+    """20 tokens and 3 beams are what BLIP's authors caption with."""
+
+
+class Caption(Annotator):
+    """`text` is the caption, without the tokenizer's special tokens."""
+
+    Config: ClassVar[type[Options]] = CaptionOptions
+    view: ClassVar[View] = "preview"
+    batch: ClassVar[int] = 4
+    options: CaptionOptions
+
+    def weights(self) -> Sequence[Weights]:
+        return (HubWeights("model", self.options.model, self.options.revision, FILES),)
+
+    def load(self) -> None:
+        """Raises RetrieverUnavailable where the files are no image-to-text model of transformers.
+
+        Weights are safetensors, or a checkpoint of torch read with `weights_only`.
+        """
+        super().load()
+        import_torchvision()
+        import torch
+        import transformers
+        from safetensors import SafetensorError
+
+        folder = self.files["model"]
+        device, dtype = _placement(self.options.precision)
+        auto: Any = transformers
+        try:
+            self._processor = auto.AutoImageProcessor.from_pretrained(folder)
+            self._tokenizer = auto.AutoTokenizer.from_pretrained(folder)
+            model = auto.AutoModelForImageTextToText.from_pretrained(
+                folder, dtype=dtype, weights_only=True
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as exc:
+            reason = str(exc).strip().partition("\n")[0][:200]
+            raise RetrieverUnavailable(f"{folder} holds no image-to-text model: {reason}") from exc
+        self._model = model.to(device).eval()
+        self._inference = torch.inference_mode
+
+    def annotate(self, pixels: Pixels) -> Annotation:
+        return self.annotate_many([pixels])[0]
+
+    def annotate_many(self, pixels: Sequence[Pixels]) -> list[Annotation]:
+        """Captions of several RGB pictures, from one call of `generate`."""
+        if not pixels:
+            return []
+        images = [Image.fromarray(one) for one in pixels]
+        inputs = self._processor(images=images, return_tensors="pt")
+        with self._inference():
+            tokens = self._model.generate(
+                inputs["pixel_values"].to(self._model.device, self._model.dtype),
+                max_new_tokens=self.options.max_new_tokens,
+                num_beams=self.options.num_beams,
+                do_sample=False,
+            )
+        texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [Annotation(text=text.strip()) for text in texts]
+
+
+def _placement(precision: Literal["auto", "float32", "bfloat16"]) -> tuple[Any, Any]:
+    """Device and dtype: a GPU where there is one, and there bfloat16 unless told otherwise."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    wide = precision == "float32" or (precision == "auto" and not cuda)
+    return torch.device("cuda" if cuda else "cpu"), torch.float32 if wide else torch.bfloat16
+
+
+ANNOTATOR = Caption
