@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,7 @@ torch = pytest.importorskip("torch")
 import_torchvision()
 transformers: Any = pytest.importorskip("transformers")
 
-WORDS = [
-    "a",
-    "photo",
-    "of",
-    "the",
-    "red",
-    "blue",
-    "cat",
-    "dog",
-    "tree",
-    "on",
-    "two",
-    "##s",
-    "##ing",
-]
+WORDS = "a photo of the red blue cat dog tree house on two and".split()  # noqa: SIM905
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
 PICTURES = [np.asarray(scene(seed, 96, 64)) for seed in (1, 2, 3)]
 
@@ -77,7 +64,10 @@ def tiny_blip() -> Any:
         "initializer_range": 1.0,
     }
     config = transformers.BlipConfig(text_config=text, vision_config=vision, projection_dim=32)
-    return transformers.BlipForConditionalGeneration(config)
+    model = transformers.BlipForConditionalGeneration(config)
+    with torch.no_grad():  # Random weights would often begin with the token that ends a caption.
+        model.text_decoder.cls.predictions.decoder.bias[: len(SPECIAL)] = -1000
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +106,50 @@ def vit_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A chat model: it has to be asked for a caption, in the words of its template."""
+    folder = tmp_path_factory.mktemp("llava")
+    torch.manual_seed(0)
+    tokenizer = wordpiece(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    sizes = {"intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(
+            hidden_size=32, image_size=32, patch_size=8, initializer_factor=9.0, **sizes
+        ),
+        text_config=transformers.LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_key_value_heads=2,
+            initializer_range=0.5,
+            bos_token_id=5,
+            eos_token_id=3,
+            pad_token_id=0,
+            **sizes,
+        ),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    transformers.LlavaForConditionalGeneration(config).save_pretrained(folder)
+    template = (
+        "{% for message in messages %}{% for part in message.content %}"
+        "{{ '<image>' if part.type == 'image' else ' ' + part.text }}"
+        "{% endfor %}{% endfor %}{% if add_generation_prompt %} a photo of{% endif %}"
+    )
+    images = transformers.CLIPImageProcessor(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
+    transformers.LlavaProcessor(
+        images,
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=template,
+    ).save_pretrained(folder)
+    return folder
+
+
 def caption(folder: Path, **options: object) -> Caption:
     settings = {"model": str(folder), "precision": "float32", "max_new_tokens": 8, **options}
     made = make_annotator("caption", settings)
@@ -148,6 +182,23 @@ def test_another_family_of_models_works_by_configuration(vit_gpt2: Path) -> None
     said = caption(vit_gpt2, num_beams=2).annotate_many(PICTURES)
     assert [one.text for one in said] == [text.strip() for text in expected]
     assert any(one.text for one in said)
+
+
+def test_a_chat_model_is_asked_and_only_its_answer_is_the_caption(llava: Path) -> None:
+    captioner = caption(llava, prompt="the cat and two dog", num_beams=2)
+    pipeline = transformers.pipeline("image-text-to-text", model=str(llava), device="cpu")
+    settings = {"max_new_tokens": 8, "num_beams": 2, "do_sample": False}
+    for pixels, said in zip(PICTURES, captioner.annotate_many(PICTURES), strict=True):
+        asked = [
+            {"type": "image", "image": Image.fromarray(pixels)},
+            {"type": "text", "text": "the cat and two dog"},
+        ]
+        answer = pipeline(
+            text=[{"role": "user", "content": asked}],
+            return_full_text=False,
+            generate_kwargs=dict(settings),
+        )
+        assert said.text == answer[0]["generated_text"].strip() != ""
 
 
 def test_a_batch_is_captioned_in_one_call_as_one_by_one(blip: Path) -> None:
@@ -218,15 +269,45 @@ def test_a_folder_of_something_else_is_refused_with_the_reason(blip: Path, tmp_p
         caption(tmp_path)
 
 
-def test_the_default_is_the_published_blip_base() -> None:
-    """Names and shapes of the parameters, from the library's own configuration of that model."""
-    options = Caption.Config.model_validate({})
-    assert options.model_dump() == {"max_new_tokens": 20, "num_beams": 3}
+def test_the_default_is_the_published_blip_base(tmp_path: Path) -> None:
+    """What its config.json says of sizes, read as production reads it; built without weights."""
+    text = {
+        "vocab_size": 30524,
+        "hidden_size": 768,
+        "encoder_hidden_size": 768,
+        "num_hidden_layers": 12,
+        "intermediate_size": 3072,
+        "max_position_embeddings": 512,
+    }
+    vision = {"hidden_size": 768, "image_size": 384, "patch_size": 16, "num_hidden_layers": 12}
+    config = {"model_type": "blip", "text_config": text, "vision_config": vision}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     with torch.device("meta"):
-        published = transformers.BlipForConditionalGeneration(transformers.BlipConfig())
-        made = transformers.AutoModelForImageTextToText.from_config(transformers.BlipConfig())
-    shapes = {name: value.shape for name, value in published.named_parameters()}
-    assert {name: value.shape for name, value in made.named_parameters()} == shapes
+        model = transformers.AutoModelForImageTextToText.from_config(
+            transformers.AutoConfig.from_pretrained(tmp_path)
+        )
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    bias = shapes.pop("text_decoder.cls.predictions.decoder.bias")  # Stands there twice.
+    assert bias == (30524,)
+    assert sum(math.prod(shape) for shape in shapes.values()) == 247_414_076
+    layer = "encoder.layers.11"
+    expected = {
+        "vision_model.embeddings.class_embedding": (1, 1, 768),
+        "vision_model.embeddings.position_embedding": (1, 577, 768),
+        "vision_model.embeddings.patch_embedding.weight": (768, 3, 16, 16),
+        f"vision_model.{layer}.self_attn.qkv.weight": (2304, 768),
+        f"vision_model.{layer}.mlp.fc1.weight": (3072, 768),
+        "vision_model.post_layernorm.weight": (768,),
+        "text_decoder.bert.embeddings.word_embeddings.weight": (30524, 768),
+        "text_decoder.bert.embeddings.position_embeddings.weight": (512, 768),
+        "text_decoder.bert.encoder.layer.11.crossattention.self.key.weight": (768, 768),
+        "text_decoder.bert.encoder.layer.11.output.dense.weight": (768, 3072),
+        "text_decoder.cls.predictions.transform.dense.weight": (768, 768),
+        "text_decoder.cls.predictions.decoder.weight": (30524, 768),
+        "text_decoder.cls.predictions.bias": (30524,),
+    }
+    assert {name: shapes.get(name) for name in expected} == expected
+    assert Caption.Config().model_dump().keys() == {"prompt", "max_new_tokens", "num_beams"}
 
 
 def test_a_misspelt_option_is_refused_by_its_name() -> None:
