@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from PIL import Image
@@ -29,6 +30,11 @@ FILES = (
     "*.model",
 )
 """Configuration, weights and tokenizer of a repository; not its copies for other frameworks."""
+BROKEN = (
+    *(OSError, EOFError, ValueError, RuntimeError, KeyError, TypeError, AttributeError),
+    pickle.UnpicklingError,
+)
+"""What transformers and torch raise at files that are broken, or that are no such model's."""
 
 
 class CaptionOptions(Options):
@@ -62,24 +68,28 @@ class Caption(Annotator):
         Weights are safetensors, or a checkpoint of torch read with `weights_only`.
         """
         super().load()
+        folder = self.files["model"]
+        try:
+            self._read(folder)
+        except ImportError as exc:
+            raise RetrieverUnavailable(f"{exc}: install ambience[neural]") from exc
+        except (*BROKEN, _safetensor_error()) as exc:
+            reason = str(exc).strip().partition("\n")[0][:200]
+            raise RetrieverUnavailable(f"{folder} holds no image-to-text model: {reason}") from exc
+
+    def _read(self, folder: Path) -> None:
         import_torchvision()
         import torch
         import transformers
-        from safetensors import SafetensorError
 
-        folder = self.files["model"]
-        device, dtype = _placement(self.options.precision)
         auto: Any = transformers
-        try:
-            self._processor = auto.AutoImageProcessor.from_pretrained(folder)
-            self._tokenizer = auto.AutoTokenizer.from_pretrained(folder, padding_side="left")
-            whole = auto.AutoProcessor.from_pretrained(folder, padding_side="left")
-            model = auto.AutoModelForImageTextToText.from_pretrained(
-                folder, dtype=dtype, weights_only=True
-            )
-        except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as exc:
-            reason = str(exc).strip().partition("\n")[0][:200]
-            raise RetrieverUnavailable(f"{folder} holds no image-to-text model: {reason}") from exc
+        device, dtype = _placement(self.options.precision)
+        self._processor = auto.AutoImageProcessor.from_pretrained(folder)
+        self._tokenizer = auto.AutoTokenizer.from_pretrained(folder, padding_side="left")
+        whole = auto.AutoProcessor.from_pretrained(folder, padding_side="left")
+        model = auto.AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=dtype, weights_only=True
+        )
         self._chat = whole if getattr(whole, "chat_template", None) else None
         self._model = model.to(device).eval()
         self._inference = torch.inference_mode
@@ -119,6 +129,12 @@ class Caption(Annotator):
             return_tensors="pt",
             processor_kwargs={"padding": True},
         )
+
+
+def _safetensor_error() -> type[Exception]:
+    from safetensors import SafetensorError
+
+    return SafetensorError
 
 
 def _placement(precision: Literal["auto", "float32", "bfloat16"]) -> tuple[Any, Any]:

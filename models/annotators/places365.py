@@ -50,6 +50,13 @@ source: they are read as bare arrays and tensors, so a forged one can give wrong
 
 VOTERS = 10
 """So many of the likeliest categories vote whether the picture was taken outdoors."""
+WIDTH = 512
+"""Of wideresnet18's pooled features."""
+BROKEN = (
+    *(OSError, EOFError, ValueError, RuntimeError, KeyError, TypeError, AttributeError),
+    pickle.UnpicklingError,
+)
+"""What NumPy and torch raise at files that are broken, or that are another network's."""
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 
@@ -91,6 +98,10 @@ class Labels:
         for name, count, other, expected in counts:
             if count != expected:
                 raise RetrieverUnavailable(f"{name} has {count} rows, {other} {expected}")
+        if attributes.shape[1:] != (WIDTH,):
+            raise RetrieverUnavailable(
+                f"{ATTRIBUTE_WEIGHTS} is {attributes.shape}, not (n, {WIDTH})"
+            )
 
 
 class Places365(Annotator):
@@ -115,25 +126,29 @@ class Places365(Annotator):
     def load(self) -> None:
         """Raises RetrieverUnavailable where a file is broken or doesn't fit the others."""
         super().load()
+        try:
+            self._read()
+        except ImportError as exc:
+            raise RetrieverUnavailable(f"{exc}: install ambience[neural]") from exc
+        except BROKEN as exc:
+            raise RetrieverUnavailable(f"places365 can't be loaded: {exc}") from exc
+
+    def _read(self) -> None:
         import torch
 
         files = self.files
-        try:
-            self._labels = Labels.read(files[CATEGORIES], files[OUTDOOR], files[ATTRIBUTES])
-            attributes = np.load(files[ATTRIBUTE_WEIGHTS], allow_pickle=False)
-            resnet50 = make_resnet50(len(self._labels.categories))
-            wideresnet18 = make_wideresnet18(len(self._labels.categories))
-            for network, name in ((resnet50, RESNET50), (wideresnet18, WIDERESNET18)):
-                network.load_state_dict(published_state(files[name]), assign=True)
-        except (OSError, ValueError, RuntimeError, KeyError, pickle.UnpicklingError) as exc:
-            raise RetrieverUnavailable(f"places365 can't be loaded: {exc}") from exc
+        self._labels = Labels.read(files[CATEGORIES], files[OUTDOOR], files[ATTRIBUTES])
+        attributes = np.load(files[ATTRIBUTE_WEIGHTS], allow_pickle=False)
         self._labels.check(attributes)
         self._attributes = attributes.astype(np.float32)
+        resnet50 = make_resnet50(len(self._labels.categories))
+        wideresnet18 = make_wideresnet18(len(self._labels.categories))
+        for network, name in ((resnet50, RESNET50), (wideresnet18, WIDERESNET18)):
+            network.load_state_dict(published_state(files[name]), assign=True)
         wideresnet18.fc = torch.nn.Identity()
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._resnet50 = resnet50.to(device).eval()
-        self._wideresnet18 = wideresnet18.to(device).eval()
-        self._device = device
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._resnet50 = resnet50.to(self._device).eval()
+        self._wideresnet18 = wideresnet18.to(self._device).eval()
 
     def annotate(self, pixels: Pixels) -> Annotation:
         return self.annotate_many([pixels])[0]

@@ -264,6 +264,18 @@ def test_files_that_do_not_fit_each_other_are_refused(folder: Path, tmp_path: Pa
         annotator(copy)
 
 
+@pytest.mark.parametrize("content", [b"", b"<html>moved</html>", pickle.dumps([1, 2], 2)])
+@pytest.mark.parametrize("name", [RESNET50, ATTRIBUTE_WEIGHTS])
+def test_a_file_of_something_else_is_refused(
+    folder: Path, tmp_path: Path, name: str, content: bytes
+) -> None:
+    copy = linked(folder, tmp_path)
+    (copy / name).unlink()
+    (copy / name).write_bytes(content)
+    with pytest.raises(RetrieverUnavailable, match="can't be loaded"):
+        annotator(copy)
+
+
 def test_a_missing_file_is_named(folder: Path, tmp_path: Path) -> None:
     copy = linked(folder, tmp_path)
     (copy / OUTDOOR).unlink()
