@@ -1,0 +1,149 @@
+"""A caption: any image-to-text model of transformers, BLIP base by default.
+
+Li et al., "BLIP: Bootstrapping Language-Image Pre-training for Unified Vision-Language
+Understanding and Generation", 2022.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from PIL import Image
+from pydantic import Field
+
+from models.annotator import Annotation, Annotator
+from models.errors import RetrieverUnavailable
+from models.neural import import_torchvision
+from models.types import Options, Pixels, View
+from models.weights import HubWeights, Weights
+
+FILES = (
+    "*.json",
+    "*.jinja",
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "vocab.txt",
+    "merges.txt",
+    "*.model",
+)
+"""Configuration, weights and tokenizer of a repository; not its copies for other frameworks."""
+BROKEN = (
+    *(OSError, EOFError, ValueError, RuntimeError, KeyError, TypeError, AttributeError),
+    pickle.UnpicklingError,
+)
+"""What transformers and torch raise at files that are broken, or that are no such model's."""
+
+
+class CaptionOptions(Options):
+    model: str = Field("Salesforce/blip-image-captioning-base", exclude=True)
+    """A repository of the hub, or a folder written by `save_pretrained`. Excluded from the dump,
+    thus from the fingerprint, as are revision and precision: the hash of the weights names them."""
+    revision: str = Field("82a37760796d32b1411fe092ab5d4e227313294b", exclude=True)
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", exclude=True)
+    prompt: str = "Describe this picture in one sentence."
+    """What a model with a chat template is asked; others caption unasked."""
+    max_new_tokens: int = Field(20, ge=1, le=256)
+    num_beams: int = Field(3, ge=1, le=16)
+    """20 tokens and 3 beams are what BLIP's authors caption with."""
+
+
+class Caption(Annotator):
+    """`text` is the caption, without the tokenizer's special tokens."""
+
+    Config: ClassVar[type[Options]] = CaptionOptions
+    view: ClassVar[View] = "preview"
+    batch: ClassVar[int] = 2
+    """Each picture of a batch costs about 0.3 GB in BLIP base: beams keep their own attention."""
+    options: CaptionOptions
+
+    def weights(self) -> Sequence[Weights]:
+        return (HubWeights("model", self.options.model, self.options.revision, FILES),)
+
+    def load(self) -> None:
+        """Raises RetrieverUnavailable where the files are no image-to-text model of transformers.
+
+        Weights are safetensors, or a checkpoint of torch read with `weights_only`.
+        """
+        super().load()
+        folder = self.files["model"]
+        try:
+            self._read(folder)
+        except ImportError as exc:
+            raise RetrieverUnavailable(f"{exc}: install ambience[neural]") from exc
+        except (*BROKEN, _safetensor_error()) as exc:
+            reason = str(exc).strip().partition("\n")[0][:200]
+            raise RetrieverUnavailable(f"{folder} holds no image-to-text model: {reason}") from exc
+
+    def _read(self, folder: Path) -> None:
+        import_torchvision()
+        import torch
+        import transformers
+
+        auto: Any = transformers
+        device, dtype = _placement(self.options.precision)
+        self._processor = auto.AutoImageProcessor.from_pretrained(folder)
+        self._tokenizer = auto.AutoTokenizer.from_pretrained(folder, padding_side="left")
+        whole = auto.AutoProcessor.from_pretrained(folder, padding_side="left")
+        model = auto.AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=dtype, weights_only=True
+        )
+        self._chat = whole if getattr(whole, "chat_template", None) else None
+        self._model = model.to(device).eval()
+        self._inference = torch.inference_mode
+
+    def annotate(self, pixels: Pixels) -> Annotation:
+        return self.annotate_many([pixels])[0]
+
+    def annotate_many(self, pixels: Sequence[Pixels]) -> list[Annotation]:
+        """Captions of several RGB pictures, from one call of `generate`."""
+        if not pixels:
+            return []
+        inputs = self._inputs([Image.fromarray(one) for one in pixels])
+        with self._inference():
+            tokens = self._model.generate(
+                **inputs.to(self._model.device, self._model.dtype),
+                max_new_tokens=self.options.max_new_tokens,
+                num_beams=self.options.num_beams,
+                do_sample=False,
+            )
+        answers = tokens[:, inputs["input_ids"].shape[1] :] if self._chat else tokens
+        texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return [Annotation(text=text.strip()) for text in texts]
+
+    def _inputs(self, images: Sequence[Image.Image]) -> Any:
+        if self._chat is None:
+            return self._processor(images=list(images), return_tensors="pt")
+        question = {"type": "text", "text": self.options.prompt}
+        chats = [
+            [{"role": "user", "content": [{"type": "image", "image": image}, question]}]
+            for image in images
+        ]
+        return self._chat.apply_chat_template(
+            chats,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True},
+        )
+
+
+def _safetensor_error() -> type[Exception]:
+    from safetensors import SafetensorError
+
+    return SafetensorError
+
+
+def _placement(precision: Literal["auto", "float32", "bfloat16"]) -> tuple[Any, Any]:
+    """Device and dtype: a GPU where there is one, and there bfloat16 unless told otherwise."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    wide = precision == "float32" or (precision == "auto" and not cuda)
+    return torch.device("cuda" if cuda else "cpu"), torch.float32 if wide else torch.bfloat16
+
+
+ANNOTATOR = Caption
