@@ -41,7 +41,7 @@ def test_a_stored_row_is_read_as_its_bytes() -> None:
 
 @pytest.mark.parametrize("row", [b"", b"{", b"[]", b'{"ocr":"a"}'])
 def test_a_row_that_is_no_object_of_objects_is_refused(row: bytes) -> None:
-    with pytest.raises(ValueError, match="object|document|input|unexpected"):
+    with pytest.raises(ValueError, match=r"object|document|input|unexpected"):
         make_extractor("text").from_row(row)
 
 
