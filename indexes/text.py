@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -186,17 +187,20 @@ def _words_in(row: Features) -> list[str]:
 
 
 def _asked_words(query: Query) -> dict[str, str]:
-    """The query's first MAX_WORDS different words, normalised → as written."""
+    """The query's first MAX_WORDS different words, normalised → as written.
+
+    A stored row is a query too: the words of its annotations.
+    """
+    features = query.variants[0]
     try:
-        text = query.variants[0].tobytes().decode()
-    except UnicodeDecodeError as exc:
-        raise InvalidInput("a query is text in UTF-8", "text") from exc
+        texts = [passage.text for passage in passages_of(features)]
+    except InvalidInput:
+        texts = [features.tobytes().decode(errors="replace")]
     asked: dict[str, str] = {}
-    for folded, start, end in words_of(text):
-        if len(asked) == MAX_WORDS:
-            break
-        asked.setdefault(folded, text[start:end])
-    return asked
+    for text in texts:
+        for folded, start, end in words_of(text):
+            asked.setdefault(folded, text[start:end])
+    return dict(islice(asked.items(), MAX_WORDS))
 
 
 def _among(ids: npt.NDArray[np.int64], allowed: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

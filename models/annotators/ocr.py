@@ -65,10 +65,10 @@ class Ocr(Annotator):
 
     def weights(self) -> Sequence[Weights]:
         given = self.options
-        folder = given.folder or str(_package() / "models")
+        folder = _package() / "models" if given.folder is None else Path(given.folder).expanduser()
         files = (given.detector, given.classifier, given.recognizer)
-        # One each: a file that is missing is then named.
-        return [HubWeights(name, folder, "", (name,)) for name in files]
+        # One each: a file that is missing is then named. Absolute: no name of a hub's repository.
+        return [HubWeights(name, str(folder.absolute()), "", (name,)) for name in files]
 
     def load(self) -> None:
         """Build the three models. Nothing is fetched: RapidOCR gets the paths of its files."""

@@ -179,6 +179,14 @@ def test_an_image_without_a_word_is_indexed_and_not_found() -> None:
     assert kept.found("here") == [3]
 
 
+def test_a_stored_row_looks_for_texts_with_its_words() -> None:
+    kept = Collection({1: "lines of a text", 2: "ocr text box", 3: "a poem of three lines"})
+    (features,) = (kept.stored[1],)
+    hits = kept.index.search(Query([features]), kept.index.Params.parse({"k": 3}))
+    assert [hit.image_id for hit in hits] == [1, 3, 2]
+    assert {one["word"] for one in hits[2].matched or ()} == {"text"}
+
+
 def test_words_beyond_the_limit_are_passed_over() -> None:
     kept = Collection({1: "w0", 2: "w32"})
     assert kept.found(" ".join(f"w{number}" for number in range(33)), match=["exact"]) == [1]
