@@ -245,6 +245,10 @@ class RetrieverRow(BaseModel):
     points: list[list[float]] | None = Field(
         None, description="Inliers: query x, query y, image x, image y."
     )
+    score: float | None = Field(None, description="Of a text, from 0 to 1.")
+    matched: list[dict[str, Any]] | None = Field(
+        None, description="Which words of the query were found, how, in whose annotation, where."
+    )
 
 
 class RetrieverResults(BaseModel):

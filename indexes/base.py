@@ -67,6 +67,12 @@ class Hit(NamedTuple):
     """Matched points as rows (query x, query y, image x, image y) in pixels of the gray view."""
     confidence: float | None = None
     """Probability of being a true match rather than a chance neighbour; None where unknown."""
+    score: float | None = None
+    """Of a text: from 0 to 1, which is all words as asked."""
+    matched: list[dict[str, Any]] | None = None
+    """Of a text, for each word of the query that is in it: the `word`, found `as` exact, substring,
+    fuzzy or sound; the word `found`; `in` whose annotation; `at` [start, end], in characters of the
+    annotation's text or, where that is given, of its `tag`."""
 
     def row(self) -> dict[str, Any]:
         """The hit as JSON shows it: what is None is left out."""

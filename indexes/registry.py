@@ -13,6 +13,7 @@ MODULES = {
     "binary": "indexes.binary",
     "histogram": "indexes.histogram",
     "local": "indexes.local",
+    "text": "indexes.text",
     "vectors": "indexes.vectors",
 }
 """Imported only when asked for: each brings its own heavy library."""

@@ -10,7 +10,7 @@ from models.errors import InvalidInput, UnknownName
 
 
 def test_an_unknown_index_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UnknownName, match=r"no index 'hnsw'.*binary.*histogram.*local"):
+    with pytest.raises(UnknownName, match=r"no index 'hnsw'.*binary.*histogram.*local.*text"):
         make_index("hnsw", {}, lambda _: {})
 
 

@@ -1,0 +1,178 @@
+"""Text in pictures, by RapidOCR: PaddleOCR's models in ONNX form, which its package brings along.
+
+Li et al., "PP-OCRv3", 2022, and its successors: boxes of lines by DB (Liao et al., 2020), a
+classifier turns those that stand on their head, and a CTC network reads each. The packaged models
+read Chinese, Japanese and the languages written in Latin letters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from models.annotator import Annotation, Annotator
+from models.errors import RetrieverUnavailable
+from models.types import Options, Pixels, View
+from models.weights import HubWeights, Weights
+
+LONG_SIDE = 2048
+"""Of the full view: nothing is reduced again."""
+SHORT_SIDE = 320
+"""Smaller pictures get a margin: RapidOCR enlarges a short side to 736, and giant letters, or a
+line that fills the picture, escape the detector."""
+LONGEST = 4
+"""Width by height, or the reverse; beyond that a margin too: strips would grow to gigabytes."""
+LEAST_LINE, ONE_LINE = 8, 64
+"""Pixels: a picture so low in which no line is found is read as one line."""
+UPRIGHT = 1.5
+"""Height by width from which RapidOCR turns a line before reading it."""
+
+
+Boxes = npt.NDArray[np.float64]
+"""(n, 4, 2): corners x, y."""
+
+
+class OcrOptions(Options):
+    detector: str = "PP-OCRv6_det_small.onnx"
+    """A file of `folder`, as the next two: finds lines."""
+    classifier: str = "ch_ppocr_mobile_v2.0_cls_mobile.onnx"
+    """Tells lines that stand on their head."""
+    recognizer: str = "PP-OCRv6_rec_small.onnx"
+    """Reads lines. Those of other scripts than the packaged ones' are published by RapidOCR."""
+    folder: str | None = None
+    """Where other models of the owner lie; the package's own by default."""
+    min_score: float = Field(0.5, ge=0, le=1)
+    """Lines that the recognizer is less sure of are left out."""
+    threads: int = Field(1, ge=1, exclude=True)
+    """Of one picture. Excluded from the dump, thus from the fingerprint."""
+
+
+class Ocr(Annotator):
+    """`details`: {"lines": [{"text", "box", "score"}]}, a box being the line's four corners.
+
+    Corners are [x, y] in pixels of the view, clockwise from the one where the text begins.
+    """
+
+    Config: ClassVar[type[Options]] = OcrOptions
+    view: ClassVar[View] = "full"
+    options: OcrOptions
+
+    def weights(self) -> Sequence[Weights]:
+        given = self.options
+        folder = _package() / "models" if given.folder is None else Path(given.folder).expanduser()
+        files = (given.detector, given.classifier, given.recognizer)
+        # One each: a file that is missing is then named. Absolute: no name of a hub's repository.
+        return [HubWeights(name, str(folder.absolute()), "", (name,)) for name in files]
+
+    def load(self) -> None:
+        """Build the three models. Nothing is fetched: RapidOCR gets the paths of its files."""
+        super().load()
+        _package()
+        from rapidocr import RapidOCR
+
+        given = self.options
+        paths = {
+            f"{part}.model_path": str(self.files[name] / name)
+            for part, name in (
+                ("Det", given.detector),
+                ("Cls", given.classifier),
+                ("Rec", given.recognizer),
+            )
+        }
+        threads = {
+            f"EngineConfig.onnxruntime.{kind}_op_num_threads": count
+            for kind, count in (("intra", given.threads), ("inter", 1))
+        }
+        limits = {"Global.text_score": given.min_score, "Global.max_side_len": LONG_SIDE}
+        params = {**paths, **threads, **limits, "Global.log_level": "error"}
+        self._engine: Any = RapidOCR(params=params)
+
+    def annotate(self, pixels: Pixels) -> Annotation:
+        """Lines of an RGB picture, (height, width, 3) uint8, in reading order."""
+        texts, scores, boxes = self._read(pixels)
+        if not texts:
+            return Annotation()
+        lines = [
+            {
+                "text": texts[place],
+                "box": boxes[place].round(1).tolist(),
+                "score": round(float(scores[place]), 4),
+            }
+            for place in reading_order(boxes)
+        ]
+        return Annotation("\n".join(line["text"] for line in lines), details={"lines": lines})
+
+    def _read(self, pixels: Pixels) -> tuple[Sequence[str], Sequence[float], Boxes]:
+        height, width = pixels.shape[:2]
+        framed, left, top = _framed(pixels)
+        # Given each time: RapidOCR keeps what the last call said.
+        found = self._engine(_bgr(framed), use_det=True)
+        if found.txts:
+            boxes = np.asarray(found.boxes, np.float64) - (left, top)
+            return found.txts, found.scores, boxes.clip(0, (width, height))
+        if not LEAST_LINE <= height <= ONE_LINE:
+            return (), (), np.empty((0, 4, 2))
+        found = self._engine(_bgr(pixels), use_det=False)
+        if not found.txts or not found.txts[0].strip() or found.scores[0] < self.options.min_score:
+            return (), (), np.empty((0, 4, 2))
+        corners = [(0, 0), (width, 0), (width, height), (0, height)]
+        return found.txts, found.scores, np.array([corners], np.float64)
+
+
+def reading_order(boxes: Boxes) -> list[int]:
+    """Places of boxes (n, 4, 2), of corners x, y, row by row from the top, each from the left.
+
+    A box belongs to the row above it when its middle lies in the upper part of what is left of that
+    row's first box. Where most boxes stand upright, as on a page turned right or in vertical
+    writing, rows are columns from the right.
+    """
+    sides = np.ptp(boxes, axis=1)
+    if np.mean(sides[:, 1] > UPRIGHT * sides[:, 0]) > 0.5:
+        boxes = np.stack([boxes[:, :, 1], -boxes[:, :, 0]], axis=2)
+    top, foot, left = boxes[:, :, 1].min(1), boxes[:, :, 1].max(1), boxes[:, :, 0].min(1)
+    middle = (top + foot) / 2
+    rows: list[list[int]] = []
+    for place in np.argsort(middle, kind="stable").tolist():
+        if rows and middle[place] < (middle[rows[-1][0]] + foot[rows[-1][0]]) / 2:
+            rows[-1].append(place)
+        else:
+            rows.append([place])
+    return [place for row in rows for place in sorted(row, key=lambda at: (left[at], at))]
+
+
+def _framed(pixels: Pixels) -> tuple[Pixels, int, int]:
+    """The picture in a margin of its border's colour, if it needs one; its left and top there."""
+    height, width = pixels.shape[:2]
+    least = max(SHORT_SIDE, -(-max(height, width) // LONGEST))
+    tall, wide = max(height, least), max(width, least)
+    if (tall, wide) == (height, width):
+        return pixels, 0, 0
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    framed = np.empty((tall, wide, 3), np.uint8)
+    framed[:] = np.median(border, axis=0)
+    top, left = (tall - height) // 2, (wide - width) // 2
+    framed[top : top + height, left : left + width] = pixels
+    return framed, left, top
+
+
+def _bgr(pixels: Pixels) -> Pixels:
+    return np.ascontiguousarray(pixels[..., ::-1])
+
+
+def _package() -> Path:
+    for name in ("rapidocr", "onnxruntime"):
+        if find_spec(name) is None:
+            raise RetrieverUnavailable(f"{name} is not installed; it comes with the extra `ocr`")
+    found = find_spec("rapidocr")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent
+
+
+ANNOTATOR = Ocr

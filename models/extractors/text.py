@@ -1,0 +1,66 @@
+"""Words as queries: they search what annotators, and people, say of the images."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any, ClassVar
+
+import numpy as np
+import orjson
+
+from models.base import Extractor
+from models.errors import InvalidInput
+from models.types import Features, Pixels, View
+
+LONGEST_TEXT = 1000
+"""Characters of a query."""
+FINGERPRINT = "annotations-1"
+"""Of the space in which the stores keep annotations; see `indexes.store.ANNOTATIONS`."""
+
+
+class Text(Extractor):
+    """Features of a query: its UTF-8 bytes, (n,) uint8. A stored row is a JSON object, annotator →
+    annotation, that the `text` index reads; nothing is made of pictures.
+    """
+
+    view: ClassVar[View] = "preview"
+    index: ClassVar[str] = "text"
+    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
+    shape: ClassVar[tuple[int, ...]] = (-1,)
+    reads_text: ClassVar[bool] = True
+    of_pictures: ClassVar[bool] = False
+
+    @property
+    def fingerprint(self) -> str:
+        """That of all annotations, whoever made them."""
+        return FINGERPRINT
+
+    def extract_text(self, text: str) -> Features:
+        """The query's UTF-8 bytes, (n,) uint8. Raises InvalidInput for what can't be searched."""
+        if not text.strip():
+            raise InvalidInput("text: give at least one word", "text")
+        if len(text) > LONGEST_TEXT:
+            raise InvalidInput(f"text: at most {LONGEST_TEXT} characters", "text")
+        # Cc are control characters, Cs halves of surrogate pairs, which have no UTF-8.
+        if any(
+            unicodedata.category(char) in ("Cc", "Cs") and char not in "\t\n\r" for char in text
+        ):
+            raise InvalidInput("text: no control characters", "text")
+        features = np.frombuffer(text.encode(), np.uint8)
+        self._check(features)
+        return features
+
+    def from_row(self, row: bytes | memoryview) -> Features:
+        """The row's bytes, (n,) uint8. Raises ValueError unless it is a JSON object of objects."""
+        annotations = orjson.loads(row)
+        if not isinstance(annotations, dict) or not all(
+            isinstance(annotation, dict) for annotation in annotations.values()
+        ):
+            raise ValueError("annotations are a JSON object of objects")
+        return super().from_row(row)
+
+    def _extract(self, pixels: Pixels) -> Features:  # noqa: ARG002
+        raise InvalidInput("text is searched by words, not by a picture", "image")
+
+
+EXTRACTOR = Text
