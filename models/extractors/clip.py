@@ -77,8 +77,7 @@ class Clip(NeuralExtractor):
         import open_clip
 
         folder = self.files["model"]
-        network = architecture(folder)
-        open_clip.load_checkpoint(network, str(_checkpoint(folder)))
+        network = open_network(folder, load_weights=True)
         self._tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
         self._look = network.visual.preprocess_cfg
         return network
@@ -104,19 +103,18 @@ class Clip(NeuralExtractor):
         return np.concatenate([super()._probe(), words])
 
 
-def architecture(folder: Path, device: str = "cpu") -> Any:
-    """The network of a folder's `open_clip_config.json`, without its weights."""
+def open_network(folder: Path, load_weights: bool, device: str = "cpu") -> Any:
+    """The network of a folder's `open_clip_config.json`, with or without the weights beside it."""
     import_torchvision()
     import open_clip
 
     return open_clip.create_model(
-        f"local-dir:{folder}", load_weights=False, pretrained_text=False, device=device
+        f"local-dir:{folder}",
+        load_weights=load_weights,
+        require_pretrained=load_weights,
+        pretrained_text=False,
+        device=device,
     )
-
-
-def _checkpoint(folder: Path) -> Path:
-    found = folder / "open_clip_model.safetensors"
-    return found if found.is_file() else folder / "open_clip_pytorch_model.bin"
 
 
 EXTRACTOR = Clip

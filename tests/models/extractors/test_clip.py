@@ -12,7 +12,7 @@ from PIL import Image
 
 from models.base import make_extractor
 from models.errors import InvalidInput, RetrieverUnavailable
-from models.extractors.clip import Clip, architecture
+from models.extractors.clip import Clip, open_network
 from models.neural import import_torchvision, import_transformers
 from models.types import Pixels
 
@@ -50,7 +50,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
     write_config(folder, TINY)
     torch.manual_seed(5)
-    save_file(architecture(folder).state_dict(), folder / "open_clip_model.safetensors")
+    save_file(
+        open_network(folder, load_weights=False).state_dict(),
+        folder / "open_clip_model.safetensors",
+    )
     return folder
 
 
@@ -163,7 +166,7 @@ def test_the_default_architecture_is_the_published_one(tmp_path: Path) -> None:
     write_config(tmp_path, VIT_B_16)
     assert open_clip.get_model_config("ViT-B-16-quickgelu") == VIT_B_16
     with torch.device("meta"):
-        network = architecture(tmp_path, "meta")
+        network = open_network(tmp_path, load_weights=False, device="meta")
         # The same model in another library, which splits query, key and value.
         transformers = import_transformers()
         vision = transformers.CLIPVisionConfig(patch_size=16)
