@@ -91,7 +91,7 @@ class Retriever:
         )
 
     async def search(self, request: SearchRequest) -> SearchAnswer | AmbienceError:
-        """Hits of one query picture."""
+        """Hits of one query."""
         return await _as_value(self._search(request))
 
     async def extract(self, pixels: Pixels) -> ExtractAnswer | AmbienceError:
