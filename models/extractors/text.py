@@ -25,8 +25,8 @@ class Text(Extractor):
 
     view: ClassVar[View] = "preview"
     index: ClassVar[str] = "text"
-    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
-    shape: ClassVar[tuple[int, ...]] = (-1,)
+    dtype = np.dtype(np.uint8)
+    shape = (-1,)
     reads_text: ClassVar[bool] = True
     of_pictures: ClassVar[bool] = False
 
