@@ -223,7 +223,7 @@ class Retriever:
         params = self._index_class.Params.parse(request.params)
         variants = await self._query_features(request)
         answer = await follower.asearch(
-            Query(variants, request.allowed),
+            Query(variants, request.allowed, of_a_picture=request.of_a_picture),
             params,
             request.min_seq,
             request.deadline,

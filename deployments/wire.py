@@ -70,6 +70,12 @@ class MixedQuery:
     negative_weight: float = 1.0
     """What each negative part's vector is multiplied by before it is taken off."""
 
+    @property
+    def of_a_picture(self) -> bool:
+        """Whether there is only one part, a picture."""
+        words = self.text or self.negative_text
+        return not words and not self.negative_ids and len(self.pixels) + len(self.image_ids) == 1
+
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
@@ -87,6 +93,11 @@ class SearchRequest:
     stale_ok: bool = False
     deadline: float = 5.0
     """Seconds this retriever may take."""
+
+    @property
+    def of_a_picture(self) -> bool:
+        """Whether the query is one picture, not words or a mixture."""
+        return self.mixed is None or self.mixed.of_a_picture
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,9 @@ class Query:
     variants: Sequence[Features]
     allowed: npt.NDArray[np.int64] | None = None
     """Only these image ids (sorted, unique) may be found; None allows all."""
+    of_a_picture: bool = True
+    """Whether it is one picture's, whose distances compare with those of the collection's pairs;
+    words and sums of vectors lie elsewhere."""
 
 
 class Index(ABC):

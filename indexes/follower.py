@@ -254,7 +254,9 @@ class Follower:
         if self._state == "loading":
             self._executor.submit(self._reload)
         self.check()
-        hits = self._index.with_confidence(self._index.search(query, params))
+        hits = self._index.search(query, params)
+        if query.of_a_picture:
+            hits = self._index.with_confidence(hits)
         return Answer(hits, self._applied, stale)
 
     def _catch_up(self, until: float = math.inf) -> bool:

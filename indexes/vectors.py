@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
+from scipy.spatial.distance import pdist
 
 from indexes.base import DistanceParams, Hit, Index, Query, Rows, SearchParams
 from indexes.rows import GATHER_BELOW, Column, Positions, RowArrays
@@ -97,6 +98,12 @@ class VectorIndex(Index):
             if not len(self._rows):
                 self._rows = RowArrays({"vector": Column(np.float32, vectors.shape[1])})
             self._rows.put(np.array(list(kept), np.int64), {"vector": vectors})
+
+    def image_ids(self) -> npt.NDArray[np.int64]:
+        return self._rows.ids.copy()
+
+    def pair_distances(self, sample: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.asarray(pdist(self._stack(list(sample)), "cosine"))
 
     def _search(self, query: Query, params: SearchParams) -> list[Hit]:
         assert isinstance(params, VectorParams)
