@@ -22,18 +22,21 @@ async def load_until_it_works(
     """Find the weights, then load; `note` is told why it is not to be had now, None while loading.
 
     Weights are first looked for on this machine, which takes no time, then fetched, again and again
-    with back-off; in between it looks whether someone has put them here.
+    with back-off; in between it looks whether someone has put them here. Why they can't be fetched
+    says more than that they are not here.
     """
     delay, fetch_at, tried = FIRST_RETRY, 0.0, False
     while True:
-        fetch = tried and time.monotonic() >= fetch_at
+        fetch, found = tried and time.monotonic() >= fetch_at, False
         try:
             await run(partial(method.find, fetch))
+            found = True
             note(None)
             await run(method.load)
             return
         except (AmbienceError, ImportError) as exc:
-            note(reason_of(exc))
+            if found or fetch or not tried:
+                note(reason_of(exc))
             if fetch:
                 fetch_at, delay = time.monotonic() + delay, min(2 * delay, LAST_RETRY)
             await asyncio.sleep(FIRST_RETRY if tried else 0)
