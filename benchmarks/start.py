@@ -21,10 +21,10 @@ from typing import NamedTuple
 
 import httpx
 import numpy as np
-import yaml
 from PIL import Image
 
 from benchmarks import loading
+from cluster.applications import light, read_config
 
 TARGET_SECONDS = 20.0
 EVERY = 0.05
@@ -40,13 +40,9 @@ class Run(NamedTuple):
 
 
 def retrievers() -> set[str]:
-    """The names in the shipped configuration."""
-    config = yaml.safe_load((loading.ROOT / "serve_config.yaml").read_text())
-    return {
-        application["name"]
-        for application in config["applications"]
-        if application["import_path"].endswith(":build_retriever")
-    }
+    """Those of the shipped configuration that need no weights."""
+    config = read_config(loading.ROOT / "serve_config.yaml")
+    return light(config) - {"ambience"}
 
 
 def answered(client: httpx.Client, image: bytes) -> set[str]:

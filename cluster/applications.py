@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import json
 import logging
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,32 @@ def check_spaces(config: dict[str, Any], reindex: bool) -> None:
             )
 
 
-def apply(config: dict[str, Any]) -> None:
-    """Deploy all applications of the config, remove the others. Ray must be connected."""
+def light(config: dict[str, Any]) -> set[str]:
+    """The applications that a first answer needs: the ingress, and retrievers without weights.
+
+    Raises CannotStart for one whose method or options there are not.
+    """
+    names = set()
+    for application in config["applications"]:
+        builder = str(application.get("import_path", ""))
+        if builder.endswith(":build_ingress"):
+            names.add(application["name"])
+        elif builder.endswith(RETRIEVER_BUILDER):
+            args = application.get("args") or {}
+            try:
+                extractor = make_extractor(str(args.get("extractor")), args.get("options"))
+            except AmbienceError as exc:
+                raise CannotStart(f"application {application.get('name')}: {exc}") from exc
+            if extractor.of_pictures and not extractor.weights():
+                names.add(application["name"])
+    return names
+
+
+def apply(config: dict[str, Any], only: Collection[str] | None = None) -> None:
+    """Deploy the applications of the config, or some; with all, remove those it doesn't name.
+
+    Ray must be connected.
+    """
     from ray import serve
     from ray.serve.schema import ServeDeploySchema
 
@@ -78,13 +103,18 @@ def apply(config: dict[str, Any]) -> None:
         schema = ServeDeploySchema.model_validate(config)
     except ValueError as exc:
         raise CannotStart(f"the config of the applications: {exc}") from exc
-    targets = [_target(application) for application in schema.applications]
+    targets = [
+        _target(application)
+        for application in schema.applications
+        if only is None or application.name in only
+    ]
     serve.start(proxy_location=schema.proxy_location, http_options={"host": "127.0.0.1"})
     serve.run_many(
         targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False
     )
-    for gone in serve.status().applications.keys() - {target.name for target in targets}:
-        serve.delete(gone)
+    if only is None:
+        for gone in serve.status().applications.keys() - {target.name for target in targets}:
+            serve.delete(gone)
 
 
 def _target(application: Any) -> Any:

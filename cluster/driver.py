@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,14 @@ import httpx
 import ray
 from ray import serve
 
-from cluster.applications import apply, read_config
+from cluster.applications import apply, light, read_config
 from cluster.datafolder import CannotStart, Running, http_url, note
-from deployments.settings import address, data_folder
+from deployments.settings import STARTING, address, data_folder
 from indexes.registry import index_class, index_names
 from models.errors import AmbienceError
+
+Reached = Callable[[httpx.Client], str | None]
+"""Asks the service; None when it has come so far, else what is missing."""
 
 START_SECONDS = 300.0
 LOOK_SECONDS = 2.0
@@ -38,12 +42,21 @@ def run(config_path: Path, folder: str, stop: threading.Event) -> None:
     config = read_config(config_path)
     # Ray's own processes take seconds to start; what `apply` needs is imported meanwhile.
     threading.Thread(target=_import_applications, args=(config,), daemon=True).start()
+    starting = Path(folder) / "starting"
+    starting.touch()
+    os.environ[STARTING] = str(starting)
     ray_address = _start_ray(folder)
     host, port = address()
     note(data_folder(), Running(os.getppid(), host, port, ray_address, folder))
     try:
-        apply(config)
-        _wait_ready(config, http_url(host, port), stop)
+        # Neural retrievers and annotators are many and slow to start: the others answer first.
+        first = light(config)
+        apply(config, first)
+        _wait(_named(config, first), _answers_first, http_url(host, port), stop)
+        if not stop.is_set():
+            apply(config)
+        starting.unlink()
+        _wait(config, _is_ready, http_url(host, port), stop)
         if not stop.is_set():
             print(_welcome(http_url(host, port), time.monotonic() - began), flush=True)
         stop.wait()
@@ -67,6 +80,11 @@ def redeploy(config: dict[str, Any], ray_address: str) -> None:
             time.sleep(0.2)
     finally:
         ray.shutdown()
+
+
+def _named(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    chosen = [one for one in config["applications"] if one["name"] in names]
+    return config | {"applications": chosen}
 
 
 def _import_applications(config: dict[str, Any]) -> None:
@@ -100,25 +118,40 @@ def _all_run(config: dict[str, Any]) -> bool:
     return all(name in applications and applications[name].status == "RUNNING" for name in names)
 
 
-def _wait_ready(config: dict[str, Any], url: str, stop: threading.Event) -> None:
-    """Until /readyz says so. A retriever without weights does not hold this up."""
+def _wait(config: dict[str, Any], reached: Reached, url: str, stop: threading.Event) -> None:
+    """Until that is reached; raises CannotStart when an application fails or it takes too long.
+
+    A retriever without weights does not hold this up.
+    """
     until = time.monotonic() + START_SECONDS
     look = time.monotonic() + LOOK_SECONDS
     detail = "no answer"
-    with httpx.Client(timeout=5) as client:
+    with httpx.Client(base_url=url, timeout=5) as client:
         while time.monotonic() < until and not stop.wait(0.2):
             try:
-                answer = client.get(f"{url}/readyz")
-                if answer.status_code == 200:
-                    return
-                detail = answer.json()["detail"]
+                reason = reached(client)
             except httpx.HTTPError as exc:
-                detail = str(exc)
+                reason = str(exc)
+            if reason is None:
+                return
+            detail = reason
             if time.monotonic() > look:
                 _all_run(config)
                 look = time.monotonic() + LOOK_SECONDS
     if not stop.is_set():
         raise CannotStart(f"the service is not ready after {START_SECONDS:g} s: {detail}")
+
+
+def _answers_first(client: httpx.Client) -> str | None:
+    """None once all that was deployed first is ready, else why not."""
+    rows = client.get("/v1/retrievers").raise_for_status().json()["retrievers"]
+    waiting = [row["name"] for row in rows if row["state"] != "ready"]
+    return f"{', '.join(waiting)} not ready" if waiting or not rows else None
+
+
+def _is_ready(client: httpx.Client) -> str | None:
+    answer = client.get("/readyz")
+    return None if answer.status_code == 200 else str(answer.json()["detail"])
 
 
 def _welcome(url: str, seconds: float) -> str:

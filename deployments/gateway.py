@@ -56,6 +56,8 @@ class Gateway:
             await asyncio.to_thread(self.store.head)
         except StoreUnavailable as exc:
             reasons["store"] = str(exc)
+        if not self.retrievers.complete:
+            reasons["applications"] = "not all are deployed yet"
         ready = {known.name for known in self.retrievers.ready()}
         for name in self.args.required:
             if name not in ready:

@@ -20,6 +20,7 @@ from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
+from deployments.settings import all_deployed
 from deployments.wire import (
     AnnotateAnswer,
     Description,
@@ -84,13 +85,20 @@ class Retrievers:
     def __init__(self, own_application: str) -> None:
         self._own = own_application
         self._known: dict[str, Known] = {}
+        self.complete = False
+        """Whether all applications have been deployed and seen."""
 
     def enabled(self, kind: Kind = "retriever") -> list[str]:
         """Names of all retrievers, or annotators, of the configuration, ready or not; sorted."""
         return sorted(known.name for known in self._known.values() if known.kind == kind)
 
     def wanted(self) -> list[str]:
-        """Names of the retrievers that want features of every picture, ready or not; sorted."""
+        """Names of the retrievers that want features of every picture, ready or not; sorted.
+
+        None before all of the service is deployed: an add would not know of what comes.
+        """
+        if not self.complete:
+            return []
         return [name for name in self.enabled() if self._known[name].of_pictures]
 
     def known(self, name: str, kind: Kind = "retriever") -> Known:
@@ -118,6 +126,7 @@ class Retrievers:
 
     async def refresh(self) -> None:
         """One look at the statuses; asks who needs asking."""
+        complete = await asyncio.to_thread(all_deployed)  # Before looking: it may end meanwhile.
         apps = await asyncio.to_thread(_statuses)
         apps.pop(self._own, None)
         for gone in set(self._known) - set(apps):
@@ -128,6 +137,7 @@ class Retrievers:
             known.of_pictures = deployment != WORDS_ONLY
             if status != known.status:
                 known.status, known.changed = status, True
+        self.complete = self.complete or complete
         await asyncio.gather(
             *(self.describe(known) for known in self._known.values() if _needs_asking(known))
         )

@@ -10,6 +10,8 @@ from pydantic import Field
 
 from models.types import Options
 
+STARTING = "AMBIENCE_STARTING"
+"""Names a file that is there until all applications of the configuration are deployed."""
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 44444
 
@@ -93,6 +95,12 @@ def whitening_file(given: str, name: str, fingerprint: str) -> Path:
 def store_url(given: str | None) -> str:
     """The store of this service: as configured, AMBIENCE_STORE, or LMDB in the data folder."""
     return given or os.environ.get("AMBIENCE_STORE") or f"lmdb:{data_folder() / 'store'}"
+
+
+def all_deployed() -> bool:
+    """Whether the start of the service has come to its last application."""
+    starting = os.environ.get(STARTING)
+    return starting is None or not Path(starting).exists()
 
 
 def address() -> tuple[str, int]:
