@@ -15,7 +15,7 @@ import httpx
 from cluster.backfill import Kind, Worker, fingerprints_of, kinds_of, plan
 from indexes.lmdb_store import LmdbStore
 from indexes.store import ImageWrite, Space
-from tests.conftest import AMBIENCE, Service
+from tests.conftest import AMBIENCE, Service, light_config
 from tests.deployments import served
 from tests.drawing import jpeg
 
@@ -30,7 +30,7 @@ def fill(folder: Path, count: int, first: int = 0) -> None:
 def backfill(data: Path, *arguments: str) -> dict[str, Any]:
     """Run it to its end; what it says as JSON."""
     done = subprocess.run(
-        [str(AMBIENCE), "backfill", *arguments, "--json"],
+        [str(AMBIENCE), "backfill", *arguments, "--config", str(light_config()), "--json"],
         env=os.environ | {"AMBIENCE_DATA": str(data)},
         capture_output=True,
         text=True,
@@ -70,6 +70,7 @@ def test_a_killed_run_goes_on_without_doing_work_twice(tmp_path: Path) -> None:
     data = tmp_path / "data"
     environment = os.environ | {"AMBIENCE_DATA": str(data)}
     command = [str(AMBIENCE), "backfill", str(tmp_path / "pictures"), "--workers", "1"]
+    command += ["--config", str(light_config())]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     data.mkdir(exist_ok=True)
     store = LmdbStore(data / "store")

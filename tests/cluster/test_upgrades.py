@@ -13,9 +13,8 @@ import httpx
 import psutil
 import yaml
 
-from cluster.cli import default_config
 from cluster.datafolder import service_processes
-from tests.conftest import AMBIENCE, Service, wait_all_ready
+from tests.conftest import AMBIENCE, Service, light_config, wait_all_ready
 from tests.drawing import jpeg
 
 
@@ -175,7 +174,7 @@ def test_redeploying_one_changed_retriever_fails_no_request(
 ) -> None:
     add_some(client)
     before = {name: replica(service, name).pid for name in ("ambience", "phash", "color", "local")}
-    config = yaml.safe_load(default_config().read_text())
+    config = yaml.safe_load(light_config().read_text())
     color = next(one for one in config["applications"] if one["name"] == "color")
     color["args"]["completion_interval"] = 1.5
     edited = tmp_path / "edited.yaml"
@@ -189,7 +188,7 @@ def test_redeploying_one_changed_retriever_fails_no_request(
     assert not any(missing for _, missing, _ in load.answers)
     after = {name: replica(service, name).pid for name in before}
     assert {name for name in before if before[name] != after[name]} == {"color"}
-    deploy(service, default_config())
+    deploy(service, light_config())
     wait_all_ready(service)
 
 
@@ -198,7 +197,7 @@ def test_redeploying_a_changed_ingress_fails_no_request(
 ) -> None:
     add_some(client)
     before = replica(service, "ambience").pid
-    config = yaml.safe_load(default_config().read_text())
+    config = yaml.safe_load(light_config().read_text())
     config["applications"][0]["args"]["max_requests"] = 60
     edited = tmp_path / "edited.yaml"
     edited.write_text(yaml.safe_dump(config))
@@ -208,7 +207,7 @@ def test_redeploying_a_changed_ingress_fails_no_request(
         seen = len(load.answers)
         load.wait_for(seen + 100, lambda: before not in replicas(service, "ambience"))
     assert load.failed == []
-    deploy(service, default_config())
+    deploy(service, light_config())
     wait_all_ready(service)
 
 
@@ -216,7 +215,7 @@ def test_a_deploy_of_other_extractor_options_is_refused(
     service: Service, client: httpx.Client, tmp_path: Path
 ) -> None:
     add_some(client, 1)
-    config = yaml.safe_load(default_config().read_text())
+    config = yaml.safe_load(light_config().read_text())
     local = next(one for one in config["applications"] if one["name"] == "local")
     local["args"]["options"] = {"max_keypoints": 100}
     edited = tmp_path / "edited.yaml"
