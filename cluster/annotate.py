@@ -20,8 +20,8 @@ from cluster.backfill import map_batches
 from cluster.sources import read_bytes
 from indexes.annotations import annotations_of, read_annotations
 from indexes.open_store import open_store
-from indexes.store import ANNOTATIONS, Image, Store
-from models.annotator import Annotator, make_annotator
+from indexes.store import ANNOTATIONS, Image, Space, Store
+from models.annotator import Annotation, Annotator, make_annotator
 from models.decoder import Decoder
 from models.errors import AmbienceError, InvalidInput, RetrieverUnavailable
 from models.images import Picture
@@ -135,6 +135,11 @@ class Worker:
             else:
                 self.annotators[speaker.name] = annotator
         self.fingerprints = {name: one.fingerprint for name, one in self.annotators.items()}
+        self.reads = {
+            name: Space(*reads)
+            for name, one in self.annotators.items()
+            if (reads := one.reads()) is not None
+        }
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Column `image_id` in; `image_id`, `reason` (empty when all was said) out."""
@@ -144,7 +149,10 @@ class Worker:
         asked: dict[str, list[tuple[Image, Picture]]] = {name: [] for name in self.annotators}
         for image in images.values():
             unsaid = _unsaid(rows.get(image.image_id), self.fingerprints)
+            lacking = [name for name in unsaid & self.reads.keys() if not self._read(name, image)]
+            unsaid -= self.reads.keys()
             pictures, faults = self._pictures(image, unsaid)
+            faults += [f"{name}: no features of {self.reads[name].kind} yet" for name in lacking]
             reasons[image.image_id] = "; ".join([*self.unloaded, *faults])
             for name, picture in pictures.items():
                 asked[name].append((image, picture))
@@ -155,14 +163,26 @@ class Worker:
             "reason": np.array([reasons[at] for at in ids], object),
         }
 
+    def _read(self, name: str, image: Image) -> bool:
+        """Annotate by stored features; False where there are none."""
+        row = self.store.rows(self.reads[name], [image.image_id]).get(image.image_id)
+        if row is None:
+            return False
+        annotator = self.annotators[name]
+        self._say(name, image, annotator.annotate_features([row])[0])
+        return True
+
+    def _say(self, name: str, image: Image, annotation: Annotation) -> None:
+        said = {**annotation.row(), "fingerprint": self.annotators[name].fingerprint}
+        self.store.annotate(image.image_id, image.generation, {name: said}, "machine")
+
     def _annotate(self, name: str, pictures: Sequence[tuple[Image, Picture]]) -> None:
         annotator = self.annotators[name]
         for begin in range(0, len(pictures), annotator.batch):
             part = pictures[begin : begin + annotator.batch]
             views = [picture.view(annotator.view) for _, picture in part]
             for (image, _), annotation in zip(part, annotator.annotate_many(views), strict=True):
-                said = {**annotation.row(), "fingerprint": annotator.fingerprint}
-                self.store.annotate(image.image_id, image.generation, {name: said}, "machine")
+                self._say(name, image, annotation)
 
     def _pictures(self, image: Image, names: Set[str]) -> tuple[dict[str, Picture], list[str]]:
         """For each annotator the picture, decoded once; and why some get none."""

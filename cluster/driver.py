@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import logging
 import os
 import sys
@@ -62,8 +63,10 @@ def run(config_path: Path, folder: str, stop: threading.Event) -> None:
         stop.wait()
         print("Stopping …", flush=True)
     finally:
-        serve.shutdown()  # type: ignore[no-untyped-call]
-        ray.shutdown()
+        # Ray reports the deaths that it has been asked for.
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            serve.shutdown()  # type: ignore[no-untyped-call]
+            ray.shutdown()
 
 
 def redeploy(config: dict[str, Any], ray_address: str) -> None:

@@ -8,7 +8,7 @@ import uuid
 from abc import ABC, abstractmethod
 
 from indexes.store import ANNOTATE, Pending, Space, Store
-from models.annotator import Annotator
+from models.annotator import Annotation, Annotator
 from models.base import Extractor
 from models.decoder import Decoder
 from models.errors import InvalidInput
@@ -91,14 +91,29 @@ class FeatureCompleter(Completer):
 
 
 class AnnotationCompleter(Completer):
-    """Annotations of one annotator."""
+    """Annotations of one annotator, of pictures or of their stored features."""
 
     def __init__(self, name: str, store: Store, annotator: Annotator) -> None:
         super().__init__(ANNOTATE + name, store, annotator.view)
         self.name = name
         self.annotator = annotator
+        reads = annotator.reads()
+        self._reads = None if reads is None else Space(*reads)
+
+    def _possible(self, pending: Pending) -> bool:
+        if self._reads is None:
+            return super()._possible(pending)
+        return bool(self.store.rows(self._reads, [pending.image_id]))
+
+    def _complete(self, pending: Pending) -> None:
+        if self._reads is None:
+            super()._complete(pending)
+        elif row := self.store.rows(self._reads, [pending.image_id]).get(pending.image_id):
+            self._say(pending, self.annotator.annotate_features([row])[0])
 
     def _write(self, pending: Pending, pixels: Pixels) -> None:
-        said = self.annotator.annotate(pixels).row()
-        said["fingerprint"] = self.annotator.fingerprint
+        self._say(pending, self.annotator.annotate(pixels))
+
+    def _say(self, pending: Pending, annotation: Annotation) -> None:
+        said = {**annotation.row(), "fingerprint": self.annotator.fingerprint}
         self.store.annotate(pending.image_id, pending.generation, {self.name: said}, "machine")

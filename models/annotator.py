@@ -35,6 +35,14 @@ class Annotation:
 class Annotator(Method):
     """Makes text of one view of a picture."""
 
+    def reads(self) -> tuple[str, str] | None:
+        """Kind and fingerprint of the stored features that do instead of pictures, or None."""
+        return None
+
+    def annotate_features(self, rows: Sequence[bytes]) -> list[Annotation]:
+        """The same of several pictures' stored features, where it `reads` such."""
+        raise NotImplementedError
+
     @abstractmethod
     def annotate(self, pixels: Pixels) -> Annotation:
         """What there is to say of one picture's view."""

@@ -10,14 +10,15 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from models.annotator import Annotation, Annotator
-from models.errors import InvalidInput, RetrieverUnavailable
+from models.base import make_extractor
+from models.errors import RetrieverUnavailable
 from models.types import Options, Pixels, View
 from models.weights import UrlWeights, Weights
 
@@ -31,6 +32,10 @@ logger = logging.getLogger(__name__)
 
 
 class VocabularyOptions(Options):
+    retriever: str = "image_text"
+    """The application whose stored features are compared with the words."""
+    clip: dict[str, Any] = Field(default_factory=dict)
+    """Options of that application's extractor, `clip`: its text tower reads the words."""
     words: str | None = Field(None, exclude=True)
     """A text file: one word or phrase per line; empty lines and those that begin with # don't
     count. Excluded from the dump: the fingerprint names its contents."""
@@ -58,16 +63,31 @@ class Words:
 
 
 class Vocabulary(Annotator):
-    """Takes features, not pictures: call `use` once loaded, then `tags_of`."""
+    """Compares the words with stored features; only an upload's are made of its pixels."""
 
     Config: ClassVar[type[Options]] = VocabularyOptions
     view: ClassVar[View] = "preview"
     options: VocabularyOptions
 
+    def __init__(self, options: VocabularyOptions) -> None:
+        super().__init__(options)
+        self._clip = make_extractor("clip", options.clip)
+
     def weights(self) -> Sequence[Weights]:
         if self.options.words is None:
             raise RetrieverUnavailable("there is no list of words: name its file in `words`")
-        return (UrlWeights("words", "", None, self.options.words),)
+        return (UrlWeights("words", "", None, self.options.words), *self._clip.weights())
+
+    def load(self) -> None:
+        super().load()
+        self._clip.load()
+        self.use(lambda texts: np.stack([self._clip.extract_text(text) for text in texts]))
+
+    def reads(self) -> tuple[str, str]:
+        return self.options.retriever, self._clip.fingerprint
+
+    def annotate_features(self, rows: Sequence[bytes]) -> list[Annotation]:
+        return self.tags_of(np.stack([self._clip.from_row(row) for row in rows]))
 
     def use(self, text_vectors: TextVectors) -> None:
         """Read the list and make its vectors.
@@ -96,9 +116,8 @@ class Vocabulary(Annotator):
             for row in chosen
         ]
 
-    def annotate(self, pixels: Pixels) -> Annotation:  # noqa: ARG002
-        """Raises InvalidInput: the words are compared with features, by `tags_of`."""
-        raise InvalidInput("the vocabulary tags pictures by their features, not their pixels")
+    def annotate(self, pixels: Pixels) -> Annotation:
+        return self.tags_of(self._clip.extract(pixels)[np.newaxis])[0]
 
     def _follow(self) -> None:
         words = self.options.words

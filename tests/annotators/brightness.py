@@ -41,3 +41,13 @@ class Brightness(Annotator):
 
 
 ANNOTATOR = Brightness
+
+
+class StoredBrightness(Brightness):
+    """The same of stored features: the bits that are set."""
+
+    def reads(self) -> tuple[str, str]:
+        return "phash", "f"
+
+    def annotate_features(self, rows: Sequence[bytes]) -> list[Annotation]:
+        return [Annotation(tags=(f"{int.from_bytes(row).bit_count()} bits",)) for row in rows]

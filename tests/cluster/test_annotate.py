@@ -19,7 +19,7 @@ from indexes.lmdb_store import LmdbStore
 from indexes.store import ImageWrite, Space
 from models.images import decode
 from models.types import View
-from tests.annotators.brightness import Brightness, BrightnessOptions
+from tests.annotators.brightness import Brightness, BrightnessOptions, StoredBrightness
 from tests.conftest import AMBIENCE, python_path_with_annotators
 from tests.drawing import jpeg
 
@@ -39,13 +39,19 @@ class Speaking(Speaker):
     """One of the tests' annotators, handed over as it is."""
 
     def make(self) -> Brightness:
-        kinds = {"brightness": Brightness, "whole": Whole, "broken": Broken}
+        kinds = {
+            "brightness": Brightness,
+            "whole": Whole,
+            "broken": Broken,
+            "bits": StoredBrightness,
+        }
         return kinds[self.annotator](BrightnessOptions())
 
 
 CAPTION = Speaking("caption", "brightness", {})
 OCR = Speaking("ocr", "whole", {})
 BROKEN = Speaking("broken", "broken", {})
+BITS = Speaking("vocabulary", "bits", {})
 
 
 @pytest.fixture
@@ -122,6 +128,17 @@ def test_one_that_needs_the_whole_picture_takes_the_upload_or_the_file(
     assert all(reason.startswith("ocr: ") for reason in reasons.values())
     assert "another picture" in reasons[3]
     assert "no longer kept" in reasons[5]
+
+
+def test_one_that_reads_stored_features_says_where_there_are_none(
+    store: LmdbStore, tmp_path: Path
+) -> None:
+    add(store, 1, preview=None)
+    add(store, 2, preview=None, features={}, wanted=frozenset({"phash"}))
+    assert ran(tmp_path, BITS, ids=[1, 2]) == {2: "vocabulary: no features of phash yet"}
+    said = annotations_of(store, [1, 2])
+    assert said.keys() == {1}
+    assert said[1]["vocabulary"]["tags"] == ["4 bits"]
 
 
 def test_one_that_can_not_be_loaded_does_not_stop_the_others(

@@ -10,7 +10,7 @@ from indexes.store import ANNOTATE, ImageWrite, Space
 from models.base import make_extractor
 from models.images import decode
 from models.types import View
-from tests.annotators.brightness import Brightness, BrightnessOptions
+from tests.annotators.brightness import Brightness, BrightnessOptions, StoredBrightness
 from tests.drawing import jpeg
 
 PHASH = make_extractor("phash")
@@ -120,4 +120,17 @@ def test_what_a_person_wrote_meanwhile_stands(tmp_path: Path) -> None:
     store.annotate(1, receipt.generation, {"mood": {"text": "merry"}}, "person")
     assert not AnnotationCompleter("mood", store, Brightness(BrightnessOptions())).complete_one()
     assert annotations_of(store, [1]) == {1: {"mood": {"text": "merry", "by": "person"}}}
+    store.close()
+
+
+def test_one_that_reads_stored_features_waits_for_them_and_needs_no_picture(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path)
+    store.put(to_annotate(1, None, None))
+    completer = AnnotationCompleter("mood", store, StoredBrightness(BrightnessOptions()))
+    assert not completer.complete_one()
+    features = {Space("phash", "f"): b"\x07"}
+    store.put(ImageWrite(1, "a" * 64, 640, 480, frozenset({"phash"}), features))
+    assert completer.complete_one()
+    assert annotations_of(store, [1])[1]["mood"]["tags"] == ["3 bits"]
+    assert not completer.complete_one()
     store.close()

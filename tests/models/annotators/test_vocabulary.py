@@ -13,6 +13,7 @@ import pytest
 from models.annotator import make_annotator
 from models.annotators.vocabulary import Vectors, Vocabulary, VocabularyOptions, choose, parse
 from models.errors import InvalidInput, RetrieverUnavailable
+from tests.models.extractors.test_clip import loaded, tiny  # noqa: F401
 
 DIM = 1024
 
@@ -31,9 +32,14 @@ def picture_of(*words: str) -> Vectors:
 
 
 def vocabulary(path: Path, **options: object) -> Vocabulary:
-    made = make_annotator("vocabulary", {"words": str(path), **options})
+    """Over the space of `text_vectors`, in place of a model's."""
+    folder = path.parent / "model"
+    folder.mkdir(exist_ok=True)
+    (folder / "open_clip_config.json").write_text("{}")
+    (folder / "open_clip_model.safetensors").write_bytes(b"")
+    clip = {"model": str(folder)}
+    made = make_annotator("vocabulary", {"words": str(path), "clip": clip, **options})
     assert isinstance(made, Vocabulary)
-    made.load()
     made.use(text_vectors)
     return made
 
@@ -171,6 +177,17 @@ def test_without_a_list_the_annotator_is_unavailable_and_says_why(tmp_path: Path
         vocabulary(latin)
 
 
-def test_it_takes_no_pixels(words: Path) -> None:
-    with pytest.raises(InvalidInput, match="features"):
-        vocabulary(words).annotate(np.zeros((8, 8, 3), np.uint8))
+def test_pixels_and_stored_features_of_a_picture_get_the_same_tags(
+    words: Path,
+    tiny: Path,  # noqa: F811
+) -> None:
+    options = {"words": str(words), "clip": {"model": str(tiny)}, "min_cosine": -1}
+    tagger, clip = make_annotator("vocabulary", options), loaded(tiny)
+    tagger.load()
+    pixels = np.random.default_rng(1).integers(0, 256, (48, 70, 3), np.uint8)
+    said = tagger.annotate(pixels)
+    assert set(said.tags) <= {"cat", "dog", "red balloon", "C#"}
+    assert said.tags
+    row = clip.to_row(clip.extract(pixels))
+    assert [one.tags for one in tagger.annotate_features([row, row])] == [said.tags, said.tags]
+    assert tagger.reads() == ("image_text", clip.fingerprint)
