@@ -26,7 +26,7 @@ from models.errors import AmbienceError, InvalidInput, RetrieverUnavailable
 from models.images import Picture
 
 BATCH = 32
-WORKER_CPUS = 0.8
+WORKER_CPUS = 0.7
 """Reserved by each worker, so that all of them fit beside a service on the same cores."""
 LOOK = 4096
 

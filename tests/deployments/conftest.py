@@ -26,9 +26,10 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    """A gateway that has not met any retriever, with a short deadline."""
+    """A gateway to which nothing is deployed, with a short deadline."""
     args = IngressArgs(store=f"lmdb:{tmp_path / 'store'}", deadline=0.3)
     made = Gateway(args, "ambience")
+    made.retrievers.complete = True
     try:
         yield made
     finally:

@@ -10,6 +10,7 @@ from deployments.retrievers import Known
 from deployments.wire import Description, Kind
 from indexes.store import ANNOTATE, Image
 from models.base import make_extractor
+from models.errors import Unavailable
 from models.types import View
 from tests.deployments.pictures import picture
 
@@ -90,3 +91,12 @@ async def test_the_same_picture_again_asks_for_annotators_that_are_new(gateway: 
     more = await added(gateway)
     assert more.pending == {ANNOTATE + "caption"}
     assert more.generation == first.generation
+
+
+async def test_before_all_is_deployed_an_add_is_refused(gateway: Gateway) -> None:
+    know(gateway, "phash", "retriever", "full")
+    gateway.retrievers.complete = False
+    with pytest.raises(Unavailable, match="try again"):
+        await gateway.adder.add(7, picture(1), Report())
+    assert gateway.store.image(7) is None
+    assert "applications" in await gateway.unready()

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from deployments.settings import IngressArgs, RetrieverArgs, address, data_folder, store_url
+from deployments.settings import (
+    STARTING,
+    IngressArgs,
+    RetrieverArgs,
+    address,
+    all_deployed,
+    data_folder,
+    store_url,
+)
 
 
 @pytest.mark.parametrize(
@@ -59,3 +67,16 @@ def test_the_store_is_the_configured_then_the_environments_then_in_the_data_fold
     monkeypatch.setenv("AMBIENCE_STORE", "lmdb:elsewhere")
     assert store_url(None) == "lmdb:elsewhere"
     assert store_url("lmdb:given") == "lmdb:given"
+
+
+def test_all_is_deployed_once_the_file_of_the_start_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(STARTING, raising=False)
+    assert all_deployed()
+    starting = tmp_path / "starting"
+    starting.touch()
+    monkeypatch.setenv(STARTING, str(starting))
+    assert not all_deployed()
+    starting.unlink()
+    assert all_deployed()
