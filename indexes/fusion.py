@@ -68,9 +68,10 @@ class FusedHit:
 
     @property
     def confidence(self) -> float | None:
-        """Of the surest retriever; None where none can say."""
+        """Of the surest retriever; None where one of them can't say: it may be the sure one."""
         known = [place.hit.confidence for place in self.places.values()]
-        return max((one for one in known if one is not None), default=None)
+        sure = [one for one in known if one is not None]
+        return max(sure) if sure and len(sure) == len(known) else None
 
     @property
     def retrievers(self) -> dict[str, dict[str, Any]]:
@@ -117,7 +118,7 @@ def fuse(lists: Sequence[RankedList], exclude: Collection[int] = ()) -> list[Fus
 
 
 def believed(hits: Sequence[FusedHit], least: float) -> list[FusedHit]:
-    """Those at least so sure of being true; of what no retriever can say it of, all."""
+    """Those at least so sure of being true, and those of which that can't be said."""
     return [hit for hit in hits if hit.confidence is None or hit.confidence >= least]
 
 

@@ -198,6 +198,16 @@ def test_a_fused_hit_is_as_sure_as_its_surest_retriever() -> None:
     assert "confidence" not in hits[1].row()
 
 
+def test_a_hit_by_words_is_not_cut_for_its_unlikely_colours() -> None:
+    lists = [
+        RankedList("color", [Hit(1, distance=5, confidence=0.01)]),
+        RankedList("text", [Hit(1, distance=0)]),
+    ]
+    hits = fuse(lists)
+    assert hits[0].confidence is None
+    assert believed(hits, 0.5) == hits
+
+
 def test_believed_hits_are_sure_enough_or_beyond_saying() -> None:
     hits = fuse(
         [RankedList("color", [Hit(at, distance=at, confidence=at / 10) for at in range(1, 9)])]
