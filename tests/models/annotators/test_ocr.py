@@ -116,7 +116,7 @@ def test_the_fingerprint_names_models_and_least_score_but_not_threads(tmp_path: 
 
 
 def test_a_model_that_is_missing_is_named_and_not_fetched() -> None:
-    with pytest.raises(RetrieverUnavailable, match=r"holds none of arabic\.onnx"):
+    with pytest.raises(RetrieverUnavailable, match=r"holds no whole arabic\.onnx"):
         make_annotator("ocr", {"recognizer": "arabic.onnx"}).load()
     with pytest.raises(RetrieverUnavailable, match="there is no folder"):
         make_annotator("ocr", {"folder": "owner/name"}).load()
