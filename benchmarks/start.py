@@ -42,7 +42,7 @@ class Run(NamedTuple):
 def retrievers() -> set[str]:
     """Those of the shipped configuration that need no weights."""
     config = read_config(loading.ROOT / "serve_config.yaml")
-    return light(config) - {"ambience"}
+    return set(light(config))
 
 
 def answered(client: httpx.Client, image: bytes) -> set[str]:

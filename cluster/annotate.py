@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from cluster.applications import ANNOTATOR, built_by
 from cluster.backfill import map_batches
 from cluster.sources import read_bytes
 from indexes.annotations import annotations_of, read_annotations
@@ -65,13 +66,10 @@ class Outcome:
 
 def speakers_of(config: Mapping[str, Any]) -> list[Speaker]:
     """The annotators of a config."""
-    speakers = []
-    for application in config["applications"]:
-        if str(application.get("import_path", "")).endswith(":build_annotator"):
-            args = application.get("args") or {}
-            options = args.get("options") or {}
-            speakers.append(Speaker(application["name"], args["annotator"], options))
-    return speakers
+    return [
+        Speaker(name, args["annotator"], args.get("options") or {})
+        for name, args in built_by(ANNOTATOR, config).items()
+    ]
 
 
 def had(speakers: Sequence[Speaker]) -> tuple[dict[str, str], dict[str, str]]:

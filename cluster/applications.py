@@ -12,7 +12,7 @@ import hashlib
 import importlib
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ import yaml
 
 from cluster.datafolder import CannotStart
 from indexes.open_store import open_store
-from models.base import make_extractor
+from models.base import Extractor, make_extractor
 from models.errors import AmbienceError, RetrieverUnavailable
 
-RETRIEVER_BUILDER = ":build_retriever"
+RETRIEVER, ANNOTATOR, INGRESS = "build_retriever", "build_annotator", "build_ingress"
+"""The builders of `deployments.app`."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -40,6 +41,15 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def built_by(builder: str, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The arguments of the applications of a config that this builder makes, by name."""
+    return {
+        application["name"]: application.get("args") or {}
+        for application in config["applications"]
+        if str(application.get("import_path", "")).endswith(f":{builder}")
+    }
+
+
 def check_spaces(config: dict[str, Any], reindex: bool) -> None:
     """Refuse a changed extractor over stored features, unless re-indexing is asked for."""
     from deployments.settings import RetrieverArgs, store_url
@@ -49,45 +59,38 @@ def check_spaces(config: dict[str, Any], reindex: bool) -> None:
         spaces = store.spaces()
     finally:
         store.close()
-    for application in config["applications"]:
-        if not str(application.get("import_path", "")).endswith(RETRIEVER_BUILDER):
-            continue
+    for name, given in built_by(RETRIEVER, config).items():
         try:
-            args = RetrieverArgs.model_validate(application.get("args") or {})
+            args = RetrieverArgs.model_validate(given)
         except ValueError as exc:
-            raise CannotStart(f"application {application.get('name')}: {exc}") from exc
+            raise CannotStart(f"application {name}: {exc}") from exc
         try:
             fingerprint = make_extractor(args.extractor, args.options).fingerprint
         except RetrieverUnavailable:
             continue  # Without its weights nobody knows; it indexes nothing until it has them.
-        stored = {space.fingerprint for space in spaces if space.kind == application["name"]}
+        stored = {space.fingerprint for space in spaces if space.kind == name}
         if stored and fingerprint not in stored and not reindex:
             raise CannotStart(
-                f"the options of `{application['name']}` begin a new feature space, in which no "
+                f"the options of `{name}` begin a new feature space, in which no "
                 "picture is indexed yet: put them back, or start with --reindex and run "
                 "`ambience backfill` over your pictures"
             )
 
 
-def light(config: dict[str, Any]) -> set[str]:
-    """The applications that a first answer needs: the ingress, and retrievers without weights.
+def light(config: Mapping[str, Any]) -> dict[str, Extractor]:
+    """The retrievers that a first answer needs: those of pictures, without weights.
 
     Raises CannotStart for one whose method or options there are not.
     """
-    names = set()
-    for application in config["applications"]:
-        builder = str(application.get("import_path", ""))
-        if builder.endswith(":build_ingress"):
-            names.add(application["name"])
-        elif builder.endswith(RETRIEVER_BUILDER):
-            args = application.get("args") or {}
-            try:
-                extractor = make_extractor(str(args.get("extractor")), args.get("options"))
-            except AmbienceError as exc:
-                raise CannotStart(f"application {application.get('name')}: {exc}") from exc
-            if extractor.of_pictures and not extractor.weights():
-                names.add(application["name"])
-    return names
+    found = {}
+    for name, args in built_by(RETRIEVER, config).items():
+        try:
+            extractor = make_extractor(str(args.get("extractor")), args.get("options"))
+        except AmbienceError as exc:
+            raise CannotStart(f"application {name}: {exc}") from exc
+        if extractor.of_pictures and not extractor.weights():
+            found[name] = extractor
+    return found
 
 
 def apply(config: dict[str, Any], only: Collection[str] | None = None) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from cluster.applications import RETRIEVER, built_by
 from cluster.sources import NEW, Bad, Ids, list_paths, read_bytes, with_ids
 from indexes.open_store import open_store
 from indexes.store import ImageWrite, Space, Store
@@ -64,11 +65,10 @@ class Plan:
 
 def kinds_of(config: Mapping[str, Any]) -> list[Kind]:
     """The retrievers of a config that have features of pictures."""
-    kinds = []
-    for application in config["applications"]:
-        if str(application.get("import_path", "")).endswith(":build_retriever"):
-            args = application.get("args") or {}
-            kinds.append(Kind(application["name"], args["extractor"], args.get("options") or {}))
+    kinds = [
+        Kind(name, args["extractor"], args.get("options") or {})
+        for name, args in built_by(RETRIEVER, config).items()
+    ]
     return [kind for kind in kinds if kind.make().of_pictures]
 
 

@@ -23,10 +23,10 @@ import httpx
 import ray
 from ray import serve
 
-from cluster.applications import apply, light, read_config
+from cluster.applications import INGRESS, apply, built_by, light, read_config
 from cluster.datafolder import CannotStart, Running, http_url, note
 from deployments.settings import STARTING, address, data_folder
-from indexes.registry import index_class, index_names
+from indexes.registry import index_class
 from models.errors import AmbienceError
 
 Reached = Callable[[httpx.Client], str | None]
@@ -51,7 +51,7 @@ def run(config_path: Path, folder: str, stop: threading.Event) -> None:
     note(data_folder(), Running(os.getppid(), host, port, ray_address, folder))
     try:
         # Neural retrievers and annotators are many and slow to start: the others answer first.
-        first = light(config)
+        first = light(config).keys() | built_by(INGRESS, config).keys()
         apply(config, first)
         _wait(_named(config, first), _answers_first, http_url(host, port), stop)
         if not stop.is_set():
@@ -94,8 +94,9 @@ def _import_applications(config: dict[str, Any]) -> None:
     for application in config["applications"]:
         with contextlib.suppress(ImportError, KeyError):  # `apply` says what is wrong.
             importlib.import_module(str(application["import_path"]).partition(":")[0])
-    for name in index_names():
-        index_class(name)
+    with contextlib.suppress(AmbienceError):
+        for extractor in light(config).values():
+            index_class(extractor.index)
 
 
 def _start_ray(folder: str) -> str:

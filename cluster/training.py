@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cluster.applications import RETRIEVER_BUILDER
+from cluster.applications import RETRIEVER, built_by
 from deployments.settings import RetrieverArgs, store_url, whitening_file
 from indexes import whitening
 from indexes.open_store import open_store
@@ -58,11 +58,7 @@ def train_whitening(config: Mapping[str, Any], name: str, dimensions: int | None
 
 
 def _arguments(config: Mapping[str, Any], name: str) -> RetrieverArgs:
-    retrievers = {
-        application["name"]: application.get("args") or {}
-        for application in config["applications"]
-        if str(application.get("import_path", "")).endswith(RETRIEVER_BUILDER)
-    }
+    retrievers = built_by(RETRIEVER, config)
     if name not in retrievers:
         raise UnknownName(f"no retriever {name!r}; there are {', '.join(sorted(retrievers))}")
     return RetrieverArgs.model_validate(retrievers[name])

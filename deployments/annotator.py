@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ray import serve
 
-from deployments.completion import AnnotationCompleter
+from deployments.completion import AnnotationCompleter, keep_completing
 from deployments.loading import load_until_it_works
 from deployments.loopback import keep_sockets_on_loopback
 from deployments.metrics import RetrieverMetrics
@@ -97,19 +97,10 @@ class Annotator:
         try:
             await load_until_it_works(self.annotator, self._run, self._note)
             self._loaded = True
-            await self._complete()
+            completer = AnnotationCompleter(self.name, self.store, self.annotator)
+            await keep_completing(completer, self._run, self.args.completion_interval)
         finally:
             metrics.cancel()
-
-    async def _complete(self) -> None:
-        completer = AnnotationCompleter(self.name, self.store, self.annotator)
-        while True:
-            try:
-                more = await self._run(completer.complete_one)
-            except AmbienceError as exc:
-                logger.warning("annotating by %s: %s", self.name, exc)
-                more = False
-            await asyncio.sleep(0 if more else self.args.completion_interval)
 
     async def _show_metrics(self) -> None:
         metrics = RetrieverMetrics(self.name)

@@ -16,6 +16,7 @@ from indexes.registry import make_index
 from models.annotator import make_annotator
 from models.base import make_extractor
 from models.errors import InvalidInput
+from models.types import Options
 
 RESERVED_CPUS = 0.02
 """A reservation, not a limit: the whole stack, doubled in an upgrade, fits two cores."""
@@ -31,47 +32,32 @@ def build_retriever(args: dict[str, Any]) -> Application:
     if extractor.reads_text and parsed.index.get("whitening"):
         raise InvalidInput("words and pictures share one space, which is never whitened")
     make_index(extractor.index, parsed.index, lambda _: {})
-    deployment: Any = serve.deployment(
-        Retriever,
-        name="Retriever" if extractor.of_pictures else WORDS_ONLY,
-        max_ongoing_requests=256,
-        ray_actor_options={"num_cpus": RESERVED_CPUS},
-        graceful_shutdown_timeout_s=5,
-        health_check_period_s=1,
-        logging_config=LOGGING,
-    )
-    application: Application = deployment.bind(parsed)
-    return application
+    return _bound(Retriever, "Retriever" if extractor.of_pictures else WORDS_ONLY, parsed)
 
 
 def build_annotator(args: dict[str, Any]) -> Application:
     """An annotator of `models/annotators/`. A misspelt name or option fails here, with its name."""
     parsed = AnnotatorArgs.model_validate(args)
     make_annotator(parsed.annotator, parsed.options)
-    deployment: Any = serve.deployment(
-        Annotator,
-        name="Annotator",
-        max_ongoing_requests=256,
-        ray_actor_options={"num_cpus": RESERVED_CPUS},
-        graceful_shutdown_timeout_s=5,
-        health_check_period_s=1,
-        logging_config=LOGGING,
-    )
-    application: Application = deployment.bind(parsed)
-    return application
+    return _bound(Annotator, "Annotator", parsed)
 
 
 def build_ingress(args: dict[str, Any]) -> Application:
     """The gateway over HTTP."""
     parsed = IngressArgs.model_validate(args)
-    deployment: Any = serve.deployment(
-        serve.ingress()(Ingress),
-        name="Ingress",
-        max_ongoing_requests=1000,
-        ray_actor_options={"num_cpus": RESERVED_CPUS},
-        graceful_shutdown_timeout_s=10,
-        health_check_period_s=1,
-        logging_config=LOGGING,
-    )
-    application: Application = deployment.bind(parsed)
+    settings = {"max_ongoing_requests": 1000, "graceful_shutdown_timeout_s": 10}
+    return _bound(serve.ingress()(Ingress), "Ingress", parsed, **settings)
+
+
+def _bound(kind: type[Any], name: str, args: Options, **settings: Any) -> Application:
+    """An application of one deployment, with what all have alike."""
+    alike: dict[str, Any] = {
+        "max_ongoing_requests": 256,
+        "ray_actor_options": {"num_cpus": RESERVED_CPUS},
+        "graceful_shutdown_timeout_s": 5,
+        "health_check_period_s": 1,
+        "logging_config": LOGGING,
+    }
+    deployment: Any = serve.deployment(kind, name=name, **(alike | settings))
+    application: Application = deployment.bind(args)
     return application

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 
 from indexes.store import ANNOTATE, Pending, Space, Store
 from models.annotator import Annotation, Annotator
 from models.base import Extractor
 from models.decoder import Decoder
-from models.errors import InvalidInput
+from models.errors import AmbienceError, InvalidInput
 from models.types import Pixels, View
 
 logger = logging.getLogger(__name__)
@@ -75,6 +77,22 @@ class Completer(ABC):
         except InvalidInput as exc:
             self._hopeless.add((pending.image_id, pending.generation))
             logger.warning("picture %d can't be completed: %s", pending.image_id, exc)
+
+
+async def keep_completing(
+    completer: Completer, run: Callable[[Callable[[], bool]], Awaitable[bool]], interval: float
+) -> None:
+    """Complete picture after picture, in the thread of `run`; look again every `interval` seconds.
+
+    What the store or the method can't do now is tried again.
+    """
+    while True:
+        try:
+            more = await run(completer.complete_one)
+        except AmbienceError as exc:
+            logger.warning("completion of %s: %s", completer.kind, exc)
+            more = False
+        await asyncio.sleep(0 if more else interval)
 
 
 class FeatureCompleter(Completer):

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from ray import serve
 
-from deployments.completion import FeatureCompleter
+from deployments.completion import FeatureCompleter, keep_completing
+from deployments.loading import load_until_it_works
 from deployments.loopback import keep_sockets_on_loopback
 from deployments.metrics import RetrieverMetrics
 from deployments.mixing import mixed_features
@@ -105,7 +106,8 @@ class Retriever:
 
     async def _start(self) -> None:
         """Load, index, then complete pending work."""
-        await self._load()
+        await load_until_it_works(self.extractor, self._run, self._note)
+        self._loaded = True
         stamp = self._whitening_stamp()
         while self._follower is None:
             try:
@@ -169,37 +171,13 @@ class Retriever:
             return None
         return status.st_mtime_ns, status.st_ino
 
-    async def _load(self) -> None:
-        """Until it is loaded: weights that are not here are fetched, again and again.
-
-        In between it looks whether someone has put them here.
-        """
-        delay, fetch_at, tried = FIRST_RETRY, 0.0, False
-        while not self._loaded:
-            fetch = tried and time.monotonic() >= fetch_at
-            try:
-                await self._run(partial(self.extractor.find, fetch))
-                self._unavailable = None
-                await self._run(self.extractor.load)
-                self._loaded = True
-            except (AmbienceError, ImportError) as exc:
-                self._unavailable = _reason(exc)
-                if fetch:
-                    fetch_at, delay = time.monotonic() + delay, min(2 * delay, LAST_RETRY)
-                await asyncio.sleep(FIRST_RETRY if tried else 0)
-                tried = True
-
     async def _complete(self) -> None:
-        if not self.extractor.of_pictures:
-            return
-        completer = FeatureCompleter(self.name, self.store, self.extractor)
-        while True:
-            try:
-                more = await self._run(completer.complete_one)
-            except AmbienceError as exc:
-                logger.warning("completion of %s: %s", self.name, exc)
-                more = False
-            await asyncio.sleep(0 if more else self.args.completion_interval)
+        if self.extractor.of_pictures:
+            completer = FeatureCompleter(self.name, self.store, self.extractor)
+            await keep_completing(completer, self._run, self.args.completion_interval)
+
+    def _note(self, reason: str | None) -> None:
+        self._unavailable = reason
 
     async def _show_metrics(self) -> None:
         metrics = RetrieverMetrics(self.name)
@@ -295,12 +273,6 @@ class Retriever:
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._extracting, work)
-
-
-def _reason(exc: AmbienceError | ImportError) -> str:
-    if isinstance(exc, ImportError):
-        return f"{exc}: install the extra `neural`"
-    return str(exc)
 
 
 async def _as_value(answer: Coroutine[Any, Any, T]) -> T | AmbienceError:

@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from scipy.spatial.distance import pdist
 
 from indexes.base import Hit, Index, Query, Rows, SearchParams
-from indexes.calibration import Background
+from indexes.calibration import Background, pairs
 from indexes.kernels import hamming_kernel
 from indexes.rows import Column, Positions, RowArrays
 from indexes.selection import at_places, best_first, kth_smallest
@@ -67,7 +66,7 @@ class BinaryIndex(Index):
         return self._rows.ids.copy()
 
     def pair_distances(self, sample: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.asarray(pdist(np.unpackbits(sample, axis=1), "hamming") * self.options.bits)
+        return pairs(np.unpackbits(sample, axis=1), "hamming") * self.options.bits
 
     def _search(self, query: Query, params: SearchParams) -> list[Hit]:
         variants = self._stack(query.variants)

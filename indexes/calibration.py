@@ -49,6 +49,14 @@ class Background:
         return confidence_of(count * TAIL * nearness**self.dimensions)
 
 
+def pairs(sample: npt.NDArray[Any], metric: str) -> Floats:
+    """Distances of all pairs of rows (n, d) by a metric of scipy's."""
+    # Imported here: no replica needs it to start.
+    from scipy.spatial.distance import pdist
+
+    return np.asarray(pdist(sample, metric), np.float64)
+
+
 def confidence_of(chance_hits: npt.NDArray[Any]) -> Floats:
     """Probability (n,) of a true match where so many hits (n,) are expected by chance."""
     return np.asarray(PRIOR / (PRIOR + np.asarray(chance_hits, np.float64)), np.float64)

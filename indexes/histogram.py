@@ -12,10 +12,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.distance import pdist
 
 from indexes.base import Hit, Index, Query, Rows, SearchParams
-from indexes.calibration import Background
+from indexes.calibration import Background, pairs
 from indexes.histogram_codes import (
     BINS,
     COARSE_MAX,
@@ -99,7 +98,7 @@ class HistogramIndex(Index):
         return self._rows.ids.copy()
 
     def pair_distances(self, sample: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.asarray(pdist(sample, "cityblock"))
+        return pairs(sample, "cityblock")
 
     def _search(self, query: Query, params: SearchParams) -> list[Hit]:
         variants = _stack(query.variants)

@@ -12,9 +12,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from scipy.spatial.distance import pdist
 
 from indexes.base import DistanceParams, Hit, Index, Query, Rows, SearchParams
+from indexes.calibration import pairs
 from indexes.rows import GATHER_BELOW, Column, Positions, RowArrays
 from indexes.selection import at_places, best_first
 from indexes.whitening import load, unit
@@ -103,7 +103,7 @@ class VectorIndex(Index):
         return self._rows.ids.copy()
 
     def pair_distances(self, sample: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.asarray(pdist(self._stack(list(sample)), "cosine"))
+        return pairs(self._stack(list(sample)), "cosine")
 
     def _search(self, query: Query, params: SearchParams) -> list[Hit]:
         assert isinstance(params, VectorParams)
