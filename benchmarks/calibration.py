@@ -20,7 +20,6 @@ from benchmarks import loading
 from benchmarks.quality import CHANGES, LIMITS, Corpus
 from deployments.schemas import SearchQuery
 from indexes.base import Index, Query
-from indexes.calibration import Background
 from indexes.fusion import FusedHit, RankedList, believed, fuse
 from indexes.registry import make_index
 from models.base import Extractor, make_extractor
@@ -53,7 +52,8 @@ class Collection:
         for name, extractor in self.extractors.items():
             index = self.indexes[name]
             query = Query(extractor.extract_variants(picture.view(extractor.view), "mirror"))
-            hits = index.with_confidence(index.search(query, index.Params.parse(LIMITS[name])))
+            hits = index.search(query, index.Params.parse(LIMITS[name]))
+            hits = index.with_confidence(hits, query)
             lists.append(RankedList(name, hits, verifying=index.verifying))
         return fuse(lists)
 
@@ -64,7 +64,7 @@ def _filled(kind: str, rows: dict[int, Features]) -> Index:
     image_ids = index.image_ids()[:SAMPLE]
     if len(image_ids):
         sample = np.stack([rows[int(at)] for at in image_ids])
-        index.background = Background.of(index.pair_distances(sample))
+        index.background = index.background_of(sample)
     return index
 
 

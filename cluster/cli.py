@@ -145,21 +145,25 @@ def delete(image_ids: Annotated[list[int], typer.Argument(help="Ids.")]) -> None
 
 
 @app.command(
-    epilog="**Examples**\n\n    ambience search cat.jpg\n\n    ambience search --id 7 -k 5 --json"
+    epilog="**Examples**\n\n    ambience search cat.jpg\n\n"
+    "    ambience search --text 'dog at the sea'\n\n    ambience search --id 7 -k 5 --json"
 )
 def search(
     image: Annotated[
         Path | None, typer.Argument(help="A picture.", exists=True, dir_okay=False)
     ] = None,
     image_id: Annotated[int | None, typer.Option("--id", help="Or a stored image.")] = None,
+    text: Annotated[str | None, typer.Option(help="Or words; all three may be mixed.")] = None,
     k: Annotated[int, typer.Option("-k", help="At most this many.")] = 20,
     retriever: Annotated[
         list[str] | None, typer.Option(help="Only these retrievers (repeat).")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Search by a picture. Exit status 3 when nothing is found."""
+    """Search by a picture, by words, or both. Exit status 3 when nothing is found."""
     query: dict[str, Any] = {"k": k}
+    if text is not None:
+        query["text"] = text
     if retriever:
         query["retrievers"] = dict.fromkeys(retriever, 1.0)
     if image_id is not None:
@@ -309,6 +313,7 @@ def _print_hits(hits: list[dict[str, Any]]) -> None:
         for name, row in hit["retrievers"].items():
             shown = [f"{key} {value:g}" for key, value in row.items() if key in _MEASURES]
             shown += ["mirrored"] if row.get("mirrored") else []
+            shown += [f"{one['as']} “{one['found']}”" for one in row.get("matched", ())]
             why.append(f"{name}: {', '.join(shown)}")
         table.add_row(str(hit["image_id"]), f"{hit['score']:.4f}", "; ".join(why))
     out.print(table)

@@ -129,17 +129,21 @@ class Index(ABC):
             widened = params.model_copy(update={"k": params.k + params.offset})
         return self._search(query, widened)[params.offset :]
 
-    def with_confidence(self, hits: list[Hit]) -> list[Hit]:
+    def with_confidence(self, hits: list[Hit], query: Query) -> list[Hit]:
         """The hits of a search with their probabilities of being true, where they can be said."""
         if self.background is None or not hits:
             return hits
-        distances = np.array([hit.distance for hit in hits], np.float64)
+        distances = self._judged(hits, query)
         sure = self.background.confidence(distances, len(self)).round(4).tolist()
         return [hit._replace(confidence=one) for hit, one in zip(hits, sure, strict=True)]
 
     def image_ids(self) -> npt.NDArray[np.int64]:
         """Ids (n,) of what is indexed, in any order; none where no background is to be fitted."""
         return np.empty(0, np.int64)
+
+    def background_of(self, sample: npt.NDArray[Any]) -> Background:
+        """The background that stored features (n, …) of random pictures show."""
+        return Background.of(self.pair_distances(sample))
 
     def pair_distances(self, sample: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Distances (n (n - 1) / 2,) of all pairs of stored features (n, …)."""
@@ -158,6 +162,10 @@ class Index(ABC):
     @abstractmethod
     def kind(self) -> str:
         """What is in use now, such as `binary-flat`; shown by GET /v1/retrievers."""
+
+    def _judged(self, hits: Sequence[Hit], _: Query) -> npt.NDArray[np.float64]:
+        """Distances (n,) of these hits as the background has them."""
+        return np.array([hit.distance for hit in hits], np.float64)
 
     @abstractmethod
     def _search(self, query: Query, params: SearchParams) -> list[Hit]: ...

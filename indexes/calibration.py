@@ -22,6 +22,8 @@ PRIOR = 0.02
 TAIL = 0.01
 """The share of the nearest random pairs from which the power law is taken."""
 LEAST_PAIRS = 1000
+NEIGHBOURS = 2
+"""Of score normalisation, as in its authors' own evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,52 @@ class Background:
         everywhere = TAIL ** (-1 / self.dimensions)
         nearness = np.minimum(np.asarray(distances, np.float64) / self.near, everywhere)
         return confidence_of(count * TAIL * nearness**self.dimensions)
+
+
+@dataclass(frozen=True, slots=True)
+class NormalisedBackground(Background):
+    """Of distances normalised as the scores of Pizzi et al. are ("A Self-Supervised Descriptor for
+    Image Copy Detection", CVPR 2022): to a distance of 1 - cosine β times the query's mean cosine
+    to its NEIGHBOURS nearest unrelated pictures is added.
+
+    A picture that is much like many others must then be nearer to be believed. The unrelated ones
+    are a sample of the owner's own collection, less those believed to be copies of the query.
+    """
+
+    raw: Background
+    sample: npt.NDArray[np.float32]
+    """Unit vectors (n, d)."""
+    beta: float
+
+    @classmethod
+    def of_vectors(cls, sample: npt.NDArray[np.float32], beta: float) -> NormalisedBackground:
+        """Fit to unit vectors (n, d) of random pictures, n > NEIGHBOURS + 1."""
+        cosines = (sample @ sample.T).astype(np.float64)
+        apart = ~np.eye(len(sample), dtype=bool)
+        raw = Background.of(1 - cosines[apart])
+        unrelated = _unrelated(np.where(apart, cosines, -np.inf), raw)
+        nearest = np.sort(unrelated, axis=1)[:, ::-1][:, : NEIGHBOURS + 1]
+        # As for a query that is not in the sample, a pair's other picture is no neighbour of it.
+        among = unrelated >= nearest[:, NEIGHBOURS - 1 : NEIGHBOURS]
+        without = (nearest.sum(axis=1, keepdims=True) - unrelated) / NEIGHBOURS
+        means = np.where(among, without, nearest[:, :NEIGHBOURS].mean(axis=1, keepdims=True))
+        fitted = Background.of(np.maximum(1 - cosines + beta * means, 0)[apart])
+        return cls(fitted.near, fitted.dimensions, raw, sample, beta)
+
+    def normalised(self, distances: npt.NDArray[Any], queries: npt.NDArray[np.float32]) -> Floats:
+        """Distances (n,), each found by one of the unit vectors (n, d), normalised."""
+        asked, which = np.unique(queries, axis=0, return_inverse=True)
+        unrelated = _unrelated((asked @ self.sample.T).astype(np.float64), self.raw)
+        means = np.sort(unrelated, axis=1)[:, -NEIGHBOURS:].mean(axis=1)
+        normalised = np.asarray(distances, np.float64) + self.beta * means[which]
+        return np.asarray(np.maximum(normalised, 0), np.float64)
+
+
+def _unrelated(cosines: Floats, raw: Background) -> Floats:
+    """Cosines (m, n) to a sample; 0, the usual, in place of what is believed to be a copy."""
+    distances = np.minimum(1 - cosines, 2)
+    copies = raw.confidence(distances, cosines.shape[1]) >= 0.5
+    return np.asarray(np.where(copies | np.isneginf(cosines), 0, cosines), np.float64)
 
 
 def pairs(sample: npt.NDArray[Any], metric: str) -> Floats:

@@ -238,7 +238,7 @@ class Follower:
             found for at, row in rows.items() if (found := self._decoded(at, row)) is not None
         ]
         if len(sample) >= SAMPLE_LEAST:
-            self._background = Background.of(self._index.pair_distances(np.stack(sample)))
+            self._background = self._index.background_of(np.stack(sample))
             self._index.background = self._background
 
     # --- on the index's thread -------------------------------------------------------------------
@@ -256,7 +256,7 @@ class Follower:
         self.check()
         hits = self._index.search(query, params)
         if query.of_a_picture:
-            hits = self._index.with_confidence(hits)
+            hits = self._index.with_confidence(hits, query)
         return Answer(hits, self._applied, stale)
 
     def _catch_up(self, until: float = math.inf) -> bool:

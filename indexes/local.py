@@ -206,7 +206,7 @@ class LocalIndex(Index):
         length = min(max(SHORTLIST, k), LONGEST_SHORTLIST)
         return self._verified(query, _shortlist(candidates, length), params)[:k]
 
-    def with_confidence(self, hits: list[Hit]) -> list[Hit]:
+    def with_confidence(self, hits: list[Hit], _: Query) -> list[Hit]:
         """By inliers; votes alone say nothing of what is true."""
         inliers = np.array([hit.inliers or 0 for hit in hits])
         chance = min(len(self), SHORTLIST) * CHANCE * 0.5 ** np.maximum(inliers - MIN_INLIERS, 0)

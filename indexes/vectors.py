@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from indexes.base import DistanceParams, Hit, Index, Query, Rows, SearchParams
-from indexes.calibration import pairs
+from indexes.calibration import Background, NormalisedBackground, pairs
 from indexes.rows import GATHER_BELOW, Column, Positions, RowArrays
 from indexes.selection import at_places, best_first
 from indexes.whitening import load, unit
@@ -61,6 +61,9 @@ class VectorIndex(Index):
         whitening: str | None = Field(
             None, description="A file of `ambience train whitening`; `auto`: this retriever's own."
         )
+        score_norm: float | None = Field(
+            None, gt=0, le=2, description="β of score normalisation, which confidence then heeds."
+        )
 
     Params = VectorParams
     options: Config
@@ -102,8 +105,23 @@ class VectorIndex(Index):
     def image_ids(self) -> npt.NDArray[np.int64]:
         return self._rows.ids.copy()
 
+    def background_of(self, sample: npt.NDArray[Any]) -> Background:
+        if self.options.score_norm is None:
+            return super().background_of(sample)
+        vectors = self._stack(list(sample))
+        return NormalisedBackground.of_vectors(vectors, self.options.score_norm)
+
     def pair_distances(self, sample: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return pairs(self._stack(list(sample)), "cosine")
+
+    def _judged(self, hits: Sequence[Hit], query: Query) -> npt.NDArray[np.float64]:
+        distances = super()._judged(hits, query)
+        if not isinstance(self.background, NormalisedBackground):
+            return distances
+        asked = self._stack(query.variants)
+        return self.background.normalised(
+            distances, asked[[int(hit.mirrored or 0) for hit in hits]]
+        )
 
     def _search(self, query: Query, params: SearchParams) -> list[Hit]:
         assert isinstance(params, VectorParams)

@@ -41,6 +41,12 @@ def test_a_picture_is_added_found_and_deleted(service: Service, tmp_path: Path) 
     assert (gone.returncode, gone.stdout.strip()) == (3, "Nothing found.")
 
 
+def test_words_that_nothing_searches_for_are_refused_with_the_reason(service: Service) -> None:
+    refused = run(service, "search", "--text", "lighthouse")
+    assert refused.returncode == 1
+    assert "no retriever that searches by words" in refused.stderr
+
+
 def test_status_shows_every_retriever(service: Service) -> None:
     shown = run(service, "status")
     assert shown.returncode == 0

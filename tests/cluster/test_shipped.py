@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cluster.cli import default_config
 from cluster.datafolder import service_processes
+from tests.cluster.test_cli import run
 from tests.conftest import Service, start_service, stop_service
 from tests.drawing import jpeg
 
@@ -92,7 +93,9 @@ def test_a_search_goes_on_without_those_that_lack_weights(client: httpx.Client) 
     assert row["retrievers"]["global"]["state"] == "pending"
 
 
-def test_the_text_in_a_picture_is_found_by_its_words(client: httpx.Client) -> None:
+def test_the_text_in_a_picture_is_found_by_its_words(
+    service: Service, client: httpx.Client
+) -> None:
     client.put("/v1/images/2", files={"image": lettered("Harbour festival")}).raise_for_status()
 
     def read() -> bool:
@@ -105,6 +108,9 @@ def test_the_text_in_a_picture_is_found_by_its_words(client: httpx.Client) -> No
         assert [hit["image_id"] for hit in answer.json()["hits"]] == [2], words
         matched = answer.json()["hits"][0]["retrievers"]["text"]["matched"]
         assert matched[0]["in"] == "ocr"
+    shown = run(service, "search", "--text", "festval")
+    assert shown.returncode == 0
+    assert "fuzzy “festival”" in shown.stdout
 
 
 def test_replicas_without_weights_do_not_import_torch(service: Service) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from indexes.calibration import PRIOR, TAIL, Background, confidence_of
+from indexes.calibration import PRIOR, TAIL, Background, NormalisedBackground, confidence_of
 
 
 def ball_distances(dimensions: int, count: int, seed: int = 0) -> np.ndarray:
@@ -57,3 +57,57 @@ def test_nearer_is_surer_and_a_larger_collection_less_sure() -> None:
 def test_a_collection_of_one_picture_many_times_gives_a_finite_fit(flat: np.ndarray) -> None:
     fitted = Background.of(flat)
     assert np.isfinite(fitted.confidence(np.array([0.0, 0.5, 2.0]), 10)).all()
+
+
+def crowded_and_lonely(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors of a crowd of alike pictures, and of lonely ones: 600 each, of 64 dimensions."""
+    rng = np.random.default_rng(seed)
+    crowd = rng.normal(size=64) + 0.9 * rng.normal(size=(600, 64))
+    return _units(crowd), _units(rng.normal(size=(600, 64)))
+
+
+def _units(vectors: np.ndarray) -> np.ndarray:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_a_normalised_distance_is_that_of_the_paper() -> None:
+    crowd, lonely = crowded_and_lonely()
+    background = NormalisedBackground.of_vectors(np.concatenate([crowd, lonely]), beta=0.7)
+    query = _units(np.random.default_rng(5).normal(size=(1, 64)))
+    nearest = np.sort(background.sample @ query[0])[-2:].mean()
+    found = background.normalised(np.array([0.1, 0.9]), query[[0, 0]])
+    assert found == pytest.approx(np.array([0.1, 0.9]) + 0.7 * nearest, abs=1e-6)
+
+
+def test_copies_of_the_query_are_none_of_its_background() -> None:
+    _, lonely = crowded_and_lonely()
+    alone = NormalisedBackground.of_vectors(lonely, beta=1.0)
+    query = _units(lonely[:1] + 0.01 * np.random.default_rng(1).normal(size=(1, 64)))
+    with_copies = alone.normalised(np.zeros(1), query)
+    others = np.sort(lonely[1:] @ query[0])[-2:].mean()
+    assert with_copies == pytest.approx([others], abs=1e-6)
+
+
+def test_one_threshold_tells_copies_from_neighbours_in_a_crowd_and_alone() -> None:
+    """Slightly edited pictures of the crowd, heavily edited lonely ones."""
+    crowd, lonely = crowded_and_lonely()
+    rng = np.random.default_rng(2)
+    queries = np.concatenate([crowd[300:500], lonely[300:500]])
+    edits = np.repeat([0.04, 0.14], 200)[:, np.newaxis] * rng.normal(size=queries.shape)
+    rest = np.concatenate([crowd[500:], lonely[500:], crowd[:300], lonely[:300]])
+    near = (1 - queries @ rest.T).min(axis=1)
+    same = 1 - (queries * _units(queries + edits)).sum(axis=1)
+    sample = np.concatenate([crowd[:250], lonely[:250]])
+    normal = NormalisedBackground.of_vectors(sample, beta=1.0)
+    normal_near, normal_same = normal.normalised(near, queries), normal.normalised(same, queries)
+
+    def told_apart(true: np.ndarray, chance: np.ndarray) -> float:
+        """Share of pairs of a true and a chance match that one threshold for all can order."""
+        return float((true[:, np.newaxis] < chance).mean())
+
+    assert told_apart(normal_same, normal_near) > 0.99
+    assert told_apart(same, near) < 0.9
+    raw = normal.raw
+    found = (normal.confidence(normal_same, 1000) >= 0.5).mean()
+    assert found > (raw.confidence(same, 1000) >= 0.5).mean() + 0.2
+    assert (normal.confidence(normal_near, 1000) >= 0.5).mean() < 0.05

@@ -212,6 +212,27 @@ def test_expansion_stays_within_the_allowed_ids() -> None:
     assert search(index, [vectors[80]], allowed, **given) == search(alone, [vectors[80]], **given)
 
 
+def test_confidence_heeds_score_normalisation_where_it_is_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    centre = rng.normal(size=32)
+    crowd = (centre + 0.5 * rng.normal(size=(300, 32))).astype(np.float32)
+    vectors = dict(enumerate(np.concatenate([crowd, random_units(300, 32, seed=1)])))
+    sure = {}
+    for beta in (None, 1.0):
+        index = VectorIndex(VectorIndex.Config(score_norm=beta), lambda _: {})
+        index.apply(vectors)
+        index.background = index.background_of(np.stack(list(vectors.values())))
+        for name, at in (("crowd", 0), ("lonely", 300)):
+            copy = vectors[at] / np.linalg.norm(vectors[at]) + 0.04 * rng.normal(size=32)
+            query = Query([copy.astype(np.float32)])
+            hits = index.with_confidence(index.search(query, index.Params.parse({"k": 2})), query)
+            assert hits[0].image_id == at
+            sure[name, beta] = [hit.confidence or 0.0 for hit in hits]
+    assert sure["lonely", 1.0][0] > 0.95
+    assert sure["lonely", 1.0][0] >= sure["lonely", None][0]
+    assert sure["crowd", 1.0][1] < 0.5
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_history_gives_what_brute_force_gives(data: st.DataObject) -> None:
