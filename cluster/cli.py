@@ -20,6 +20,7 @@ from rich.table import Table
 from cluster import environment, service
 from cluster.datafolder import NotRunning, end_leftovers, http_url, running_service
 from cluster.sources import Ids
+from cluster.store_cli import stores
 from deployments.settings import address, data_folder
 from models.errors import AmbienceError
 
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 trainings = typer.Typer(help="Train on what is stored.", no_args_is_help=True)
 app.add_typer(trainings, name="train")
+app.add_typer(stores, name="store")
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 

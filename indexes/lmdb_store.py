@@ -69,6 +69,9 @@ class LmdbStore(Store):
         while not self._write(lambda writer: writer.compact(through, COMPACT_STEP)):
             pass
 
+    def reserve_ids(self, following: int) -> int:
+        return self._write(lambda writer: writer.reserve_ids(following))
+
     def lease(self, name: str, holder: str, seconds: float) -> bool:
         return self._write(lambda writer: writer.lease(name, holder, seconds))
 

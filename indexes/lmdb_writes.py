@@ -73,7 +73,7 @@ class Writer(Reader):
             width=write.width,
             height=write.height,
             source=write.source,
-            created=time.time(),
+            created=time.time() if write.created is None else write.created,
             wanted=set(),
         )
         self._name(image_id, write.source)
@@ -141,6 +141,11 @@ class Writer(Reader):
             return self.meta(b"seq")
         self._save(image_id, row, before)
         return self._log(b"a", image_id, touched)
+
+    def reserve_ids(self, following: int) -> int:
+        reserved = max(following, self.meta(b"next"))
+        self.put_meta(b"next", reserved)
+        return reserved
 
     def _claim(self, image_id: int | None) -> int:
         following = self.meta(b"next")

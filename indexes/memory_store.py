@@ -166,6 +166,11 @@ class MemoryStore(Store):
             self._tail = max(self._tail, min(through, self._seq))
             self._log = {seq: at for seq, at in self._log.items() if seq > self._tail}
 
+    def reserve_ids(self, following: int) -> int:
+        with self._open():
+            self._next = max(self._next, following)
+            return self._next
+
     def lease(self, name: str, holder: str, seconds: float) -> bool:
         with self._open():
             other, expires = self._leases.get(name, (holder, 0.0))
@@ -193,7 +198,7 @@ class MemoryStore(Store):
             width=write.width,
             height=write.height,
             source=write.source,
-            created=time.time(),
+            created=time.time() if write.created is None else write.created,
             wanted=frozenset(),
             pending=frozenset(),
         )

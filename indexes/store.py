@@ -52,6 +52,8 @@ class ImageWrite:
     """A JPEG of the preview."""
     original: bytes | None = None
     """The upload's bytes, kept only while a wanted kind is missing."""
+    created: float | None = None
+    """Seconds since the epoch; None is now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,10 @@ class Store(ABC):
     @abstractmethod
     def compact(self, through: int) -> None:
         """Forget the log up to this seq: followers that have not applied it must rebuild."""
+
+    @abstractmethod
+    def reserve_ids(self, following: int) -> int:
+        """The next id that the service gives: this one, unless the counter is above it already."""
 
     @abstractmethod
     def lease(self, name: str, holder: str, seconds: float) -> bool:

@@ -186,6 +186,13 @@ class WriteContract(OpeningContract):
         fourth = store.put(picture(None, "f")).image_id
         assert (first, second, third, fourth) == (0, 101, 102, 103)
 
+    def test_reserved_ids_are_not_given_and_what_was_reserved_is_told(self, store: Store) -> None:
+        assert store.reserve_ids(0) == 0
+        assert store.reserve_ids(50) == 50
+        assert store.reserve_ids(20) == 50
+        assert store.put(picture(None)).image_id == 50
+        assert store.reserve_ids(0) == 51
+
     def test_no_id_is_given_after_the_largest(self, store: Store) -> None:
         store.put(picture(MAX_IMAGE_ID))
         with pytest.raises(InvalidInput, match="give one"):

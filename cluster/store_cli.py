@@ -1,0 +1,58 @@
+"""The commands `ambience store …`."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from indexes.copying import copy_store
+from indexes.open_store import open_store
+
+stores = typer.Typer(help="Move what is stored.", no_args_is_help=True)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+EXIT_INCOMPLETE = 1
+
+
+@stores.command(
+    epilog="**Example**\n\n"
+    "    ambience store copy lmdb:data/store postgresql://ambience@db/ambience"
+)
+def copy(
+    source: Annotated[str, typer.Argument(help="The URL of a store; it may be in use.")],
+    target: Annotated[str, typer.Argument(help="The URL of one that will hold the same.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make TARGET hold what SOURCE does, and nothing else; then compare both.
+
+    Run it while the service goes on, again after stopping the service, when only what has changed
+    is left to copy, and start the service with AMBIENCE_STORE=TARGET. Exit status 1 when SOURCE
+    went on changing.
+    """
+    with (
+        closing(open_store(source)) as one,
+        closing(open_store(target)) as other,
+        err.status("comparing …") as status,
+    ):
+        copied = copy_store(one, other, lambda count: status.update(f"{count} compared"))
+    if as_json:
+        print(json.dumps(asdict(copied), indent=2))
+    else:
+        verdict = (
+            f"both hold the same, checksum {copied.checksum}"
+            if copied.complete
+            else "the source went on changing: stop what writes to it and run this again"
+        )
+        out.print(
+            f"{copied.images} images: {copied.written} written, {copied.removed} removed; "
+            f"{verdict}.",
+            soft_wrap=True,
+        )
+    if not copied.complete:
+        raise typer.Exit(EXIT_INCOMPLETE)
