@@ -27,7 +27,7 @@ from models.types import Features, Pixels
 from tests.models.extractors.test_backbone import BEIT, BEIT_LOOK
 from tests.models.extractors.test_clip import VIT_B_16, write_config
 
-PICTURES, BATCH, SINGLY = 16, 8, 8
+PICTURES, SINGLY = 16, 3
 
 
 def beit(folder: Path) -> dict[str, Any]:
@@ -72,23 +72,17 @@ def pictures() -> list[Pixels]:
     return [*noise, *coarse.repeat(64, axis=1).repeat(64, axis=2)]
 
 
-def milliseconds(work: Callable[[], object], times: int) -> float:
-    """Median of so many runs after one."""
-    work()
-    taken = []
-    for _ in range(times):
-        began = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken) * 1e3
-
-
 def measured(extractor: Extractor, some: Sequence[Pixels]) -> tuple[float, float, list[Features]]:
     """Milliseconds a picture, singly and in batches; the features."""
+    singly = []
+    for one in some[:SINGLY]:
+        began = time.perf_counter()
+        extractor.extract(one)
+        singly.append(time.perf_counter() - began)
+    began = time.perf_counter()
     features = extractor.extract_many(some)
-    one = milliseconds(lambda: extractor.extract(some[0]), SINGLY)
-    batch = milliseconds(lambda: extractor.extract_many(some[:BATCH]), 3) / BATCH
-    return one, batch, features
+    batch = (time.perf_counter() - began) / len(some)
+    return statistics.median(singly) * 1e3, batch * 1e3, features
 
 
 def main() -> None:
