@@ -199,7 +199,8 @@ class Connections:
 
     def _unavailable(self, exc: psycopg.Error) -> StoreUnavailable:
         state = exc.sqlstate or ""
-        advice = next((ADVICE[at] for at in (state, state[:2]) if at in ADVICE), "it can't be used")
+        usual = "it can't be used" if state else "it can't be reached"
+        advice = next((ADVICE[at] for at in (state, state[:2]) if at in ADVICE), usual)
         said = " ".join(str(exc).split()) or type(exc).__name__
         password = str(self._parameters.get("password") or "")
         if password:
