@@ -84,7 +84,7 @@ def migrate(connection: Connection, steps: tuple[str, ...] = STEPS) -> None:
         if found == 0:
             _check_encoding(connection)
             connection.execute("CREATE SCHEMA IF NOT EXISTS ambience")
-            connection.execute("CREATE TABLE schema_version (version integer NOT NULL)")
+            connection.execute("CREATE TABLE ambience.schema_version (version integer NOT NULL)")
             connection.execute("INSERT INTO schema_version VALUES (0)")
         for step in steps[found:]:
             # A step is text of this file, never of a user.
@@ -103,10 +103,11 @@ def read_uuid(connection: Connection) -> str:
 
 def _version(connection: Connection) -> int:
     """0 for a database that has no tables yet."""
-    there = connection.execute("SELECT to_regclass('ambience.schema_version')").fetchone()
-    if there is None or there[0] is None:
+    # to_regclass would look into this connection's cache, and miss what another one has just made.
+    there = "SELECT FROM pg_tables WHERE schemaname = 'ambience' AND tablename = 'schema_version'"
+    if connection.execute(there.encode()).rowcount == 0:
         return 0
-    row = connection.execute("SELECT version FROM schema_version").fetchone()
+    row = connection.execute("SELECT version FROM ambience.schema_version").fetchone()
     return int(row[0]) if row else 0
 
 
