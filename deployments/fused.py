@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
@@ -32,8 +33,9 @@ async def fused_search(
     _check(query, images, knowns)
     offset = decode_cursor(query.cursor)
     limits = await gateway.limits(query.filter, query.min_seq, query.stale_ok)
+    known = await asyncio.to_thread(gateway.store.known, query.image_ids) if query.image_ids else {}
     for image_id in query.image_ids:
-        if gateway.store.image(image_id) is None:
+        if image_id not in known:
             raise ImageNotFound(f"no image {image_id}", "image_ids")
     variants: Variants = "mirror" if query.mirrored else "identity"
     pictures = [

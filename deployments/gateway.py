@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 
@@ -20,6 +21,8 @@ from indexes.store import ANNOTATE, Image
 from models.decoder import Decoder
 from models.errors import InvalidInput, StoreUnavailable
 from models.images import Limits as PictureLimits
+
+log = logging.getLogger(__name__)
 
 
 class Gateway:
@@ -44,10 +47,20 @@ class Gateway:
     async def limits(
         self, wanted: Filter | None = None, min_seq: int | None = None, stale_ok: bool = False
     ) -> Limits:
-        """The deadline of a request beginning now, and the ids its filter allows."""
+        """The deadline of a request beginning now, the ids its filter allows, how new it must be.
+
+        The head is read once for all retrievers: one that stands there need not ask the store.
+        """
         until = time.monotonic() + self.args.deadline
         allowed = await asyncio.to_thread(self._allowed, wanted) if wanted is not None else None
-        return Limits(until, allowed, min_seq or 0, stale_ok)
+        if stale_ok:
+            return Limits(until, allowed, min_seq or 0, stale_ok)
+        try:
+            head = await asyncio.to_thread(self.store.head)
+        except StoreUnavailable as exc:
+            log.warning("searches are answered from memory: %s", exc)
+            return Limits(until, allowed, stale_ok=True, stale=True)
+        return Limits(until, allowed, max(head, min_seq or 0))
 
     async def unready(self) -> dict[str, str]:
         """Why /readyz fails: what is required and does not answer → reason."""

@@ -55,7 +55,10 @@ class Limits:
     """Monotonic time by which the answer must come."""
     allowed: npt.NDArray[np.int64] | None = None
     min_seq: int = 0
+    """The log's head when the search began, or a later one asked for."""
     stale_ok: bool = False
+    stale: bool = False
+    """The head could not be read, so the retrievers answer from memory."""
 
 
 @dataclass(slots=True)
@@ -143,7 +146,7 @@ class Searcher:
                 # It may have changed, or lost the replica that was asked: look again, once.
                 await self.retrievers.describe(ask.known)
                 answer = await self._send(ask, limits)
-        report.stale = report.stale or answer.stale
+        report.stale = report.stale or answer.stale or limits.stale
         return answer
 
     async def _send(self, ask: Ask, limits: Limits) -> SearchAnswer:

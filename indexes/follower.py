@@ -122,7 +122,8 @@ class Follower:
     # --- work, from any thread -------------------------------------------------------------------
 
     def start(self, poll: float = 0.5) -> None:
-        """Rebuild in the background, then follow the log every `poll` seconds while idle."""
+        """Rebuild in the background, then follow the log: when the store tells of a change, or
+        every `poll` seconds while idle."""
         self._poller = threading.Thread(target=self._follow, args=(poll,), daemon=True)
         self._poller.start()
 
@@ -161,14 +162,15 @@ class Follower:
         deadline: float = DEADLINE,
         stale_ok: bool = False,
     ) -> Answer:
-        """Hits with all that the log holds now, and at least up to `min_seq`.
+        """Hits with all that the log holds now or, given a `min_seq`, at least with all up to it.
 
-        `deadline` in seconds: half of it may go to getting there, then the answer is marked stale.
+        One that stands at `min_seq` already does not ask the store. `deadline` in seconds: half of
+        it may go to getting there, then the answer is marked stale.
         With `stale_ok` the log is not looked at. Raises RetrieverUnavailable while loading.
         """
         self.check()
         until = time.monotonic() + deadline / 2
-        job = partial(self._search, query, params, stale_ok, until)
+        job = partial(self._search, query, params, min_seq, stale_ok, until)
         answer = self._executor.submit(job).result()
         while not stale_ok and _waits(answer, min_seq, until):
             time.sleep(PAUSE)
@@ -186,7 +188,7 @@ class Follower:
         """`search` for an event loop, which is never blocked."""
         self.check()
         until = time.monotonic() + deadline / 2
-        job = partial(self._search, query, params, stale_ok, until)
+        job = partial(self._search, query, params, min_seq, stale_ok, until)
         answer = await asyncio.wrap_future(self._executor.submit(job))
         while not stale_ok and _waits(answer, min_seq, until):
             await asyncio.sleep(PAUSE)
@@ -203,19 +205,18 @@ class Follower:
     # --- on the poller's thread ------------------------------------------------------------------
 
     def _follow(self, poll: float) -> None:
-        pause = 0.0
-        while not self._closing.wait(pause):
-            pause = poll
+        while not self._closing.is_set():
             try:
                 self._follow_once()
             except StoreUnavailable as exc:
                 log.warning("%s can't follow the store: %s", self.space.kind, exc)
-                pause = max(poll, RETRY)
+                self._closing.wait(RETRY)
             except BaseException as exc:
                 if self._closing.is_set():
                     return
                 self._failure = exc
                 raise
+            self.store.wait(self.applied, poll, self._closing)
 
     def _follow_once(self) -> None:
         if self.state == "loading":
@@ -243,9 +244,11 @@ class Follower:
 
     # --- on the index's thread -------------------------------------------------------------------
 
-    def _search(self, query: Query, params: SearchParams, stale_ok: bool, until: float) -> Answer:
+    def _search(
+        self, query: Query, params: SearchParams, min_seq: int, stale_ok: bool, until: float
+    ) -> Answer:
         stale = False
-        if not stale_ok:
+        if not stale_ok and not 0 < min_seq <= self._applied:
             try:
                 stale = not self._catch_up(until)
             except StoreUnavailable as exc:

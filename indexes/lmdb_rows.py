@@ -18,7 +18,6 @@ Numbers in keys are 8 bytes, big-endian, so that keys sort as numbers do.
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ import lmdb
 import orjson
 
 from indexes.store import Changes, Image, Pending, Space, file_name_of
-from indexes.store_checks import is_image_id
+from indexes.store_checks import is_image_id, name_hash
 from models.types import MAX_IMAGE_ID
 
 SCHEMA = 1
@@ -212,7 +211,7 @@ class Reader:
         return Pending(image_id, row.generation, row.original > 0, row.preview)
 
     def named(self, file_name: str) -> list[int]:
-        ids = set(self.ids_under("names", hash_of(file_name)))
+        ids = set(self.ids_under("names", name_hash(file_name)))
         digits, _, ending = file_name.partition(".")
         if ending == "online" and len(digits) <= 15 and digits.isascii() and digits.isdecimal():
             row = self.row(int(digits))
@@ -239,11 +238,6 @@ def feature_key(space: int, image_id: int) -> bytes:
 
 def pending_key(kind: str) -> bytes:
     return kind.encode() + b"\0"
-
-
-def hash_of(file_name: str) -> bytes:
-    name = file_name.encode("utf-8", "surrogateescape")
-    return hashlib.blake2b(name, digest_size=16).digest()
 
 
 def entry(op: bytes, image_id: int, touched: Collection[int]) -> bytes:

@@ -14,7 +14,6 @@ from indexes.lmdb_rows import (
     Reader,
     entry,
     feature_key,
-    hash_of,
     number,
     pending_key,
     space_key,
@@ -34,6 +33,7 @@ from indexes.store_checks import (
     image_terms,
     is_forsaken,
     merged,
+    name_hash,
     next_free_id,
     wanted_kinds,
 )
@@ -209,10 +209,10 @@ class Writer(Reader):
 
     def _name(self, image_id: int, source: str) -> None:
         if source != "online":
-            self.keep("names", hash_of(file_name_of(image_id, source)) + number(image_id))
+            self.keep("names", name_hash(file_name_of(image_id, source)) + number(image_id))
 
     def _unname(self, image_id: int, source: str) -> None:
-        self.drop("names", hash_of(file_name_of(image_id, source)) + number(image_id))
+        self.drop("names", name_hash(file_name_of(image_id, source)) + number(image_id))
 
     def _set_metadata(self, image_id: int, metadata: Mapping[str, object]) -> None:
         key = number(image_id)

@@ -7,16 +7,23 @@ from pathlib import Path
 from indexes.store import Store
 from models.errors import InvalidInput
 
-KNOWN = "known are lmdb:FOLDER (a folder of this host) and memory: (gone with the process)"
+KNOWN = (
+    "known are lmdb:FOLDER (a folder of this host), postgresql://USER:PASSWORD@HOST/DATABASE "
+    "and memory: (gone with the process)"
+)
 
 
 def open_store(url: str) -> Store:
-    """Open `lmdb:FOLDER` or `memory:`; raises InvalidInput for any other, naming these."""
+    """Open `lmdb:FOLDER`, `postgresql://…` or `memory:`; raises InvalidInput for any other."""
     scheme, _, rest = url.partition(":")
     if scheme == "lmdb" and rest:
         from indexes.lmdb_store import LmdbStore
 
         return LmdbStore(Path(rest))
+    if scheme in ("postgresql", "postgres") and rest.startswith("//"):
+        from indexes.postgres_store import PostgresStore
+
+        return PostgresStore(url)
     if scheme == "memory" and not rest:
         from indexes.memory_store import MemoryStore
 

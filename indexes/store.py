@@ -1,11 +1,13 @@
 """The store contract: images, their features and a log of changes, all in transactions.
 
 Every add or delete is one transaction that writes rows and a log entry. A log entry says only that
-an id changed; a follower reads the row as it is now. Backends: `lmdb_store`, `memory_store`.
+an id changed; a follower reads the row as it is now. Backends: `lmdb_store`, `postgres_store`,
+`memory_store`.
 """
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -199,6 +201,10 @@ class Store(ABC):
     @abstractmethod
     def head(self) -> int:
         """The newest seq; 0 for an empty log."""
+
+    def wait(self, after: int, seconds: float, ended: threading.Event) -> None:  # noqa: ARG002
+        """Until the head may be beyond `after`, `ended` is set, or so many seconds have passed."""
+        ended.wait(seconds)
 
     @abstractmethod
     def changes(self, space: Space, after: int, limit: int | None = None) -> Changes | None:

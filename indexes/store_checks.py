@@ -35,6 +35,12 @@ def is_image_id(image_id: int) -> bool:
     return 0 <= image_id <= MAX_IMAGE_ID
 
 
+def name_hash(file_name: str) -> bytes:
+    """What a file name is looked up by; bytes that are no UTF-8 are surrogates in it."""
+    name = file_name.encode("utf-8", "surrogateescape")
+    return hashlib.blake2b(name, digest_size=16).digest()
+
+
 def next_free_id(following: int) -> int:
     """The id that the service gives; raises InvalidInput when the last one was taken."""
     if not is_image_id(following):

@@ -10,14 +10,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 import yaml
+
+if TYPE_CHECKING:
+    from tests.postgres_server import PostgresServer
 
 ROOT = Path(__file__).parents[1]
 AMBIENCE = Path(sys.executable).with_name("ambience")
@@ -140,3 +144,29 @@ def client(service: Service) -> Iterator[httpx.Client]:
     """A client of the shared, empty service."""
     with service.client() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL server for the whole run."""
+    from tests.postgres_server import PostgresServer
+
+    server = PostgresServer()
+    try:
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def new_database(postgres: PostgresServer) -> Iterator[Callable[[], str]]:
+    """Makes empty databases, and gives their URLs."""
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(postgres.new_database())
+        return made[-1]
+
+    yield make
+    for url in made:
+        postgres.take_back(url)

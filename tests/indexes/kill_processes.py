@@ -16,7 +16,9 @@ from pathlib import Path
 from indexes.follower import Follower
 from indexes.lmdb_environment import LmdbOptions
 from indexes.lmdb_store import LmdbStore
-from indexes.store import ImageWrite
+from indexes.postgres_connections import PostgresOptions
+from indexes.postgres_store import PostgresStore
+from indexes.store import ImageWrite, Store
 from tests.indexes.forks import lines, say
 from tests.indexes.pictures import LOCAL, PHASH, row_of
 from tests.indexes.tiny_index import decode, nearest, tiny
@@ -27,8 +29,10 @@ FIRST_MAP = 1 << 18
 """Tiny, so that the map grows under the kills too."""
 
 
-def opened(folder: str) -> LmdbStore:
-    return LmdbStore(Path(folder), LmdbOptions(map_size=FIRST_MAP, originals_bytes=50_000))
+def opened(url: str) -> Store:
+    if url.startswith("postgresql:"):
+        return PostgresStore(url, PostgresOptions(originals_bytes=50_000))
+    return LmdbStore(Path(url), LmdbOptions(map_size=FIRST_MAP, originals_bytes=50_000))
 
 
 def write_of(image_id: int, content: str, complete: bool) -> ImageWrite:
@@ -70,9 +74,9 @@ def journal(path: Path) -> list[Deed]:
     return deeds
 
 
-def write(folder: str, path: str, first_id: int, run: int) -> None:
+def write(url: str, path: str, first_id: int, run: int) -> None:
     """Add, replace, delete and complete, one image or a group at a time."""
-    store = opened(folder)
+    store = opened(url)
     dice = random.Random(f"{path} {run}")
     for step in range(10**9):
         ids = dice.sample(range(first_id, first_id + IDS), dice.choice([1, 1, 1, 4]))
@@ -92,7 +96,7 @@ def write(folder: str, path: str, first_id: int, run: int) -> None:
         complete_some(store, dice)
 
 
-def complete_some(store: LmdbStore, dice: random.Random) -> None:
+def complete_some(store: Store, dice: random.Random) -> None:
     """As a completer does: read the pending work, and write it when the id may hold another."""
     for work in store.pending("local", limit=3):
         original = store.original(work.image_id, work.generation)
@@ -110,9 +114,9 @@ def settled(journals: list[Path]) -> dict[int, Deed]:
     return {image_id: deed for image_id, deed in last.items() if deed.done}
 
 
-def follow(folder: str, path: str, journals: list[str]) -> None:
+def follow(url: str, path: str, journals: list[str]) -> None:
     """A replica: asks for what is acknowledged, and checks what the index says to it."""
-    store = opened(folder)
+    store = opened(url)
     follower = Follower(store, PHASH, tiny(), decode)
     follower.rebuild()
     paths = [Path(name) for name in journals]

@@ -171,3 +171,14 @@ def test_a_stale_answer_can_be_asked_for(memory: MemoryStore) -> None:
     answer = follower.search(*nearest(row_of("a")), stale_ok=True)
     assert (answer.applied_seq, answer.stale) == (1, False)
     follower.close()
+
+
+def test_one_that_stands_at_the_seq_asked_for_does_not_ask_the_store(memory: MemoryStore) -> None:
+    store = FailingStore(memory, failing=False)
+    store.put(picture(1, "a"))
+    follower = ready(store)
+    store.failing = True
+    assert not follower.search(*nearest(row_of("a")), min_seq=1).stale
+    assert follower.search(*nearest(row_of("a")), min_seq=2).stale
+    assert follower.search(*nearest(row_of("a"))).stale
+    follower.close()

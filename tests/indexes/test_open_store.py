@@ -28,7 +28,9 @@ def test_each_memory_store_is_its_own() -> None:
     assert two.count() == 0
 
 
-@pytest.mark.parametrize("url", ["postgresql://u:secret@h/db", "lmdb:", "memory:x", "", "/data"])
+@pytest.mark.parametrize(
+    "url", ["postgresql:secret", "mysql://u:secret@h/db", "lmdb:", "memory:x", "", "/data"]
+)
 def test_any_other_url_is_refused_naming_the_known_ones(url: str) -> None:
     with pytest.raises(InvalidInput, match="lmdb:FOLDER") as caught:
         open_store(url)

@@ -1,13 +1,14 @@
-"""Two writers and two replicas on one folder, killed again and again."""
+"""Two writers and two replicas on one store, killed again and again."""
 
 from __future__ import annotations
 
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
-from indexes.lmdb_store import LmdbStore
+from indexes.store import Store
 from tests.indexes.forks import Forks, lines, wait_for
 from tests.indexes.kill_processes import Deed, journal, opened, settled, write_of
 from tests.indexes.pictures import LOCAL, PHASH, known, row_of, scanned, tail
@@ -19,13 +20,22 @@ def test_nothing_acknowledged_is_lost_when_processes_are_killed_a_hundred_times(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "store"
+    kill_and_check(str(folder), tmp_path, 500)
+    assert (folder / "data.mdb").stat().st_size > 1 << 18
+
+
+def test_nor_when_they_share_a_database(tmp_path: Path, new_database: Callable[[], str]) -> None:
+    kill_and_check(new_database(), tmp_path, 100)
+
+
+def kill_and_check(url: str, tmp_path: Path, least: int) -> None:
     journals = [tmp_path / "writer0", tmp_path / "writer1"]
     reports = [tmp_path / "replica0", tmp_path / "replica1"]
     with Forks("tests.indexes.kill_processes") as forks:
-        kills = kill_at_random(forks, folder, journals, reports)
+        kills = kill_at_random(forks, url, journals, reports)
     assert sum(kills.values()) == KILLS
     assert min(kills.values()) >= 10
-    store = opened(str(folder))
+    store = opened(url)
     check_images(store, journals)
     check_spaces(store)
     answers = Counter(line for path in reports for line in lines(path))
@@ -33,13 +43,12 @@ def test_nothing_acknowledged_is_lost_when_processes_are_killed_a_hundred_times(
     print(f"\n{deeds // 2} deeds, {answers['ok']} answers, kills {dict(kills)}")
     assert set(answers) == {"ok"}
     assert answers["ok"] > 100
-    assert deeds > 500
-    assert (folder / "data.mdb").stat().st_size > 1 << 18
+    assert deeds > least
     store.close()
 
 
 def kill_at_random(
-    forks: Forks, folder: Path, journals: list[Path], reports: list[Path]
+    forks: Forks, url: str, journals: list[Path], reports: list[Path]
 ) -> Counter[str]:
     """Kill one of the four `KILLS` times and start it again at once; how often each was killed."""
     dice = random.Random(7)
@@ -48,8 +57,8 @@ def kill_at_random(
     def start(name: str, run: int) -> int:
         number = int(name[-1])
         if name.startswith("writer"):
-            return forks.start("write", str(folder), names[number], 100 * number, run)
-        return forks.start("follow", str(folder), str(reports[number]), names)
+            return forks.start("write", url, names[number], 100 * number, run)
+        return forks.start("follow", url, str(reports[number]), names)
 
     pids = {name: start(name, 0) for name in ("writer0", "writer1", "replica0", "replica1")}
     kills: Counter[str] = Counter()
@@ -65,7 +74,7 @@ def kill_at_random(
     return kills
 
 
-def check_images(store: LmdbStore, journals: list[Path]) -> None:
+def check_images(store: Store, journals: list[Path]) -> None:
     """Every id holds its last acknowledged deed, or one that a killed writer had begun after it."""
     certain = settled(journals)
     for path in journals:
@@ -89,7 +98,7 @@ def possible(deeds: list[Deed]) -> dict[int, set[str]]:
     return allowed
 
 
-def check_whole(store: LmdbStore, image_id: int, content: str) -> None:
+def check_whole(store: Store, image_id: int, content: str) -> None:
     image = known(store, image_id)
     assert image.sha256 == write_of(image_id, content, True).sha256
     assert store.preview(image_id) == row_of(f"preview {content}", 3000)
@@ -104,7 +113,7 @@ def check_whole(store: LmdbStore, image_id: int, content: str) -> None:
         assert not image.has_original
 
 
-def check_spaces(store: LmdbStore) -> None:
+def check_spaces(store: Store) -> None:
     """No row without its image, and the log leads to the rows."""
     images = {image.image_id: image for image in store.images(limit=1000)}
     assert store.count() == len(images)

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -16,9 +17,12 @@ from indexes.follower import Follower
 from indexes.lmdb_environment import LmdbOptions
 from indexes.lmdb_store import LmdbStore
 from indexes.memory_store import MemoryStore
+from indexes.postgres_connections import PostgresOptions
+from indexes.postgres_store import PostgresStore
 from indexes.store import ANNOTATE, ANNOTATIONS, Author, ImageWrite, Space, Store
 from tests.indexes.pictures import LOCAL, PHASH, PHASH_NEW, row_of, scanned
 from tests.indexes.tiny_index import TinyIndex, decode, tiny
+from tests.postgres_server import PostgresServer
 
 SPACES = (PHASH, PHASH_NEW, LOCAL)
 IDS = st.integers(0, 4)
@@ -304,6 +308,27 @@ class MemoryMachine(StoreMachine):
         return self.store
 
 
+class PostgresMachine(StoreMachine):
+    server: PostgresServer
+
+    def open(self) -> Store:
+        self.url = self.server.new_database()
+        return self.opened()
+
+    def opened(self) -> Store:
+        return PostgresStore(self.url, PostgresOptions(originals_bytes=20))
+
+    def crash(self) -> Store:
+        """What a killed process leaves: the server ends its connections."""
+        self.server.cut_connections(self.url)
+        self.store.close()
+        return self.opened()
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.server.take_back(self.url)
+
+
 QUICK = settings(
     max_examples=25,
     stateful_step_count=25,
@@ -314,3 +339,10 @@ TestLmdbMachine = LmdbMachine.TestCase
 TestLmdbMachine.settings = QUICK
 TestMemoryMachine = MemoryMachine.TestCase
 TestMemoryMachine.settings = QUICK
+TestPostgresMachine = pytest.mark.usefixtures("machine_server")(PostgresMachine.TestCase)
+TestPostgresMachine.settings = settings(QUICK, max_examples=8)
+
+
+@pytest.fixture
+def machine_server(postgres: PostgresServer) -> None:
+    PostgresMachine.server = postgres

@@ -1,0 +1,245 @@
+"""Connections to PostgreSQL; the only file that knows psycopg's errors.
+
+Our own few lines instead of psycopg_pool: while the server is away a call must fail at once and say
+why, and the first call after its return must work. That pool lets callers wait for its time-out,
+tries again ever more rarely, and keeps the reason to itself.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.abc import RV, PQGen
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
+from pydantic import Field
+
+from models.errors import InvalidInput, StoreUnavailable
+from models.types import Options
+
+T = TypeVar("T")
+
+ATTEMPTS = 8
+CONNECT_PAUSE = 0.5
+"""Seconds after a failed connection in which no other is tried."""
+CONFLICTS = ("40001", "40P01")
+"""Of transactions that the server rolled back because of another one."""
+GONE = ("08", "57P")
+"""What errors begin with that end a connection."""
+ADVICE = {
+    "28": "it refuses the user or password",
+    "3D000": "that database does not exist: create it",
+    "42501": "the user may not do that: it must own the database",
+    "25006": "it is read-only: name the primary server",
+    "53100": "the server's disk is full; nothing was written",
+    "53300": "too many connections: raise max_connections",
+    "53": "the server is out of resources; nothing was written",
+    "55P03": "another write holds the image for too long; try again",
+    "57014": "it took too long; nothing was written",
+    "57P03": "the server is starting or stopping; try again",
+}
+UNCERTAIN = (
+    "the connection was lost during a commit, so it may or may not be written: "
+    "repeat it, what is there already is not written twice"
+)
+
+
+class PostgresOptions(Options):
+    connections: int = Field(default=8, ge=1)
+    """At most so many of one process; one more listens, and each open scan has its own."""
+    originals_bytes: int = Field(default=2 << 30, ge=0)
+    """Uploads kept for completion, in total; the oldest go first."""
+    connect_timeout: float = Field(default=3.0, gt=0)
+    """Seconds; also those that a call waits for a free connection."""
+    head_timeout: float = Field(default=2.0, gt=0)
+    """Seconds; every search asks for the head."""
+    read_timeout: float = Field(default=10.0, gt=0)
+    write_timeout: float = Field(default=30.0, gt=0)
+    """Of one statement, in seconds; a lock is waited for half as long."""
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """Never waits longer than `limit` seconds for the server, whatever has become of it."""
+
+    limit: float = 10.0
+    committing = False
+    """A lost connection leaves it unknown whether the transaction was written."""
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        try:
+            return super().wait(gen, interval, self.limit if timeout is None else timeout)
+        except psycopg.OperationalError:
+            if timeout is None and self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.pgconn.finish()
+            raise
+
+
+class Connections:
+    """Lends connections to threads; `check` is run on each new one."""
+
+    def __init__(self, url: str, options: PostgresOptions) -> None:
+        self.options = options
+        self._parameters = _parameters(url, options)
+        self._pid = os.getpid()
+        self._free = threading.Semaphore(options.connections)
+        self._lock = threading.Lock()
+        self._idle: list[Connection] = []
+        self._closed = False
+        self._refused: tuple[float, str] = (0.0, "")
+        self.check: Callable[[Connection], None] = lambda _: None
+
+    def run(self, work: Callable[[Connection], T], limit: float) -> T:
+        """Run `work`, which may run again when nothing of it was written.
+
+        `limit` in seconds, for each answer of the server. Raises StoreUnavailable.
+        """
+        for attempt in range(ATTEMPTS):
+            with self._lent() as (connection, fresh):
+                connection.limit = limit
+                try:
+                    return work(connection)
+                except psycopg.Error as exc:
+                    lost = _is_lost(connection, exc)
+                    if lost and connection.committing:
+                        raise StoreUnavailable(f"{self._name}: {UNCERTAIN}") from exc
+                    again = not fresh if lost else exc.sqlstate in CONFLICTS
+                    if not again or attempt == ATTEMPTS - 1:
+                        raise self._unavailable(exc) from exc
+                    if lost:
+                        self._drop_idle()
+        raise AssertionError("unreachable")
+
+    def connect(self) -> Connection:
+        """A connection that no one else has; raises StoreUnavailable."""
+        self._check_usable()
+        until, reason = self._refused
+        if time.monotonic() < until:
+            raise StoreUnavailable(reason)
+        try:
+            connection = Connection.connect(**self._parameters, autocommit=True)
+            try:
+                self.check(connection)
+            except BaseException:
+                connection.close()
+                raise
+        except psycopg.Error as exc:
+            failure = self._unavailable(exc)
+            self._refused = (time.monotonic() + CONNECT_PAUSE, str(failure))
+            raise failure from exc
+        return connection
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Foreign errors come out as StoreUnavailable, with what to do."""
+        try:
+            yield
+        except psycopg.Error as exc:
+            raise self._unavailable(exc) from exc
+
+    def close(self) -> None:
+        self._closed = True
+        self._drop_idle()
+
+    @contextmanager
+    def _lent(self) -> Iterator[tuple[Connection, bool]]:
+        """A connection and whether it is new."""
+        self._check_usable()
+        if not self._free.acquire(timeout=self.options.connect_timeout):
+            raise StoreUnavailable(
+                f"{self._name}: all {self.options.connections} connections are busy; try again"
+            )
+        try:
+            with self._lock:
+                found = self._idle.pop() if self._idle else None
+            connection = found or self.connect()
+            try:
+                yield connection, found is None
+            finally:
+                self._take_back(connection)
+        finally:
+            self._free.release()
+
+    def _take_back(self, connection: Connection) -> None:
+        connection.committing = False
+        if connection.info.transaction_status != TransactionStatus.IDLE:
+            with suppress(psycopg.Error):
+                connection.execute("ROLLBACK")
+        if self._closed or connection.info.transaction_status != TransactionStatus.IDLE:
+            connection.close()
+            return
+        with self._lock:
+            self._idle.append(connection)
+
+    def _drop_idle(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        if os.getpid() == self._pid:
+            for connection in idle:
+                connection.close()
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise StoreUnavailable("the store was closed: open it again")
+        if os.getpid() != self._pid:
+            raise StoreUnavailable(
+                "the store was open when this process was forked; start processes with spawn, or "
+                "open the store after the fork"
+            )
+
+    @property
+    def _name(self) -> str:
+        given = self._parameters
+        return f"the database {given.get('dbname', '')!r} on {given.get('host', 'this host')!r}"
+
+    def _unavailable(self, exc: psycopg.Error) -> StoreUnavailable:
+        state = exc.sqlstate or ""
+        usual = "it can't be used" if state else "it can't be reached"
+        advice = next((ADVICE[at] for at in (state, state[:2]) if at in ADVICE), usual)
+        said = " ".join(str(exc).split()) or type(exc).__name__
+        password = str(self._parameters.get("password") or "")
+        if password:
+            said = said.replace(password, "***")
+        return StoreUnavailable(f"{self._name}: {advice} ({said})")
+
+
+def _is_lost(connection: Connection, exc: psycopg.Error) -> bool:
+    return connection.closed or (exc.sqlstate or "").startswith(GONE)
+
+
+def _parameters(url: str, options: PostgresOptions) -> dict[str, Any]:
+    """Of the connection; what the URL says goes before our own."""
+    try:
+        given: dict[str, Any] = dict(conninfo_to_dict(url))
+    except psycopg.Error:
+        # The error quotes the URL, and with it the password.
+        raise InvalidInput(
+            "no valid postgresql://USER:PASSWORD@HOST:PORT/DATABASE; write special characters "
+            "in its parts as %XX",
+            "store",
+        ) from None
+    lock = options.write_timeout / 2
+    ours = {
+        "statement_timeout": int(options.write_timeout * 1000),
+        "lock_timeout": int(lock * 1000),
+        "idle_in_transaction_session_timeout": 60_000,
+        "synchronous_commit": "on",
+        "search_path": "ambience",
+    }
+    settings = " ".join(f"-c {name}={value}" for name, value in ours.items())
+    return {
+        "connect_timeout": max(1, round(options.connect_timeout)),
+        "application_name": "ambience",
+        "client_encoding": "UTF8",
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": int(options.write_timeout * 1000),
+        **{name: value for name, value in given.items() if value is not None},
+        "options": f"{settings} {given.get('options') or ''}".strip(),
+    }
