@@ -8,7 +8,9 @@ READY := $(VENV)/.ready-$(PROFILE)
 COMPILE := -q --upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 LOCKS := requirements.lock $(if $(filter full,$(PROFILE)),requirements-neural.lock)
 
-.PHONY: serve test bench format lock
+SIMD := pillow-simd==12.1.1.post0
+
+.PHONY: serve test bench format lock simd
 
 serve: $(READY)
 	@exec $(VENV)/bin/ambience serve
@@ -41,6 +43,18 @@ endif
 	$(UV) pip install -q --compile-bytecode --python $(VENV)/bin/python $(LOCKS:%=-r %)
 	$(UV) pip install -q --python $(VENV)/bin/python --no-deps -e .
 	@touch $@
+
+# Pillow-SIMD in Pillow's place: resizes several times as fast. It is built here, against the image
+# libraries (libavif, libjpeg, libtiff, libwebp and their headers); where one is missing Pillow comes back.
+simd: $(UV)
+	$(UV) pip uninstall -q --python $(VENV)/bin/python pillow pillow-simd
+	$(UV) pip install -q --python $(VENV)/bin/python --no-deps --no-binary pillow-simd $(SIMD) \
+	  && $(VENV)/bin/python -m cluster.codecs \
+	  || { $(UV) pip uninstall -q --python $(VENV)/bin/python pillow-simd; \
+	       $(UV) pip install -q --python $(VENV)/bin/python $$(grep '^pillow==' requirements.lock); exit 1; }
+
+$(UV):
+	@$(MAKE) $(READY)
 
 # Bring the pinned versions up to date. What torch itself needs differs by its build: pip adds it.
 lock: $(READY)

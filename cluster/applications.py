@@ -99,13 +99,9 @@ def apply(config: dict[str, Any], only: Collection[str] | None = None) -> None:
     Ray must be connected.
     """
     from ray import serve
-    from ray.serve.schema import ServeDeploySchema
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    try:
-        schema = ServeDeploySchema.model_validate(config)
-    except ValueError as exc:
-        raise CannotStart(f"the config of the applications: {exc}") from exc
+    schema = checked(config)
     targets = [
         _target(application)
         for application in schema.applications
@@ -118,6 +114,16 @@ def apply(config: dict[str, Any], only: Collection[str] | None = None) -> None:
     if only is None:
         for gone in serve.status().applications.keys() - {target.name for target in targets}:
             serve.delete(gone)
+
+
+def checked(config: Mapping[str, Any]) -> Any:
+    """The config as Serve's schema reads it; raises CannotStart saying what is wrong with it."""
+    from ray.serve.schema import ServeDeploySchema
+
+    try:
+        return ServeDeploySchema.model_validate(config)
+    except ValueError as exc:
+        raise CannotStart(f"the config of the applications: {exc}") from exc
 
 
 def _target(application: Any) -> Any:

@@ -124,14 +124,12 @@ def _progress(what: str, total: int, quiet: bool) -> Iterator[tuple[Progress, Ta
 
 @contextlib.contextmanager
 def _ray(data: Path) -> Iterator[None]:
-    """Ray, connected: the running service's, or one that ends with the job."""
+    """Ray, connected: the running service's, the cluster's, or one that ends with the job."""
     with tempfile.TemporaryDirectory(prefix="ambience-", dir="/tmp") as folder:
         try:
-            ray.init(
-                address=running_service(data).ray_address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            # KubeRay names its cluster to every process of a pod.
+            address = os.environ.get("RAY_ADDRESS") or running_service(data).ray_address
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except NotRunning:
             del os.environ[environment.MARK]  # A service that starts meanwhile must not end us.
             ray.init(

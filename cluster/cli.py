@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import httpx
 import psutil
@@ -81,6 +81,25 @@ def deploy(
     """Bring the running service to the state of an edited config; only what changed restarts."""
     service.deploy(config or default_config(), data_folder(), reindex)
     out.print("Deployed.")
+
+
+@app.command(
+    epilog="**Examples**\n\n    ambience manifest | kubectl apply -f -\n\n"
+    "    ambience manifest serve > cluster.yaml && serve deploy cluster.yaml"
+)
+def manifest(
+    kind: Annotated[
+        Literal["rayservice", "serve"],
+        typer.Argument(help="For KubeRay, or for `serve deploy` on any other Ray cluster."),
+    ] = "rayservice",
+    config: Config = None,
+) -> None:
+    """Print the applications of the config as a cluster wants them, behind Serve's proxies."""
+    from cluster import manifests
+    from cluster.applications import read_config
+
+    printed = manifests.rayservice if kind == "rayservice" else manifests.serve_config
+    print(printed(read_config(config or default_config())), end="")
 
 
 @app.command(epilog="**Example**\n\n    ambience stop")

@@ -28,8 +28,8 @@ PREFIX = "ray_ambience_"
 COUNTED_BY = {"Component", "NodeAddress", "SessionName", "Version", "WorkerId", "pid"}
 AGENT_SECONDS = 3.0
 LATENCY_BOUNDARIES = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10]
-MAXIMA = {"applied_seq", "pictures", "index_bytes", "ready"}
-"""Gauges that every replica of a retriever shows alike: the largest stands for all."""
+MAXIMA = {"applied_lag", "applied_seq", "pictures", "index_bytes", "ready"}
+"""Gauges of which the largest of a retriever's replicas stands for all."""
 
 
 class RequestMetrics:
@@ -106,14 +106,20 @@ class RetrieverMetrics:
         self._pictures = Gauge("ambience_pictures", "Pictures indexed.", tag_keys=tag_keys)
         self._bytes = Gauge("ambience_index_bytes", "Bytes of the index.", tag_keys=tag_keys)
         self._applied = Gauge("ambience_applied_seq", "Newest change applied.", tag_keys=tag_keys)
+        self._lag = Gauge(
+            "ambience_applied_lag", "Changes of the store not applied yet.", tag_keys=tag_keys
+        )
         self._ready = Gauge("ambience_ready", "1 when it answers.", tag_keys=tag_keys)
 
-    def show(self, pictures: int, nbytes: int, applied: int, ready: bool) -> None:
-        """The state now."""
+    def show(self, pictures: int, nbytes: int, applied: int) -> None:
+        """The index now."""
         self._pictures.set(pictures, self._tags)
         self._bytes.set(nbytes, self._tags)
         self._applied.set(applied, self._tags)
-        self.show_ready(ready)
+
+    def show_lag(self, changes: int) -> None:
+        """By how many changes the index is behind the store."""
+        self._lag.set(max(0, changes), self._tags)
 
     def show_ready(self, ready: bool) -> None:
         """Whether it answers: all that there is to show of an annotator."""

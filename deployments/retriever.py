@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -32,7 +33,13 @@ from indexes.open_store import open_store
 from indexes.registry import index_class, make_index
 from indexes.store import ANNOTATIONS, Space, Store
 from models.base import Extractor, make_extractor
-from models.errors import AmbienceError, ImageNotFound, InvalidInput, RetrieverUnavailable
+from models.errors import (
+    AmbienceError,
+    ImageNotFound,
+    InvalidInput,
+    RetrieverUnavailable,
+    StoreUnavailable,
+)
 from models.types import Features, Pixels
 
 T = TypeVar("T")
@@ -106,6 +113,7 @@ class Retriever:
 
     async def _start(self) -> None:
         """Load, index, then complete pending work."""
+        showing = asyncio.create_task(self._show_metrics())
         await load_until_it_works(self.extractor, self._run, self._note)
         self._loaded = True
         stamp = self._whitening_stamp()
@@ -116,7 +124,7 @@ class Retriever:
                 self._unavailable = str(exc)
                 await asyncio.sleep(FIRST_RETRY)
         self._follower.start()
-        await asyncio.gather(self._show_metrics(), self._complete(), self._rewhiten(stamp))
+        await asyncio.gather(showing, self._complete(), self._rewhiten(stamp))
 
     def _new_follower(self) -> Follower:
         """Over an empty index."""
@@ -182,10 +190,13 @@ class Retriever:
     async def _show_metrics(self) -> None:
         metrics = RetrieverMetrics(self.name)
         while True:
-            assert self._follower is not None
-            status = self._follower.status
-            ready = self._state(status)[0] == "ready"
-            metrics.show(status.count, status.nbytes, status.applied, ready)
+            status = self._follower.status if self._follower is not None else None
+            metrics.show_ready(self._state(status)[0] == "ready")
+            if status is not None:
+                metrics.show(status.count, status.nbytes, status.applied)
+                with contextlib.suppress(StoreUnavailable):
+                    head = await asyncio.to_thread(self.store.head)
+                    metrics.show_lag(head - status.applied)
             await asyncio.sleep(METRICS_SECONDS)
 
     def _state(self, status: Status | None) -> tuple[State, str | None]:

@@ -44,6 +44,12 @@ def gauges(worker: str, pictures: int) -> str:
     )
 
 
+def lag(worker: str, changes: int) -> str:
+    name = "ray_ambience_applied_lag"
+    series = f'{name}{{retriever="phash",WorkerId="{worker}"}} {changes}\n'
+    return f"# HELP {name} Changes.\n# TYPE {name} gauge\n{series}"
+
+
 def histogram(worker: str, below: int, count: int) -> str:
     name = "ray_ambience_request_seconds"
     return (
@@ -72,6 +78,11 @@ def test_replicas_in_one_exposition_are_added_up_too() -> None:
 def test_what_every_replica_shows_alike_is_not_added_up() -> None:
     found = values(summed([gauges("1", 10), gauges("2", 12)]))
     assert found == {("ambience_pictures", "phash"): 12}
+
+
+def test_the_replica_that_is_furthest_behind_shows_the_lag() -> None:
+    found = values(summed([lag("1", 0), lag("2", 31)]))
+    assert found == {("ambience_applied_lag", "phash"): 31}
 
 
 def test_histograms_add_up_bucket_by_bucket() -> None:
@@ -114,6 +125,7 @@ def test_requests_and_retrievers_of_a_running_service_are_counted(
     assert enough, counted
     assert after["ambience_pictures", "phash"] == 10
     assert after["ambience_ready", "local"] == 1
+    assert after["ambience_applied_lag", "phash"] == 0
 
 
 def scraped(client: httpx.Client) -> dict[tuple[str, ...], float]:
