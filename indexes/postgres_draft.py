@@ -87,7 +87,7 @@ class Draft:
             width=write.width,
             height=write.height,
             source=write.source,
-            created=time.time(),
+            created=time.time() if write.created is None else write.created,
             wanted=frozenset(),
         )
         self.rows[image_id] = fresh

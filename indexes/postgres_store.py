@@ -11,7 +11,13 @@ from indexes.postgres_draft import Draft
 from indexes.postgres_listener import Listener
 from indexes.postgres_rows import HEAD, SPACE, Reader
 from indexes.postgres_schema import migrate, read_uuid
-from indexes.postgres_writes import change, claim_ids, number_spaces, trim_originals
+from indexes.postgres_writes import (
+    change,
+    claim_ids,
+    number_spaces,
+    reserve_ids,
+    trim_originals,
+)
 from indexes.store import (
     ANNOTATIONS,
     Author,
@@ -112,6 +118,9 @@ class PostgresStore(Store):
 
         while not self._run(step):
             pass
+
+    def reserve_ids(self, following: int) -> int:
+        return self._run(lambda connection: reserve_ids(connection, following))
 
     def lease(self, name: str, holder: str, seconds: float) -> bool:
         def work(connection: Connection) -> bool:

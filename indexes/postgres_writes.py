@@ -99,6 +99,17 @@ def claim_ids(connection: Connection, given: Sequence[int | None]) -> list[int]:
     return [next(fresh) if image_id is None else image_id for image_id in given]
 
 
+def reserve_ids(connection: Connection, following: int) -> int:
+    """See `Store.reserve_ids`."""
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", [OF_IDS])
+        row = connection.execute(
+            "SELECT setval('next_id', greatest(last_value, %s), false) FROM next_id", [following]
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def change(
     connection: Connection,
     image_ids: Iterable[int],

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this host, driven by JSON lines: `python -m tests.cluster.nodes`.
+"""A Ray cluster of several nodes on this host: `python -m tests.cluster.nodes`, then JSON lines.
 
 Every line is a list, a command and its arguments; every answer is one line of JSON.
 """

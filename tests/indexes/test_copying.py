@@ -11,6 +11,7 @@ from indexes import copying
 from indexes.copying import BATCH, Copied, copy_store
 from indexes.lmdb_store import LmdbStore
 from indexes.memory_store import MemoryStore
+from indexes.postgres_store import PostgresStore
 from indexes.store import ANNOTATIONS, Store
 from tests.indexes.faults import WrappedStore
 from tests.indexes.pictures import COLOR, LOCAL, PHASH, PHASH_NEW, known, picture, row_of, upload
@@ -18,16 +19,27 @@ from tests.indexes.pictures import COLOR, LOCAL, PHASH, PHASH_NEW, known, pictur
 ODD_NAME = b"/photos/caf\xe9.jpg".decode("utf-8", "surrogateescape")
 
 
-@pytest.fixture(params=["lmdb", "memory"])
+KINDS = ("lmdb", "memory", "postgresql")
+
+
+def opened(kind: str, folder: Path, request: pytest.FixtureRequest) -> Store:
+    if kind == "lmdb":
+        return LmdbStore(folder)
+    if kind == "memory":
+        return MemoryStore()
+    return PostgresStore(request.getfixturevalue("new_database")())
+
+
+@pytest.fixture(params=KINDS)
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    store: Store = LmdbStore(tmp_path / "a") if request.param == "lmdb" else MemoryStore()
+    store = opened(request.param, tmp_path / "a", request)
     yield filled(store)
     store.close()
 
 
-@pytest.fixture(params=["lmdb", "memory"])
+@pytest.fixture(params=KINDS)
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    store: Store = LmdbStore(tmp_path / "b") if request.param == "lmdb" else MemoryStore()
+    store = opened(request.param, tmp_path / "b", request)
     yield store
     store.close()
 
