@@ -95,9 +95,11 @@ class Retriever:
         """Hits of one query."""
         return await _as_value(self._search(request))
 
-    async def extract(self, pixels: Pixels) -> ExtractAnswer | AmbienceError:
-        """Features of one picture's view, to be stored."""
-        return await _as_value(self._extract(pixels))
+    async def extract(
+        self, pixels: Pixels, fingerprint: str | None = None
+    ) -> ExtractAnswer | AmbienceError:
+        """Features of one picture's view, to be stored; in this feature space, if one is given."""
+        return await _as_value(self._extract(pixels, fingerprint))
 
     def check_health(self) -> None:
         """Fails when start-up ended in an unforeseen error, so that Serve replaces the replica."""
@@ -210,9 +212,10 @@ class Retriever:
         seconds = time.perf_counter() - began
         return SearchAnswer(answer.hits, answer.applied_seq, answer.stale, seconds)
 
-    async def _extract(self, pixels: Pixels) -> ExtractAnswer:
+    async def _extract(self, pixels: Pixels, fingerprint: str | None) -> ExtractAnswer:
         if not self._loaded:
             self._following()
+        self._check_space(fingerprint)
         began = time.perf_counter()
         features = await self._features(pixels)
         row = self.extractor.to_row(features)
@@ -229,9 +232,8 @@ class Retriever:
         return await self._run(lambda: self.extractor.extract_many(pixels))
 
     async def _query_features(self, request: SearchRequest) -> list[Features]:
+        self._check_space(request.fingerprint)
         if request.features is not None:
-            if request.fingerprint != self.extractor.fingerprint:
-                raise RetrieverUnavailable(f"{self.name} has changed; its features differ now")
             return list(request.features)
         if request.mixed is not None:
             mixed = request.mixed
@@ -246,6 +248,10 @@ class Retriever:
         if request.image_id is None:
             raise InvalidInput("give an image or an image_id", "image_id")
         return await self._run(lambda: self._stored_features(request))
+
+    def _check_space(self, fingerprint: str | None) -> None:
+        if fingerprint not in (None, self.extractor.fingerprint):
+            raise RetrieverUnavailable(f"{self.name} has changed; its features differ now")
 
     def _stored_features(self, request: SearchRequest) -> list[Features]:
         assert request.image_id is not None
