@@ -78,10 +78,9 @@ class ChangingRetriever:
         model = self._of(fingerprint)
         return await model.extract(pixels) if isinstance(model, Model) else model
 
-    def check_health(self) -> None:
+    async def check_health(self) -> None:
         """Fails when something ended in an unforeseen error, so that Serve replaces the replica."""
-        for model in self.models:
-            model.check_health()
+        await asyncio.gather(*(model.check_health() for model in self.models))
         for task in self._working:
             if task.done() and task.exception() is not None:
                 raise RuntimeError(f"{self.name} has stopped") from task.exception()

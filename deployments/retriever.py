@@ -18,6 +18,7 @@ from deployments.loading import load_until_it_works
 from deployments.loopback import keep_sockets_on_loopback
 from deployments.metrics import RetrieverMetrics
 from deployments.mixing import mixed_features
+from deployments.replacing import wait_if_replacing
 from deployments.settings import RetrieverArgs, store_url, whitening_file
 from deployments.wire import (
     Description,
@@ -63,6 +64,7 @@ class Retriever:
         self._loaded = False
         self._unavailable: str | None = None
         self._follower: Follower | None = None
+        self._looked_at = False
         self._starting = asyncio.get_event_loop().create_task(self._start())
 
     async def describe(self) -> Description:
@@ -101,10 +103,21 @@ class Retriever:
         """Features of one picture's view, to be stored; in this feature space, if one is given."""
         return await _as_value(self._extract(pixels, fingerprint))
 
-    def check_health(self) -> None:
-        """Fails when start-up ended in an unforeseen error, so that Serve replaces the replica."""
+    async def check_health(self) -> None:
+        """Fails when start-up ended in an unforeseen error, so that Serve replaces the replica.
+
+        Serve sends no queries before the first call ends: it waits for the index.
+        """
+        if not self._looked_at:
+            self._looked_at = True
+            await wait_if_replacing(self.is_starting)
         if self._starting.done() and self._starting.exception() is not None:
             raise RuntimeError(f"{self.name} could not start") from self._starting.exception()
+
+    def is_starting(self) -> bool:
+        """Whether it will be ready by itself: it lacks nothing, and has not failed."""
+        status = self._follower.status if self._follower is not None else None
+        return self._state(status)[0] == "loading" and not self._starting.done()
 
     async def _start(self) -> None:
         """Load, index, then complete pending work."""
