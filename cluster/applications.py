@@ -21,6 +21,7 @@ import yaml
 
 from cluster.datafolder import CannotStart
 from indexes.open_store import open_store
+from indexes.store import Store
 from models.base import Extractor, make_extractor
 from models.errors import AmbienceError, RetrieverUnavailable
 
@@ -52,29 +53,45 @@ def built_by(builder: str, config: Mapping[str, Any]) -> dict[str, dict[str, Any
 
 def check_spaces(config: dict[str, Any], reindex: bool) -> None:
     """Refuse a changed extractor over stored features, unless re-indexing is asked for."""
-    from deployments.settings import RetrieverArgs, store_url
+    from deployments.settings import store_url
 
     store = open_store(store_url(None))
     try:
-        spaces = store.spaces()
+        for name, given in built_by(RETRIEVER, config).items():
+            _check_space(store, name, given, reindex)
     finally:
         store.close()
-    for name, given in built_by(RETRIEVER, config).items():
-        try:
-            args = RetrieverArgs.model_validate(given)
-        except ValueError as exc:
-            raise CannotStart(f"application {name}: {exc}") from exc
-        try:
-            fingerprint = make_extractor(args.extractor, args.options).fingerprint
-        except RetrieverUnavailable:
-            continue  # Without its weights nobody knows; it indexes nothing until it has them.
-        stored = {space.fingerprint for space in spaces if space.kind == name}
-        if stored and fingerprint not in stored and not reindex:
-            raise CannotStart(
-                f"the options of `{name}` begin a new feature space, in which no "
-                "picture is indexed yet: put them back, or start with --reindex and run "
-                "`ambience backfill` over your pictures"
-            )
+
+
+def _check_space(store: Store, name: str, given: Mapping[str, Any], reindex: bool) -> None:
+    """That there are features of the model that searches of one retriever would use."""
+    from deployments.settings import RetrieverArgs
+
+    try:
+        models = RetrieverArgs.model_validate(given).models()
+    except ValueError as exc:
+        raise CannotStart(f"application {name}: {exc}") from exc
+    try:
+        fingerprints = [make_extractor(one.extractor, one.options).fingerprint for one in models]
+    except RetrieverUnavailable:
+        return  # Without its weights nobody knows; it indexes nothing until it has them.
+    active = store.active().get(name, fingerprints[0])
+    if active not in fingerprints and reindex:
+        store.activate(name, None)
+    stored = {space.fingerprint for space in store.spaces() if space.kind == name}
+    if reindex or not stored:
+        return
+    if active not in fingerprints:
+        raise CannotStart(
+            f"searches of `{name}` use a model that its arguments don't have: put it back, "
+            "or start with --reindex"
+        )
+    if active not in stored:
+        raise CannotStart(
+            f"the options of `{name}` begin a new feature space, in which no "
+            "picture is indexed yet: put them back and give the new ones as `next`, or start with "
+            "--reindex and run `ambience backfill` over your pictures"
+        )
 
 
 def light(config: Mapping[str, Any]) -> dict[str, Extractor]:

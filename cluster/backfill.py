@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 from cluster.applications import RETRIEVER, built_by
 from cluster.sources import NEW, Bad, Ids, list_paths, read_bytes, with_ids
 from indexes.open_store import open_store
+from indexes.spaces import missing_spaces
 from indexes.store import ImageWrite, Space, Store
 from models.base import Extractor, make_extractor
 from models.decoder import Decoder
@@ -34,7 +35,7 @@ LOOK = 4096
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A retriever to fill: its name and its extractor."""
+    """A retriever to fill, under one of its models: its name and its extractor."""
 
     name: str
     extractor: str
@@ -66,24 +67,26 @@ class Plan:
 def kinds_of(config: Mapping[str, Any]) -> list[Kind]:
     """The retrievers of a config that have features of pictures."""
     kinds = [
-        Kind(name, args["extractor"], args.get("options") or {})
+        Kind(name, model["extractor"], model.get("options") or {})
         for name, args in built_by(RETRIEVER, config).items()
+        for model in (args, args.get("next"))
+        if model
     ]
     return [kind for kind in kinds if kind.make().of_pictures]
 
 
-def fingerprints_of(kinds: Sequence[Kind]) -> dict[str, str]:
-    """By kind. Those whose weights can't be had are left out: nothing can be made of them now."""
-    fingerprints = {}
+def spaces_of(kinds: Sequence[Kind]) -> list[Space]:
+    """Without those whose weights can't be had: nothing can be made of them now."""
+    spaces = []
     for kind in kinds:
         extractor = kind.make()
         with contextlib.suppress(RetrieverUnavailable):
             extractor.find(fetch=True)
-            fingerprints[kind.name] = extractor.fingerprint
-    return fingerprints
+            spaces.append(Space(kind.name, extractor.fingerprint))
+    return spaces
 
 
-def plan(source: str, ids: Ids, store: Store, fingerprints: Mapping[str, str]) -> Plan:
+def plan(source: str, ids: Ids, store: Store, spaces: Collection[Space]) -> Plan:
     """List the source and leave out pictures that lack nothing."""
     named, bad = with_ids(list_paths(source), ids)
     known = store.sources()
@@ -94,7 +97,7 @@ def plan(source: str, ids: Ids, store: Store, fingerprints: Mapping[str, str]) -
     for begin in range(0, len(located), LOOK):
         part = located[begin : begin + LOOK]
         there = [image_id for path, image_id in part if known.get(path) == image_id]
-        missing = store.missing(fingerprints, there)
+        missing = missing_spaces(store, spaces, there)
         complete = {image_id for image_id in there if not missing.get(image_id, {"gone"})}
         todo += [(path, image_id) for path, image_id in part if image_id not in complete]
     return Plan(todo, len(located) - len(todo), bad)
@@ -134,14 +137,14 @@ class Worker:
         self.store = open_store(store)
         self.decoder = Decoder()
         self.wanted = frozenset(kind.name for kind in kinds)
-        self.extractors: dict[str, Extractor] = {}
+        self.extractors: dict[Space, Extractor] = {}
         for kind in kinds:
             extractor = kind.make()
             try:
                 extractor.load()
             except RetrieverUnavailable:
                 continue  # Its features stay pending; the service says why.
-            self.extractors[kind.name] = extractor
+            self.extractors[Space(kind.name, extractor.fingerprint)] = extractor
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Columns `path`, `image_id` in; `path`, `reason` (empty when stored) out."""
@@ -161,23 +164,32 @@ class Worker:
     def write_of(self, path: str, image_id: int | None) -> ImageWrite:
         """One picture's row and features; raises OSError or InvalidInput."""
         data = read_bytes(path)
+        sha256 = hashlib.sha256(data).hexdigest()
         picture = self.decoder.decode_blocking(data)
         return ImageWrite(
             image_id=image_id,
-            sha256=hashlib.sha256(data).hexdigest(),
+            sha256=sha256,
             width=picture.width,
             height=picture.height,
             wanted=self.wanted,
-            features=self._features(picture),
+            features=self._features(picture, self._lacking(image_id, sha256)),
             source=path,
             preview=picture.preview_jpeg(),
         )
 
-    def _features(self, picture: Picture) -> dict[Space, bytes]:
+    def _lacking(self, image_id: int | None, sha256: str) -> Collection[Space]:
+        """All spaces, or of a picture that is there already those in which it has no features."""
+        image = None if image_id is None else self.store.image(image_id)
+        if image is None or image.sha256 != sha256:
+            return self.extractors
+        missing = missing_spaces(self.store, self.extractors, [image.image_id])
+        return missing.get(image.image_id, self.extractors)
+
+    def _features(self, picture: Picture, spaces: Collection[Space]) -> dict[Space, bytes]:
         rows = {}
-        for name, extractor in self.extractors.items():
-            features = extractor.extract(picture.view(extractor.view))
-            rows[Space(name, extractor.fingerprint)] = extractor.to_row(features)
+        for space in spaces:
+            extractor = self.extractors[space]
+            rows[space] = extractor.to_row(extractor.extract(picture.view(extractor.view)))
         return rows
 
 

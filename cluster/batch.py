@@ -29,7 +29,7 @@ from rich.text import Text
 from cluster import annotate as annotating
 from cluster import environment
 from cluster.applications import read_config
-from cluster.backfill import Outcome, fingerprints_of, kinds_of, plan, run, write_bad_files
+from cluster.backfill import Outcome, kinds_of, plan, run, spaces_of, write_bad_files
 from cluster.datafolder import NotRunning, running_service
 from cluster.sources import Ids
 from deployments.settings import store_url
@@ -51,7 +51,7 @@ def backfill(
     where = source if "://" in source else str(Path(source).absolute())
     store = open_store(store_url(None))
     try:
-        todo = plan(where, ids, store, fingerprints_of(kinds))
+        todo = plan(where, ids, store, spaces_of(kinds))
     finally:
         store.close()
     if not todo.todo:

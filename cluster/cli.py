@@ -11,16 +11,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import httpx
 import psutil
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from cluster import environment, service
-from cluster.datafolder import NotRunning, end_leftovers, http_url, running_service
+from cluster import environment, model_commands, service, store_commands
+from cluster.console import Config, Json, default_config, err, out
+from cluster.console import ask as _ask
+from cluster.console import print_json as _print_json
+from cluster.console import service_url as _url
+from cluster.datafolder import NotRunning, end_leftovers, running_service
 from cluster.sources import Ids
-from cluster.store_cli import stores
 from deployments.settings import address, data_folder
 from models.errors import AmbienceError
 
@@ -35,23 +36,14 @@ app = typer.Typer(
 )
 trainings = typer.Typer(help="Train on what is stored.", no_args_is_help=True)
 app.add_typer(trainings, name="train")
-app.add_typer(stores, name="store")
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+app.add_typer(model_commands.app, name="model")
+app.add_typer(store_commands.app, name="store")
 
 EXIT_ERROR, EXIT_NOTHING, EXIT_NOT_RUNNING = 1, 3, 4
 STOP_SECONDS = 60.0
 SHOWN_BAD = 20
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Config = Annotated[Path | None, typer.Option(help="The YAML of all applications.")]
 ImageFile = Annotated[Path, typer.Argument(help="A picture.", exists=True, dir_okay=False)]
-
-
-def default_config() -> Path:
-    """`serve_config.yaml` here, else the one beside the sources."""
-    here = Path("serve_config.yaml")
-    return here if here.exists() else Path(__file__).parent.parent / "serve_config.yaml"
 
 
 @app.command(
@@ -132,6 +124,11 @@ def status(as_json: Json = False) -> None:
         table.add_row(
             row["name"], state, str(row["count"]), row["index"], size, str(row["applied_seq"])
         )
+        for which in row.keys() & {"next", "previous"}:
+            other = row[which]
+            state = other["state"] + (f": {other['reason']}" if other.get("reason") else "")
+            size = f"{other['bytes'] / 2**20:.1f}"
+            table.add_row(f"  its {which} model", state, str(other["count"]), "", size, "")
     out.print(table)
 
 
@@ -341,39 +338,6 @@ def _print_hits(hits: list[dict[str, Any]]) -> None:
 
 
 _MEASURES = ("distance", "inliers")
-
-
-def _url() -> str:
-    """The service over AMBIENCE_DATA; one that was started elsewhere by AMBIENCE_HOST and _PORT."""
-    try:
-        return running_service(data_folder()).url
-    except NotRunning:
-        return http_url(*address())
-
-
-def _ask(method: str, url: str, body: Any = None, **content: Any) -> Any:
-    if content.get("files") is None and body is not None:
-        content = {"json": body}
-    key = os.environ.get("AMBIENCE_API_KEY")
-    headers = {"X-API-Key": key} if key else {}
-    try:
-        answer = httpx.request(method, url, headers=headers, timeout=60, **content)
-    except httpx.HTTPError as exc:
-        raise NotRunning(f"no answer from {url} ({exc}); start it with `ambience serve`") from exc
-    if answer.status_code >= 400:
-        raise AmbienceError(_detail(answer))
-    return answer.json() if answer.content else None
-
-
-def _detail(answer: httpx.Response) -> str:
-    try:
-        return str(answer.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return f"{answer.status_code} {answer.text[:200]}"
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
 
 
 def main() -> None:

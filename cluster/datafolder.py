@@ -91,6 +91,15 @@ def running_service(data: Path) -> Running:
     return running
 
 
+def is_noted(data: Path) -> bool:
+    """Whether a service runs over this folder."""
+    try:
+        running_service(data)
+    except NotRunning:
+        return False
+    return True
+
+
 def check_port(host: str, port: int) -> None:
     """Raises CannotStart when the port can't be bound."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

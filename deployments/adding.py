@@ -126,14 +126,15 @@ class Adder:
         metadata: Mapping[str, Any] | None,
         annotators: Sequence[Known] = (),
     ) -> Added:
-        ready = [known for known in map(self.retrievers.known, wanted) if _can_extract(known)]
+        knowns = [self.retrievers.known(name) for name in wanted]
+        ready = [model for known in knowns for model in known.models if _can_extract(model)]
         with report.timed("decode"):
             prepared = await self.decoder.decode(
                 data, then=lambda picture: self._prepare(picture, ready)
             )
         rows = dict(prepared.rows)
         reasons = await self._extract_elsewhere(prepared, ready, rows, report)
-        have = {space.kind for space in rows}
+        have = await self._found_by(knowns, rows)
         write = ImageWrite(
             image_id=image_id,
             sha256=sha256,
@@ -148,6 +149,12 @@ class Adder:
         with report.timed("store"):
             receipt = await asyncio.to_thread(self.store.put, write)
         return Added(receipt, {name: self._outcome(name, have, reasons) for name in wanted})
+
+    async def _found_by(self, knowns: Sequence[Known], rows: Mapping[Space, bytes]) -> set[str]:
+        """Names of the retrievers that find the image: of two models it is the one in use."""
+        used = await self.retrievers.searched([known for known in knowns if known.next is not None])
+        lacking = {one.name for one in used if Space(one.name, one.fingerprint) not in rows}
+        return {space.kind for space in rows} - lacking
 
     def _needs_original(
         self, wanted: Sequence[str], annotators: Sequence[Known], have: set[str]

@@ -14,7 +14,7 @@ from ray import serve
 from deployments.completion import AnnotationCompleter, keep_completing
 from deployments.loading import load_until_it_works
 from deployments.loopback import keep_sockets_on_loopback
-from deployments.metrics import RetrieverMetrics
+from deployments.metrics import METRICS_SECONDS, RetrieverMetrics
 from deployments.settings import AnnotatorArgs, store_url
 from deployments.wire import AnnotateAnswer, Description, State
 from indexes.open_store import open_store
@@ -27,7 +27,6 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 BATCH_WAIT = 0.01
 """Seconds that a picture waits for others to share its pass of the model."""
-METRICS_SECONDS = 5.0
 
 
 class Annotator:

@@ -8,13 +8,14 @@ from ray import serve
 from ray.serve import Application
 
 from deployments.annotator import Annotator
+from deployments.changing import ChangingRetriever
 from deployments.ingress import Ingress
 from deployments.retriever import Retriever
 from deployments.retrievers import WORDS_ONLY
 from deployments.settings import AnnotatorArgs, IngressArgs, RetrieverArgs
 from indexes.registry import make_index
 from models.annotator import make_annotator
-from models.base import make_extractor
+from models.base import Extractor, make_extractor
 from models.errors import InvalidInput
 from models.types import Options
 
@@ -28,11 +29,20 @@ LOGGING = {"enable_access_log": False}
 def build_retriever(args: dict[str, Any]) -> Application:
     """A retriever of `models/extractors/`. A misspelt name or option fails here, with its name."""
     parsed = RetrieverArgs.model_validate(args)
-    extractor = make_extractor(parsed.extractor, parsed.options)
-    if extractor.reads_text and parsed.index.get("whitening"):
+    kinds = {_checked(model).of_pictures for model in parsed.models()}
+    if parsed.next is None:
+        return _bound(Retriever, "Retriever" if kinds == {True} else WORDS_ONLY, parsed)
+    if kinds != {True}:
+        raise InvalidInput("`next` is for models of pictures only")
+    return _bound(ChangingRetriever, "Retriever", parsed)
+
+
+def _checked(args: RetrieverArgs) -> Extractor:
+    extractor = make_extractor(args.extractor, args.options)
+    if extractor.reads_text and args.index.get("whitening"):
         raise InvalidInput("words and pictures share one space, which is never whitened")
-    make_index(extractor.index, parsed.index, lambda _: {})
-    return _bound(Retriever, "Retriever" if extractor.of_pictures else WORDS_ONLY, parsed)
+    make_index(extractor.index, args.index, lambda _: {})
+    return extractor
 
 
 def build_annotator(args: dict[str, Any]) -> Application:

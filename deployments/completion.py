@@ -14,7 +14,8 @@ from models.annotator import Annotation, Annotator
 from models.base import Extractor
 from models.decoder import Decoder
 from models.errors import AmbienceError, InvalidInput
-from models.types import Pixels, View
+from models.images import Picture
+from models.types import View
 
 logger = logging.getLogger(__name__)
 LEASE_SECONDS = 30.0
@@ -41,8 +42,8 @@ class Completer(ABC):
         return True
 
     @abstractmethod
-    def _write(self, pending: Pending, pixels: Pixels) -> None:
-        """Make what is pending of the picture's view and store it."""
+    def _write(self, pending: Pending, picture: Picture, whole: bool) -> None:
+        """Make what is pending of the picture and store it; `whole` unless it is the preview."""
 
     def _next(self) -> Pending | None:
         after = -1
@@ -68,12 +69,13 @@ class Completer(ABC):
 
     def _complete(self, pending: Pending) -> None:
         data = self.store.original(pending.image_id, pending.generation)
+        whole = data is not None
         if data is None and self.view == "preview":
             data = self.store.preview(pending.image_id)
         if data is None:
             return  # Replaced or deleted meanwhile.
         try:
-            self._write(pending, self._decoder.decode_blocking(data).view(self.view))
+            self._write(pending, self._decoder.decode_blocking(data), whole)
         except InvalidInput as exc:
             self._hopeless.add((pending.image_id, pending.generation))
             logger.warning("picture %d can't be completed: %s", pending.image_id, exc)
@@ -102,8 +104,8 @@ class FeatureCompleter(Completer):
         super().__init__(name, store, extractor.view)
         self.extractor = extractor
 
-    def _write(self, pending: Pending, pixels: Pixels) -> None:
-        row = self.extractor.to_row(self.extractor.extract(pixels))
+    def _write(self, pending: Pending, picture: Picture, whole: bool) -> None:  # noqa: ARG002
+        row = self.extractor.to_row(self.extractor.extract(picture.view(self.view)))
         space = Space(self.kind, self.extractor.fingerprint)
         self.store.complete(pending.image_id, pending.generation, {space: row})
 
@@ -129,8 +131,8 @@ class AnnotationCompleter(Completer):
         elif row := self.store.rows(self._reads, [pending.image_id]).get(pending.image_id):
             self._say(pending, self.annotator.annotate_features([row])[0])
 
-    def _write(self, pending: Pending, pixels: Pixels) -> None:
-        self._say(pending, self.annotator.annotate(pixels))
+    def _write(self, pending: Pending, picture: Picture, whole: bool) -> None:  # noqa: ARG002
+        self._say(pending, self.annotator.annotate(picture.view(self.view)))
 
     def _say(self, pending: Pending, annotation: Annotation) -> None:
         said = {**annotation.row(), "fingerprint": self.annotator.fingerprint}

@@ -29,7 +29,7 @@ async def fused_search(
     when nothing is searched for, and ImageNotFound for an unknown image_id.
     """
     weights = query.retrievers
-    knowns = gateway.chosen(list(weights) if weights is not None else None)
+    knowns = await gateway.chosen(list(weights) if weights is not None else None)
     _check(query, images, knowns)
     offset = decode_cursor(query.cursor)
     limits = await gateway.limits(query.filter, query.min_seq, query.stale_ok)

@@ -153,7 +153,8 @@ async def _find_duplicates(gateway: Gateway, data: bytes, report: Report) -> dic
     limits = await gateway.limits()
     while True:
         try:
-            known = await gateway.retrievers.wait_ready("phash", limits.until)
+            await gateway.retrievers.wait_ready("phash", limits.until)
+            (known,) = await gateway.chosen(["phash"])
             picture = await gateway.searcher.prepare(data, [known], "dihedral", report)
             ask = Ask(known, {"distance_threshold": COPY_DISTANCE}, picture=picture)
             hits = await gateway.searcher.ask(ask, limits, report)
@@ -171,7 +172,8 @@ async def _reverse_search(gateway: Gateway, data: bytes, report: Report) -> dict
     enabled = gateway.retrievers.enabled()
     for name in SERVICES.keys() - set(enabled):
         report.missing[name] = "not deployed"
-    knowns = [gateway.retrievers.known(name) for name in REVERSE_SEARCH if name in enabled]
+    there = [name for name in REVERSE_SEARCH if name in enabled]
+    knowns = await gateway.chosen(there) if there else []
     picture = await gateway.searcher.prepare(data, knowns, "mirror", report)
     asks = [_ask_by_picture(known, REVERSE_SEARCH[known.name], picture) for known in knowns]
     lists = await gateway.searcher.ask_all(asks, await gateway.limits(), report)
@@ -256,6 +258,11 @@ def _service_known(gateway: Gateway, name: str) -> Known:
     return gateway.retrievers.known(name)
 
 
+async def _searched(gateway: Gateway, name: str) -> Known:
+    """As searches use it now."""
+    return (await gateway.retrievers.searched([_service_known(gateway, name)]))[0]
+
+
 def _old_params(name: str, body: Body) -> dict[str, Any]:
     """The old parameters, checked as the old services did."""
     if name == "local":
@@ -274,7 +281,7 @@ def _old_params(name: str, body: Body) -> dict[str, Any]:
 async def _search_service(request: Request, name: str, by_id: bool) -> Response:
     gateway, body, report = _gateway(request), await read_body(request), begin_report(request)
     params = _old_params(name, body)
-    known = _service_known(gateway, name)
+    known = await _searched(gateway, name)
     limits: Limits = await gateway.limits()
     variants: Variants = "identity"
     ask: Ask
@@ -378,7 +385,7 @@ async def similar_by_text(request: Request) -> Response:
     gateway, body, report = _gateway(request), await read_body(request), begin_report(request)
     words = validated(TextQuery, {"text": body.fields.get("text")})
     params = _old_params("image_text", body)
-    known = _service_known(gateway, "image_text")
+    known = await _searched(gateway, "image_text")
     if known.description is not None and not known.description.reads_text:
         raise InvalidInput("image_text does not search by words here", "text")
     ask = Ask(known, params, mixed=MixedQuery(text=words.text))

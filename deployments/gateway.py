@@ -31,7 +31,7 @@ class Gateway:
     def __init__(self, args: IngressArgs, application: str) -> None:
         self.args = args
         self.store = open_store(store_url(args.store))
-        self.retrievers = Retrievers(application)
+        self.retrievers = Retrievers(application, self.store.active)
         limits = PictureLimits(max_bytes=args.max_upload_bytes, max_pixels=args.max_pixels)
         self.decoder = Decoder(limits)
         self.searcher = Searcher(self.retrievers, self.decoder, args.retriever_deadline)
@@ -71,17 +71,17 @@ class Gateway:
             reasons["store"] = str(exc)
         if not self.retrievers.complete:
             reasons["applications"] = "not all are deployed yet"
-        ready = {known.name for known in self.retrievers.ready()}
+        there = {known.name: known for known in await self.chosen()}
         for name in self.args.required:
-            if name not in ready:
-                there = name in self.retrievers.enabled()
-                reason = self.retrievers.known(name).reason if there else "not deployed"
-                reasons[name] = reason or "starting"
+            reason = there[name].reason if name in there else "not deployed"
+            if reason is not None:
+                reasons[name] = reason
         return reasons
 
-    def chosen(self, names: Sequence[str] | None) -> list[Known]:
-        """These retrievers, or all enabled ones; raises UnknownName."""
-        return [self.retrievers.known(name) for name in names or self.retrievers.enabled()]
+    async def chosen(self, names: Sequence[str] | None = None) -> list[Known]:
+        """These retrievers, or all enabled ones, as searches use them now; raises UnknownName."""
+        knowns = [self.retrievers.known(name) for name in names or self.retrievers.enabled()]
+        return await self.retrievers.searched(knowns)
 
     def pending_reason(self, image: Image, kind: str) -> str:
         """Why an image has no features, or annotations, of this kind yet."""
@@ -92,8 +92,8 @@ class Gateway:
         known = self.retrievers.known(name, of)
         if known.reason is not None:
             return known.reason
-        view = known.description.view if known.description is not None else None
-        if image.has_original or (image.has_preview and view == "preview"):
+        views = {one.description.view for one in known.models if one.description is not None}
+        if image.has_original or (image.has_preview and "preview" in views):
             return "being completed"
         return "original needed"
 

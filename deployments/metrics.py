@@ -7,8 +7,9 @@ agent of the cluster and adds up what differs only in who counted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import cache
 
 import aiohttp
@@ -22,11 +23,15 @@ from ray.util.metrics import Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.report import Report
+from deployments.wire import Description
+from indexes.store import Store
+from models.errors import StoreUnavailable
 
 router = APIRouter(tags=["health"])
 PREFIX = "ray_ambience_"
 COUNTED_BY = {"Component", "NodeAddress", "SessionName", "Version", "WorkerId", "pid"}
 AGENT_SECONDS = 3.0
+METRICS_SECONDS = 5.0
 LATENCY_BOUNDARIES = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10]
 MAXIMA = {"applied_lag", "applied_seq", "pictures", "index_bytes", "ready"}
 """Gauges of which the largest of a retriever's replicas stands for all."""
@@ -111,19 +116,31 @@ class RetrieverMetrics:
         )
         self._ready = Gauge("ambience_ready", "1 when it answers.", tag_keys=tag_keys)
 
-    def show(self, pictures: int, nbytes: int, applied: int) -> None:
-        """The index now."""
-        self._pictures.set(pictures, self._tags)
-        self._bytes.set(nbytes, self._tags)
-        self._applied.set(applied, self._tags)
-
-    def show_lag(self, changes: int) -> None:
-        """By how many changes the index is behind the store."""
-        self._lag.set(max(0, changes), self._tags)
+    def show(self, described: Description, head: int) -> None:
+        """What it says of itself, and how far it is behind the head of the log."""
+        self.show_ready(described.state == "ready")
+        if described.fingerprint:
+            self._pictures.set(described.count, self._tags)
+            self._bytes.set(described.bytes, self._tags)
+            self._applied.set(described.applied_seq, self._tags)
+            self._lag.set(max(0, head - described.applied_seq), self._tags)
 
     def show_ready(self, ready: bool) -> None:
         """Whether it answers: all that there is to show of an annotator."""
         self._ready.set(int(ready), self._tags)
+
+
+async def keep_showing(
+    name: str, describe: Callable[[], Awaitable[Description]], store: Store
+) -> None:
+    """Show a replica's metrics, for ever."""
+    metrics = RetrieverMetrics(name)
+    head = 0
+    while True:
+        with contextlib.suppress(StoreUnavailable):  # What it was will do.
+            head = await asyncio.to_thread(store.head)
+            metrics.show(await describe(), head)
+        await asyncio.sleep(METRICS_SECONDS)
 
 
 @cache

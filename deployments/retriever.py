@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -17,8 +16,9 @@ from ray import serve
 from deployments.completion import FeatureCompleter, keep_completing
 from deployments.loading import load_until_it_works
 from deployments.loopback import keep_sockets_on_loopback
-from deployments.metrics import RetrieverMetrics
+from deployments.metrics import keep_showing
 from deployments.mixing import mixed_features
+from deployments.replacing import wait_if_replacing
 from deployments.settings import RetrieverArgs, store_url, whitening_file
 from deployments.wire import (
     Description,
@@ -33,19 +33,12 @@ from indexes.open_store import open_store
 from indexes.registry import index_class, make_index
 from indexes.store import ANNOTATIONS, Space, Store
 from models.base import Extractor, make_extractor
-from models.errors import (
-    AmbienceError,
-    ImageNotFound,
-    InvalidInput,
-    RetrieverUnavailable,
-    StoreUnavailable,
-)
+from models.errors import AmbienceError, ImageNotFound, InvalidInput, RetrieverUnavailable
 from models.types import Features, Pixels
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 FIRST_RETRY, LAST_RETRY = 2.0, 60.0
-METRICS_SECONDS = 5.0
 BATCH_SECONDS = 0.005
 """How long a picture waits for others to share its forward pass."""
 WHITENING_SECONDS = 1.0
@@ -70,6 +63,7 @@ class Retriever:
         self._loaded = False
         self._unavailable: str | None = None
         self._follower: Follower | None = None
+        self._looked_at = False
         self._starting = asyncio.get_event_loop().create_task(self._start())
 
     async def describe(self) -> Description:
@@ -102,14 +96,27 @@ class Retriever:
         """Hits of one query."""
         return await _as_value(self._search(request))
 
-    async def extract(self, pixels: Pixels) -> ExtractAnswer | AmbienceError:
-        """Features of one picture's view, to be stored."""
-        return await _as_value(self._extract(pixels))
+    async def extract(
+        self, pixels: Pixels, fingerprint: str | None = None
+    ) -> ExtractAnswer | AmbienceError:
+        """Features of one picture's view, to be stored; in this feature space, if one is given."""
+        return await _as_value(self._extract(pixels, fingerprint))
 
-    def check_health(self) -> None:
-        """Fails when start-up ended in an unforeseen error, so that Serve replaces the replica."""
+    async def check_health(self) -> None:
+        """Fails when start-up ended in an unforeseen error, so that Serve replaces the replica.
+
+        Serve sends no queries before the first call ends: it waits for the index.
+        """
+        if not self._looked_at:
+            self._looked_at = True
+            await wait_if_replacing(self.is_starting)
         if self._starting.done() and self._starting.exception() is not None:
             raise RuntimeError(f"{self.name} could not start") from self._starting.exception()
+
+    def is_starting(self) -> bool:
+        """Whether it will be ready by itself: it lacks nothing, and has not failed."""
+        status = self._follower.status if self._follower is not None else None
+        return self._state(status)[0] == "loading" and not self._starting.done()
 
     async def _start(self) -> None:
         """Load, index, then complete pending work."""
@@ -188,16 +195,7 @@ class Retriever:
         self._unavailable = reason
 
     async def _show_metrics(self) -> None:
-        metrics = RetrieverMetrics(self.name)
-        while True:
-            status = self._follower.status if self._follower is not None else None
-            metrics.show_ready(self._state(status)[0] == "ready")
-            if status is not None:
-                metrics.show(status.count, status.nbytes, status.applied)
-                with contextlib.suppress(StoreUnavailable):
-                    head = await asyncio.to_thread(self.store.head)
-                    metrics.show_lag(head - status.applied)
-            await asyncio.sleep(METRICS_SECONDS)
+        await keep_showing(self.name, self.describe, self.store)
 
     def _state(self, status: Status | None) -> tuple[State, str | None]:
         if status is None:
@@ -221,9 +219,10 @@ class Retriever:
         seconds = time.perf_counter() - began
         return SearchAnswer(answer.hits, answer.applied_seq, answer.stale, seconds)
 
-    async def _extract(self, pixels: Pixels) -> ExtractAnswer:
+    async def _extract(self, pixels: Pixels, fingerprint: str | None) -> ExtractAnswer:
         if not self._loaded:
             self._following()
+        self._check_space(fingerprint)
         began = time.perf_counter()
         features = await self._features(pixels)
         row = self.extractor.to_row(features)
@@ -240,9 +239,8 @@ class Retriever:
         return await self._run(lambda: self.extractor.extract_many(pixels))
 
     async def _query_features(self, request: SearchRequest) -> list[Features]:
+        self._check_space(request.fingerprint)
         if request.features is not None:
-            if request.fingerprint != self.extractor.fingerprint:
-                raise RetrieverUnavailable(f"{self.name} has changed; its features differ now")
             return list(request.features)
         if request.mixed is not None:
             mixed = request.mixed
@@ -257,6 +255,10 @@ class Retriever:
         if request.image_id is None:
             raise InvalidInput("give an image or an image_id", "image_id")
         return await self._run(lambda: self._stored_features(request))
+
+    def _check_space(self, fingerprint: str | None) -> None:
+        if fingerprint not in (None, self.extractor.fingerprint):
+            raise RetrieverUnavailable(f"{self.name} has changed; its features differ now")
 
     def _stored_features(self, request: SearchRequest) -> list[Features]:
         assert request.image_id is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ from models.errors import (
     AmbienceError,
     DeadlineExceeded,
     RetrieverUnavailable,
+    StoreUnavailable,
     UnknownName,
 )
 from models.types import Pixels
@@ -67,6 +68,25 @@ class Known:
     """A `describe` under way, for all calls that wait longer than usual."""
     changed: bool = True
     """Its status has changed since it was last described."""
+    next: Known | None = None
+    """The same application under its next model, where it has one."""
+
+    @property
+    def models(self) -> list[Known]:
+        """Itself, and the same under its next model."""
+        return [self] if self.next is None else [self, self.next]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its model; empty until that is loaded."""
+        return self.description.fingerprint if self.description is not None else ""
+
+    def using(self, fingerprint: str | None) -> Known:
+        """The one of its models that has this fingerprint; its own where that is neither's."""
+        if self.next is None or fingerprint in (None, self.fingerprint):
+            return self
+        may_be = self.next.fingerprint in (fingerprint, "" if self.fingerprint else None)
+        return self.next if may_be else self
 
     @property
     def reason(self) -> str | None:
@@ -82,8 +102,13 @@ class Known:
 class Retrievers:
     """Knows which retrievers there are and asks them."""
 
-    def __init__(self, own_application: str) -> None:
+    def __init__(
+        self, own_application: str, active: Callable[[], Mapping[str, str]] = dict
+    ) -> None:
+        """`active` says which model's fingerprint searches of a retriever use, by its name."""
         self._own = own_application
+        self._active = active
+        self._last_active: Mapping[str, str] = {}
         self._known: dict[str, Known] = {}
         self.complete = False
         """Whether all applications have been deployed and seen."""
@@ -108,13 +133,19 @@ class Retrievers:
             raise UnknownName(f"no {kind} {name!r}; there are {', '.join(there)}")
         return self._known[name]
 
-    def ready(self) -> list[Known]:
-        """Those that answer now."""
-        return [self._known[name] for name in self.enabled() if self._known[name].reason is None]
-
     def annotators(self) -> list[Known]:
         """All annotators of the configuration, ready or not."""
         return [self._known[name] for name in self.enabled("annotator")]
+
+    async def searched(self, knowns: Sequence[Known]) -> list[Known]:
+        """Each under the model that searches use: one look for all, so that none mixes models.
+
+        While the store can't be read it is the model of the last look.
+        """
+        if any(known.next is not None for known in knowns):
+            with contextlib.suppress(StoreUnavailable):
+                self._last_active = await asyncio.to_thread(self._active)
+        return [known.using(self._last_active.get(known.name)) for known in knowns]
 
     async def follow(self) -> None:
         """Keep up with the applications, for ever."""
@@ -144,22 +175,41 @@ class Retrievers:
 
     async def describe(self, known: Known) -> Description | None:
         """Ask one application what it is now; None, with the reason noted, if it doesn't answer."""
+        main = self._known.get(known.name, known)
         try:
-            answer = await self._call(known, "describe", DESCRIBE_SECONDS)
+            answer = await self._call(main, "describe", DESCRIBE_SECONDS)
         except AmbienceError as exc:
-            known.down = str(exc)
+            for model in {id(one): one for one in (known, *main.models)}.values():
+                model.down = str(exc)
             return None
         assert isinstance(answer, Description)
-        if known.description is None or known.description.fingerprint != answer.fingerprint:
-            known.extractor = _extractor_for(answer)
-        known.description, known.down, known.changed = answer, None, False
-        return answer
+        main.next = _next_of(main, answer)
+        for model, said in zip(main.models, (answer, answer.next), strict=False):
+            assert said is not None
+            if model.fingerprint != said.fingerprint or model.description is None:
+                model.extractor = _extractor_for(said)
+            model.description, model.down, model.changed = said, None, False
+        return answer if known is main else answer.next
 
     async def descriptions(self) -> list[Known]:
         """All retrievers, then all annotators, asked just now."""
         enabled = [self._known[name] for name in self.enabled()] + self.annotators()
         await asyncio.gather(*(self.describe(known) for known in enabled))
         return enabled
+
+    async def in_all_replicas(self, known: Known) -> list[Description | None]:
+        """What each replica of a retriever says of itself now; None for one that does not answer.
+
+        None at all where the application can't be asked.
+        """
+        if known.handle is None:
+            return []
+        asked = known.handle.broadcast("describe")
+        try:
+            answers = await asked.results_async(timeout_s=DESCRIBE_SECONDS, return_exceptions=True)
+        except (RayError, RayServeException, TimeoutError):
+            return []
+        return [answer if isinstance(answer, Description) else None for answer in answers]
 
     async def search(self, known: Known, request: SearchRequest) -> SearchAnswer:
         """Raises RetrieverUnavailable, DeadlineExceeded, or what the retriever refused with."""
@@ -169,7 +219,7 @@ class Retrievers:
 
     async def extract(self, known: Known, pixels: Pixels, deadline: float) -> ExtractAnswer:
         """Features of one view; raises like `search`."""
-        answer = await self._call(known, "extract", deadline, pixels)
+        answer = await self._call(known, "extract", deadline, pixels, known.fingerprint or None)
         assert isinstance(answer, ExtractAnswer)
         return answer
 
@@ -266,7 +316,14 @@ async def _answer(handle: DeploymentHandle[Any], method: str, payload: tuple[Any
 
 
 def _needs_asking(known: Known) -> bool:
-    return known.changed or known.reason is not None
+    return known.changed or any(model.reason is not None for model in known.models)
+
+
+def _next_of(known: Known, description: Description) -> Known | None:
+    """A retriever's next model, as it was known or anew."""
+    if description.next is None:
+        return None
+    return known.next or Known(known.name, of_pictures=known.of_pictures, handle=known.handle)
 
 
 def _extractor_for(description: Description) -> Extractor | None:

@@ -109,6 +109,17 @@ class RetrieverQuery(Options):
     )
 
 
+class ModelState(BaseModel):
+    """How a model stands that searches of a retriever don't use, in all replicas."""
+
+    state: Literal["loading", "ready"] = Field(description="Ready when it is in all replicas.")
+    reason: str | None = Field(None, description="Why it is not ready.")
+    count: int = Field(description="Pictures that have features of it.")
+    bytes: int = Field(description="Memory of its index.")
+    extractor: str | None = Field(None, description="A file of models/extractors/.")
+    fingerprint: str | None = Field(None, description="Names the feature space.")
+
+
 class RetrieverState(BaseModel):
     """How one retriever or annotator stands."""
 
@@ -123,6 +134,8 @@ class RetrieverState(BaseModel):
     fingerprint: str = Field(description="Names the feature space.")
     extractor: str = Field(description="A file of models/extractors/ or models/annotators/.")
     reads_text: bool = Field(False, description="Whether words can be a query.")
+    next: ModelState | None = Field(None, description="The model to switch to.")
+    previous: ModelState | None = Field(None, description="The model to switch back to.")
 
 
 class RetrieverStates(BaseModel):

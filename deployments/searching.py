@@ -30,6 +30,8 @@ class QueryPicture:
 
     features: Mapping[str, Sequence[Features]]
     """Of retrievers extracted in the ingress, by name, one entry per symmetry tried."""
+    fingerprints: Mapping[str, str]
+    """What these features were made by."""
     views: Mapping[View, Pixels]
     """For retrievers that extract in their own replicas."""
     variants: Variants
@@ -98,6 +100,7 @@ class Searcher:
         self, picture: Picture, knowns: Sequence[Known], variants: Variants
     ) -> QueryPicture:
         here: dict[str, Callable[[], Sequence[Features]]] = {}
+        fingerprints: dict[str, str] = {}
         views: dict[View, Pixels] = {}
         for known in knowns:
             if known.description is None or not known.of_pictures:
@@ -108,8 +111,9 @@ class Searcher:
             if known.extractor is not None:
                 pixels = picture.view(view)
                 here[known.name] = partial(known.extractor.extract_variants, pixels, variants)
+                fingerprints[known.name] = known.extractor.fingerprint
         features = dict(zip(here, self.decoder.side_by_side(list(here.values())), strict=True))
-        return QueryPicture(features, views, variants)
+        return QueryPicture(features, fingerprints, views, variants)
 
     async def ask_all(self, asks: Sequence[Ask], limits: Limits, report: Report) -> Lists:
         """All at once; a retriever that fails is missing, and named so in the report.
@@ -166,6 +170,7 @@ def _request(ask: Ask, limits: Limits, deadline: float) -> SearchRequest:
         "min_seq": limits.min_seq,
         "stale_ok": limits.stale_ok,
         "deadline": deadline,
+        "fingerprint": description.fingerprint or None,
     }
     if ask.mixed is not None:
         return SearchRequest(mixed=ask.mixed, **common)
@@ -175,7 +180,7 @@ def _request(ask: Ask, limits: Limits, deadline: float) -> SearchRequest:
         return SearchRequest(image_id=ask.image_id, variants=ask.variants, **common)
     features = ask.picture.features.get(ask.known.name)
     if features is not None:
-        fingerprint = description.fingerprint
-        return SearchRequest(features=features, fingerprint=fingerprint, **common)
+        common["fingerprint"] = ask.picture.fingerprints[ask.known.name]
+        return SearchRequest(features=features, **common)
     pixels = ask.picture.views.get(description.view)
     return SearchRequest(pixels=pixels, variants=ask.picture.variants, **common)

@@ -16,6 +16,14 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 44444
 
 
+class ModelArgs(Options):
+    """A model that is to take the place of a retriever's own."""
+
+    extractor: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    index: dict[str, Any] = Field(default_factory=dict)
+
+
 class RetrieverArgs(Options):
     """Arguments of a retriever application."""
 
@@ -29,6 +37,15 @@ class RetrieverArgs(Options):
     """A store URL; by default the one of AMBIENCE_STORE."""
     completion_interval: float = Field(2.0, gt=0)
     """Seconds between looks for pending pictures."""
+    next: ModelArgs | None = None
+    """Its features are made beside the others, until `ambience model switch`."""
+
+    def models(self) -> tuple[RetrieverArgs, ...]:
+        """The arguments of a retriever of each of the models alone, the next one's last."""
+        alone = self.model_copy(update={"next": None})
+        if self.next is None:
+            return (alone,)
+        return alone, alone.model_copy(update=dict(self.next))
 
 
 class AnnotatorArgs(Options):

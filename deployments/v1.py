@@ -19,6 +19,7 @@ from deployments.gateway import Gateway
 from deployments.problems import documented
 from deployments.reading import Body, parsed, read_body, validated
 from deployments.report import Report, begin_report
+from deployments.retrievers import Known
 from deployments.schemas import (
     AddAnswer,
     ImageAnswer,
@@ -30,6 +31,7 @@ from deployments.schemas import (
     SearchResults,
 )
 from deployments.searching import Ask
+from deployments.states import state_rows
 from deployments.wire import MixedQuery
 from models.errors import ImageNotFound, InvalidInput, RetrieverUnavailable
 from models.types import MAX_IMAGE_ID, Variants
@@ -139,15 +141,7 @@ async def list_images(
 )
 async def list_retrievers(request: Request) -> Response:
     """Asked just now; one that does not answer is `unavailable`, with the reason."""
-    rows = []
-    for known in await _gateway(request).retrievers.descriptions():
-        row = openapi.UNKNOWN_STATE | {"name": known.name, "kind": known.kind}
-        if known.description is not None:
-            row |= known.description.row()
-        if known.down is not None:
-            row |= {"state": "unavailable", "reason": known.down}
-        rows.append(row)
-    return JsonAnswer({"retrievers": rows})
+    return JsonAnswer({"retrievers": await state_rows(_gateway(request).retrievers)})
 
 
 @router.post(
@@ -179,7 +173,7 @@ async def search_retriever(
 ) -> Response:
     """With its own parameters: `k`, `distance_threshold`, for local also `explain` and others."""
     gateway = _gateway(request)
-    known = gateway.retrievers.known(name)
+    (known,) = await gateway.chosen([name])
     if known.reason is not None:
         raise RetrieverUnavailable(f"{name}: {known.reason}")
     body = await read_body(request)
@@ -191,7 +185,7 @@ async def search_retriever(
     offset = decode_cursor(query.cursor)
     limits = await gateway.limits(query.filter, query.min_seq)
     report = begin_report(request)
-    ask = await _one_ask(gateway, body, query, name, params | {"offset": offset}, report)
+    ask = await _one_ask(gateway, body, query, known, params | {"offset": offset}, report)
     hits = await gateway.searcher.ask(ask, limits, report)
     k = WHOLE.validate_python(params.get("k") or 0)
     cursor = encode_cursor(offset + k) if k and len(hits) == k else None
@@ -203,21 +197,20 @@ async def _one_ask(
     gateway: Gateway,
     body: Body,
     query: RetrieverQuery,
-    name: str,
+    known: Known,
     params: Mapping[str, Any],
     report: Report,
 ) -> Ask:
-    known = gateway.retrievers.known(name)
     variants: Variants = query.variants or ("mirror" if query.mirrored else "identity")
     assert known.description is not None
     if query.text is not None and not known.description.reads_text:
-        raise InvalidInput(f"{name} does not search by words", "text")
+        raise InvalidInput(f"{known.name} does not search by words", "text")
     if (query.image_id is not None) + bool(body.images) + (query.text is not None) != 1:
         raise InvalidInput("give either an image, an image_id or text", "image")
     if query.text is not None:
         return Ask(known, params, mixed=MixedQuery(text=query.text))
     if not known.of_pictures:
-        raise InvalidInput(f"{name} searches by words only", "text")
+        raise InvalidInput(f"{known.name} searches by words only", "text")
     if query.image_id is not None:
         return Ask(known, params, image_id=query.image_id, variants=variants)
     picture = await gateway.searcher.prepare(body.image(), [known], variants, report, query.region)

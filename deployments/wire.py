@@ -45,6 +45,8 @@ class Description:
     """Whether pictures and words of one query add up to one vector."""
     of_pictures: bool = True
     """Whether it searches by pictures; else by words only."""
+    next: Description | None = None
+    """Of the model that is to take the place of this one."""
 
     def row(self) -> dict[str, Any]:
         """As GET /v1/retrievers shows it."""
@@ -79,7 +81,10 @@ class MixedQuery:
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """One query: features (with their fingerprint), pixels, a stored image, or a mixture."""
+    """One query: features, pixels, a stored image, or a mixture.
+
+    `fingerprint` names the feature space that is searched, which the features are of.
+    """
 
     params: Mapping[str, Any]
     variants: Variants = "identity"

@@ -69,6 +69,7 @@ def copy_store(
     for _ in range(PASSES):
         # Ids of deleted images must not be given again, so the counter comes along.
         target.reserve_ids(source.reserve_ids(0))
+        _copy_active(source, target)
         head = source.head()
         walk = _Pass(source, target, progress)
         walk.run()
@@ -139,6 +140,12 @@ def _until(store: Store, after: int, last: int | None) -> Iterator[Whole]:
                 return
             yield whole
         after = batch[-1].image.image_id
+
+
+def _copy_active(source: Store, target: Store) -> None:
+    named = source.active()
+    for kind in target.active().keys() | named.keys():
+        target.activate(kind, named.get(kind))
 
 
 def _write(source: Store, whole: Whole) -> ImageWrite:

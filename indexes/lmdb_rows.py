@@ -3,6 +3,7 @@
 Numbers in keys are 8 bytes, big-endian, so that keys sort as numbers do.
 
     meta       name                    → seq, tail, next id, bytes of originals, uuid, schema
+               "active" 0 kind         → fingerprint
     images     id                      → ImageRow
     features   space no. (4) id        → features
     spaces     kind 0 fingerprint      → space no.
@@ -31,6 +32,7 @@ from indexes.store_checks import is_image_id, name_hash
 from models.types import MAX_IMAGE_ID
 
 SCHEMA = 1
+ACTIVE = b"active\0"
 _NUMBER = struct.Struct(">Q")
 _SPACE = struct.Struct(">I")
 
@@ -147,6 +149,10 @@ class Reader:
                 found = cursor.next()
         if rows:
             yield rows
+
+    def active(self) -> dict[str, str]:
+        named = [(key, self.get("meta", key)) for key in self.from_key("meta", ACTIVE, ACTIVE)]
+        return {key[len(ACTIVE) :].decode(): (mark or b"").decode() for key, mark in named}
 
     def spaces(self) -> list[Space]:
         with self.txn.cursor(db=self.tables["spaces"]) as cursor:

@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 COMPACT_STEP = 10_000
 """Log entries forgotten in one transaction, so that compaction holds no writer up for long."""
+DROP_STEP = 500
+"""Rows dropped in one transaction, likewise."""
 
 
 class LmdbStore(Store):
@@ -64,6 +66,15 @@ class LmdbStore(Store):
         return self._write(
             lambda writer: writer.annotate(image_id, generation, annotations, by, changes)
         )
+
+    def activate(self, kind: str, fingerprint: str | None) -> None:
+        self._write(lambda writer: writer.activate(kind, fingerprint))
+
+    def drop_space(self, space: Space) -> int:
+        dropped = 0
+        while more := self._write(lambda writer: writer.drop_space(space, DROP_STEP)):
+            dropped += more
+        return dropped
 
     def compact(self, through: int) -> None:
         while not self._write(lambda writer: writer.compact(through, COMPACT_STEP)):
@@ -174,6 +185,9 @@ class LmdbStore(Store):
             }
 
         return self._read(work)
+
+    def active(self) -> dict[str, str]:
+        return self._read(lambda reader: reader.active())
 
     def spaces(self) -> list[Space]:
         return self._read(lambda reader: reader.spaces())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 import orjson
 
 from indexes.annotations import annotated_kinds, changed_row, without
 from indexes.lmdb_rows import (
+    ACTIVE,
     ImageRow,
     Reader,
     entry,
@@ -29,6 +31,7 @@ from indexes.store import (
     file_name_of,
 )
 from indexes.store_checks import (
+    check_unused,
     dump_metadata,
     image_terms,
     is_forsaken,
@@ -283,6 +286,30 @@ class Writer(Reader):
     def _drop_features(self, image_id: int, spaces: Iterable[int]) -> None:
         for space in spaces:
             self.drop("features", feature_key(space, image_id))
+
+    def activate(self, kind: str, fingerprint: str | None) -> None:
+        if fingerprint is None:
+            self.drop("meta", ACTIVE + kind.encode())
+        else:
+            self.keep("meta", ACTIVE + kind.encode(), fingerprint.encode())
+
+    def drop_space(self, space: Space, limit: int) -> int:
+        """Remove at most `limit` rows; how many there were."""
+        check_unused(space, self.active())
+        known = self.space_number(space)
+        if known is None:
+            return 0
+        ids = list(islice(self.ids_under("features", known.to_bytes(4, "big")), limit))
+        for image_id in ids:
+            row = self.row(image_id)
+            assert row is not None, image_id
+            before = row.pending
+            left = [other for other in row.have.pop(space.kind) if other != known]
+            row.have |= {space.kind: left} if left else {}
+            self._drop_features(image_id, [known])
+            self._save(image_id, row, before)
+            self._log(b"c", image_id, {known})
+        return len(ids)
 
     # --- kept uploads ----------------------------------------------------------------------------
 

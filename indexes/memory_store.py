@@ -27,6 +27,7 @@ from indexes.store import (
     missing_kinds,
 )
 from indexes.store_checks import (
+    check_unused,
     check_writes,
     dump_metadata,
     image_terms,
@@ -88,6 +89,7 @@ class MemoryStore(Store):
         self._kept: dict[int, _Kept] = {}
         self._log: dict[int, int] = {}
         self._leases: dict[str, tuple[str, float]] = {}
+        self._active: dict[str, str] = {}
         self._seq = 0
         self._tail = 0
         self._next = 0
@@ -160,6 +162,22 @@ class MemoryStore(Store):
             kept.image = replace(kept.image, metadata=now)
             kept.annotated(changed)
             return self._entry(image_id)
+
+    def activate(self, kind: str, fingerprint: str | None) -> None:
+        with self._open():
+            self._active.pop(kind, None)
+            if fingerprint is not None:
+                self._active[kind] = fingerprint
+
+    def drop_space(self, space: Space) -> int:
+        with self._open():
+            check_unused(space, self._active)
+            held = [at for at, kept in sorted(self._kept.items()) if space in kept.features]
+            for image_id in held:
+                del self._kept[image_id].features[space]
+                self._kept[image_id].settled()
+                self._entry(image_id)
+            return len(held)
 
     def compact(self, through: int) -> None:
         with self._open():
@@ -348,6 +366,10 @@ class MemoryStore(Store):
                 for image_id in image_ids
                 if image_id in self._kept
             }
+
+    def active(self) -> dict[str, str]:
+        with self._open():
+            return dict(self._active)
 
     def spaces(self) -> list[Space]:
         with self._open():

@@ -145,6 +145,19 @@ class Draft:
         row.metadata = orjson.loads(changed)
         return self._log(image_id, touched)
 
+    def drop_space(self, space: Space) -> int:
+        """Of all rows that were read; how many had it."""
+        number = self._numbers[space]
+        for image_id, row in self.rows.items():
+            if row is None or number not in row.have.get(space.kind, ()):
+                continue
+            left = [other for other in row.have[space.kind] if other != number]
+            kept = {kind: at for kind, at in row.have.items() if kind != space.kind}
+            row.have = kept | ({space.kind: left} if left else {})
+            self.features[number, image_id] = None
+            self._log(image_id, {number})
+        return len(self.entries)
+
     def _extend(self, image_id: int, row: Row, write: ImageWrite) -> Receipt:
         stored, metadata = replace(row), dump_metadata(row.metadata)
         if write.source != "online":

@@ -135,6 +135,14 @@ class Reader:
                 lacking[image_id].add(kind)
         return lacking
 
+    def ids_in(self, space: Space, limit: int) -> list[int]:
+        """The first ids with a row in a space."""
+        sql = f"SELECT image_id FROM features WHERE space = {SPACE} ORDER BY image_id LIMIT %(n)s"
+        return self.ids(sql, {**space._asdict(), "n": limit})
+
+    def active(self) -> dict[str, str]:
+        return dict(self.all("SELECT kind, fingerprint FROM active"))
+
     def spaces(self) -> list[Space]:
         rows = self.all(
             "SELECT kind, fingerprint FROM spaces WHERE EXISTS "

@@ -12,6 +12,7 @@ from indexes.postgres_listener import Listener
 from indexes.postgres_rows import HEAD, SPACE, Reader
 from indexes.postgres_schema import migrate, read_uuid
 from indexes.postgres_writes import (
+    activate,
     change,
     claim_ids,
     number_spaces,
@@ -30,13 +31,15 @@ from indexes.store import (
     Space,
     Store,
 )
-from indexes.store_checks import check_writes, is_image_id, wanted_terms
+from indexes.store_checks import check_unused, check_writes, is_image_id, wanted_terms
 from models.errors import StoreUnavailable
 
 T = TypeVar("T")
 
 COMPACT_STEP = 10_000
 """Log entries forgotten in one transaction."""
+DROP_STEP = 256
+"""Rows dropped in one transaction."""
 TRIM_SHARE = 64
 """The room of kept uploads is looked at again when a 64th of it was written."""
 
@@ -102,6 +105,20 @@ class PostgresStore(Store):
             (),
             lambda draft: draft.annotate(image_id, generation, annotations, by, changes),
         )
+
+    def activate(self, kind: str, fingerprint: str | None) -> None:
+        self._run(lambda connection: activate(connection, kind, fingerprint))
+
+    def drop_space(self, space: Space) -> int:
+        def work(draft: Draft) -> int:
+            check_unused(space, self.active())  # Whoever activates waits for this transaction.
+            return draft.drop_space(space)
+
+        check_unused(space, self.active())
+        dropped = 0
+        while ids := self._read(lambda reader: reader.ids_in(space, DROP_STEP)):
+            dropped += self._change(ids, [space], work)[0]
+        return dropped
 
     def compact(self, through: int) -> None:
         def step(connection: Connection) -> bool:
@@ -211,6 +228,9 @@ class PostgresStore(Store):
 
     def missing(self, kinds: Mapping[str, str], image_ids: Sequence[int]) -> dict[int, set[str]]:
         return self._read(lambda reader: reader.missing(kinds, image_ids))
+
+    def active(self) -> dict[str, str]:
+        return self._read(lambda reader: reader.active())
 
     def spaces(self) -> list[Space]:
         return self._read(lambda reader: reader.spaces())

@@ -99,6 +99,15 @@ def claim_ids(connection: Connection, given: Sequence[int | None]) -> list[int]:
     return [next(fresh) if image_id is None else image_id for image_id in given]
 
 
+def activate(connection: Connection, kind: str, fingerprint: str | None) -> None:
+    """See `Store.activate`; after all writes that have begun."""
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", [ALL])
+        connection.execute("DELETE FROM active WHERE kind = %s", [kind])
+        if fingerprint is not None:
+            connection.execute("INSERT INTO active VALUES (%s, %s)", [kind, fingerprint])
+
+
 def reserve_ids(connection: Connection, following: int) -> int:
     """See `Store.reserve_ids`."""
     with connection.transaction():

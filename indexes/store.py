@@ -176,6 +176,18 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def activate(self, kind: str, fingerprint: str | None) -> None:
+        """Say which of a kind's spaces searches use from now on; None forgets it."""
+
+    @abstractmethod
+    def drop_space(self, space: Space) -> int:
+        """Remove all rows of a space, in several transactions; how many.
+
+        Each is logged; an image that is left without features of the kind it wants is pending.
+        Raises Conflict, and removes nothing, for the space that searches use.
+        """
+
+    @abstractmethod
     def compact(self, through: int) -> None:
         """Forget the log up to this seq: followers that have not applied it must rebuild."""
 
@@ -263,6 +275,10 @@ class Store(ABC):
     @abstractmethod
     def missing(self, kinds: Mapping[str, str], image_ids: Sequence[int]) -> dict[int, set[str]]:
         """For each id that exists: those of `kinds` (kind → fingerprint) without a row."""
+
+    @abstractmethod
+    def active(self) -> dict[str, str]:
+        """Kind → fingerprint, as `activate` said; kinds of which nothing was said are left out."""
 
     @abstractmethod
     def spaces(self) -> list[Space]:

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 
 from indexes.annotations import tags_in
-from indexes.store import ANNOTATE, ImageWrite
-from models.errors import InvalidInput
+from indexes.store import ANNOTATE, ImageWrite, Space
+from models.errors import Conflict, InvalidInput
 from models.types import MAX_IMAGE_ID
 
 MAX_NAME = 200
@@ -29,6 +29,12 @@ def check_writes(writes: Sequence[ImageWrite]) -> None:
                 raise InvalidInput(f"no name of a kind or fingerprint: {name[:MAX_NAME]!r}")
         if write.metadata is not None:
             dump_metadata(write.metadata)
+
+
+def check_unused(space: Space, active: Mapping[str, str]) -> None:
+    """Raises Conflict for a space that searches use."""
+    if active.get(space.kind) == space.fingerprint:
+        raise Conflict(f"searches of {space.kind} use {space.fingerprint}: it can't be dropped")
 
 
 def is_image_id(image_id: int) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from cluster.backfill import Kind, Worker, fingerprints_of, kinds_of, plan
+from cluster.backfill import Kind, Worker, kinds_of, plan, spaces_of
 from indexes.lmdb_store import LmdbStore
 from indexes.store import ImageWrite, Space
 from tests.conftest import AMBIENCE, Service, light_config
@@ -95,13 +95,13 @@ def test_the_plan_leaves_out_only_pictures_that_lack_nothing(tmp_path: Path) -> 
     fill(tmp_path / "pictures", 3)
     store = LmdbStore(tmp_path / "store")
     paths = [str(tmp_path / "pictures" / f"{number}.jpg") for number in range(3)]
-    spaces = {"phash": "aa", "color": "bb"}
+    spaces = {"phash": Space("phash", "aa"), "color": Space("color", "bb")}
     for number, kinds in enumerate((("phash", "color"), ("phash",))):
-        features = {Space(kind, spaces[kind]): b"x" for kind in kinds}
+        features = {spaces[kind]: b"x" for kind in kinds}
         store.put(
             ImageWrite(number, "0" * 64, 1, 1, frozenset(kinds), features, source=paths[number])
         )
-    made = plan(str(tmp_path / "pictures"), "filename", store, spaces)
+    made = plan(str(tmp_path / "pictures"), "filename", store, spaces.values())
     assert made.todo == [(paths[1], 1), (paths[2], 2)]
     assert made.already == 1
     store.close()
@@ -141,14 +141,14 @@ def test_what_can_not_be_extracted_yet_is_left_pending(tmp_path: Path) -> None:
     with served.of_the_tests():
         kinds = kinds_of(config)
         assert [kind.name for kind in kinds] == ["phash", "tint"]
-        assert fingerprints_of(kinds).keys() == {"phash"}
+        assert [space.kind for space in spaces_of(kinds)] == ["phash"]
         assert Worker(kinds, f"lmdb:{tmp_path / 'store'}")(batch)["reason"].tolist() == [""]
         image = store.image(0)
         assert image is not None
         assert (image.wanted, image.pending) == ({"phash", "tint"}, {"tint"})
-        done = plan(str(tmp_path / "pictures"), "filename", store, fingerprints_of(kinds))
+        done = plan(str(tmp_path / "pictures"), "filename", store, spaces_of(kinds))
         served.write_matrix(tmp_path / "matrix.npy")
-        again = plan(str(tmp_path / "pictures"), "filename", store, fingerprints_of(kinds))
+        again = plan(str(tmp_path / "pictures"), "filename", store, spaces_of(kinds))
     store.close()
     assert (done.todo, done.already) == ([], 1)
     assert again.todo == [(path, 0)]

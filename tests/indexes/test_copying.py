@@ -54,6 +54,7 @@ def filled(store: Store) -> Store:
     said = {"text": "a dog", "tags": ["dog"], "fingerprint": "f"}
     store.annotate(3, generation, {"caption": said, "ocr": said, "places365": said}, "machine")
     store.annotate(3, generation, {"caption": {"text": "Rex"}, "ocr": None}, "person")
+    store.activate("phash", PHASH_NEW.fingerprint)
     store.put(picture(5000))
     store.delete(5000)
     return store
@@ -74,7 +75,7 @@ def same(one: Store, other: Store) -> bool:
         assert originals[0] == originals[1]
     for space in (PHASH, PHASH_NEW, COLOR, LOCAL, ANNOTATIONS):
         assert one.rows(space, ids) == other.rows(space, ids)
-    return one.spaces() == other.spaces()
+    return one.spaces() == other.spaces() and one.active() == other.active()
 
 
 def test_all_of_every_image_comes_along(source: Store, target: Store) -> None:

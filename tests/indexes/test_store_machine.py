@@ -183,6 +183,13 @@ class StoreMachine(RuleBasedStateMachine):
             late = {LOCAL: row_of("late work of the picture before")}
             assert self.store.complete(image_id, work.generation, late) is None
 
+    @rule(space=st.sampled_from(SPACES))
+    def drop_a_space(self, space: Space) -> None:
+        held = self.rows_of(space)
+        assert self.store.drop_space(space) == len(held)
+        for image_id in held:
+            del self.model[image_id].features[space]
+
     # --- histories -------------------------------------------------------------------------------
 
     @rule()

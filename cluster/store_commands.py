@@ -1,33 +1,30 @@
-"""The commands `ambience store …`."""
+"""`ambience store …`: moving what is stored."""
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from cluster.console import Json, err, out, print_json
 from indexes.copying import copy_store
 from indexes.open_store import open_store
 
-stores = typer.Typer(help="Move what is stored.", no_args_is_help=True)
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+app = typer.Typer(help="Move what is stored.", no_args_is_help=True)
 
 EXIT_INCOMPLETE = 1
 
 
-@stores.command(
+@app.command(
     epilog="**Example**\n\n"
     "    ambience store copy lmdb:data/store postgresql://ambience@db/ambience"
 )
 def copy(
     source: Annotated[str, typer.Argument(help="The URL of a store; it may be in use.")],
     target: Annotated[str, typer.Argument(help="The URL of one that will hold the same.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Make TARGET hold what SOURCE does, and nothing else; then compare both.
 
@@ -42,7 +39,7 @@ def copy(
     ):
         copied = copy_store(one, other, lambda count: status.update(f"{count} compared"))
     if as_json:
-        print(json.dumps(asdict(copied), indent=2))
+        print_json(asdict(copied))
     else:
         verdict = (
             f"both hold the same, checksum {copied.checksum}"
