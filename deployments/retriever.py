@@ -110,13 +110,16 @@ class Retriever:
         if not self._looked_at:
             self._looked_at = True
             await wait_if_replacing(self.is_starting)
-        if self._starting.done() and self._starting.exception() is not None:
+        if self._has_failed():
             raise RuntimeError(f"{self.name} could not start") from self._starting.exception()
 
     def is_starting(self) -> bool:
         """Whether it will be ready by itself: it lacks nothing, and has not failed."""
         status = self._follower.status if self._follower is not None else None
-        return self._state(status)[0] == "loading" and not self._starting.done()
+        return self._state(status)[0] == "loading" and not self._has_failed()
+
+    def _has_failed(self) -> bool:
+        return self._starting.done() and self._starting.exception() is not None
 
     async def _start(self) -> None:
         """Load, index, then complete pending work."""

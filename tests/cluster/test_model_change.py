@@ -94,7 +94,7 @@ def models_of(answer: dict[str, Any]) -> set[int]:
 class Load:
     """Queries of two pictures, from several threads, until told to stop."""
 
-    def __init__(self, service: Service, threads: int = 3) -> None:
+    def __init__(self, service: Service, threads: int = 2) -> None:
         self.answers: list[tuple[float, int, str, set[int]]] = []
         """When it was asked, the status, who was missing, the models that answered."""
         self._stop = threading.Event()

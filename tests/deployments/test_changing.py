@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from deployments.fused import fused_search
 from deployments.gateway import Gateway
 from deployments.report import Report
+from deployments.retrievers import Known
 from deployments.schemas import SearchQuery
 from deployments.settings import RetrieverArgs
 from deployments.states import state_rows
@@ -282,3 +284,29 @@ def test_a_misspelt_next_model_is_refused_when_it_is_built(tmp_path: Path) -> No
         served.serve_here("stamp", given | {"next": {"extractor": "words"}})
     with pytest.raises(ValueError, match="modle"):
         RetrieverArgs.model_validate(given | {"next": {"modle": "stamp"}})
+
+
+@pytest.mark.parametrize(
+    ("own", "following", "active", "used"),
+    [
+        ("a", "b", None, "own"),
+        ("a", "b", "a", "own"),
+        ("a", "b", "b", "next"),
+        ("", "b", "b", "next"),
+        ("", "b", "a", "own"),
+        ("a", "", "a", "own"),
+        # The next model is in use and still loads: its own one must not answer in its place.
+        ("a", "", "b", "next"),
+        ("a", "b", "of neither", "own"),
+    ],
+)
+async def test_the_model_in_use_is_known_before_both_are_loaded(
+    tmp_path: Path, own: str, following: str, active: str | None, used: str
+) -> None:
+    handle = served.serve_here("stamp", args(tmp_path))
+    says = await served.described(handle)
+    assert says.next is not None
+    description = replace(says, fingerprint=own, next=replace(says.next, fingerprint=following))
+    known = Known("stamp", description=description)
+    known.next = Known("stamp", description=description.next)
+    assert known.using(active) is (known.next if used == "next" else known)
