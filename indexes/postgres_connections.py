@@ -33,12 +33,9 @@ CONFLICTS = ("40001", "40P01")
 GONE = ("08", "57P")
 """What errors begin with that end a connection."""
 ADVICE = {
-    "28": "it refuses the user or password",
-    "3D000": "that database does not exist: create it",
     "42501": "the user may not do that: it must own the database",
     "25006": "it is read-only: name the primary server",
     "53100": "the server's disk is full; nothing was written",
-    "53300": "too many connections: raise max_connections",
     "53": "the server is out of resources; nothing was written",
     "55P03": "another write holds the image for too long; try again",
     "57014": "it took too long; nothing was written",

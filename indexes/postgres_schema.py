@@ -71,16 +71,16 @@ MIGRATION_LOCK = 0x616D6269656E6365
 """An advisory lock: one process at a time brings the tables up to date."""
 
 
-def migrate(connection: Connection, steps: tuple[str, ...] = STEPS) -> None:
-    """Bring the tables up to `steps`, in one transaction; a newer database is refused."""
-    if _version(connection) == len(steps):
+def migrate(connection: Connection) -> None:
+    """Bring the tables up to date, in one transaction; a newer database is refused."""
+    if _version(connection) == len(STEPS):
         return
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
         found = _version(connection)
-        if found > len(steps):
+        if found > len(STEPS):
             raise StoreUnavailable(
-                f"the database has layout {found}, this version knows {len(steps)}: "
+                f"the database has layout {found}, this version knows {len(STEPS)}: "
                 "start the version of ambience that wrote it, or a newer one"
             )
         if found == 0:
@@ -88,12 +88,12 @@ def migrate(connection: Connection, steps: tuple[str, ...] = STEPS) -> None:
             connection.execute("CREATE SCHEMA IF NOT EXISTS ambience")
             connection.execute("CREATE TABLE ambience.schema_version (version integer NOT NULL)")
             connection.execute("INSERT INTO schema_version VALUES (0)")
-        for step in steps[found:]:
+        for step in STEPS[found:]:
             # A step is text of this file, never of a user.
             connection.execute(step.encode())
         if found == 0:
             connection.execute("INSERT INTO store (uuid) VALUES (%s)", [uuid.uuid4().hex])
-        connection.execute("UPDATE schema_version SET version = %s", [len(steps)])
+        connection.execute("UPDATE schema_version SET version = %s", [len(STEPS)])
 
 
 def read_uuid(connection: Connection) -> str:
