@@ -183,6 +183,13 @@ class Store(ABC):
     def release(self, name: str, holder: str) -> None:
         """Give a lease back if this holder has it."""
 
+    @abstractmethod
+    def mark(self, name: str, seq: int, seconds: float) -> None:
+        """Say under this name that the log is needed from behind this seq on, for so long.
+
+        It holds nothing back by itself: whoever compacts asks for `marks`.
+        """
+
     # --- reads -----------------------------------------------------------------------------------
 
     @property
@@ -193,6 +200,10 @@ class Store(ABC):
     @abstractmethod
     def head(self) -> int:
         """The newest seq; 0 for an empty log."""
+
+    @abstractmethod
+    def marks(self) -> dict[str, int]:
+        """Seq by name of the marks whose time is not over."""
 
     @abstractmethod
     def changes(self, space: Space, after: int, limit: int | None = None) -> Changes | None:

@@ -12,7 +12,7 @@ from models.errors import StoreUnavailable
 
 WRITES = {
     *("put", "put_many", "delete", "delete_kind", "complete", "annotate"),
-    *("compact", "lease", "release"),
+    *("compact", "lease", "release", "mark"),
 }
 
 
