@@ -19,7 +19,8 @@ from deployments.loopback import keep_sockets_on_loopback
 from deployments.metrics import keep_showing
 from deployments.mixing import mixed_features
 from deployments.replacing import wait_if_replacing
-from deployments.settings import RetrieverArgs, store_url, whitening_file
+from deployments.saving import keep_saving
+from deployments.settings import RetrieverArgs, snapshots_folder, store_url, whitening_file
 from deployments.wire import (
     Description,
     ExtractAnswer,
@@ -31,6 +32,7 @@ from indexes.base import Query, Rows
 from indexes.follower import Follower, Status, row_reader
 from indexes.open_store import open_store
 from indexes.registry import index_class, make_index
+from indexes.snapshots import Snapshots
 from indexes.store import ANNOTATIONS, Space, Store
 from models.base import Extractor, make_extractor
 from models.errors import AmbienceError, ImageNotFound, InvalidInput, RetrieverUnavailable
@@ -134,7 +136,8 @@ class Retriever:
                 self._unavailable = str(exc)
                 await asyncio.sleep(FIRST_RETRY)
         self._follower.start()
-        await asyncio.gather(showing, self._complete(), self._rewhiten(stamp))
+        saving = keep_saving(self._following)
+        await asyncio.gather(showing, self._complete(), self._rewhiten(stamp), saving)
 
     def _new_follower(self) -> Follower:
         """Over an empty index."""
@@ -142,7 +145,9 @@ class Retriever:
         if options.get("whitening"):
             options["whitening"] = str(self._whitening_file())
         index = make_index(self.extractor.index, options, self._rows)
-        return Follower(self.store, self._space, index, self.extractor.from_row)
+        snapshots = Snapshots(snapshots_folder(), self.store, self._space)
+        decode = self.extractor.from_row
+        return Follower(self.store, self._space, index, decode, snapshots=snapshots)
 
     async def _rewhiten(self, stamp: tuple[int, int] | None) -> None:
         """Once a new whitening is there, build an index by it beside the old one, then swap.

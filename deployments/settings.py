@@ -109,6 +109,11 @@ def whitening_file(given: str, name: str, fingerprint: str) -> Path:
     return Path(given)
 
 
+def snapshots_folder() -> Path:
+    """Where the retrievers' indexes are kept between two lives of their replicas."""
+    return data_folder() / "snapshots"
+
+
 def store_url(given: str | None) -> str:
     """The store of this service: as configured, AMBIENCE_STORE, or LMDB in the data folder."""
     return given or os.environ.get("AMBIENCE_STORE") or f"lmdb:{data_folder() / 'store'}"

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
 from indexes.calibration import Background
+from indexes.frozen import Frozen, Saved
 from models.errors import InvalidInput
 from models.types import Features, Options
 
@@ -105,6 +106,8 @@ class Index(ABC):
     """Whether a hit of `fused` is a verified picture (a copy, the same scene), not a neighbour."""
     fused: ClassVar[Mapping[str, Any]] = {"k": 200}
     """Search parameters of one list in a fused search: they cut it to what can be true."""
+    state_version: ClassVar[int] = 1
+    """Count it up when what `freeze` gives means something else than before."""
     usual: ClassVar[Background | None] = None
     """Of photographs in general: it holds until the collection's own background is known."""
 
@@ -136,6 +139,22 @@ class Index(ABC):
         distances = self._judged(hits, query)
         sure = self.background.confidence(distances, len(self)).round(4).tolist()
         return [hit._replace(confidence=one) for hit, one in zip(hits, sure, strict=True)]
+
+    @abstractmethod
+    def freeze(self) -> Frozen:
+        """Its state as of now, to be read while changes are applied. Takes milliseconds."""
+
+    @abstractmethod
+    def restore(self, saved: Saved) -> None:
+        """Become, from empty, what was frozen under the same options and `made_with`.
+
+        From then on it answers as that index did, and takes changes as that would have.
+        """
+
+    @property
+    def made_with(self) -> Mapping[str, Any]:
+        """JSON of what its state depends on, beside features and options."""
+        return {}
 
     def image_ids(self) -> npt.NDArray[np.int64]:
         """Ids (n,) of what is indexed, in any order; none where no background is to be fitted."""

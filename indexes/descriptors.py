@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from indexes.frozen import Frozen, FrozenArray, Saved
+from indexes.inverted_lists import ListRows
 from indexes.local_kernels import keep_nearest
 
 Descriptors = npt.NDArray[np.float32]
@@ -51,6 +53,10 @@ class DescriptorSearch(ABC):
     @abstractmethod
     def renumber(self, slots: npt.NDArray[np.int64]) -> None:
         """Give each slot its new number, by old slot; rows of one that becomes -1 are dead."""
+
+    @abstractmethod
+    def freeze(self) -> Frozen:
+        """See Index.freeze; valid though rows are added, until it is renumbered."""
 
     @property
     @abstractmethod
@@ -102,6 +108,26 @@ class FlatSearch(DescriptorSearch):
             kept = np.flatnonzero(new >= 0)
             self.add(new[kept] << 8 | block_ids[kept] & 255, block[kept])
 
+    def freeze(self) -> Frozen:
+        sizes = [min(BLOCK, self._count - number * BLOCK) for number in range(len(self._blocks))]
+        blocks = [block[:size] for block, size in zip(self._blocks, sizes, strict=True)]
+        ids = [block_ids[:size] for block_ids, size in zip(self._ids, sizes, strict=True)]
+        return Frozen(
+            {"search": self.kind},
+            {
+                "descriptors": FrozenArray(
+                    np.dtype(np.float32), (self._count, WIDTH), iter(blocks)
+                ),
+                "descriptor_ids": FrozenArray(np.dtype(np.int64), (self._count,), iter(ids)),
+            },
+        )
+
+    @classmethod
+    def restored(cls, saved: Saved) -> FlatSearch:
+        made = cls()
+        made.add(saved.array("descriptor_ids"), saved.array("descriptors"))
+        return made
+
 
 class IvfPqSearch(DescriptorSearch):
     """Inverted lists of product-quantised rows (Jégou et al. 2011), by FAISS.
@@ -112,24 +138,44 @@ class IvfPqSearch(DescriptorSearch):
 
     kind = "local-ivfpq"
 
-    def __init__(self, factory: str, probes: int, sample: Descriptors) -> None:
+    def __init__(self, trained: npt.NDArray[np.uint8], probes: int) -> None:
+        """`trained` is an empty index as FAISS writes it."""
+        self._trained = trained
+        self._index = _faiss().deserialize_index(trained)
+        self._ivf = _faiss().extract_index_ivf(self._index)
+        self._ivf.nprobe = probes
+        self._dead_rows = False
+
+    @classmethod
+    def train(cls, factory: str, probes: int, sample: Descriptors) -> IvfPqSearch:
         """Train on a sample: seconds to minutes, on one core of the calling thread."""
         faiss = _faiss()
         # OpenMP keeps this per thread: the searching thread's setting stays as it is.
         faiss.omp_set_num_threads(1)
-        self._index = faiss.index_factory(WIDTH, factory)
-        self._ivf = faiss.extract_index_ivf(self._index)
-        self._ivf.nprobe = probes
+        index = faiss.index_factory(WIDTH, factory)
         # Without residuals one table of distances serves all the lists that a query visits.
-        self._ivf.by_residual = False
-        self._index.train(sample)
-        self._dead_rows = False
+        faiss.extract_index_ivf(index).by_residual = False
+        index.train(sample)
+        return cls(faiss.serialize_index(index), probes)
+
+    @classmethod
+    def restored(cls, saved: Saved, probes: int) -> IvfPqSearch:
+        made = cls(saved.array("trained"), probes)
+        made._dead_rows = saved.scalars["dead_rows"]
+        ListRows(made._ivf, _faiss()).restore(saved)
+        made._index.ntotal = made._ivf.ntotal
+        return made
+
+    def freeze(self) -> Frozen:
+        scalars = {"search": self.kind, "dead_rows": self._dead_rows}
+        trained = {"trained": FrozenArray.of(self._trained)}
+        return Frozen(scalars, trained | ListRows(self._ivf, _faiss()).freeze())
 
     @property
     def nbytes(self) -> int:
         per_row = int(self._ivf.code_size) + 8
         centroids = int(self._ivf.nlist) * WIDTH * 4
-        return int(self._index.ntotal) * per_row + centroids
+        return int(self._index.ntotal) * per_row + centroids + self._trained.nbytes
 
     def add(self, ids: npt.NDArray[np.int64], descriptors: Descriptors) -> None:
         self._index.add_with_ids(descriptors, ids)

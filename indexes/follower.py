@@ -21,6 +21,7 @@ import numpy as np
 
 from indexes.base import Hit, Index, Query, Rows, SearchParams
 from indexes.calibration import Background
+from indexes.snapshots import Snapshots
 from indexes.store import Space, Store
 from models.errors import RetrieverUnavailable, StoreUnavailable
 from models.types import Features
@@ -68,7 +69,10 @@ class Status:
 
 
 class Follower:
-    """Owns the index. `applied` is the seq that a loaded index stands at; None rebuilds it."""
+    """Owns the index. `applied` is the seq that a loaded index stands at; None rebuilds it.
+
+    With `snapshots` it begins from one where it would read all rows, if there is one that holds.
+    """
 
     def __init__(
         self,
@@ -77,9 +81,11 @@ class Follower:
         index: Index,
         decode: Decode,
         applied: int | None = None,
+        snapshots: Snapshots | None = None,
     ) -> None:
         self.store = store
         self.space = space
+        self.snapshots = snapshots
         self._index = index
         self._decode = decode
         self._applied = 0 if applied is None else applied
@@ -128,11 +134,14 @@ class Follower:
         self._poller.start()
 
     def submit(self, job: Callable[[Index], T]) -> Future[T]:
-        """Run a job on the index's thread."""
-        return self._executor.submit(lambda: job(self._index))
+        """Run a job on the index's thread; raises RetrieverUnavailable when closed."""
+        try:
+            return self._executor.submit(lambda: job(self._index))
+        except RuntimeError as exc:
+            raise RetrieverUnavailable(f"{self.space.kind} is closed") from exc
 
     def rebuild(self) -> None:
-        """Fill an empty index from all rows, then follow the log; raises StoreUnavailable."""
+        """Fill it from a snapshot or all rows, then follow the log; raises StoreUnavailable."""
 
         def job() -> None:
             self._rebuild()
@@ -283,14 +292,20 @@ class Follower:
     def _apply_chunk(self) -> None:
         if self._state == "loading":
             return  # A job before this one found that the log no longer reaches back.
+        if self._advance():
+            self._become("ready")
+        else:
+            self._become("loading", "loading: the log no longer reaches back")
+
+    def _advance(self) -> bool:
+        """Apply a chunk of the log; False where it no longer reaches back."""
         changes = self.store.changes(self.space, self._applied, CHUNK)
         if changes is None:
-            self._become("loading", "loading: the log no longer reaches back")
-            return
+            return False
         if changes.rows:
             self._index.apply({at: self._decoded(at, row) for at, row in changes.rows.items()})
         self._applied = changes.head
-        self._become("ready")
+        return True
 
     def _reload(self) -> None:
         """Rebuild, however often the store has to be tried: nothing is answered meanwhile."""
@@ -301,11 +316,31 @@ class Follower:
                 self._become("loading", f"loading: {exc}")
                 self._closing.wait(RETRY)
 
-    def _rebuild(self) -> None:
-        self._become("loading", "loading")
+    def _resume(self) -> bool:
+        """Begin from a snapshot and apply the log since; False where that can't be done."""
+        applied = None if self.snapshots is None else self.snapshots.load(self._index)
+        if applied is None:
+            return False
+        self._applied, head = applied, self.store.head()
+        self._become("loading", f"loading: {head - applied} changes since the snapshot")
+        while self._applied < head and not self._closing.is_set():
+            if not self._advance():
+                return False
+        self._become("ready")
+        return True
+
+    def _empty(self) -> None:
+        """Begin anew, with what is known of the collection."""
         if len(self._index):
             self._index = type(self._index)(self._index.options, self._index.rows)
             self._index.background = self._background or self._index.background
+
+    def _rebuild(self) -> None:
+        self._become("loading", "loading")
+        self._empty()
+        if self._resume():
+            return
+        self._empty()
         with self.store.scan(self.space, BATCH) as scan:
             for batch in scan.batches:
                 if self._closing.is_set():

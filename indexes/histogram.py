@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from indexes.base import Hit, Index, Query, Rows, SearchParams
 from indexes.calibration import Background, pairs
+from indexes.frozen import Frozen, Saved
 from indexes.histogram_codes import (
     BINS,
     COARSE_MAX,
@@ -40,6 +41,11 @@ SEEDS_PER_HIT = 4
 FINE_BATCH = 1 << 14
 READ_BATCH = 1 << 10
 WRITE_BATCH = 1 << 11
+COLUMNS = {
+    "coarse": Column(np.uint8, GROUPS + 1),
+    "fine": Column(np.uint8, BINS),
+    "error": Column(np.float32, 1),
+}
 
 
 class Found(NamedTuple):
@@ -59,13 +65,7 @@ class HistogramIndex(Index):
 
     def __init__(self, options: Options, rows: Rows) -> None:
         super().__init__(options, rows)
-        self._rows = RowArrays(
-            {
-                "coarse": Column(np.uint8, GROUPS + 1),
-                "fine": Column(np.uint8, BINS),
-                "error": Column(np.float32, 1),
-            }
-        )
+        self._rows = RowArrays(COLUMNS)
         self._warm_up()
 
     def __len__(self) -> int:
@@ -93,6 +93,12 @@ class HistogramIndex(Index):
         for number, batch in enumerate(codes):
             start = number * WRITE_BATCH
             self._rows.put(image_ids[start : start + len(batch.fine)], batch._asdict())
+
+    def freeze(self) -> Frozen:
+        return Frozen({}, *self._rows.freeze())
+
+    def restore(self, saved: Saved) -> None:
+        self._rows = RowArrays.restored(COLUMNS, saved)
 
     def image_ids(self) -> npt.NDArray[np.int64]:
         return self._rows.ids.copy()

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 TABLES = (
     *("meta", "images", "features", "spaces", "log", "originals"),
-    *("previews", "metadata", "terms", "names", "pending", "leases"),
+    *("previews", "metadata", "terms", "names", "pending", "leases", "marks"),
 )
 READER_CHECK_SECONDS = 10.0
 ATTEMPTS = 64

@@ -15,11 +15,13 @@ Numbers in keys are 8 bytes, big-endian, so that keys sort as numbers do.
     names      hash of file name (16) id → nothing
     pending    kind 0 id               → nothing
     leases     name                    → JSON [holder, expires]
+    marks      name                    → JSON [seq, expires]
 """
 
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,6 +123,11 @@ class Reader:
         first = min(max(after, -1), MAX_IMAGE_ID) + 1
         for key in self.from_key(table, prefix + number(first), prefix):
             yield to_number(key[len(prefix) :])
+
+    def marks(self) -> dict[str, int]:
+        with self.txn.cursor(db=self.tables["marks"]) as cursor:
+            found = [(key.decode(), *orjson.loads(value)) for key, value in cursor]
+        return {name: seq for name, seq, expires in found if expires > time.time()}
 
     # --- features --------------------------------------------------------------------------------
 

@@ -89,6 +89,9 @@ class LmdbStore(Store):
     def release(self, name: str, holder: str) -> None:
         self._write(lambda writer: writer.release(name, holder))
 
+    def mark(self, name: str, seq: int, seconds: float) -> None:
+        self._write(lambda writer: writer.mark(name, seq, seconds))
+
     # --- reads -----------------------------------------------------------------------------------
 
     @property
@@ -97,6 +100,9 @@ class LmdbStore(Store):
 
     def head(self) -> int:
         return self._read(lambda reader: reader.meta(b"seq"))
+
+    def marks(self) -> dict[str, int]:
+        return self._read(lambda reader: reader.marks())
 
     def changes(self, space: Space, after: int, limit: int | None = None) -> Changes | None:
         return self._read(lambda reader: reader.changes(space, after, limit))

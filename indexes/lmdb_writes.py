@@ -360,7 +360,7 @@ class Writer(Reader):
         self.put_meta(b"tail", until)
         return until == through
 
-    # --- leases ----------------------------------------------------------------------------------
+    # --- leases and marks ------------------------------------------------------------------------
 
     def lease(self, name: str, holder: str, seconds: float) -> bool:
         held = self.get("leases", name.encode())
@@ -376,3 +376,10 @@ class Writer(Reader):
         held = self.get("leases", name.encode())
         if held is not None and orjson.loads(held)[0] == holder:
             self.drop("leases", name.encode())
+
+    def mark(self, name: str, seq: int, seconds: float) -> None:
+        with self.txn.cursor(db=self.tables["marks"]) as cursor:
+            over = [key for key, value in cursor if orjson.loads(value)[1] <= time.time()]
+        for key in over:
+            self.drop("marks", key)
+        self.keep("marks", name.encode(), orjson.dumps([seq, time.time() + seconds]))

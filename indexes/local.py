@@ -16,7 +16,15 @@ from pydantic import Field, model_validator
 
 from indexes.base import MAX_K, Hit, Index, Query, Rows, SearchParams
 from indexes.calibration import confidence_of
-from indexes.descriptors import DescriptorSearch, FlatSearch, Wanted, descriptor_ids, unit
+from indexes.descriptors import (
+    DescriptorSearch,
+    FlatSearch,
+    IvfPqSearch,
+    Wanted,
+    descriptor_ids,
+    unit,
+)
+from indexes.frozen import Frozen, Saved
 from indexes.local_kernels import count_votes
 from indexes.local_training import Training, list_count
 from indexes.slots import SlotTable, quantise_geometry
@@ -135,6 +143,25 @@ class LocalIndex(Index):
                 self._search_by.add(ids, unit(features["descriptor"]))
                 if self._training is not None:
                     self._training.late.append((slot, image_id))
+        self._maintain()
+
+    def freeze(self) -> Frozen:
+        """A training under way is not kept: it begins anew."""
+        search = self._search_by.freeze()
+        renewal = {
+            "train_at": self._train_at if self._training is None else 0,
+            "renew_at": self._renew_at,
+        }
+        return Frozen({**search.scalars, **renewal}, {**self._table.freeze(), **search.arrays})
+
+    def restore(self, saved: Saved) -> None:
+        search: DescriptorSearch
+        if saved.scalars["search"] == FlatSearch.kind:
+            search = FlatSearch.restored(saved)
+        else:
+            search = IvfPqSearch.restored(saved, self.options.probes)
+        self._table, self._search_by = SlotTable.restored(saved), search
+        self._train_at, self._renew_at = saved.scalars["train_at"], saved.scalars["renew_at"]
         self._maintain()
 
     def settle(self) -> None:

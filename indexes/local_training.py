@@ -46,7 +46,7 @@ class Training(threading.Thread):
         self._pictures = list(zip(live.tolist(), image_ids[live].tolist(), strict=True))
 
     def run(self) -> None:
-        trained = IvfPqSearch(self._factory, self._probes, self._sample())
+        trained = IvfPqSearch.train(self._factory, self._probes, self._sample())
         for start in range(0, len(self._pictures), BATCH):
             self._add(trained, self._pictures[start : start + BATCH])
         self.add_late(trained)

@@ -90,6 +90,7 @@ class MemoryStore(Store):
         self._log: dict[int, int] = {}
         self._leases: dict[str, tuple[str, float]] = {}
         self._active: dict[str, str] = {}
+        self._marks: dict[str, tuple[int, float]] = {}
         self._seq = 0
         self._tail = 0
         self._next = 0
@@ -202,6 +203,10 @@ class MemoryStore(Store):
             if self._leases.get(name, ("", 0.0))[0] == holder:
                 del self._leases[name]
 
+    def mark(self, name: str, seq: int, seconds: float) -> None:
+        with self._open():
+            self._marks[name] = (seq, time.time() + seconds)
+
     def _put(self, write: ImageWrite) -> Receipt:
         image_id = self._next if write.image_id is None else write.image_id
         self._next = max(self._next, image_id + 1)
@@ -278,6 +283,10 @@ class MemoryStore(Store):
     def head(self) -> int:
         with self._open():
             return self._seq
+
+    def marks(self) -> dict[str, int]:
+        with self._open():
+            return {n: seq for n, (seq, until) in self._marks.items() if until > time.time()}
 
     def changes(self, space: Space, after: int, limit: int | None = None) -> Changes | None:
         with self._open():

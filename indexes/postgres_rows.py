@@ -140,6 +140,9 @@ class Reader:
         sql = f"SELECT image_id FROM features WHERE space = {SPACE} ORDER BY image_id LIMIT %(n)s"
         return self.ids(sql, {**space._asdict(), "n": limit})
 
+    def marks(self) -> dict[str, int]:
+        return dict(self.all("SELECT name, seq FROM marks WHERE ends > clock_timestamp()"))
+
     def active(self) -> dict[str, str]:
         return dict(self.all("SELECT kind, fingerprint FROM active"))
 

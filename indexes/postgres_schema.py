@@ -10,6 +10,7 @@ previews   image id → JPEG
 terms      term, image id: what an image can be found by
 pending    kind, image id
 leases     name → holder, end by the server's clock
+marks      name → seq from which on the log is needed, end by the server's clock
 active     kind → fingerprint of the space that searches use
 next_id    a sequence: the id that the service gives next
 """
@@ -61,6 +62,7 @@ STEPS: tuple[str, ...] = (
     CREATE TABLE log (
         seq bigint PRIMARY KEY, image_id bigint NOT NULL, spaces integer[] NOT NULL
     );
+    CREATE TABLE marks (name text PRIMARY KEY, seq bigint NOT NULL, ends timestamptz NOT NULL);
     CREATE TABLE active (kind text PRIMARY KEY, fingerprint text NOT NULL);
     CREATE TABLE leases (name text PRIMARY KEY, holder text NOT NULL, ends timestamptz NOT NULL);
     CREATE SEQUENCE next_id MINVALUE 0 START 0;

@@ -15,6 +15,7 @@ from indexes.postgres_writes import (
     activate,
     change,
     claim_ids,
+    mark,
     number_spaces,
     reserve_ids,
     trim_originals,
@@ -156,6 +157,9 @@ class PostgresStore(Store):
         sql = "DELETE FROM leases WHERE name = %s AND holder = %s"
         self._run(lambda connection: connection.execute(sql, [name, holder]))
 
+    def mark(self, name: str, seq: int, seconds: float) -> None:
+        self._run(lambda connection: mark(connection, name, seq, seconds))
+
     # --- reads -----------------------------------------------------------------------------------
 
     @property
@@ -166,6 +170,9 @@ class PostgresStore(Store):
         return self._connections.run(
             lambda connection: Reader(connection).head(), self._options.head_timeout
         )
+
+    def marks(self) -> dict[str, int]:
+        return self._read(lambda reader: reader.marks())
 
     def wait(self, after: int, seconds: float, ended: threading.Event) -> None:
         self._listener.wait(after, seconds, ended)

@@ -108,6 +108,17 @@ def activate(connection: Connection, kind: str, fingerprint: str | None) -> None
             connection.execute("INSERT INTO active VALUES (%s, %s)", [kind, fingerprint])
 
 
+def mark(connection: Connection, name: str, seq: int, seconds: float) -> None:
+    """See `Store.mark`; marks whose time is over go."""
+    with connection.transaction():
+        connection.execute("DELETE FROM marks WHERE ends <= clock_timestamp()")
+        connection.execute(
+            "INSERT INTO marks VALUES (%s, %s, clock_timestamp() + %s * interval '1 second') "
+            "ON CONFLICT (name) DO UPDATE SET seq = excluded.seq, ends = excluded.ends",
+            [name, seq, seconds],
+        )
+
+
 def reserve_ids(connection: Connection, following: int) -> int:
     """See `Store.reserve_ids`."""
     with connection.transaction():

@@ -6,13 +6,15 @@ segment by segment, so that no growth copies more than one segment; an id costs 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from indexes.frozen import FrozenArray, Saved
+from indexes.frozen_rows import FrozenRows
 from indexes.kernels import EMPTY, Kernel, drop_ids, find_ids, put_ids
 
 Ids = npt.NDArray[np.int64]
@@ -42,6 +44,7 @@ class RowArrays:
         self._table = np.full(2 * SMALLEST, EMPTY, np.int32)
         self._scanned = np.empty(0, np.uint16)
         self._count = 0
+        self._frozen: FrozenRows | None = None
 
     def __len__(self) -> int:
         return self._count
@@ -67,6 +70,9 @@ class RowArrays:
 
     def put(self, image_ids: Ids, values: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write rows (m, width) of every column for these ids (unique), new ones at the end."""
+        if self._frozen is not None:
+            self._frozen.keep(self.positions(image_ids))
+            self._frozen.keep(np.arange(self._count, self._count + len(image_ids)))
         self._reserve(self._count + len(image_ids))
         positions = np.empty(len(image_ids), np.int32)
         self._count = put_ids(self._table, self._ids, self._count, image_ids, positions)
@@ -77,6 +83,9 @@ class RowArrays:
 
     def remove(self, image_ids: Ids) -> None:
         """Remove the rows of these ids; unknown ids are passed over."""
+        if self._frozen is not None:
+            # What moves into a hole moves to where a removed row was.
+            self._frozen.keep(self.positions(image_ids))
         holes = np.empty(len(image_ids), np.int32)
         last = self._count
         self._count = drop_ids(self._table, self._ids, last, image_ids, holes)
@@ -123,6 +132,31 @@ class RowArrays:
         for number, segment in enumerate(self._segments[name]):
             start = number * SEGMENT
             yield start, segment[: max(0, self._count - start)]
+
+    def freeze(self) -> tuple[dict[str, FrozenArray], Callable[[], None]]:
+        """`ids` and all columns as they are now, and what to call when they have been read."""
+        segments = {
+            name: self._segments[name] or [np.empty((0, column.width), column.dtype)]
+            for name, column in self._columns.items()
+        }
+        edges = range(0, len(self._ids), SEGMENT)
+        segments["ids"] = [self._ids[start : start + SEGMENT] for start in edges]
+        self._frozen = FrozenRows(segments, SEGMENT, self._count)
+        return self._frozen.arrays(), self._thaw
+
+    @classmethod
+    def restored(cls, columns: Mapping[str, Column], saved: Saved) -> RowArrays:
+        """Rows in the positions that they had."""
+        rows = cls(columns)
+        ids: Ids = saved.array("ids")
+        rows._reserve(len(ids))
+        rows._count = put_ids(rows._table, rows._ids, 0, ids, np.empty(len(ids), np.int32))
+        for name in columns:
+            saved.fill(name, [segment for _, segment in rows.used(name)])
+        return rows
+
+    def _thaw(self) -> None:
+        self._frozen = None
 
     def _reserve(self, count: int) -> None:
         if count > len(self._ids):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from indexes.frozen import FrozenArray, Saved
 from models.types import Features
 
 Slots = npt.NDArray[np.int64]
@@ -64,6 +65,25 @@ class SlotTable:
     def geometry(self) -> npt.NDArray[np.uint8]:
         """(keypoints, 2): see `quantise_geometry`."""
         return self._geometry[: self.starts[-1]]
+
+    def freeze(self) -> dict[str, FrozenArray]:
+        """Nothing but `image_ids` is written to again: all else is added to or made anew."""
+        return {
+            "image_ids": FrozenArray.of(self.image_ids.copy()),
+            "starts": FrozenArray.of(self.starts),
+            "geometry": FrozenArray.of(self.geometry),
+        }
+
+    @classmethod
+    def restored(cls, saved: Saved) -> SlotTable:
+        table = cls()
+        table._image_ids = saved.array("image_ids")
+        table._starts, table._geometry = saved.array("starts"), saved.array("geometry")
+        table.count = len(table._image_ids)
+        live = np.flatnonzero(table._image_ids >= 0)
+        table._slots = dict(zip(table._image_ids[live].tolist(), live.tolist(), strict=True))
+        table.live_keypoints = int(np.diff(table._starts)[live].sum())
+        return table
 
     def add(self, image_id: int, features: Features) -> int:
         """A fresh slot for a picture that has none."""

@@ -203,6 +203,13 @@ class Store(ABC):
     def release(self, name: str, holder: str) -> None:
         """Give a lease back if this holder has it."""
 
+    @abstractmethod
+    def mark(self, name: str, seq: int, seconds: float) -> None:
+        """Say under this name that the log is needed from behind this seq on, for so long.
+
+        It holds nothing back by itself: whoever compacts asks for `marks`.
+        """
+
     # --- reads -----------------------------------------------------------------------------------
 
     @property
@@ -217,6 +224,10 @@ class Store(ABC):
     def wait(self, after: int, seconds: float, ended: threading.Event) -> None:  # noqa: ARG002
         """Until the head may be beyond `after`, `ended` is set, or so many seconds have passed."""
         ended.wait(seconds)
+
+    @abstractmethod
+    def marks(self) -> dict[str, int]:
+        """Seq by name of the marks whose time is not over."""
 
     @abstractmethod
     def changes(self, space: Space, after: int, limit: int | None = None) -> Changes | None:

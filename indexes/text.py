@@ -18,6 +18,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from indexes.base import DistanceParams, Hit, Index, Query, Rows, SearchParams
+from indexes.frozen import Frozen, Saved
 from indexes.text_kernels import MICRO, add_weighted, count_best, finish_scores
 from indexes.text_postings import Postings
 from indexes.text_vocabulary import KINDS, Candidates, Kind, Vocabulary
@@ -84,6 +85,13 @@ class TextIndex(Index):
         self._postings.put({key: self._vocabulary.numbers(some) for key, some in words.items()})
         if self._postings.full:
             self._merge()
+
+    def freeze(self) -> Frozen:
+        return Frozen({}, self._vocabulary.freeze() | self._postings.freeze())
+
+    def restore(self, saved: Saved) -> None:
+        vocabulary, postings = Vocabulary.restored(saved), Postings.restored(saved)
+        self._vocabulary, self._postings = vocabulary, postings
 
     def _merge(self) -> None:
         used = self._postings.merge(len(self._vocabulary))

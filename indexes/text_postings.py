@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from indexes.frozen import FrozenArray, Saved
 from indexes.rows import Column, RowArrays
 from indexes.stack import Stack
 from indexes.text_kernels import best_grouped, best_paired, group_by_word
@@ -51,6 +52,27 @@ class Postings:
     def full(self) -> bool:
         """Whether `merge` is due."""
         return len(self._tail_words) > max(SMALLEST_TAIL, len(self._lists) // 4)
+
+    def freeze(self) -> dict[str, FrozenArray]:
+        """Nothing but `alive` is written to again: all else is added to or made anew."""
+        return {
+            "image_ids": FrozenArray.of(self._image_ids.array),
+            "alive": FrozenArray.of(self._alive.array.copy()),
+            "starts": FrozenArray.of(self._starts),
+            "lists": FrozenArray.of(self._lists),
+            "tail_words": FrozenArray.of(self._tail_words.array),
+            "tail_slots": FrozenArray.of(self._tail_slots.array),
+        }
+
+    @classmethod
+    def restored(cls, saved: Saved) -> Postings:
+        made = cls()
+        made._starts, made._lists = saved.array("starts"), saved.array("lists")
+        for name in ("image_ids", "alive", "tail_words", "tail_slots"):
+            getattr(made, f"_{name}").extend(saved.array(name))
+        slots = np.flatnonzero(made._alive.array).astype(np.int32)
+        made._rows.put(made.image_ids[slots], {"slot": slots[:, None]})
+        return made
 
     def put(self, images: Mapping[int, Sequence[int]]) -> None:
         """Images (id → their distinct words), in place of what they were before."""

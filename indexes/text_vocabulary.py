@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from rapidfuzz import process
 from rapidfuzz.distance import OSA, Levenshtein
 
+from indexes.frozen import FrozenArray, Saved
 from indexes.stack import Stack
 from indexes.text_kernels import find_similar, find_substring
 from indexes.text_words import in_latin, signature_of, sound_of, without_case
@@ -59,9 +61,8 @@ class Vocabulary:
     @property
     def nbytes(self) -> int:
         """Of the arrays and, roughly, the words as Python strings in a list and a dict."""
-        stacks = (self._blob, self._starts, self._lengths, self._signatures, self._sounds)
         strings = len(self._blob) + len(self) * (STRING_BYTES + 8 + 100)
-        return strings + sum(stack.nbytes for stack in stacks)
+        return strings + sum(stack.nbytes for stack in self._stacks().values())
 
     def number(self, word: str) -> int | None:
         return self._numbers.get(word)
@@ -85,6 +86,30 @@ class Vocabulary:
         smaller = Vocabulary()
         smaller.numbers(self._words[number] for number in np.flatnonzero(kept))
         return smaller
+
+    def freeze(self) -> dict[str, FrozenArray]:
+        """Words are only ever added, behind those of now."""
+        return {name: FrozenArray.of(stack.array) for name, stack in self._stacks().items()}
+
+    @classmethod
+    def restored(cls, saved: Saved) -> Vocabulary:
+        made = cls()
+        made._starts = Stack(np.int64)
+        for name, stack in made._stacks().items():
+            stack.extend(saved.array(name))
+        blob, starts = made._blob.array.tobytes(), made._starts.array.tolist()
+        made._words = [blob[start:end].decode() for start, end in pairwise(starts)]
+        made._numbers = {word: number for number, word in enumerate(made._words)}
+        return made
+
+    def _stacks(self) -> dict[str, Stack]:
+        return {
+            "word_bytes": self._blob,
+            "word_starts": self._starts,
+            "word_lengths": self._lengths,
+            "word_signatures": self._signatures,
+            "word_sounds": self._sounds,
+        }
 
     def match(self, word: str, kinds: Collection[Kind]) -> Candidates:
         """All words that match, each by the best of these kinds.

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from indexes.base import DistanceParams, Hit, Index, Query, Rows, SearchParams
 from indexes.calibration import Background, NormalisedBackground, pairs
+from indexes.frozen import Frozen, Saved
 from indexes.rows import GATHER_BELOW, Column, Positions, RowArrays
 from indexes.selection import at_places, best_first
 from indexes.whitening import load, unit
@@ -101,6 +102,19 @@ class VectorIndex(Index):
             if not len(self._rows):
                 self._rows = RowArrays({"vector": Column(np.float32, vectors.shape[1])})
             self._rows.put(np.array(list(kept), np.int64), {"vector": vectors})
+
+    def freeze(self) -> Frozen:
+        return Frozen({"width": self._width}, *self._rows.freeze())
+
+    def restore(self, saved: Saved) -> None:
+        self._width = saved.scalars["width"]
+        if saved.shape("ids")[0]:
+            columns = {"vector": Column(np.float32, saved.shape("vector")[1])}
+            self._rows = RowArrays.restored(columns, saved)
+
+    @property
+    def made_with(self) -> Mapping[str, Any]:
+        return {"whitening": self._whitening and self._whitening.checksum}
 
     def image_ids(self) -> npt.NDArray[np.int64]:
         return self._rows.ids.copy()

@@ -44,6 +44,15 @@ class Whitening:
             )
         return unit((unit(vectors) - self.mean) @ self.projection)
 
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of all that is in it."""
+        digest = hashlib.sha256(f"{self.version} {self.pictures}".encode())
+        for array in (self.mean, self.projection):
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
 
 def unit(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Rows (n, d) at unit length, float64; rows of zeros stay so."""
@@ -91,7 +100,7 @@ def save(path: Path, whitening: Whitening) -> None:
             pictures=whitening.pictures,
             mean=whitening.mean,
             projection=whitening.projection,
-            checksum=_checksum(whitening),
+            checksum=whitening.checksum,
         )
         file.flush()
         os.fsync(file.fileno())
@@ -110,15 +119,6 @@ def load(path: Path) -> Whitening | None:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
         raise RetrieverUnavailable(f"{path} is no whitening: {exc}; train it again") from exc
-    if checksum != _checksum(read):
+    if checksum != read.checksum:
         raise RetrieverUnavailable(f"{path} is damaged: train it again, or delete it")
     return read
-
-
-def _checksum(whitening: Whitening) -> str:
-    """SHA-256 of all that is in it."""
-    digest = hashlib.sha256(f"{whitening.version} {whitening.pictures}".encode())
-    for array in (whitening.mean, whitening.projection):
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

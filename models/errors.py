@@ -13,6 +13,7 @@ AmbienceError                 500
     ├── Overloaded            503   too many requests or pixels in flight
     ├── StoreUnavailable      503   the store can't be read or written
     ├── RetrieverUnavailable  503   no replica, still loading, or its weights can't be had
+    ├── SnapshotRejected      503   an index's snapshot is damaged or of something else
     └── DeadlineExceeded      503   no answer within the deadline
 
 All arguments are positional and kept in `args`, so every error survives pickling between processes.
@@ -91,6 +92,10 @@ class StoreUnavailable(Unavailable):
 
 class RetrieverUnavailable(Unavailable):
     title = "Retriever unavailable"
+
+
+class SnapshotRejected(Unavailable):
+    title = "Snapshot rejected"
 
 
 class DeadlineExceeded(Unavailable):

@@ -41,6 +41,17 @@ def listening(data: Path) -> dict[str, set[str]]:
     return found
 
 
+def snapshots(data: Path) -> dict[str, int]:
+    """The files of all retrievers, when they are there, and which ones they are."""
+    until = time.monotonic() + 60
+    while True:
+        found = {path.name: path.stat().st_ino for path in data.glob("snapshots/*.snapshot")}
+        if {name.partition("@")[0] for name in found} == {"phash", "color", "local"}:
+            return found
+        assert time.monotonic() < until, found
+        time.sleep(0.1)
+
+
 def test_it_says_where_it_is_and_what_to_try_first(shared_service: Service) -> None:
     until = time.monotonic() + 30
     while "ready at" not in shared_service.log.read_text() and time.monotonic() < until:
@@ -114,6 +125,7 @@ def test_after_a_kill_everything_is_found_again_and_after_a_stop_nothing_runs(
     with service.client() as client:
         for seed in range(3):
             client.put(f"/v1/images/{seed}", files={"image": jpeg(seed)}).raise_for_status()
+        written = snapshots(data)
         client.delete("/v1/images/1").raise_for_status()
     os.kill(service.process.pid, signal.SIGKILL)
     service.process.wait()
@@ -121,6 +133,7 @@ def test_after_a_kill_everything_is_found_again_and_after_a_stop_nothing_runs(
     again = start_service(data)
     try:
         wait_all_ready(again)
+        assert snapshots(data) == written, "an index did not begin from its snapshot"
         with again.client() as client:
             images = client.get("/v1/images").json()["images"]
             assert [image["image_id"] for image in images] == [0, 2]

@@ -24,6 +24,12 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(autouse=True)
+def _data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test serves in this process keeps its files here, and not where it was started."""
+    monkeypatch.setenv("AMBIENCE_DATA", str(tmp_path))
+
+
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
     """A gateway to which nothing is deployed, with a short deadline."""

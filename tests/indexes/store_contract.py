@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from tests.indexes.contract_annotations import AnnotationContract
 from tests.indexes.contract_completion import CompletionContract
+from tests.indexes.contract_marks import MarkContract
 from tests.indexes.contract_reads import ReadContract
 from tests.indexes.contract_spaces import SpaceContract
 from tests.indexes.contract_writes import WriteContract
 
 
 class StoreContract(
-    WriteContract, CompletionContract, ReadContract, AnnotationContract, SpaceContract
+    WriteContract,
+    CompletionContract,
+    ReadContract,
+    AnnotationContract,
+    SpaceContract,
+    MarkContract,
 ):
     """All of it; a subclass says in `open` how a new, empty store is opened."""

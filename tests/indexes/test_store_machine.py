@@ -19,6 +19,8 @@ from indexes.lmdb_store import LmdbStore
 from indexes.memory_store import MemoryStore
 from indexes.postgres_connections import PostgresOptions
 from indexes.postgres_store import PostgresStore
+from indexes.saving import keep_snapshot
+from indexes.snapshots import Snapshots
 from indexes.store import ANNOTATE, ANNOTATIONS, Author, ImageWrite, Space, Store
 from tests.indexes.pictures import LOCAL, PHASH, PHASH_NEW, row_of, scanned
 from tests.indexes.tiny_index import TinyIndex, decode, tiny
@@ -70,8 +72,15 @@ class StoreMachine(RuleBasedStateMachine):
         self.old: list[tuple[int, int, str]] = []
         """Work begun: id, generation, content."""
         self.saved: tuple[int, dict[int, bytes]] = (0, {})
+        self.kept = Path(tempfile.mkdtemp(prefix="ambience-machine-"))
+        self.follow()
+
+    def follow(self) -> None:
+        """A replica that has just started."""
         self.index = tiny()
-        self.follower = Follower(self.store, PHASH, self.index, decode)
+        self.snapshots = Snapshots(self.kept, self.store, PHASH)
+        self.snapshot_path = self.snapshots.path(self.index)
+        self.follower = Follower(self.store, PHASH, self.index, decode, snapshots=self.snapshots)
         self.follower.rebuild()
 
     # --- writes ----------------------------------------------------------------------------------
@@ -196,7 +205,7 @@ class StoreMachine(RuleBasedStateMachine):
     def crash_and_reopen(self) -> None:
         """The follower lives in another process than the one that crashed."""
         self.store = self.crash()
-        self.follower.store = self.store
+        self.follower.store = self.snapshots.store = self.store
 
     @rule()
     def save(self) -> None:
@@ -210,7 +219,28 @@ class StoreMachine(RuleBasedStateMachine):
         applied, rows = self.saved
         self.index = tiny()
         self.index.apply({image_id: decode(row) for image_id, row in rows.items()})
-        self.follower = Follower(self.store, PHASH, self.index, decode, applied)
+        self.follower = Follower(self.store, PHASH, self.index, decode, applied, self.snapshots)
+
+    @rule()
+    def snapshot(self) -> None:
+        """Now, however few the changes since the last one were."""
+        self.snapshot_path.unlink(missing_ok=True)
+        assert keep_snapshot(self.follower)
+
+    @rule(through=st.none() | st.integers(0, 50))
+    def restart(self, through: int | None) -> None:
+        """A new replica, with the snapshot of any time; the log may have been compacted since."""
+        self.follower.close()
+        if through is not None:
+            self.store.compact(through)
+        self.follow()
+
+    @precondition(lambda self: self.snapshot_path.exists())
+    @rule(data=st.data())
+    def spoil_the_snapshot(self, data: st.DataObject) -> None:
+        bad = bytearray(self.snapshot_path.read_bytes())
+        bad[data.draw(st.integers(0, len(bad) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+        self.snapshot_path.write_bytes(bad[: data.draw(st.sampled_from([len(bad), len(bad) // 2]))])
 
     @rule()
     def rebuild(self) -> None:
@@ -279,6 +309,7 @@ class StoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.follower.close()
         self.store.close()
+        shutil.rmtree(self.kept)
 
 
 class LmdbMachine(StoreMachine):

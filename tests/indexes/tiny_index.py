@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from indexes.base import DistanceParams, Hit, Index, Query, Rows, SearchParams
+from indexes.frozen import Frozen, FrozenArray, Saved
 from models.types import Features, Options
 
 
@@ -35,6 +36,14 @@ class TinyIndex(Index):
                 self.held.pop(image_id, None)
             else:
                 self.held[image_id] = features
+
+    def freeze(self) -> Frozen:
+        rows = np.array(list(self.held.values()), np.uint8).reshape(-1, 72)
+        ids = np.array(list(self.held), np.int64)
+        return Frozen({}, {"ids": FrozenArray.of(ids), "rows": FrozenArray.of(rows)})
+
+    def restore(self, saved: Saved) -> None:
+        self.held = dict(zip(saved.array("ids").tolist(), saved.array("rows"), strict=True))
 
     def rows_held(self) -> dict[int, bytes]:
         return {image_id: features.tobytes() for image_id, features in self.held.items()}
