@@ -28,6 +28,7 @@ bench: $(READY)
 	$(VENV)/bin/python -m benchmarks.service $(PHOTOS)
 	$(VENV)/bin/python -m benchmarks.backfill $(PHOTOS)
 	$(VENV)/bin/python -m benchmarks.indexes
+	$(VENV)/bin/python -m benchmarks.stores
 
 format: $(READY)
 	$(VENV)/bin/ruff format .

@@ -89,7 +89,7 @@ class MemoryStore(Store):
         self._kept: dict[int, _Kept] = {}
         self._log: dict[int, int] = {}
         self._leases: dict[str, tuple[str, float]] = {}
-        self._active: dict[str, str] = {}
+        self._active: dict[str, str | None] = {}
         self._marks: dict[str, tuple[int, float]] = {}
         self._seq = 0
         self._tail = 0
@@ -166,13 +166,11 @@ class MemoryStore(Store):
 
     def activate(self, kind: str, fingerprint: str | None) -> None:
         with self._open():
-            self._active.pop(kind, None)
-            if fingerprint is not None:
-                self._active[kind] = fingerprint
+            self._active[kind] = fingerprint
 
     def drop_space(self, space: Space) -> int:
         with self._open():
-            check_unused(space, self._active)
+            check_unused(space, self.active())
             held = [at for at, kept in sorted(self._kept.items()) if space in kept.features]
             for image_id in held:
                 del self._kept[image_id].features[space]
@@ -378,7 +376,7 @@ class MemoryStore(Store):
 
     def active(self) -> dict[str, str]:
         with self._open():
-            return dict(self._active)
+            return {kind: mark for kind, mark in self._active.items() if mark is not None}
 
     def spaces(self) -> list[Space]:
         with self._open():
