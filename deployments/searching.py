@@ -157,11 +157,12 @@ class Searcher:
         if ask.known.reason is not None:
             raise RetrieverUnavailable(ask.known.reason)
         left = limits.until - time.monotonic()
-        request = _request(ask, limits, max(0.01, min(left, self.retriever_deadline)))
+        request = request_of(ask, limits, max(0.01, min(left, self.retriever_deadline)))
         return await self.retrievers.search(ask.known, request)
 
 
-def _request(ask: Ask, limits: Limits, deadline: float) -> SearchRequest:
+def request_of(ask: Ask, limits: Limits, deadline: float) -> SearchRequest:
+    """What a retriever is asked, in the feature space of its description or of the features."""
     description = ask.known.description
     assert description is not None
     common: dict[str, Any] = {

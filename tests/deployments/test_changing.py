@@ -16,6 +16,7 @@ from deployments.gateway import Gateway
 from deployments.report import Report
 from deployments.retrievers import Known
 from deployments.schemas import SearchQuery
+from deployments.searching import Ask, Limits, QueryPicture, request_of
 from deployments.settings import RetrieverArgs
 from deployments.states import state_rows
 from deployments.wire import SearchAnswer, SearchRequest
@@ -310,3 +311,13 @@ async def test_the_model_in_use_is_known_before_both_are_loaded(
     known = Known("stamp", description=description)
     known.next = Known("stamp", description=description.next)
     assert known.using(active) is (known.next if used == "next" else known)
+
+
+async def test_features_go_under_the_fingerprint_of_what_made_them(tmp_path: Path) -> None:
+    """Also when the retriever has another model by the time it is asked again."""
+    says = await served.described(served.serve_here("stamp", args(tmp_path)))
+    known = Known("stamp", description=replace(says, fingerprint="new"))
+    picture = QueryPicture({"stamp": []}, {"stamp": "old"}, {}, "identity")
+    limits = Limits(until=time.monotonic() + 1)
+    assert request_of(Ask(known, {}, picture=picture), limits, 1.0).fingerprint == "old"
+    assert request_of(Ask(known, {}, image_id=7), limits, 1.0).fingerprint == "new"
