@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from indexes.base import DistanceParams, Hit, Index, Query, SearchParams
+from indexes.frozen import Frozen, Saved
 from models.errors import InvalidInput
 from models.types import Features, Options
 
@@ -19,6 +20,12 @@ class Numbers(Index):
 
     def apply(self, changes: Mapping[int, Features | None]) -> None:
         raise AssertionError(changes)
+
+    def freeze(self) -> Frozen:
+        raise AssertionError
+
+    def restore(self, saved: Saved) -> None:
+        raise AssertionError(saved)
 
     def __len__(self) -> int:
         return 10
