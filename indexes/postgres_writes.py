@@ -212,47 +212,63 @@ def _write_parts(connection: Connection, draft: Draft) -> None:
             "ON CONFLICT (space, image_id) DO UPDATE SET data = excluded.data",
             [[space for space, _ in kept], [at for _, at in kept], list(kept.values())],
         )
-    for table, parts in (("previews", draft.previews), ("originals", draft.originals)):
-        held = {at: data for at, data in parts.items() if data is not None}
-        if any(at in draft.before for at in parts):
-            connection.execute(
-                f"DELETE FROM {table} WHERE image_id = ANY (%s)".encode(), [[*parts]]
-            )
-        if held:
-            connection.execute(
-                f"INSERT INTO {table} (image_id, data) "
-                "SELECT * FROM unnest(%s::bigint[], %b::bytea[])".encode(),
-                [[*held], [*held.values()]],
-            )
+    _write_blobs(connection, "previews", draft, draft.previews)
+    _write_blobs(connection, "originals", draft, draft.originals)
+
+
+def _write_blobs(
+    connection: Connection, table: str, draft: Draft, blobs: Mapping[int, bytes | None]
+) -> None:
+    held = {image_id: data for image_id, data in blobs.items() if data is not None}
+    if any(image_id in draft.before for image_id in blobs):
+        connection.execute(f"DELETE FROM {table} WHERE image_id = ANY (%s)".encode(), [[*blobs]])
+    if held:
+        connection.execute(
+            f"INSERT INTO {table} (image_id, data) "
+            "SELECT * FROM unnest(%s::bigint[], %b::bytea[])".encode(),
+            [[*held], [*held.values()]],
+        )
 
 
 def _write_marks(connection: Connection, draft: Draft) -> None:
     """Bring terms and pending work from what they were to what they are; images that are gone."""
-    for table, column, kind in (("terms", "term", "bytea"), ("pending", "kind", "text")):
-        attribute = "terms" if table == "terms" else "pending"
-        less: list[tuple[Any, int]] = []
-        more: list[tuple[Any, int]] = []
-        for image_id, row in draft.rows.items():
-            old, new = draft.before.get(image_id), row
-            before = getattr(old, attribute) if old is not None else frozenset()
-            after = getattr(new, attribute) if new is not None else frozenset()
-            less += [(mark, image_id) for mark in before - after]
-            more += [(mark, image_id) for mark in after - before]
+    for table, column, kind, marks in (
+        ("terms", "term", "bytea", lambda row: row.terms),
+        ("pending", "kind", "text", lambda row: row.pending),
+    ):
+        less, more = _changed_marks(draft, marks)
         columns = f"unnest(%s::{kind}[], %s::bigint[])"
         if less:
             connection.execute(
                 f"DELETE FROM {table} t USING {columns} AS d (mark, id) "
                 f"WHERE t.{column} = d.mark AND t.image_id = d.id".encode(),
-                [[mark for mark, _ in less], [at for _, at in less]],
+                [[mark for mark, _ in less], [image_id for _, image_id in less]],
             )
         if more:
             connection.execute(
-                f"INSERT INTO {table} SELECT * FROM {columns} ON CONFLICT DO NOTHING".encode(),
-                [[mark for mark, _ in more], [at for _, at in more]],
+                f"INSERT INTO {table} SELECT * FROM {columns}".encode(),
+                [[mark for mark, _ in more], [image_id for _, image_id in more]],
             )
     gone = [at for at, row in draft.rows.items() if row is None and at in draft.before]
     if gone:
         connection.execute("DELETE FROM images WHERE id = ANY (%s)", [gone])
+
+
+Marks = list[tuple[Any, int]]
+"""Each with its image id."""
+
+
+def _changed_marks(draft: Draft, marks: Callable[[Row], Collection[Any]]) -> tuple[Marks, Marks]:
+    """Those that go, and those that come."""
+    less: Marks = []
+    more: Marks = []
+    for image_id, row in draft.rows.items():
+        old = draft.before.get(image_id)
+        before = set(marks(old)) if old is not None else set()
+        after = set(marks(row)) if row is not None else set()
+        less += [(mark, image_id) for mark in before - after]
+        more += [(mark, image_id) for mark in after - before]
+    return less, more
 
 
 def _appended(draft: Draft) -> dict[str, list[Any]]:

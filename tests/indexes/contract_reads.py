@@ -154,6 +154,14 @@ class ReadContract(OpeningContract):
         store.release("never taken", "one")
         assert store.lease("completer", "two", 60)
 
+    # --- waiting ----------------------------------------------------------------------------------
+
+    def test_waiting_ends_when_time_is_up_and_when_it_is_told_to(self, store: Store) -> None:
+        ended = threading.Event()
+        store.wait(store.head(), 0.01, ended)
+        ended.set()
+        store.wait(store.head(), 3600, ended)
+
     # --- other reads ------------------------------------------------------------------------------
 
     def test_unknown_ids_are_left_out(self, store: Store) -> None:

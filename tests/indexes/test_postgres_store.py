@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -169,6 +170,20 @@ def test_no_message_shows_the_password(postgres: PostgresServer) -> None:
     with pytest.raises(StoreUnavailable, match="can't be reached") as away:
         PostgresStore("postgresql://postgres:secret@127.0.0.1:1/nowhere")
     assert "secret" not in away.value.detail
+
+
+def test_a_forked_child_is_refused_and_the_parent_unharmed(store: PostgresStore) -> None:
+    """Two processes that speak over one connection hear each other's answers."""
+    store.put(picture(1, "a"))
+    pid = os.fork()
+    if pid == 0:
+        try:
+            store.count()
+        except StoreUnavailable as exc:
+            os._exit(7 if "forked" in exc.detail else 1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert store.count() == 1
 
 
 # --- what was committed is heard of ---------------------------------------------------------------
