@@ -14,6 +14,7 @@ import numpy.typing as npt
 from indexes.frozen import Frozen, FrozenArray, Saved
 from indexes.inverted_lists import ListRows
 from indexes.local_kernels import keep_nearest
+from models.errors import SnapshotRejected
 
 Descriptors = npt.NDArray[np.float32]
 """(n, 128) float32 of unit length."""
@@ -160,6 +161,9 @@ class IvfPqSearch(DescriptorSearch):
 
     @classmethod
     def restored(cls, saved: Saved, probes: int) -> IvfPqSearch:
+        """Raises SnapshotRejected for what another version of FAISS has laid out."""
+        if saved.scalars["faiss"] != _faiss().__version__:
+            raise SnapshotRejected(f"it was made with FAISS {saved.scalars['faiss']}")
         made = cls(saved.array("trained"), probes)
         made._dead_rows = saved.scalars["dead_rows"]
         ListRows(made._ivf, _faiss()).restore(saved)
@@ -167,7 +171,11 @@ class IvfPqSearch(DescriptorSearch):
         return made
 
     def freeze(self) -> Frozen:
-        scalars = {"search": self.kind, "dead_rows": self._dead_rows}
+        scalars = {
+            "search": self.kind,
+            "dead_rows": self._dead_rows,
+            "faiss": _faiss().__version__,
+        }
         trained = {"trained": FrozenArray.of(self._trained)}
         return Frozen(scalars, trained | ListRows(self._ivf, _faiss()).freeze())
 

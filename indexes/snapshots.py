@@ -77,9 +77,10 @@ class Snapshots:
             log.info("%s has no snapshot yet", self.space.kind)
         except OSError as exc:
             log.warning("%s can't read its snapshot: %s", self.space.kind, exc)
-        except SnapshotRejected as exc:
+        except (SnapshotRejected, KeyError, ValueError) as exc:
+            # The latter two: it holds other arrays than this version of the index asks for.
             log.warning(
-                "%s is built from all rows, not from %s: %s", self.space.kind, path.name, exc
+                "%s is built from all rows, not from %s: %r", self.space.kind, path.name, exc
             )
             _remove(path)
             applied = None

@@ -19,6 +19,7 @@ from indexes.registry import index_names
 from indexes.snapshot_file import opened, write
 from indexes.vectors import VectorIndex
 from indexes.whitening import fit, save
+from models.errors import SnapshotRejected
 from models.types import Features
 from tests.indexes.keeping import Changes, Kept, pool
 from tests.indexes.scenes import jittered, random_features
@@ -145,6 +146,19 @@ def test_descriptors_added_meanwhile_leave_no_trace(factory: str, tmp_path: Path
     ):
         np.testing.assert_array_equal(found, expected)
     assert restored.nbytes == search.nbytes
+
+
+def test_what_another_version_of_faiss_has_laid_out_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = IvfPqSearch.train("IVF16,PQ64x4fs", 16, DESCRIPTORS)
+    write(tmp_path / "state", {}, search.freeze(), lambda pieces: next(pieces, None))
+    monkeypatch.setattr("faiss.__version__", "0.1")
+    with (
+        opened(tmp_path / "state") as saved,
+        pytest.raises(SnapshotRejected, match="made with FAISS"),
+    ):
+        IvfPqSearch.restored(saved, 16)
 
 
 def trained() -> Kept:

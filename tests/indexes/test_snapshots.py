@@ -6,10 +6,12 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from indexes.binary import BinaryIndex
 from indexes.follower import Follower
+from indexes.frozen import Frozen, FrozenArray
 from indexes.lmdb_store import LmdbStore
 from indexes.memory_store import MemoryStore
 from indexes.saving import keep_snapshot
@@ -232,6 +234,17 @@ def test_a_snapshot_that_can_not_be_read_stays(
     assert restarted(store, tmp_path / "kept") == 1
     assert "phash can't read its snapshot" in caplog.text
     assert path.exists()
+
+
+def test_a_snapshot_with_other_arrays_is_of_no_use(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = {"codes": FrozenArray.of(np.arange(3))}
+    monkeypatch.setattr(TinyIndex, "freeze", lambda _: Frozen({}, arrays))
+    path = kept(store, tmp_path / "kept")
+    assert restarted(store, tmp_path / "kept") == 1
+    assert "KeyError('ids')" in caplog.text
+    assert not path.exists()
 
 
 def test_a_log_that_is_compacted_while_the_snapshot_is_read_costs_a_rebuild(
