@@ -52,6 +52,8 @@ from models.images import decode
 WIDTH, HEIGHT, QUERIES = 500, 375, 8
 CONNECTIONS, REPLICAS = (1, 4, 8), (1, 2)
 TOLERANCE = 0.2
+ROW_COUNT = 6 * 65_536
+"""Whole blocks of the indexes' arrays."""
 STORED = 2000
 """Pictures of the store that is measured."""
 SIZES = (1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
@@ -119,9 +121,11 @@ def _service(data: Path, replicas: int, count: int, image: bytes, seconds: float
 
         loading.wait_for(f"{url}/v1/retrievers", filled, child, data.with_suffix(".log"))
         # Each replica answers for itself: all are there when all have warmed up.
+        # A stored image has nothing decoded: its ingress does nothing but ask, and fuse.
         asked = {
-            name: Asking(f"{url}/v1/search", image, kinds)
-            for name, kinds in (("one", KINDS[:1]), ("both", KINDS))
+            "both": Asking(f"{url}/v1/search", KINDS, image),
+            "stored": Asking(f"{url}/v1/search", KINDS),
+            "stored, one": Asking(f"{url}/v1/search", KINDS[:1]),
         }
         loading.measure(asked["both"].step, max(CONNECTIONS), seconds)
         spent = {name: asking.costs(data, seconds) for name, asking in asked.items()}
@@ -140,19 +144,33 @@ def _service(data: Path, replicas: int, count: int, image: bytes, seconds: float
 
 
 class Asking:
-    """Searches by one picture of some retrievers, whose answers are checked and timed."""
+    """Searches by one picture, or by a stored image, of which all answers are checked."""
 
-    def __init__(self, url: str, image: bytes, kinds: Sequence[str]) -> None:
-        query = json.dumps({"retrievers": dict.fromkeys(kinds, 1.0)})
+    def __init__(self, url: str, kinds: Sequence[str], image: bytes | None = None) -> None:
+        query: dict[str, Any] = {"retrievers": dict.fromkeys(kinds, 1.0)}
+        if image is None:
+            query["image_ids"] = [0]
+            self.step = self._posting(url, query)
+        else:
+            body = loading.multipart(image, query=json.dumps(query))
+            self.step = loading.posting(url, [body], lambda answer, _: self._note(answer))
         self._kinds = sorted(kinds)
         self._decoding: list[float] = []
-        self.step = loading.posting(url, [loading.multipart(image, query=query)], self._check)
 
-    def _check(self, answer: aiohttp.ClientResponse, _: bytes) -> None:
-        if answer.headers["X-Ambience-Answered"].split(",") != self._kinds:
-            raise SystemExit(f"an incomplete answer: {answer.headers}")
+    def _posting(self, url: str, query: dict[str, Any]) -> loading.Step:
+        async def step(session: aiohttp.ClientSession) -> None:
+            async with session.post(url, json=query) as answer:
+                await answer.read()
+                self._note(answer)
+
+        return step
+
+    def _note(self, answer: aiohttp.ClientResponse) -> None:
+        """The seconds of decoding, 0 where there was none."""
+        if answer.headers.get("X-Ambience-Answered", "").split(",") != self._kinds:
+            raise SystemExit(f"an incomplete answer: {answer.status} {answer.headers}")
         spans = (part.strip().split(";dur=") for part in answer.headers["Server-Timing"].split(","))
-        self._decoding += [float(value) / 1000 for name, value in spans if name == "decode"]
+        self._decoding.append(sum(float(took) / 1000 for name, took in spans if name == "decode"))
 
     def costs(self, data: Path, seconds: float) -> dict[str, float]:
         """CPU seconds for one request on one connection, by process; the wall's for `decode`."""
@@ -243,16 +261,17 @@ def _stored(size: int) -> float:
 def costs_of(recorded: Mapping[str, Any]) -> Costs:
     """The model's costs: those of one replica at one connection, and nothing else that was seen."""
     service = recorded["services"][0]
-    one, both = service["spent"]["one"], service["spent"]["both"]
-    loops = [spent["ambience"] - spent["decode"] for spent in (one, both)]
-    call = max(loops[1] - loops[0], 1e-4)
+    picture, stored, one = (service["spent"][name] for name in ("both", "stored", "stored, one"))
+    call = max(stored["ambience"] - one["ambience"], 1e-4)
+    loop = max(one["ambience"] - call, 1e-4)
     costs = Costs(
-        client=both["client"],
-        loop=max(loops[1] - 2 * call, 1e-4),
+        client=picture["client"],
+        loop=loop,
         call=call,
-        threads=both["decode"],
-        search={name: both[name] for name in KINDS},
-        background=both["background"],
+        threads=picture["decode"],
+        beside=max(0.0, picture["ambience"] - loop - 2 * call - picture["decode"]),
+        search={name: picture[name] for name in KINDS},
+        background=picture["background"],
     )
     alone = simulate(costs, Layout(cores=recorded["cores"]), 1)
     return replace(costs, wait=max(0.0, service["latency"]["1"]["p50"] - alone.p50))
@@ -282,7 +301,8 @@ def compare(recorded: Mapping[str, Any]) -> int:
 
 
 def _in_ms(costs: Costs) -> str:
-    named = {name: getattr(costs, name) for name in ("client", "loop", "call", "threads", "wait")}
+    parts = ("client", "loop", "call", "threads", "beside", "wait")
+    named = {name: getattr(costs, name) for name in parts}
     return ", ".join(f"{name} {1000 * one:.2f}" for name, one in (named | costs.search).items())
 
 
@@ -369,7 +389,7 @@ def main() -> int:
     parser.add_argument("--into", type=Path, default=Path("capacity.json"))
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=8, help="for each figure")
-    parser.add_argument("--rows", type=int, default=400_000, help="of each index that is filled")
+    parser.add_argument("--rows", type=int, default=ROW_COUNT, help="of each index that is filled")
     given = parser.parse_args()
     loading.end_on_sigterm()
     if given.what == "measure":

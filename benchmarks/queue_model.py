@@ -29,9 +29,11 @@ class Costs:
     call: float
     """Of the ingress's event loop, for each shard asked."""
     threads: float
-    """Of the ingress's worker threads."""
+    """Of the ingress's worker threads, one after the other."""
     search: Mapping[str, float]
     """Retriever → of one of its replicas."""
+    beside: float = 0.0
+    """Of other worker threads of the ingress at the same time."""
     background: float = 0.0
     """Share of a core that is always taken."""
     wait: float = 0.0
@@ -96,7 +98,9 @@ class _Model:
         loop = costs.loop + costs.call * len(self._replicas)
         yield from self._work(costs.client)
         yield from self._at(self._loops, loop / 2)
-        yield from self._work(costs.threads)
+        yield self.env.all_of(
+            [self.env.process(self._work(part)) for part in (costs.threads, costs.beside)]
+        )
         asked = [
             self.env.process(self._at(replicas, costs.search[name]))
             for (name, _), replicas in self._replicas.items()
@@ -131,7 +135,8 @@ def most_per_second(costs: Costs, layout: Layout) -> tuple[float, str]:
     for name, seconds in costs.search.items():
         limits[name] = layout.replicas / seconds
     if layout.cores:
-        work = costs.client + loop + costs.threads + layout.shards * sum(costs.search.values())
+        work = costs.client + loop + costs.threads + costs.beside
+        work += layout.shards * sum(costs.search.values())
         limits["the cores"] = (layout.cores - costs.background) / work
     least = min(limits, key=lambda name: limits[name])
     return float(limits[least]), least
