@@ -200,7 +200,7 @@ class Retrievers:
     async def in_all_replicas(self, known: Known) -> list[Description | None]:
         """What each replica of a retriever says of itself now; None for one that does not answer.
 
-        None at all where the application can't be asked.
+        Nothing where the application can't be asked.
         """
         if known.handle is None:
             return []
