@@ -65,14 +65,17 @@ class PostgresStore(Store):
 
     def put_many(self, writes: Sequence[ImageWrite]) -> list[Receipt]:
         check_writes(writes)
-        ids = self._claim([write.image_id for write in writes])
-        pairs = list(zip(ids, writes, strict=True))
-
-        def work(draft: Draft) -> list[Receipt]:
-            return [draft.put(image_id, write) for image_id, write in pairs]
-
         spaces = {space for write in writes for space in write.features}
-        receipts, seq = self._change(ids, spaces, work)
+
+        def attempt(connection: Connection) -> tuple[list[Receipt], Callable[[int], int]]:
+            ids = self._claim(connection, [write.image_id for write in writes])
+
+            def work(draft: Draft) -> list[Receipt]:
+                return [draft.put(at, write) for at, write in zip(ids, writes, strict=True)]
+
+            return self._change(connection, ids, spaces, work)
+
+        receipts, seq = self._run(attempt)
         self._trim(sum(len(write.original or b"") for write in writes))
         return [
             Receipt(one.image_id, seq(one.seq), seq(one.generation), one.outcome)
@@ -260,28 +263,30 @@ class PostgresStore(Store):
         return self._connections.run(work, self._options.write_timeout + 2)
 
     def _change(
-        self, image_ids: Sequence[int], spaces: Collection[Space], work: Callable[[Draft], T]
+        self,
+        connection: Connection,
+        image_ids: Sequence[int],
+        spaces: Collection[Space],
+        work: Callable[[Draft], T],
     ) -> tuple[T, Callable[[int], int]]:
         wanted = {*spaces, ANNOTATIONS}
-        if not wanted <= self._numbers.keys():
-            self._numbers = self._run(lambda connection: number_spaces(connection, wanted))
-        room = self._options.originals_bytes
-        return self._run(
-            lambda connection: change(connection, image_ids, spaces, self._numbers, room, work)
-        )
+        numbers = self._numbers
+        if not wanted <= numbers.keys():
+            numbers = self._numbers = number_spaces(connection, wanted)
+        return change(connection, image_ids, spaces, numbers, self._options.originals_bytes, work)
 
     def _change_one(
         self, image_id: int, spaces: Collection[Space], work: Callable[[Draft], int | None]
     ) -> int | None:
         if not is_image_id(image_id):
             return None
-        done, seq = self._change([image_id], spaces, work)
+        done, seq = self._run(lambda connection: self._change(connection, [image_id], spaces, work))
         return None if done is None else seq(done)
 
-    def _claim(self, given: Sequence[int | None]) -> list[int]:
+    def _claim(self, connection: Connection, given: Sequence[int | None]) -> list[int]:
         known = [image_id for image_id in given if image_id is not None]
         if len(known) < len(given) or max(known, default=-1) >= self._above:
-            ids = self._run(lambda connection: claim_ids(connection, given))
+            ids = claim_ids(connection, given)
             self._above = max([self._above, *(image_id + 1 for image_id in ids)])
             return ids
         return known
@@ -298,6 +303,8 @@ class PostgresStore(Store):
             self._kept = 0
 
     def _check_same(self, connection: Connection) -> None:
+        """A new connection may lead to a server that has lost the newest changes."""
+        self._numbers, self._above = {}, 0
         migrate(connection)
         if read_uuid(connection) != self._uuid:
             raise StoreUnavailable(

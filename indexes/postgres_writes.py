@@ -79,13 +79,12 @@ def claim_ids(connection: Connection, given: Sequence[int | None]) -> list[int]:
     """The ids of a group: those given, and new ones above every id that was ever seen.
 
     On its own, before the group is written: what is claimed stays claimed. Raises InvalidInput
-    when the last id was taken. The commit need not reach the disk: that of the group comes later.
+    when the last id was taken.
     """
     count = sum(image_id is None for image_id in given)
     above = max((image_id + 1 for image_id in given if image_id is not None), default=0)
     with connection.pipeline():
         connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-        connection.execute("SET LOCAL synchronous_commit TO off")
         connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", [OF_IDS])
         row = connection.execute(
             "SELECT setval('next_id', greatest(last_value, %s) + %s, false) FROM next_id",
