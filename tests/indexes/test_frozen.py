@@ -93,7 +93,7 @@ def test_an_index_that_is_written_to_while_it_is_read_stays_as_it_was_frozen(
     def change() -> None:
         step = next(steps, None)
         if step is not None:
-            kept.apply({99 - step: None, 200 + step: codes[step % 6], step: codes[(step + 1) % 6]})
+            kept.apply({step: None, 200 + step: codes[step % 6], 30 + step: codes[(step + 1) % 6]})
 
     kept.save(tmp_path / "state", change)
     assert next(steps, None) is not None, "not all rows were still to be read"
