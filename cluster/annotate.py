@@ -19,8 +19,8 @@ import orjson
 from cluster.applications import ANNOTATOR, built_by
 from cluster.backfill import map_batches
 from cluster.sources import read_bytes
+from deployments.storing import open_here
 from indexes.annotations import annotations_of, read_annotations
-from indexes.open_store import open_store
 from indexes.store import ANNOTATIONS, Image, Space, Store
 from models.annotator import Annotation, Annotator, make_annotator
 from models.decoder import Decoder
@@ -120,7 +120,7 @@ class Worker:
     """Annotates batches of images, in a process of its own."""
 
     def __init__(self, speakers: Sequence[Speaker], store: str) -> None:
-        self.store = open_store(store)
+        self.store = open_here(store)
         self.decoder = Decoder()
         self.annotators: dict[str, Annotator] = {}
         self.unloaded: list[str] = []

@@ -19,7 +19,7 @@ import numpy as np
 
 from cluster.applications import RETRIEVER, built_by
 from cluster.sources import NEW, Bad, Ids, list_paths, read_bytes, with_ids
-from indexes.open_store import open_store
+from deployments.storing import open_here
 from indexes.spaces import missing_spaces
 from indexes.store import ImageWrite, Space, Store
 from models.base import Extractor, make_extractor
@@ -134,7 +134,7 @@ class Worker:
 
     def __init__(self, kinds: Sequence[Kind], store: str) -> None:
         cv2.setNumThreads(1)
-        self.store = open_store(store)
+        self.store = open_here(store)
         self.decoder = Decoder()
         self.wanted = frozenset(kind.name for kind in kinds)
         self.extractors: dict[Space, Extractor] = {}

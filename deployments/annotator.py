@@ -16,8 +16,8 @@ from deployments.loading import load_until_it_works
 from deployments.loopback import keep_sockets_on_loopback
 from deployments.metrics import METRICS_SECONDS, RetrieverMetrics
 from deployments.settings import AnnotatorArgs, store_url
+from deployments.storing import open_here
 from deployments.wire import AnnotateAnswer, Description, State
-from indexes.open_store import open_store
 from indexes.store import Store
 from models.annotator import Annotation, make_annotator
 from models.errors import AmbienceError, RetrieverUnavailable
@@ -37,7 +37,7 @@ class Annotator:
         self.name = serve.get_replica_context().app_name
         self.annotator = make_annotator(args.annotator, args.options)
         self.args = args
-        self.store: Store = open_store(store_url(args.store))
+        self.store: Store = open_here(store_url(args.store))
         self._annotating = ThreadPoolExecutor(1, "annotate")
         self._loaded = False
         self._unavailable: str | None = None

@@ -15,8 +15,8 @@ from deployments.retrievers import Known, Retrievers
 from deployments.schemas import Filter
 from deployments.searching import Limits, Searcher
 from deployments.settings import IngressArgs, store_url
+from deployments.storing import open_here
 from deployments.wire import Kind
-from indexes.open_store import open_store
 from indexes.store import ANNOTATE, Image
 from models.decoder import Decoder
 from models.errors import InvalidInput, StoreUnavailable
@@ -30,7 +30,7 @@ class Gateway:
 
     def __init__(self, args: IngressArgs, application: str) -> None:
         self.args = args
-        self.store = open_store(store_url(args.store))
+        self.store = open_here(store_url(args.store))
         self.retrievers = Retrievers(application, self.store.active)
         limits = PictureLimits(max_bytes=args.max_upload_bytes, max_pixels=args.max_pixels)
         self.decoder = Decoder(limits)

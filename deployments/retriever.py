@@ -21,6 +21,7 @@ from deployments.mixing import mixed_features
 from deployments.replacing import wait_if_replacing
 from deployments.saving import keep_saving
 from deployments.settings import RetrieverArgs, snapshots_folder, store_url, whitening_file
+from deployments.storing import open_here
 from deployments.wire import (
     Description,
     ExtractAnswer,
@@ -30,7 +31,6 @@ from deployments.wire import (
 )
 from indexes.base import Query, Rows
 from indexes.follower import Follower, Status, row_reader
-from indexes.open_store import open_store
 from indexes.registry import index_class, make_index
 from indexes.snapshots import Snapshots
 from indexes.store import ANNOTATIONS, Space, Store
@@ -56,7 +56,7 @@ class Retriever:
         self.name = serve.get_replica_context().app_name
         self.extractor: Extractor = make_extractor(args.extractor, args.options)
         self.args = args
-        self.store: Store = open_store(store_url(args.store))
+        self.store: Store = open_here(store_url(args.store))
         self._index_class = index_class(self.extractor.index)
         self._extracting = ThreadPoolExecutor(1, "extract")
         self._in_batch = serve.batch(

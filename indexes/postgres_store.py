@@ -118,10 +118,14 @@ class PostgresStore(Store):
             check_unused(space, self.active())  # Whoever activates waits for this transaction.
             return draft.drop_space(space)
 
+        def step(connection: Connection) -> int:
+            ids = Reader(connection).ids_in(space, DROP_STEP)
+            return self._change(connection, ids, [space], work)[0] if ids else 0
+
         check_unused(space, self.active())
         dropped = 0
-        while ids := self._read(lambda reader: reader.ids_in(space, DROP_STEP)):
-            dropped += self._change(ids, [space], work)[0]
+        while more := self._run(step):
+            dropped += more
         return dropped
 
     def compact(self, through: int) -> None:

@@ -60,6 +60,12 @@ class Nodes:
             if replica["state"] == "RUNNING"
         )
 
+    def message(self, name: str) -> str:
+        """What Serve says of an application's deployments."""
+        application = serve.status().applications[name]
+        told = [one.message for one in application.deployments.values()]
+        return " ".join([application.message, *told])
+
     def stop(self) -> None:
         """End everything."""
         serve.shutdown()  # type: ignore[no-untyped-call]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -72,6 +73,19 @@ class Cluster:
             elif application["name"] == "phash":
                 settings |= {"num_replicas": phash, "max_replicas_per_node": 1}
         path = self.folder / "config.yaml"
+        path.write_text(yaml.safe_dump(config))
+        self("deploy", str(path))
+
+    def deploy_over_lmdb(self) -> None:
+        """Beside the others a retriever over a folder, on two nodes."""
+        path = self.folder / "config.yaml"
+        config = yaml.safe_load(path.read_text())
+        phash = next(one for one in config["applications"] if one["name"] == "phash")
+        over_lmdb = copy.deepcopy(phash) | {"name": "embedded"}
+        over_lmdb["args"]["store"] = f"lmdb:{self.folder / 'lmdb'}"
+        over_lmdb["deployments"][0]["num_replicas"] = 2
+        config["applications"].append(over_lmdb)
+        path = self.folder / "over-lmdb.yaml"
         path.write_text(yaml.safe_dump(config))
         self("deploy", str(path))
 
@@ -186,3 +200,13 @@ def test_scaling_a_retriever_up_and_down_fails_no_request(cluster: Cluster) -> N
         load.wait_for(len(load.answers) + 20)
     assert load.failed == []
     assert not any("phash" in missing for _, missing, _ in load.answers)
+
+
+def test_lmdb_on_a_second_node_is_refused_saying_what_to_do(cluster: Cluster) -> None:
+    cluster.deploy_over_lmdb()
+    wait_for(lambda: "postgresql://" in cluster("message", "embedded"))
+    assert "is a folder of another node" in cluster("message", "embedded")
+    assert len(cluster("replicas", "embedded")) <= 1
+    with cluster.service.client() as client:
+        add(client, 30)
+        assert found_by_phash(client, 30) == [30]
