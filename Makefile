@@ -10,7 +10,7 @@ LOCKS := requirements.lock $(if $(filter full,$(PROFILE)),requirements-neural.lo
 
 SIMD := pillow-simd==12.1.1.post0
 
-.PHONY: serve test bench format lock simd
+.PHONY: serve test soak bench format lock simd
 
 serve: $(READY)
 	@exec $(VENV)/bin/ambience serve
@@ -20,6 +20,13 @@ test: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pytest -q
+
+# What takes too long for the gate: the tests marked `soak`, then adds, deletes, searches, redeploys
+# and kills of replicas and of PostgreSQL at once, for MINUTES.
+MINUTES ?= 15
+soak: $(READY)
+	$(VENV)/bin/pytest -q -m soak
+	$(VENV)/bin/python -m tests.soak --minutes $(MINUTES)
 
 # The speed tables of docs/benchmarks.md: make bench PHOTOS=some/folder/of/photographs
 bench: $(READY)

@@ -100,6 +100,18 @@ def _import_applications(config: dict[str, Any]) -> None:
 
 
 def _start_ray(folder: str) -> str:
+    """Twice if need be: Ray gives its own processes 30 s, too few on a host that is very busy."""
+    try:
+        _init_ray(folder)
+    except Exception as exc:
+        # It is no class of its own.
+        if "timed out during startup" not in str(exc):
+            raise
+        _init_ray(folder)
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def _init_ray(folder: str) -> None:
     ray.init(
         num_cpus=max(2, os.cpu_count() or 2),
         include_dashboard=False,
@@ -109,7 +121,6 @@ def _start_ray(folder: str) -> str:
         namespace="serve",
         _temp_dir=folder,
     )
-    return str(ray.get_runtime_context().gcs_address)
 
 
 def _all_run(config: dict[str, Any]) -> bool:

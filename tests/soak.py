@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,12 +36,15 @@ from models.base import make_extractor
 from models.images import decode
 from tests.conftest import AMBIENCE, Service, light_config, start_service, stop_service
 from tests.drawing import jpeg
+from tests.postgres_server import PostgresServer
 
 WRITERS, SEARCHERS = 2, 2
 IDS = 150
 """Of each writer: few, so that ids are used again."""
 EVERY = 20.0
 """Seconds between two disturbances."""
+AWAY_SECONDS = 3.0
+"""How long the store's server is away."""
 SETTLE_SECONDS = 240.0
 RETRIEVERS = ("phash", "color", "local")
 COMPARED = 40
@@ -304,14 +309,36 @@ def soak(
     return ledger
 
 
+@contextlib.contextmanager
+def store_of(kind: str) -> Iterator[Callable[[], None] | None]:
+    """The store of the services started meanwhile, and what kills its server."""
+    if kind == "lmdb":
+        yield None
+        return
+    server = PostgresServer()
+    os.environ["AMBIENCE_STORE"] = server.new_database()
+
+    def kill() -> None:
+        server.stop(signal.SIGQUIT)
+        time.sleep(AWAY_SECONDS)
+        server.start()
+
+    try:
+        yield kill
+    finally:
+        del os.environ["AMBIENCE_STORE"]
+        server.remove()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--store", choices=["postgresql", "lmdb"], default="postgresql")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+    with store_of(args.store) as kill, tempfile.TemporaryDirectory(prefix="soak-") as folder:
         service = start_service(Path(folder) / "data")
         try:
-            ledger = soak(service, args.minutes, Path(folder), None)
+            ledger = soak(service, args.minutes, Path(folder), kill)
         finally:
             stop_service(service)
     for what, count in sorted(ledger.counts.items()):
