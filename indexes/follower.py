@@ -11,16 +11,18 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from indexes.base import Hit, Index, Query, Rows, SearchParams
+from indexes.base import Hit, Index, Part, Query, Rows, SearchParams
 from indexes.calibration import Background
+from indexes.sharding import WHOLE, Shard, spread
 from indexes.store import Space, Store
 from models.errors import RetrieverUnavailable, StoreUnavailable
 from models.types import Features
@@ -53,6 +55,8 @@ class Answer:
     applied_seq: int
     stale: bool
     """The store could not be read, or `min_seq` or the end of the log was not reached in time."""
+    part: Part | None = None
+    """In place of hits, when a shard is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +81,10 @@ class Follower:
         index: Index,
         decode: Decode,
         applied: int | None = None,
+        shard: Shard = WHOLE,
     ) -> None:
         self.store = store
+        self.shard = shard
         self.space = space
         self._index = index
         self._decode = decode
@@ -230,16 +236,23 @@ class Follower:
         """Learn how near unrelated pictures of this collection lie: once, and as it grows."""
         self._fitted_at = max(self.count, 1)
         image_ids = self.submit(lambda index: index.image_ids()).result()
+        if len(image_ids) and self.shard != WHOLE:
+            image_ids = self._all_ids()
         if len(image_ids) < SAMPLE_LEAST:
             return
-        chosen = np.random.default_rng(len(image_ids)).permutation(image_ids)[:SAMPLE]
-        rows = self.store.rows(self.space, np.sort(chosen).tolist())
+        rows = self.store.rows(self.space, spread(image_ids, SAMPLE).tolist())
         sample = [
             found for at, row in rows.items() if (found := self._decoded(at, row)) is not None
         ]
         if len(sample) >= SAMPLE_LEAST:
             self._background = self._index.background_of(np.stack(sample))
             self._index.background = self._background
+
+    def _all_ids(self) -> npt.NDArray[np.int64]:
+        """Of all shards: their backgrounds must be one."""
+        with self.store.scan(self.space, BATCH) as scan:
+            ids = [at for batch in scan.batches for at, _ in batch]
+        return np.array(ids, np.int64)
 
     # --- on the index's thread -------------------------------------------------------------------
 
@@ -254,6 +267,8 @@ class Follower:
         if self._state == "loading":
             self._executor.submit(self._reload)
         self.check()
+        if query.sharded:
+            return Answer([], self._applied, stale, self._index.part(query, params))
         hits = self._index.search(query, params)
         if query.of_a_picture:
             hits = self._index.with_confidence(hits, query)
@@ -284,8 +299,8 @@ class Follower:
         if changes is None:
             self._become("loading", "loading: the log no longer reaches back")
             return
-        if changes.rows:
-            self._index.apply({at: self._decoded(at, row) for at, row in changes.rows.items()})
+        if mine := self._decoded_of_shard(changes.rows.items()):
+            self._index.apply(mine)
         self._applied = changes.head
         self._become("ready")
 
@@ -307,10 +322,16 @@ class Follower:
             for batch in scan.batches:
                 if self._closing.is_set():
                     return
-                self._index.apply({at: self._decoded(at, row) for at, row in batch})
+                if mine := self._decoded_of_shard(batch):
+                    self._index.apply(mine)
                 self._become("loading", f"loading: {len(self._index)} pictures so far")
         self._applied = scan.head
         self._become("ready")
+
+    def _decoded_of_shard(
+        self, rows: Iterable[tuple[int, bytes | None]]
+    ) -> dict[int, Features | None]:
+        return {at: self._decoded(at, row) for at, row in rows if self.shard.holds(at)}
 
     def _decoded(self, image_id: int, row: bytes | None) -> Features | None:
         """One unreadable row must not stop all others from being found."""
