@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deployments.adding import Adder
-from deployments.retrievers import Known, Retrievers
+from deployments.known import Known
+from deployments.retrievers import Retrievers
 from deployments.schemas import Filter
 from deployments.searching import Limits, Searcher
 from deployments.settings import IngressArgs, store_url
@@ -58,12 +59,11 @@ class Gateway:
             reasons["store"] = str(exc)
         if not self.retrievers.complete:
             reasons["applications"] = "not all are deployed yet"
-        ready = {known.name for known in self.retrievers.ready()}
+        enabled = self.retrievers.enabled()
         for name in self.args.required:
-            if name not in ready:
-                there = name in self.retrievers.enabled()
-                reason = self.retrievers.known(name).reason if there else "not deployed"
-                reasons[name] = reason or "starting"
+            lacks = self.retrievers.known(name).lacks if name in enabled else "not deployed"
+            if lacks is not None:
+                reasons[name] = lacks
         return reasons
 
     def chosen(self, names: Sequence[str] | None) -> list[Known]:

@@ -123,6 +123,7 @@ class RetrieverState(BaseModel):
     fingerprint: str = Field(description="Names the feature space.")
     extractor: str = Field(description="A file of models/extractors/ or models/annotators/.")
     reads_text: bool = Field(False, description="Whether words can be a query.")
+    shards: int = Field(1, description="Deployments that its pictures are split over.")
 
 
 class RetrieverStates(BaseModel):

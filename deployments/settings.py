@@ -12,6 +12,7 @@ from models.types import Options
 
 STARTING = "AMBIENCE_STARTING"
 """Names a file that is there until all applications of the configuration are deployed."""
+MAX_SHARDS = 64
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 44444
 
@@ -29,6 +30,8 @@ class RetrieverArgs(Options):
     """A store URL; by default the one of AMBIENCE_STORE."""
     completion_interval: float = Field(2.0, gt=0)
     """Seconds between looks for pending pictures."""
+    shards: int = Field(1, ge=1, le=MAX_SHARDS)
+    """Deployments that the pictures are split over, by image id."""
 
 
 class AnnotatorArgs(Options):

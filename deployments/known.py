@@ -1,0 +1,148 @@
+"""What the ingress knows of each application, and of the shards of a retriever that is split."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.layout import layouts_of
+from deployments.wire import Description, Kind
+from models.base import Extractor, make_extractor
+
+WORDS_ONLY = "TextRetriever"
+"""Deployment of a retriever that has no features of pictures: told before it answers."""
+
+
+@dataclass(slots=True)
+class Known:
+    """One application, or one shard of it, as last seen."""
+
+    name: str
+    kind: Kind = "retriever"
+    of_pictures: bool = True
+    """Whether pictures have features of it; else it searches annotations, by words only."""
+    handle: DeploymentHandle[Any] | None = None
+    description: Description | None = None
+    extractor: Extractor | None = None
+    """For queries extracted in the ingress."""
+    down: str | None = "starting"
+    """Why it is not asked now; None when it is."""
+    status: str = ""
+    probe: asyncio.Future[Description | None] | None = None
+    """A `describe` under way, for all calls that wait longer than usual."""
+    changed: bool = True
+    """Its status has changed since it was last described."""
+    deployment: tuple[str, str] | None = None
+    """Of a shard: the names of its deployment and of the application."""
+    layouts: dict[int, list[Known]] = field(default_factory=dict)
+    """Number of shards → the shards, by first sight: several while their number is changed."""
+    shards: list[Known] = field(default_factory=list)
+    """Those that are asked, all of one layout; none where the application itself is asked."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it can't answer, or None."""
+        if self.shards:
+            return None if any(shard.reason is None for shard in self.shards) else self.lacks
+        if self.down is not None:
+            return self.down
+        assert self.description is not None
+        if self.description.state == "ready":
+            return None
+        return self.description.reason or self.description.state
+
+    @property
+    def lacks(self) -> str | None:
+        """Why it, or one of its shards, can't answer; None when all is there."""
+        if not self.shards:
+            return self.reason
+        reasons = ((shard.name, shard.reason) for shard in self.shards)
+        return next((f"{name}: {why}" for name, why in reasons if why is not None), None)
+
+    @property
+    def needs_asking(self) -> bool:
+        asked = (
+            [self] if not self.layouts else [one for some in self.layouts.values() for one in some]
+        )
+        return any(one.changed or one.reason is not None for one in asked)
+
+    def see(self, deployments: Sequence[str], status: str) -> None:
+        """What Serve says of the application now."""
+        self.kind = "annotator" if "Annotator" in deployments else "retriever"
+        self.of_pictures = not any(name.startswith(WORDS_ONLY) for name in deployments)
+        if status != self.status:
+            self.status, self.changed = status, True
+            for shards in self.layouts.values():
+                for shard in shards:
+                    shard.changed = True
+        self._arrange(layouts_of(deployments))
+
+    def _arrange(self, seen: dict[int, list[str]]) -> None:
+        """Keep the layouts that are there; begin with new ones."""
+        if not self.layouts:
+            if set(seen) <= {1}:
+                return
+            self.layouts[1] = [replace(self, probe=None, layouts={}, shards=[])]
+            self.layouts[1][0].deployment = seen.get(1, [""])[0], self.name
+        self.layouts = {of: shards for of, shards in self.layouts.items() if of in seen}
+        for of, names in seen.items():
+            if of not in self.layouts:
+                self.layouts[of] = [
+                    Known(_name(self.name, number, of), deployment=(name, self.name))
+                    for number, name in enumerate(names)
+                ]
+        self.choose()
+
+    def choose(self) -> None:
+        """Ask the newest layout that is there whole; else go on with the one in use."""
+        if not self.layouts:
+            return
+        whole = [
+            shards
+            for shards in self.layouts.values()
+            if all(shard.reason is None for shard in shards)
+        ]
+        if whole:
+            self.shards = whole[-1]
+        elif self.shards not in self.layouts.values():
+            self.shards = list(self.layouts.values())[-1]
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        """Describe the application by its shards."""
+        there = [shard for shard in self.shards if shard.down is None]
+        described = [one.description for one in there if one.description is not None]
+        self.down = None if described else self.lacks
+        self.changed = False
+        if not described:
+            return
+        states = [one.state for one in described] + ["unavailable"] * (
+            len(self.shards) - len(there)
+        )
+        self.extractor = there[0].extractor
+        self.description = replace(
+            described[0],
+            state=next((one for one in ("unavailable", "loading") if one in states), "ready"),
+            reason=self.lacks,
+            count=sum(one.count for one in described),
+            bytes=sum(one.bytes for one in described),
+            applied_seq=min(one.applied_seq for one in described),
+            shards=len(self.shards),
+        )
+
+
+def extractor_for(description: Description) -> Extractor | None:
+    """For queries of that retriever, where they are extracted in the ingress."""
+    if description.place != "ingress" or description.kind != "retriever":
+        return None
+    extractor = make_extractor(description.extractor, description.options)
+    extractor.load()
+    return extractor
+
+
+def _name(application: str, number: int, of: int) -> str:
+    return application if of == 1 else f"{application}/{number}"
