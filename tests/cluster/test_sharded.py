@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.conftest import Service, light_config, wait_all_ready
 from tests.drawing import jpeg
 
 PICTURES = 12
+COLOR = "/v1/retrievers/color/search"
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -25,37 +27,34 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def split(folder: Path, deployments: dict[str, list[dict[str, Any]]], **shards: int) -> Path:
-    """The light configuration with so many shards of these retrievers."""
+def edited(folder: Path, shards: int, *deployments: dict[str, Any]) -> Path:
+    """The light configuration with so many shards of `color`, and settings of its deployments."""
     config = yaml.safe_load(light_config().read_text())
-    for application in config["applications"]:
-        name = application["name"]
-        if name in shards:
-            application["args"]["shards"] = shards[name]
-            application["deployments"] = deployments.get(name, [])
+    color = next(one for one in config["applications"] if one["name"] == "color")
+    color["args"]["shards"] = shards
+    color["deployments"] = list(deployments)
     path = folder / f"{shards}.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
 
 
 def answers(client: httpx.Client) -> list[Any]:
-    """What each retriever says of some queries, by picture and by id."""
+    """What `color` says of a picture, page by page, and of a stored one."""
     found = []
-    for name, asked in {
-        "color": {"k": "4"},
-        "phash": {"distance_threshold": "250", "k": "7", "mirrored": "true"},
-        "local": {"k": "5"},
-    }.items():
-        url = f"/v1/retrievers/{name}/search"
-        picture = client.post(url, files={"image": jpeg(3, 320, 240)}, data=asked)
-        stored = client.post(url, json={"image_id": 5, "k": 3})
-        found += [picture.raise_for_status().json(), stored.raise_for_status().json()]
-    cursor = found[0]["next_cursor"]
-    picture = {"image": jpeg(3, 320, 240)}
-    page = client.post(
-        "/v1/retrievers/color/search", files=picture, data={"k": "4", "cursor": cursor}
-    )
-    return [*found, page.raise_for_status().json()]
+    cursor = ""
+    for _ in range(3):
+        asked = {"k": "4", "cursor": cursor}
+        page = client.post(COLOR, files={"image": jpeg(3, 320, 240)}, data=asked)
+        found.append(page.raise_for_status().json())
+        cursor = found[-1]["next_cursor"]
+    stored = client.post(COLOR, json={"image_id": 5, "distance_threshold": 1e7})
+    return [*found, stored.raise_for_status().json()]
+
+
+def shows(client: httpx.Client, **wanted: object) -> bool:
+    """Whether `color` is shown so."""
+    row = {"shards": 1} | states(client)["color"]
+    return all(row.get(name) == value for name, value in wanted.items())
 
 
 @pytest.fixture
@@ -66,52 +65,65 @@ def filled(service: Service, client: httpx.Client) -> Iterator[Service]:
     yield service
     deploy(service, light_config())
     wait_all_ready(service)
-    wait_for(lambda: "shards" not in states(client)["color"])
+    wait_for(partial(shows, client, shards=1))
 
 
+@pytest.mark.timeout(900)
 def test_the_number_of_shards_changes_under_load_and_every_answer_is_whole(
     filled: Service, client: httpx.Client, tmp_path: Path
 ) -> None:
     truth = answers(client)
-    ingress = set(replicas(filled, "ambience"))
-    with Load(filled) as load:
-        load.wait_for(20)
-        expected = load.answers[0]
-        for shards in (3, 2, 1):
-            deploy(filled, split(tmp_path, {}, color=shards, local=shards))
-            seen = len(load.answers)
-            wait_for(lambda: states(client)["color"].get("shards", 1) == shards)  # noqa: B023
+    others = {name: set(replicas(filled, name)) for name in ("ambience", "phash", "local")}
+    with Load(filled, 1) as load:
+        load.wait_for(5)
+        for shards in (3, 2):
+            deploy(filled, edited(tmp_path, shards))
+            wait_for(partial(shows, client, shards=shards, count=PICTURES, state="ready"))
             assert answers(client) == truth
-            load.wait_for(seen + 20)
-            assert states(client)["color"]["count"] == PICTURES
-            assert client.put("/v1/images/99", files={"image": jpeg(99)}).status_code == 201
-            assert client.delete("/v1/images/99").status_code == 204
+            load.wait_for(len(load.answers) + 5)
     assert load.failed == []
     assert {missing for _, missing, _ in load.answers} == {""}
-    added = [ids for _, _, ids in load.answers if 99 not in ids]
-    assert {tuple(ids) for ids in added} == {tuple(expected[2])}
-    assert set(replicas(filled, "ambience")) == ingress
+    assert {tuple(ids) for _, _, ids in load.answers} == {tuple(load.answers[0][2])}
+    assert {name: set(replicas(filled, name)) for name in others} == others
 
 
-def test_a_shard_that_is_away_costs_its_own_pictures_only(
+@pytest.mark.timeout(900)
+def test_a_shard_that_hangs_costs_its_own_pictures_only(
     filled: Service, client: httpx.Client, tmp_path: Path
 ) -> None:
-    shard = [{"name": "Retriever-1-of-2", "num_replicas": 2}]
-    deploy(filled, split(tmp_path, {"color": shard}, color=2))
-    wait_for(lambda: states(client)["color"].get("shards", 1) == 2)
-    found = replicas(filled, "color")
-    single = [p for p in found.values() if "Retriever-0-of-2" in " ".join(p.cmdline())]
-    assert (len(found), len(single)) == (3, 1)
-    single[0].suspend()
+    deploy(filled, edited(tmp_path, 2, {"name": "Retriever-1-of-2", "num_replicas": 2}))
+    wait_for(partial(shows, client, shards=2, state="ready"))
+    found = replicas(filled, "color").values()
+    hanging = [process for process in found if "Retriever-0-of-2" in " ".join(process.cmdline())]
+    assert (len(found), len(hanging)) == (3, 1)
+    hanging[0].suspend()
     try:
-        answer = client.post(
-            "/v1/retrievers/color/search", files={"image": jpeg(3, 320, 240)}, data={"k": "20"}
-        )
+        answer = client.post(COLOR, files={"image": jpeg(3, 320, 240)}, data={"k": "20"})
         shown = states(client)["color"]
     finally:
-        single[0].resume()
+        hanging[0].resume()
     assert answer.status_code == 200
     assert answer.headers["X-Ambience-Missing"].startswith("color/0;reason=")
     assert {hit["image_id"] for hit in answer.json()["hits"]} == {1, 3, 5, 7, 9, 11}
     assert shown["state"] == "unavailable"
     assert shown["reason"].startswith("color/0: ")
+
+
+@pytest.mark.timeout(900)
+def test_replicas_come_and_go_under_load_and_each_has_every_add(
+    filled: Service, client: httpx.Client, tmp_path: Path
+) -> None:
+    with Load(filled, 1) as load:
+        load.wait_for(5)
+        deploy(filled, edited(tmp_path, 1, {"name": "Retriever", "num_replicas": 3}))
+        assert len(replicas(filled, "color")) == 3
+        client.put("/v1/images/30", files={"image": jpeg(30, 320, 240)}).raise_for_status()
+        for _ in range(12):
+            answer = client.post(COLOR, files={"image": jpeg(30, 320, 240)}, data={"k": "1"})
+            assert answer.json()["hits"][0]["image_id"] == 30
+        client.delete("/v1/images/30").raise_for_status()
+        deploy(filled, edited(tmp_path, 1, {"name": "Retriever", "num_replicas": 1}))
+        wait_for(lambda: len(replicas(filled, "color")) == 1)
+        load.wait_for(len(load.answers) + 5)
+    assert load.failed == []
+    assert {missing for _, missing, _ in load.answers} == {""}
