@@ -100,7 +100,7 @@ class OldWay:
 
     def __init__(self, folder: Path, rows: Rows, search: DescriptorSearch) -> None:
         self._search = search
-        self._wanted = np.ones(len(rows), np.bool_)
+        self._wanted = np.arange(len(rows))
         self._table = sqlite3.connect(folder / "points.sqlite")
         self._table.execute("create table points (first integer primary key, image integer)")
         self._points = lmdb.open(str(folder / "descriptors"), map_size=1 << 36)

@@ -27,6 +27,11 @@ from models.errors import AmbienceError, RetrieverUnavailable
 
 RETRIEVER, ANNOTATOR, INGRESS = "build_retriever", "build_annotator", "build_ingress"
 """The builders of `deployments.app`."""
+KEPT = ("num_replicas", "autoscaling_config", "ray_actor_options", "max_surge_percent")
+"""Settings of a deployment that are the config's to say."""
+
+Deployments = dict[str, dict[str, Any]]
+"""Settings of deployments of one application, by name."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -110,17 +115,45 @@ def light(config: Mapping[str, Any]) -> dict[str, Extractor]:
     return found
 
 
-def apply(config: dict[str, Any], only: Collection[str] | None = None) -> None:
+def left_behind(config: Mapping[str, Any]) -> dict[str, Deployments]:
+    """The shards that run of retrievers whose number of shards is another one in this config."""
+    from ray.serve.context import _get_global_client
+
+    from deployments.layout import layouts_of
+
+    client = _get_global_client()
+    assert client is not None  # It raises instead.
+    applications = client.get_serve_details()["applications"]
+    found = {}
+    for name, args in built_by(RETRIEVER, config).items():
+        running = applications.get(name, {}).get("deployments", {})
+        old = [
+            deployment
+            for of, names in layouts_of(running).items()
+            if of != args.get("shards", 1)
+            for deployment in names
+        ]
+        if old:
+            found[name] = {one: _settings(running[one]["deployment_config"]) for one in old}
+    return found
+
+
+def apply(
+    config: dict[str, Any],
+    only: Collection[str] | None = None,
+    beside: Mapping[str, Deployments] | None = None,
+) -> None:
     """Deploy the applications of the config, or some; with all, remove those it doesn't name.
 
-    Ray must be connected.
+    `beside` are deployments of applications that go on beside those of the config. Ray must be
+    connected.
     """
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     schema = checked(config)
     targets = [
-        _target(application)
+        _target(application, (beside or {}).get(application.name, {}))
         for application in schema.applications
         if only is None or application.name in only
     ]
@@ -143,24 +176,42 @@ def checked(config: Mapping[str, Any]) -> Any:
         raise CannotStart(f"the config of the applications: {exc}") from exc
 
 
-def _target(application: Any) -> Any:
+def _target(application: Any, beside: Deployments) -> Any:
     """One application of the schema, built and with its deployments' settings."""
+    from ray.serve import Application
     from ray.serve.api import RunTarget
 
     module, _, builder = application.import_path.partition(":")
+    more = {"beside": list(beside)} if beside else {}
     try:
-        built = getattr(importlib.import_module(module), builder)(application.args)
+        built = getattr(importlib.import_module(module), builder)(application.args, **more)
     except (ImportError, AttributeError, ValueError, AmbienceError) as exc:
         raise CannotStart(f"application {application.name}: {exc}") from exc
-    settings: dict[str, Any] = {"version": _version(application)}
+    others = [one for one in built._bound_deployment.init_args if isinstance(one, Application)]
+    bound: dict[str, Any] = {one._bound_deployment.name: one for one in (built, *others)}
+    settings = {name: {"version": _version(application)} | beside.get(name, {}) for name in bound}
     for deployment in application.deployments:
-        if deployment.name != built._bound_deployment.name:
-            raise CannotStart(f"application {application.name} has no {deployment.name}")
-        settings |= deployment.model_dump(exclude_unset=True, exclude={"name"})
-    built._bound_deployment = built._bound_deployment.options(**settings, _internal=True)
+        if deployment.name not in bound:
+            raise CannotStart(
+                f"application {application.name} has no {deployment.name}; its deployments are "
+                f"{', '.join(bound)}"
+            )
+        settings[deployment.name] |= deployment.model_dump(exclude_unset=True, exclude={"name"})
+    for name, one in bound.items():
+        one._bound_deployment = one._bound_deployment.options(**settings[name], _internal=True)
     return RunTarget(built, application.name, application.route_prefix)
 
 
+def _settings(running: Mapping[str, Any]) -> dict[str, Any]:
+    """With which a deployment goes on as it is."""
+    kept = {name: running[name] for name in KEPT if running.get(name) is not None}
+    if "autoscaling_config" in kept:
+        kept.pop("num_replicas", None)
+    return kept
+
+
 def _version(application: Any) -> str:
-    made_of = [application.import_path, application.args, version("ambience")]
+    """Of what a replica is made of; which shard it is, its deployment's name says."""
+    args = {name: value for name, value in application.args.items() if name != "shards"}
+    made_of = [application.import_path, args, version("ambience")]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]

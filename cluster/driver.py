@@ -23,7 +23,14 @@ import httpx
 import ray
 from ray import serve
 
-from cluster.applications import INGRESS, apply, built_by, light, read_config
+from cluster.applications import (
+    INGRESS,
+    apply,
+    built_by,
+    left_behind,
+    light,
+    read_config,
+)
 from cluster.datafolder import CannotStart, Running, http_url, note
 from deployments.settings import STARTING, address, data_folder
 from indexes.registry import index_class
@@ -75,14 +82,24 @@ def redeploy(config: dict[str, Any], ray_address: str) -> None:
         address=ray_address, namespace="serve", log_to_driver=False, logging_level=logging.ERROR
     )
     try:
+        if old := left_behind(config):
+            # Serve ends at once what a config no longer names: both layouts first, then the new.
+            # All run once the new shards are ready (deployments.joining); until then the old go on.
+            apply(config, beside=old)
+            _until(lambda: _all_run(config), "not everything runs")
         apply(config)
-        until = time.monotonic() + START_SECONDS
-        while not _all_run(config):
-            if time.monotonic() > until:
-                raise CannotStart(f"not everything runs after {START_SECONDS:g} s")
-            time.sleep(0.2)
+        _until(lambda: _all_run(config), "not everything runs")
     finally:
         ray.shutdown()
+
+
+def _until(reached: Callable[[], bool], otherwise: str) -> None:
+    """Raises CannotStart with what is otherwise, after START_SECONDS."""
+    until = time.monotonic() + START_SECONDS
+    while not reached():
+        if time.monotonic() > until:
+            raise CannotStart(f"{otherwise} after {START_SECONDS:g} s")
+        time.sleep(0.2)
 
 
 def _named(config: dict[str, Any], names: set[str]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from deployments.known import Known
 from deployments.report import Report
-from deployments.retrievers import Known, Retrievers
+from deployments.retrievers import Retrievers
 from indexes.store import ANNOTATE, Image, ImageWrite, Receipt, Space, Store
 from models.decoder import Decoder
 from models.errors import AlreadyIndexed, AmbienceError, Conflict, InvalidInput, Unavailable

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deployments.gateway import Gateway
+from deployments.known import Known
 from deployments.report import Report
-from deployments.retrievers import Known
 from deployments.wire import AnnotateAnswer
 from models.errors import AmbienceError, RetrieverUnavailable
 from models.images import Picture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ray import serve
@@ -10,8 +11,9 @@ from ray.serve import Application
 from deployments.annotator import Annotator
 from deployments.changing import ChangingRetriever
 from deployments.ingress import Ingress
+from deployments.known import WORDS_ONLY
+from deployments.layout import deployments_of
 from deployments.retriever import Retriever
-from deployments.retrievers import WORDS_ONLY
 from deployments.settings import AnnotatorArgs, IngressArgs, RetrieverArgs
 from indexes.registry import make_index
 from models.annotator import make_annotator
@@ -26,15 +28,22 @@ LOGGING = {"enable_access_log": False}
 """A line for every call costs more than a small call; /metrics counts them."""
 
 
-def build_retriever(args: dict[str, Any]) -> Application:
-    """A retriever of `models/extractors/`. A misspelt name or option fails here, with its name."""
+def build_retriever(args: dict[str, Any], beside: Sequence[str] = ()) -> Application:
+    """A retriever of `models/extractors/`. A misspelt name or option fails here, with its name.
+
+    `beside` names deployments of another layout, which go on until this one is ready.
+    """
     parsed = RetrieverArgs.model_validate(args)
     kinds = {_checked(model).of_pictures for model in parsed.models()}
-    if parsed.next is None:
-        return _bound(Retriever, "Retriever" if kinds == {True} else WORDS_ONLY, parsed)
-    if kinds != {True}:
+    if parsed.next is not None and kinds != {True}:
         raise InvalidInput("`next` is for models of pictures only")
-    return _bound(ChangingRetriever, "Retriever", parsed)
+    if parsed.next is not None and parsed.shards > 1:
+        raise InvalidInput("`next` needs `shards: 1`: switch to the next model first, then split")
+    names = deployments_of("Retriever" if kinds == {True} else WORDS_ONLY, parsed.shards)
+    # Serve knows an application by one deployment: it is handed the others, and asks them nothing.
+    others = [_bound(Retriever, name, parsed) for name in (*names[1:], *beside)]
+    kind = Retriever if parsed.next is None else ChangingRetriever
+    return _bound(kind, names[0], parsed, others)
 
 
 def _checked(args: RetrieverArgs) -> Extractor:
@@ -55,19 +64,22 @@ def build_annotator(args: dict[str, Any]) -> Application:
 def build_ingress(args: dict[str, Any]) -> Application:
     """The gateway over HTTP."""
     parsed = IngressArgs.model_validate(args)
-    settings = {"max_ongoing_requests": 1000, "graceful_shutdown_timeout_s": 10}
+    settings: dict[str, Any] = {"max_ongoing_requests": 1000, "graceful_shutdown_timeout_s": 10}
     return _bound(serve.ingress()(Ingress), "Ingress", parsed, **settings)
 
 
-def _bound(kind: type[Any], name: str, args: Options, **settings: Any) -> Application:
-    """An application of one deployment, with what all have alike."""
+def _bound(
+    kind: type[Any], name: str, args: Options, others: Sequence[Application] = (), **settings: Any
+) -> Application:
+    """A deployment, with what all have alike, and others of its application."""
     alike: dict[str, Any] = {
         "max_ongoing_requests": 256,
+        "max_surge_percent": 100,
         "ray_actor_options": {"num_cpus": RESERVED_CPUS},
         "graceful_shutdown_timeout_s": 5,
         "health_check_period_s": 1,
         "logging_config": LOGGING,
     }
     deployment: Any = serve.deployment(kind, name=name, **(alike | settings))
-    application: Application = deployment.bind(args)
+    application: Application = deployment.bind(args, *others)
     return application

@@ -52,7 +52,7 @@ class Model(Retriever):
 class ChangingRetriever:
     """Answers searches of either of its feature spaces."""
 
-    def __init__(self, args: RetrieverArgs) -> None:
+    def __init__(self, args: RetrieverArgs, *_: object) -> None:
         self.args = args
         self.models = tuple(Model(alone) for alone in args.models())
         self.name = self.models[0].name

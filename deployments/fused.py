@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deployments.gateway import Gateway
+from deployments.known import Known
 from deployments.report import Report
-from deployments.retrievers import Known
 from deployments.schemas import SearchQuery
 from deployments.searching import Ask, QueryPicture
 from deployments.wire import Description, MixedQuery

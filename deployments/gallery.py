@@ -15,10 +15,10 @@ from deployments.adding import check_id
 from deployments.annotating import annotate
 from deployments.answers import JsonAnswer
 from deployments.gateway import Gateway
+from deployments.known import Known
 from deployments.problems import documented
 from deployments.reading import Body, image_id_of, read_body, validated
 from deployments.report import Report, begin_report
-from deployments.retrievers import Known
 from deployments.schemas import Words
 from deployments.searching import Ask, Limits, QueryPicture
 from deployments.wire import MixedQuery

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deployments.adding import Adder
-from deployments.retrievers import Known, Retrievers
+from deployments.known import Known
+from deployments.retrievers import Retrievers
 from deployments.schemas import Filter
 from deployments.searching import Limits, Searcher
 from deployments.settings import IngressArgs, store_url
@@ -73,9 +74,9 @@ class Gateway:
             reasons["applications"] = "not all are deployed yet"
         there = {known.name: known for known in await self.chosen()}
         for name in self.args.required:
-            reason = there[name].reason if name in there else "not deployed"
-            if reason is not None:
-                reasons[name] = reason
+            lacks = there[name].lacks if name in there else "not deployed"
+            if lacks is not None:
+                reasons[name] = lacks
         return reasons
 
     async def chosen(self, names: Sequence[str] | None = None) -> list[Known]:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,11 +15,12 @@ from typing import Any, TypeVar
 from ray import serve
 
 from deployments.completion import FeatureCompleter, keep_completing
+from deployments.joining import wait_beside_others
+from deployments.layout import shard_of
 from deployments.loading import load_until_it_works
 from deployments.loopback import keep_sockets_on_loopback
 from deployments.metrics import keep_showing
 from deployments.mixing import mixed_features
-from deployments.replacing import wait_if_replacing
 from deployments.saving import keep_saving
 from deployments.settings import RetrieverArgs, snapshots_folder, store_url, whitening_file
 from deployments.storing import open_here
@@ -32,6 +34,7 @@ from deployments.wire import (
 from indexes.base import Query, Rows
 from indexes.follower import Follower, Status, row_reader
 from indexes.registry import index_class, make_index
+from indexes.sharding import WHOLE
 from indexes.snapshots import Snapshots
 from indexes.store import ANNOTATIONS, Space, Store
 from models.base import Extractor, make_extractor
@@ -51,9 +54,11 @@ CLOSING_SECONDS = 30.0
 class Retriever:
     """Answers searches of one feature space. All CPU work runs in threads, never on the loop."""
 
-    def __init__(self, args: RetrieverArgs) -> None:
+    def __init__(self, args: RetrieverArgs, *_: object) -> None:
         keep_sockets_on_loopback()
-        self.name = serve.get_replica_context().app_name
+        context = serve.get_replica_context()
+        self.name = context.app_name
+        self.shard = shard_of(context.deployment)
         self.extractor: Extractor = make_extractor(args.extractor, args.options)
         self.args = args
         self.store: Store = open_here(store_url(args.store))
@@ -62,10 +67,9 @@ class Retriever:
         self._in_batch = serve.batch(
             max_batch_size=self.extractor.batch, batch_wait_timeout_s=BATCH_SECONDS
         )(self._extract_many)
-        self._loaded = False
+        self._loaded = self._joined = False
         self._unavailable: str | None = None
         self._follower: Follower | None = None
-        self._looked_at = False
         self._starting = asyncio.get_event_loop().create_task(self._start())
 
     async def describe(self) -> Description:
@@ -92,11 +96,17 @@ class Retriever:
             reads_text=self.extractor.reads_text,
             additive=self.extractor.additive,
             of_pictures=self.extractor.of_pictures,
+            searched_by=self.extractor.index,
+            shards=self.shard.of,
         )
 
     async def search(self, request: SearchRequest) -> SearchAnswer | AmbienceError:
         """Hits of one query."""
         return await _as_value(self._search(request))
+
+    async def features(self, request: SearchRequest) -> SearchRequest | AmbienceError:
+        """The query by its features, so that all shards are asked the same."""
+        return await _as_value(self._by_features(request))
 
     async def extract(
         self, pixels: Pixels, fingerprint: str | None = None
@@ -109,19 +119,10 @@ class Retriever:
 
         Serve sends no queries before the first call ends: it waits for the index.
         """
-        if not self._looked_at:
-            self._looked_at = True
-            await wait_if_replacing(self.is_starting)
-        if self._has_failed():
-            raise RuntimeError(f"{self.name} could not start") from self._starting.exception()
-
-    def is_starting(self) -> bool:
-        """Whether it will be ready by itself: it lacks nothing, and has not failed."""
-        status = self._follower.status if self._follower is not None else None
-        return self._state(status)[0] == "loading" and not self._has_failed()
-
-    def _has_failed(self) -> bool:
-        return self._starting.done() and self._starting.exception() is not None
+        if not self._joined:
+            await wait_beside_others(self._now)
+            self._joined = True
+        self._now()
 
     async def _start(self) -> None:
         """Load, index, then complete pending work."""
@@ -145,9 +146,15 @@ class Retriever:
         if options.get("whitening"):
             options["whitening"] = str(self._whitening_file())
         index = make_index(self.extractor.index, options, self._rows)
-        snapshots = Snapshots(snapshots_folder(), self.store, self._space)
-        decode = self.extractor.from_row
-        return Follower(self.store, self._space, index, decode, snapshots=snapshots)
+        folder, layout = snapshots_folder(), str(self.shard)
+        return Follower(
+            self.store,
+            self._space,
+            index,
+            self.extractor.from_row,
+            snapshots=Snapshots(folder, self.store, self._space, layout),
+            shard=self.shard,
+        )
 
     async def _rewhiten(self, stamp: tuple[int, int] | None) -> None:
         """Once a new whitening is there, build an index by it beside the old one, then swap.
@@ -203,7 +210,8 @@ class Retriever:
         self._unavailable = reason
 
     async def _show_metrics(self) -> None:
-        await keep_showing(self.name, self.describe, self.store)
+        shard = "" if self.shard == WHOLE else f"/{self.shard.number}"
+        await keep_showing(self.name + shard, self.describe, self.store)
 
     def _state(self, status: Status | None) -> tuple[State, str | None]:
         if status is None:
@@ -212,20 +220,40 @@ class Retriever:
             )
         return status.state, status.reason or None
 
+    def _now(self) -> State:
+        """Raises RuntimeError where it could not start."""
+        if self._starting.done() and self._starting.exception() is not None:
+            raise RuntimeError(f"{self.name} could not start") from self._starting.exception()
+        return self._state(None if self._follower is None else self._follower.status)[0]
+
     async def _search(self, request: SearchRequest) -> SearchAnswer:
         began = time.perf_counter()
+        if request.sharded != (self.shard != WHOLE):
+            raise RetrieverUnavailable(f"{self.name} is split over {self.shard.of} shards now")
         follower = self._following()
         params = self._index_class.Params.parse(request.params)
         variants = await self._query_features(request)
         answer = await follower.asearch(
-            Query(variants, request.allowed, of_a_picture=request.of_a_picture),
+            Query(variants, request.allowed, request.of_a_picture, request.sharded, request.agreed),
             params,
             request.min_seq,
             request.deadline,
             request.stale_ok,
         )
         seconds = time.perf_counter() - began
-        return SearchAnswer(answer.hits, answer.applied_seq, answer.stale, seconds)
+        return SearchAnswer(answer.hits, answer.applied_seq, answer.stale, seconds, answer.part)
+
+    async def _by_features(self, request: SearchRequest) -> SearchRequest:
+        self._following()
+        return replace(
+            request,
+            features=await self._query_features(request),
+            fingerprint=self.extractor.fingerprint,
+            pixels=None,
+            image_id=None,
+            mixed=None,
+            of_a_sum=not request.of_a_picture,
+        )
 
     async def _extract(self, pixels: Pixels, fingerprint: str | None) -> ExtractAnswer:
         if not self._loaded:

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ray import serve
@@ -20,7 +19,9 @@ from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
+from deployments.known import Known
 from deployments.settings import all_deployed
+from deployments.sharded import Ask, ShardedSearch
 from deployments.wire import (
     AnnotateAnswer,
     Description,
@@ -29,7 +30,6 @@ from deployments.wire import (
     SearchAnswer,
     SearchRequest,
 )
-from models.base import Extractor, make_extractor
 from models.errors import (
     AmbienceError,
     DeadlineExceeded,
@@ -43,60 +43,9 @@ POLL_SECONDS = 1.0
 DESCRIBE_SECONDS = 2.0
 PROBE_SECONDS = 0.5
 NO_REPLICA = "no replica answers"
-WORDS_ONLY = "TextRetriever"
-"""Deployment of a retriever that has no features of pictures: told before it answers."""
+NOT_DEPLOYED = "not deployed"
 
 _BEGINNING = (ApplicationStatus.NOT_STARTED, ApplicationStatus.DEPLOYING)
-
-
-@dataclass(slots=True)
-class Known:
-    """One application as last seen."""
-
-    name: str
-    kind: Kind = "retriever"
-    of_pictures: bool = True
-    """Whether pictures have features of it; else it searches annotations, by words only."""
-    handle: DeploymentHandle[Any] | None = None
-    description: Description | None = None
-    extractor: Extractor | None = None
-    """For queries extracted in the ingress."""
-    down: str | None = "starting"
-    """Why it is not asked now; None when it is."""
-    status: str = ""
-    probe: asyncio.Future[Description | None] | None = None
-    """A `describe` under way, for all calls that wait longer than usual."""
-    changed: bool = True
-    """Its status has changed since it was last described."""
-    next: Known | None = None
-    """The same application under its next model, where it has one."""
-
-    @property
-    def models(self) -> list[Known]:
-        """Itself, and the same under its next model."""
-        return [self] if self.next is None else [self, self.next]
-
-    @property
-    def fingerprint(self) -> str:
-        """Of its model; empty until that is loaded."""
-        return self.description.fingerprint if self.description is not None else ""
-
-    def using(self, fingerprint: str | None) -> Known:
-        """The one of its models that has this fingerprint; its own where that is neither's."""
-        if self.next is None or fingerprint in (None, self.fingerprint):
-            return self
-        may_be = self.next.fingerprint in (fingerprint, "" if self.fingerprint else None)
-        return self.next if may_be else self
-
-    @property
-    def reason(self) -> str | None:
-        """Why it can't answer, or None."""
-        if self.down is not None:
-            return self.down
-        assert self.description is not None
-        if self.description.state == "ready":
-            return None
-        return self.description.reason or self.description.state
 
 
 class Retrievers:
@@ -110,6 +59,7 @@ class Retrievers:
         self._active = active
         self._last_active: Mapping[str, str] = {}
         self._known: dict[str, Known] = {}
+        self._turn = 0
         self.complete = False
         """Whether all applications have been deployed and seen."""
 
@@ -162,20 +112,28 @@ class Retrievers:
         apps.pop(self._own, None)
         for gone in set(self._known) - set(apps):
             del self._known[gone]
-        for name, (deployment, status) in apps.items():
-            known = self._known.setdefault(name, Known(name))
-            known.kind = "annotator" if deployment == "Annotator" else "retriever"
-            known.of_pictures = deployment != WORDS_ONLY
-            if status != known.status:
-                known.status, known.changed = status, True
+        for name, (deployments, status) in apps.items():
+            self._known.setdefault(name, Known(name)).see(deployments, status)
         self.complete = self.complete or complete
         await asyncio.gather(
-            *(self.describe(known) for known in self._known.values() if _needs_asking(known))
+            *(self.describe(known) for known in self._known.values() if known.needs_asking)
         )
+
+    async def look_again(self, known: Known) -> None:
+        """One that has just failed may have changed, or be split in another way now."""
+        if known.layouts or known.down == NOT_DEPLOYED:
+            with contextlib.suppress(RayError, RayServeException, RetrieverUnavailable):
+                await self.refresh()
+        await self.describe(known)
 
     async def describe(self, known: Known) -> Description | None:
         """Ask one application what it is now; None, with the reason noted, if it doesn't answer."""
-        main = self._known.get(known.name, known)
+        if known.layouts:
+            shards = [shard for layout in known.layouts.values() for shard in layout]
+            await asyncio.gather(*(self.describe(shard) for shard in shards))
+            known.choose()
+            return known.description if known.down is None else None
+        main = known.own or known
         try:
             answer = await self._call(main, "describe", DESCRIBE_SECONDS)
         except AmbienceError as exc:
@@ -183,12 +141,7 @@ class Retrievers:
                 model.down = str(exc)
             return None
         assert isinstance(answer, Description)
-        main.next = _next_of(main, answer)
-        for model, said in zip(main.models, (answer, answer.next), strict=False):
-            assert said is not None
-            if model.fingerprint != said.fingerprint or model.description is None:
-                model.extractor = _extractor_for(said)
-            model.description, model.down, model.changed = said, None, False
+        main.note(answer)
         return answer if known is main else answer.next
 
     async def descriptions(self) -> list[Known]:
@@ -202,20 +155,49 @@ class Retrievers:
 
         Nothing where the application can't be asked.
         """
-        if known.handle is None:
+        handle = (known.shards or [known])[0].handle
+        if handle is None:
             return []
-        asked = known.handle.broadcast("describe")
+        asked = handle.broadcast("describe")
         try:
             answers = await asked.results_async(timeout_s=DESCRIBE_SECONDS, return_exceptions=True)
         except (RayError, RayServeException, TimeoutError):
             return []
         return [answer if isinstance(answer, Description) else None for answer in answers]
 
-    async def search(self, known: Known, request: SearchRequest) -> SearchAnswer:
-        """Raises RetrieverUnavailable, DeadlineExceeded, or what the retriever refused with."""
+    async def search(
+        self, known: Known, request: SearchRequest, partial: bool = False
+    ) -> SearchAnswer:
+        """Raises RetrieverUnavailable, DeadlineExceeded, or what the retriever refused with.
+
+        A shard that was known not to answer is named in the answer as missing; one that fails now
+        only if a `partial` answer will do.
+        """
+        if len(known.shards) > 1:
+            return await self._search_shards(known, request, partial)
         answer = await self._call(known, "search", request.deadline, request)
         assert isinstance(answer, SearchAnswer)
         return answer
+
+    async def _search_shards(
+        self, known: Known, request: SearchRequest, partial: bool
+    ) -> SearchAnswer:
+        def asking(shard: Known) -> Ask:
+            return lambda method, asked: self._call(shard, method, asked.deadline, asked)
+
+        shards = self._rotated(known)
+        up = {shard.name: asking(shard) for shard in shards if shard.reason is None}
+        missing = {shard.name: shard.reason for shard in shards if shard.reason is not None}
+        if not up or known.description is None:
+            raise RetrieverUnavailable(known.reason or NO_REPLICA)
+        search = ShardedSearch(up, missing, partial)
+        return await search.search(known.description.searched_by, request)
+
+    def _rotated(self, known: Known) -> list[Known]:
+        """The shards, another one first each time."""
+        self._turn += 1
+        first = self._turn % len(known.shards)
+        return known.shards[first:] + known.shards[:first]
 
     async def extract(self, known: Known, pixels: Pixels, deadline: float) -> ExtractAnswer:
         """Features of one view; raises like `search`."""
@@ -236,22 +218,27 @@ class Retrievers:
             if known is not None and known.reason is None:
                 return known
             if time.monotonic() >= until:
-                reason = known.reason if known is not None else "not deployed"
+                reason = known.reason if known is not None else NOT_DEPLOYED
                 raise RetrieverUnavailable(f"{name}: {reason}")
             await asyncio.sleep(0.05)
             if known is not None and known.reason is not None:
                 await self.describe(known)
 
     async def _call(self, known: Known, method: str, seconds: float, *payload: Any) -> Any:
+        """Of a retriever that is split, any shard is called."""
+        if known.shards:
+            shards = self._rotated(known)
+            known = next((shard for shard in shards if shard.reason is None), shards[0])
+        own = known.own or known
         call: asyncio.Future[Any] | None = None
         try:
-            if known.handle is None:
-                known.handle = await asyncio.to_thread(serve.get_app_handle, known.name)
-            call = asyncio.ensure_future(_answer(known.handle, method, payload))
+            if own.handle is None:
+                own.handle = await asyncio.to_thread(_handle, own)
+            call = asyncio.ensure_future(_answer(own.handle, method, payload))
             answer = await self._watched(known, call, seconds, probe=method != "describe")
         except (KeyError, DeploymentUnavailableError) as exc:
-            known.handle, known.down = None, "not deployed"
-            raise RetrieverUnavailable(known.down) from exc
+            own.handle, known.down = None, NOT_DEPLOYED
+            raise RetrieverUnavailable(NOT_DEPLOYED) from exc
         except (RayError, RayServeException) as exc:
             known.down = NO_REPLICA
             raise RetrieverUnavailable(NO_REPLICA) from exc
@@ -290,8 +277,14 @@ class Retrievers:
         return await asyncio.shield(known.probe)
 
 
-def _statuses() -> dict[str, tuple[str, str]]:
-    """Deployment and status by application; raises RetrieverUnavailable while one is being built.
+def _handle(known: Known) -> DeploymentHandle[Any]:
+    if known.deployment is None:
+        return serve.get_app_handle(known.name)
+    return serve.get_deployment_handle(*known.deployment)
+
+
+def _statuses() -> dict[str, tuple[list[str], str]]:
+    """Deployments and status by application; raises RetrieverUnavailable while one is being built.
 
     `serve.status` builds the whole schema from this dict: 75 ms in which no request gets on.
     """
@@ -299,36 +292,17 @@ def _statuses() -> dict[str, tuple[str, str]]:
     assert client is not None  # It raises instead.
     applications = client.get_serve_details()["applications"]
     return {
-        name: (_deployment_of(name, app), str(app["status"])) for name, app in applications.items()
+        name: (_deployments_of(name, app), str(app["status"])) for name, app in applications.items()
     }
 
 
-def _deployment_of(name: str, application: Mapping[str, Any]) -> str:
+def _deployments_of(name: str, application: Mapping[str, Any]) -> list[str]:
     deployments = application["deployments"]
     if not deployments and application["status"] in _BEGINNING:
         # An add that did not know of all kinds would leave some out for ever.
         raise RetrieverUnavailable(f"{name} is being built")
-    return next(iter(deployments), "")
+    return list(deployments)
 
 
 async def _answer(handle: DeploymentHandle[Any], method: str, payload: tuple[Any, ...]) -> Any:
     return await getattr(handle, method).remote(*payload)
-
-
-def _needs_asking(known: Known) -> bool:
-    return known.changed or any(model.reason is not None for model in known.models)
-
-
-def _next_of(known: Known, description: Description) -> Known | None:
-    """A retriever's next model, as it was known or anew."""
-    if description.next is None:
-        return None
-    return known.next or Known(known.name, of_pictures=known.of_pictures, handle=known.handle)
-
-
-def _extractor_for(description: Description) -> Extractor | None:
-    if description.place != "ingress" or description.kind != "retriever":
-        return None
-    extractor = make_extractor(description.extractor, description.options)
-    extractor.load()
-    return extractor

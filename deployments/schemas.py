@@ -136,6 +136,7 @@ class RetrieverState(BaseModel):
     reads_text: bool = Field(False, description="Whether words can be a query.")
     next: ModelState | None = Field(None, description="The model to switch to.")
     previous: ModelState | None = Field(None, description="The model to switch back to.")
+    shards: int = Field(1, description="Deployments that its pictures are split over.")
 
 
 class RetrieverStates(BaseModel):

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from deployments.known import Known
 from deployments.report import Report
-from deployments.retrievers import Known, Retrievers
+from deployments.retrievers import Retrievers
 from deployments.wire import MixedQuery, SearchAnswer, SearchRequest
 from indexes.base import Hit
 from models.decoder import Decoder
@@ -148,17 +149,18 @@ class Searcher:
                 answer = await self._send(ask, limits)
             except RetrieverUnavailable:
                 # It may have changed, or lost the replica that was asked: look again, once.
-                await self.retrievers.describe(ask.known)
-                answer = await self._send(ask, limits)
+                await self.retrievers.look_again(ask.known)
+                answer = await self._send(ask, limits, partial=True)
         report.stale = report.stale or answer.stale or limits.stale
+        report.missing.update(answer.missing)
         return answer
 
-    async def _send(self, ask: Ask, limits: Limits) -> SearchAnswer:
+    async def _send(self, ask: Ask, limits: Limits, partial: bool = False) -> SearchAnswer:
         if ask.known.reason is not None:
             raise RetrieverUnavailable(ask.known.reason)
         left = limits.until - time.monotonic()
         request = request_of(ask, limits, max(0.01, min(left, self.retriever_deadline)))
-        return await self.retrievers.search(ask.known, request)
+        return await self.retrievers.search(ask.known, request, partial)
 
 
 def request_of(ask: Ask, limits: Limits, deadline: float) -> SearchRequest:

@@ -12,6 +12,7 @@ from models.types import Options
 
 STARTING = "AMBIENCE_STARTING"
 """Names a file that is there until all applications of the configuration are deployed."""
+MAX_SHARDS = 64
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 44444
 
@@ -39,6 +40,8 @@ class RetrieverArgs(Options):
     """Seconds between looks for pending pictures."""
     next: ModelArgs | None = None
     """Its features are made beside the others, until `ambience model switch`."""
+    shards: int = Field(1, ge=1, le=MAX_SHARDS)
+    """Deployments that the pictures are split over, by image id."""
 
     def models(self) -> tuple[RetrieverArgs, ...]:
         """The arguments of a retriever of each of the models alone, the next one's last."""

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from deployments import openapi
-from deployments.retrievers import Known, Retrievers
+from deployments.known import Known
+from deployments.retrievers import Retrievers
 from deployments.wire import Description
 
 

@@ -16,10 +16,10 @@ from deployments.answers import JsonAnswer
 from deployments.editing import image_rows
 from deployments.fused import decode_cursor, encode_cursor, fused_search
 from deployments.gateway import Gateway
+from deployments.known import Known
 from deployments.problems import documented
 from deployments.reading import Body, parsed, read_body, validated
 from deployments.report import Report, begin_report
-from deployments.retrievers import Known
 from deployments.schemas import (
     AddAnswer,
     ImageAnswer,

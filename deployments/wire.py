@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from indexes.base import Hit
+from indexes.base import Hit, Part
 from models.types import Features, Pixels, Variants, View
 
 State = Literal["loading", "ready", "unavailable"]
@@ -47,6 +47,9 @@ class Description:
     """Whether it searches by pictures; else by words only."""
     next: Description | None = None
     """Of the model that is to take the place of this one."""
+    searched_by: str = ""
+    """The name of its index in `indexes.registry`."""
+    shards: int = 1
 
     def row(self) -> dict[str, Any]:
         """As GET /v1/retrievers shows it."""
@@ -54,6 +57,8 @@ class Description:
         row = {
             name: getattr(self, name) for name in (*shown, "fingerprint", "extractor", "reads_text")
         }
+        if self.shards > 1:
+            row["shards"] = self.shards
         return {name: value for name, value in row.items() if value is not None}
 
 
@@ -98,11 +103,17 @@ class SearchRequest:
     stale_ok: bool = False
     deadline: float = 5.0
     """Seconds this retriever may take."""
+    of_a_sum: bool = False
+    """Whether the features are of words or a mixture."""
+    sharded: bool = False
+    """Whether a part of the answer is asked for; see `indexes.sharding`."""
+    agreed: Any = None
+    """What came of the first round of a sharded search."""
 
     @property
     def of_a_picture(self) -> bool:
         """Whether the query is one picture, not words or a mixture."""
-        return self.mixed is None or self.mixed.of_a_picture
+        return not self.of_a_sum and (self.mixed is None or self.mixed.of_a_picture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +122,10 @@ class SearchAnswer:
     applied_seq: int
     stale: bool
     seconds: float
+    part: Part | None = None
+    """In place of hits, when a shard is asked."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Shards that did not answer → reason."""
 
 
 @dataclass(frozen=True, slots=True)

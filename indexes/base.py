@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from models.types import Features, Options
 
 MAX_K = 10_000
 
+Params = TypeVar("Params", bound="SearchParams")
 Rows = Callable[[Sequence[int]], Mapping[int, Features]]
 """Reads stored features by image id; ids that are gone are left out."""
 
@@ -91,6 +92,25 @@ class Query:
     of_a_picture: bool = True
     """Whether it is one picture's, whose distances compare with those of the collection's pairs;
     words and sums of vectors lie elsewhere."""
+    sharded: bool = False
+    """Whether a shard is asked, for its part of the answer."""
+    agreed: Any = None
+    """In the second round of a sharded search: what came of the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one shard says in one round of a search; `indexes.sharding` makes one answer of all."""
+
+    count: int
+    """Pictures in the shard."""
+    hits: list[Hit]
+    """Best first, with those that `offset` leaves out; none in the first round of two."""
+    said: Any = None
+    """In the first round of two: what makes the second one's `agreed`."""
+    judged: npt.NDArray[np.float64] | None = None
+    """(n,) what the confidence of the hits depends on; None where none can be said."""
+    background: Background | None = None
 
 
 class Index(ABC):
@@ -125,19 +145,39 @@ class Index(ABC):
 
         The best of the query's variants counts for each image.
         """
-        if len(self) == 0 or (query.allowed is not None and query.allowed.size == 0):
+        if self._finds_nothing(query):
             return []
-        widened = params
-        if params.offset and params.k is not None:
-            widened = params.model_copy(update={"k": params.k + params.offset})
-        return self._search(query, widened)[params.offset :]
+        return self._search(query, _widened(params))[params.offset :]
+
+    def part(self, query: Query, params: SearchParams) -> Part:
+        """A shard's part of a search."""
+        if self._finds_nothing(query):
+            return Part(len(self), [])
+        said = self._say(query, _widened(params)) if query.agreed is None else None
+        if said is not None:
+            return Part(len(self), [], said)
+        hits = self._search(query, _widened(params))
+        judged = self._judged(hits, query) if hits and query.of_a_picture else None
+        background = None if self.background is None else self.background.law
+        return Part(len(self), hits, judged=judged, background=background)
 
     def with_confidence(self, hits: list[Hit], query: Query) -> list[Hit]:
         """The hits of a search with their probabilities of being true, where they can be said."""
-        if self.background is None or not hits:
+        judged = self._judged(hits, query) if hits else None
+        return self.confident(hits, judged, len(self), self.background)
+
+    @classmethod
+    def confident(
+        cls,
+        hits: list[Hit],
+        judged: npt.NDArray[np.float64] | None,
+        count: int,
+        background: Background | None,
+    ) -> list[Hit]:
+        """Hits with confidence, by what `_judged` said of them and so many pictures searched."""
+        if judged is None or background is None:
             return hits
-        distances = self._judged(hits, query)
-        sure = self.background.confidence(distances, len(self)).round(4).tolist()
+        sure = background.confidence(judged, count).round(4).tolist()
         return [hit._replace(confidence=one) for hit, one in zip(hits, sure, strict=True)]
 
     @abstractmethod
@@ -155,6 +195,22 @@ class Index(ABC):
     def made_with(self) -> Mapping[str, Any]:
         """JSON of what its state depends on, beside features and options."""
         return {}
+
+    @classmethod
+    def most(cls, params: SearchParams) -> int | None:
+        """How many hits an answer has at most, before `offset`; None for any number."""
+        return None if params.k is None else params.k + params.offset
+
+    @staticmethod
+    def rank(hit: Hit) -> tuple[float, int]:
+        """Hits ascend by this."""
+        assert hit.distance is not None
+        return hit.distance, hit.image_id
+
+    @classmethod
+    def agree(cls, said: Sequence[Any], query: Query, params: SearchParams) -> Any:
+        """What the second round must know, of all that the shards `_say` in the first."""
+        raise NotImplementedError
 
     def image_ids(self) -> npt.NDArray[np.int64]:
         """Ids (n,) of what is indexed, in any order; none where no background is to be fitted."""
@@ -182,9 +238,25 @@ class Index(ABC):
     def kind(self) -> str:
         """What is in use now, such as `binary-flat`; shown by GET /v1/retrievers."""
 
-    def _judged(self, hits: Sequence[Hit], _: Query) -> npt.NDArray[np.float64]:
+    def _finds_nothing(self, query: Query) -> bool:
+        return len(self) == 0 or (query.allowed is not None and query.allowed.size == 0)
+
+    def _judged(self, hits: Sequence[Hit], _: Query) -> npt.NDArray[np.float64] | None:
         """Distances (n,) of these hits as the background has them."""
+        if self.background is None:
+            return None
         return np.array([hit.distance for hit in hits], np.float64)
+
+    def _say(self, _: Query, __: SearchParams) -> Any:
+        """What other shards must know before they can find hits; None where they need not."""
+        return None
 
     @abstractmethod
     def _search(self, query: Query, params: SearchParams) -> list[Hit]: ...
+
+
+def _widened(params: Params) -> Params:
+    """With a `k` that counts what `offset` leaves out."""
+    if not params.offset or params.k is None:
+        return params
+    return params.model_copy(update={"k": params.k + params.offset})

@@ -33,6 +33,11 @@ class Background:
     near: float
     dimensions: float
 
+    @property
+    def law(self) -> Background:
+        """The power law alone."""
+        return Background(self.near, self.dimensions)
+
     @classmethod
     def of(cls, distances: npt.NDArray[Any]) -> Background:
         """Fit distances (n,) of random pairs, n ≥ LEAST_PAIRS.
@@ -84,7 +89,7 @@ class NormalisedBackground(Background):
     def normalised(self, distances: npt.NDArray[Any], queries: npt.NDArray[np.float32]) -> Floats:
         """Distances (n,), each found by one of the unit vectors (n, d), normalised."""
         asked, which = np.unique(queries, axis=0, return_inverse=True)
-        unrelated = _unrelated((asked @ self.sample.T).astype(np.float64), self.raw)
+        unrelated = _unrelated(asked.astype(np.float64) @ self.sample.T, self.raw)
         means = np.sort(unrelated, axis=1)[:, -NEIGHBOURS:].mean(axis=1)
         normalised = np.asarray(distances, np.float64) + self.beta * means[which]
         return np.asarray(np.maximum(normalised, 0), np.float64)
@@ -92,7 +97,7 @@ class NormalisedBackground(Background):
 
 def _unrelated(cosines: Floats, raw: Background) -> Floats:
     """Cosines (m, n) to a sample; 0, the usual, in place of what is believed to be a copy."""
-    distances = np.minimum(1 - cosines, 2)
+    distances = np.clip(1 - cosines, 0, 2)  # Rounding takes copies just below 0.
     copies = raw.confidence(distances, cosines.shape[1]) >= 0.5
     return np.asarray(np.where(copies | np.isneginf(cosines), 0, cosines), np.float64)
 

@@ -18,8 +18,8 @@ from models.errors import SnapshotRejected
 
 Descriptors = npt.NDArray[np.float32]
 """(n, 128) float32 of unit length."""
-Wanted = npt.NDArray[np.bool_]
-"""(slots,): whether a slot may be found."""
+Wanted = npt.NDArray[np.int64]
+"""(slots,): the image id of each slot that may be found, -1 for the others."""
 Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 """Squared L2 distances (n, k), ascending, and ids (n, k), -1 where there are fewer."""
 
@@ -49,7 +49,7 @@ class DescriptorSearch(ABC):
 
     @abstractmethod
     def search(self, queries: Descriptors, k: int, wanted: Wanted) -> Found:
-        """The k nearest of each query among wanted slots."""
+        """The k nearest of each query among wanted slots; in an exact search ties by image id."""
 
     @abstractmethod
     def renumber(self, slots: npt.NDArray[np.int64]) -> None:
@@ -96,7 +96,8 @@ class FlatSearch(DescriptorSearch):
         ids = np.full((len(queries), k), -1, np.int64)
         for number, (block, block_ids) in enumerate(zip(self._blocks, self._ids, strict=True)):
             size = min(BLOCK, self._count - number * BLOCK)
-            keep_nearest(queries @ block[:size].T, block_ids[:size], wanted, best, ids)
+            near = queries @ block[:size].T
+            keep_nearest(near, queries, block[:size], block_ids[:size], wanted, best, ids)
         # Unit vectors: |a - b|² = 2 - 2 a·b, which rounding may take just below 0.
         return np.maximum(2 - 2 * best, 0), ids
 
@@ -189,8 +190,8 @@ class IvfPqSearch(DescriptorSearch):
         self._index.add_with_ids(descriptors, ids)
 
     def search(self, queries: Descriptors, k: int, wanted: Wanted) -> Found:
-        whole = bool(wanted.all()) and not self._dead_rows
-        params = None if whole else self._only(wanted)
+        whole = bool((wanted >= 0).all()) and not self._dead_rows
+        params = None if whole else self._only(wanted >= 0)
         distances, ids = self._index.search(queries, k, params=params)
         return distances, ids
 
@@ -205,7 +206,7 @@ class IvfPqSearch(DescriptorSearch):
                 ids[:] = np.where(new < 0, -1, new << 8 | ids & 255)
                 self._dead_rows |= bool((new < 0).any())
 
-    def _only(self, wanted: Wanted) -> Any:
+    def _only(self, wanted: npt.NDArray[np.bool_]) -> Any:
         faiss = _faiss()
         inner = faiss.IVFSearchParameters(sel=_selector(wanted), nprobe=self._ivf.nprobe)
         if not isinstance(self._index, faiss.IndexPreTransform):
@@ -213,7 +214,7 @@ class IvfPqSearch(DescriptorSearch):
         return faiss.SearchParametersPreTransform(index_params=inner)
 
 
-def _selector(slots: Wanted) -> Any:
+def _selector(slots: npt.NDArray[np.bool_]) -> Any:
     """Selects the ids of some slots: one bit for each of a slot's 256; none beyond the end."""
     bitmap = np.repeat(np.where(slots, np.uint8(255), np.uint8(0)), 32)
     return _faiss().IDSelectorBitmap(bitmap)

@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,8 +19,9 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from indexes.base import Hit, Index, Query, Rows, SearchParams
+from indexes.base import Hit, Index, Part, Query, Rows, SearchParams
 from indexes.calibration import Background
+from indexes.sharding import WHOLE, Shard, spread, stored_ids
 from indexes.snapshots import Snapshots
 from indexes.store import Space, Store
 from models.errors import RetrieverUnavailable, StoreUnavailable
@@ -54,6 +55,8 @@ class Answer:
     applied_seq: int
     stale: bool
     """The store could not be read, or `min_seq` or the end of the log was not reached in time."""
+    part: Part | None = None
+    """In place of hits, when a shard is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +85,10 @@ class Follower:
         decode: Decode,
         applied: int | None = None,
         snapshots: Snapshots | None = None,
+        shard: Shard = WHOLE,
     ) -> None:
         self.store = store
+        self.shard = shard
         self.space = space
         self.snapshots = snapshots
         self._index = index
@@ -240,10 +245,11 @@ class Follower:
         """Learn how near unrelated pictures of this collection lie: once, and as it grows."""
         self._fitted_at = max(self.count, 1)
         image_ids = self.submit(lambda index: index.image_ids()).result()
+        if len(image_ids) and self.shard != WHOLE:
+            image_ids = stored_ids(self.store, self.space)
         if len(image_ids) < SAMPLE_LEAST:
             return
-        chosen = np.random.default_rng(len(image_ids)).permutation(image_ids)[:SAMPLE]
-        rows = self.store.rows(self.space, np.sort(chosen).tolist())
+        rows = self.store.rows(self.space, spread(image_ids, SAMPLE).tolist())
         sample = [
             found for at, row in rows.items() if (found := self._decoded(at, row)) is not None
         ]
@@ -266,6 +272,8 @@ class Follower:
         if self._state == "loading":
             self._executor.submit(self._reload)
         self.check()
+        if query.sharded:
+            return Answer([], self._applied, stale, self._index.part(query, params))
         hits = self._index.search(query, params)
         if query.of_a_picture:
             hits = self._index.with_confidence(hits, query)
@@ -302,8 +310,8 @@ class Follower:
         changes = self.store.changes(self.space, self._applied, CHUNK)
         if changes is None:
             return False
-        if changes.rows:
-            self._index.apply({at: self._decoded(at, row) for at, row in changes.rows.items()})
+        if mine := self._decoded_of_shard(changes.rows.items()):
+            self._index.apply(mine)
         self._applied = changes.head
         return True
 
@@ -345,10 +353,16 @@ class Follower:
             for batch in scan.batches:
                 if self._closing.is_set():
                     return
-                self._index.apply({at: self._decoded(at, row) for at, row in batch})
+                if mine := self._decoded_of_shard(batch):
+                    self._index.apply(mine)
                 self._become("loading", f"loading: {len(self._index)} pictures so far")
         self._applied = scan.head
         self._become("ready")
+
+    def _decoded_of_shard(
+        self, rows: Iterable[tuple[int, bytes | None]]
+    ) -> dict[int, Features | None]:
+        return {at: self._decoded(at, row) for at, row in rows if self.shard.holds(at)}
 
     def _decoded(self, image_id: int, row: bytes | None) -> Features | None:
         """One unreadable row must not stop all others from being found."""

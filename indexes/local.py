@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from indexes.base import MAX_K, Hit, Index, Query, Rows, SearchParams
-from indexes.calibration import confidence_of
+from indexes.calibration import Background, confidence_of
 from indexes.descriptors import (
     DescriptorSearch,
     FlatSearch,
@@ -25,10 +25,10 @@ from indexes.descriptors import (
     unit,
 )
 from indexes.frozen import Frozen, Saved
-from indexes.local_kernels import count_votes
 from indexes.local_training import Training, list_count
 from indexes.slots import SlotTable, quantise_geometry
-from indexes.verification import Matches, Side, Verified, agreeing, match, verify
+from indexes.verification import Matches, Side, agreeing, match, verify
+from indexes.voting import Voters, by_votes, candidates_of, nearest, shortlist
 from models.errors import InvalidInput
 from models.extractors.local import LOCAL_DTYPE
 from models.types import Features, Options
@@ -73,12 +73,10 @@ class LocalParams(SearchParams):
             raise ValueError("local matches have no distance: give k or min_inliers")
         return self
 
-
-CANDIDATE = np.dtype(
-    [("agreeing", np.int32), ("votes", np.int32), ("image_id", np.int64), ("variant", np.int64)]
-)
-"""A picture that one variant of the query voted for; `agreeing` votes do on scale and angle."""
-Candidates = npt.NDArray[np.void]
+    @property
+    def verifies(self) -> bool:
+        """Whether stored descriptors are looked at; else votes alone make the hits."""
+        return self.use_smnn_matching or self.use_ransac
 
 
 class LocalIndex(Index):
@@ -220,52 +218,96 @@ class LocalIndex(Index):
 
     def _search(self, query: Query, params: SearchParams) -> list[Hit]:
         assert isinstance(params, LocalParams)
+        agreed = query.agreed
+        if agreed is None:
+            agreed = self.agree([self._say(query, params)], query, params)
+        mine = [one for one in agreed if self._table.has(one[0])]
+        if params.verifies:
+            mine = self._verified(query, mine, params)
+        return mine[: params.k or DEFAULT_K]
+
+    def _say(self, query: Query, params: SearchParams) -> list[Voters]:
+        """The nearest descriptors of each variant's."""
+        assert isinstance(params, LocalParams)
         self._adopt()
         wanted = self._wanted(query)
+        return [
+            self._voters(features[: self.options.voters], wanted, params)
+            for features in query.variants
+        ]
+
+    @classmethod
+    def agree(
+        cls, said: Sequence[list[Voters]], _: Query, params: SearchParams
+    ) -> list[Hit] | list[tuple[int, int]]:
+        """Those that most likely verify, as image id and variant; or, unverified, the hits."""
+        assert isinstance(params, LocalParams)
+        merged = [nearest(list(parts), params.k_clusters) for parts in zip(*said, strict=True)]
         parts = [
-            self._candidates(variant, features[: self.options.voters], wanted, params)
-            for variant, features in enumerate(query.variants)
+            candidates_of(variant, one, params.knn_min_matches)
+            for variant, one in enumerate(merged)
         ]
         candidates = np.concatenate(parts)
         k = params.k or DEFAULT_K
-        if not params.use_smnn_matching and not params.use_ransac:
-            return _by_votes(candidates, len(parts) > 1)[:k]
-        length = min(max(SHORTLIST, k), LONGEST_SHORTLIST)
-        return self._verified(query, _shortlist(candidates, length), params)[:k]
+        if not params.verifies:
+            return by_votes(candidates, len(parts) > 1)[:k]
+        return shortlist(candidates, min(max(SHORTLIST, k), LONGEST_SHORTLIST))
 
-    def with_confidence(self, hits: list[Hit], _: Query) -> list[Hit]:
+    @classmethod
+    def confident(
+        cls,
+        hits: list[Hit],
+        judged: npt.NDArray[np.float64] | None,
+        count: int,
+        _: Background | None,
+    ) -> list[Hit]:
         """By inliers; votes alone say nothing of what is true."""
-        inliers = np.array([hit.inliers or 0 for hit in hits])
-        chance = min(len(self), SHORTLIST) * CHANCE * 0.5 ** np.maximum(inliers - MIN_INLIERS, 0)
+        if judged is None:
+            return hits
+        chance = min(count, SHORTLIST) * CHANCE * 0.5 ** np.maximum(judged - MIN_INLIERS, 0)
         sure = confidence_of(chance).round(4).tolist()
         return [
             hit if hit.inliers is None else hit._replace(confidence=one)
             for hit, one in zip(hits, sure, strict=True)
         ]
 
+    def _judged(self, hits: Sequence[Hit], _: Query) -> npt.NDArray[np.float64]:
+        return np.array([hit.inliers or 0 for hit in hits], np.float64)
+
+    @classmethod
+    def most(cls, params: SearchParams) -> int:
+        return super().most(params) or DEFAULT_K
+
+    @staticmethod
+    def rank(hit: Hit) -> tuple[float, int]:
+        return -_score(hit), hit.image_id
+
     def _wanted(self, query: Query) -> Wanted:
-        live = self._table.image_ids >= 0
+        live = self._table.image_ids
         if query.allowed is None:
             return live
-        chosen = np.zeros(len(live), np.bool_)
-        chosen[self._table.of(query.allowed)] = True
+        chosen = np.full(len(live), -1, np.int64)
+        slots = self._table.of(query.allowed)
+        chosen[slots] = live[slots]
         return chosen
 
-    def _candidates(
-        self, variant: int, features: Features, wanted: Wanted, params: LocalParams
-    ) -> Candidates:
+    def _voters(self, features: Features, wanted: Wanted, params: LocalParams) -> Voters:
         descriptors = unit(features["descriptor"])
         distances, ids = self._search_by.search(descriptors, params.k_clusters, wanted)
-        ids = np.where(distances < params.matching_threshold, ids, -1)
-        slots = np.unique(ids[ids >= 0] >> 8)
+        near = (ids >= 0) & (distances < params.matching_threshold)
+        slots, keypoints = np.where(near, ids >> 8, 0), np.where(near, ids & 255, 0)
+        geometry = np.zeros((*ids.shape, 2), np.uint8)
         table = self._table
-        geometry = quantise_geometry(features)
-        votes, agreeing = count_votes(ids, geometry, table.starts, table.geometry, slots)
-        candidates = np.empty(len(slots), CANDIDATE)
-        candidates["agreeing"], candidates["votes"] = agreeing, votes
-        candidates["image_id"], candidates["variant"] = table.image_ids[slots], variant
-        enough: Candidates = candidates[votes >= params.knn_min_matches]
-        return enough
+        geometry[near] = table.geometry[table.starts[slots[near]] + keypoints[near]]
+        image_ids = np.full(ids.shape, -1, np.int64)
+        image_ids[near] = table.image_ids[slots[near]]
+        return Voters(
+            np.where(near, distances, np.inf),
+            image_ids,
+            keypoints.astype(np.uint8),
+            geometry,
+            quantise_geometry(features),
+        )
 
     def _verified(
         self, query: Query, shortlist: Sequence[tuple[int, int]], params: LocalParams
@@ -327,7 +369,7 @@ class _Ranking:
             return None
         if not self._params.explain:
             return hit._replace(inliers=verified.inliers)
-        homography, points = _shown(verified, variant)
+        homography, points = verified.shown(mirrored=bool(variant))
         return hit._replace(inliers=verified.inliers, homography=homography, points=points)
 
 
@@ -337,40 +379,16 @@ def _score(hit: Hit) -> int:
     return score
 
 
-def _shown(verified: Verified, variant: int) -> tuple[list[list[float]], list[list[float]]]:
-    """Homography and points in pixels of the query as it was given: a mirrored one's x is -x."""
-    sign = -1.0 if variant else 1.0
-    homography = verified.homography * [sign, 1.0, 1.0]
-    points = verified.points * [sign, 1.0, 1.0, 1.0]
-    return homography.tolist(), points.tolist()
-
-
-def _by_votes(candidates: Candidates, mirrors: bool) -> list[Hit]:
-    """Each picture once, by the better variant's votes."""
-    order = np.lexsort([candidates[name] for name in ("variant", "image_id")])
-    order = order[np.argsort(-candidates["votes"][order], kind="stable")]
-    best: dict[int, Hit] = {}
-    for _, votes, image_id, variant in candidates[order].tolist():
-        mirrored = bool(variant) if mirrors else None
-        best.setdefault(image_id, Hit(image_id, matches=votes, mirrored=mirrored))
-    return list(best.values())
-
-
-def _shortlist(candidates: Candidates, length: int) -> list[tuple[int, int]]:
-    """Image id and variant of those that most likely verify, best first."""
-    keys = [candidates["variant"], candidates["image_id"]]
-    order = np.lexsort([*keys, -candidates["votes"], -candidates["agreeing"]])[:length]
-    return [(image_id, variant) for _, _, image_id, variant in candidates[order].tolist()]
-
-
 def _warm_up() -> None:
     """Compile, or load from the cache, every kernel before the first query."""
     blank = np.zeros(4, LOCAL_DTYPE)
     table, search = SlotTable(), FlatSearch()
     search.add(descriptor_ids(table.add(0, blank), len(blank)), unit(blank["descriptor"]))
-    _, ids = search.search(unit(blank["descriptor"]), 1, table.image_ids >= 0)
-    slots = np.zeros(1, np.int64)
-    count_votes(ids, quantise_geometry(blank), table.starts, table.geometry, slots)
+    search.search(unit(blank["descriptor"]), 1, table.image_ids)
+    geometry = quantise_geometry(blank)
+    ids = np.zeros((len(blank), 1), np.int64)
+    distances, keypoints = ids.astype(np.float32), ids.astype(np.uint8)
+    candidates_of(0, Voters(distances, ids, keypoints, geometry[:, None], geometry), 1)
     match(Side.of(blank), Side.of(blank), 1.0, 4.0)
 
 

@@ -111,6 +111,9 @@ class SlotTable:
         self.live_keypoints -= int(self._starts[slot + 1] - self._starts[slot])
         return True
 
+    def has(self, image_id: int) -> bool:
+        return image_id in self._slots
+
     def of(self, image_ids: Sequence[int] | npt.NDArray[np.int64]) -> Slots:
         """The live slots of those image ids that have one."""
         found = (self._slots.get(int(image_id), -1) for image_id in image_ids)

@@ -46,6 +46,16 @@ class Asked:
     candidates: Candidates
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a query's words stand in one shard."""
+
+    count: int
+    """Images of the shard."""
+    words: list[tuple[float, int]]
+    """Of each word: its best quality here, and how many images have it."""
+
+
 class TextIndex(Index):
     """Features of an image: its annotations, a JSON object in UTF-8, (n,) uint8. Of a query: its
     words in UTF-8, (n,) uint8.
@@ -99,15 +109,30 @@ class TextIndex(Index):
             self._postings.keep_words(used)
             self._vocabulary = self._vocabulary.only(used)
 
-    def _search(self, query: Query, params: SearchParams) -> list[Hit]:
+    def _say(self, query: Query, params: SearchParams) -> Standing:
         assert isinstance(params, TextParams)
-        asked = [
+        asked = self._asked(query, params)
+        bests = [self._postings.best(one.candidates) for one in asked]
+        return Standing(len(self), [_standing(best) for best in bests])
+
+    @classmethod
+    def agree(cls, said: Sequence[Standing], _: Query, __: SearchParams) -> list[float]:
+        """The weight of each of the query's words over all shards."""
+        count = sum(one.count for one in said)
+        return [_weight(count, parts) for parts in zip(*(one.words for one in said), strict=True)]
+
+    def _asked(self, query: Query, params: TextParams) -> list[Asked]:
+        return [
             Asked(written, self._vocabulary.match(word, params.match))
             for word, written in _asked_words(query).items()
         ]
+
+    def _search(self, query: Query, params: SearchParams) -> list[Hit]:
+        assert isinstance(params, TextParams)
+        asked = self._asked(query, params)
         if not asked:
             return []
-        scores = self._scores([one.candidates for one in asked])
+        scores = self._scores([one.candidates for one in asked], query.agreed)
         slots = self._chosen(scores, query.allowed, params)
         ids, found = self._postings.image_ids[slots].tolist(), scores[slots].tolist()
         rows = self.rows(ids)
@@ -121,15 +146,17 @@ class TextIndex(Index):
             for image_id, score in zip(ids, found, strict=True)
         ]
 
-    def _scores(self, asked: Sequence[Candidates]) -> npt.NDArray[np.int32]:
-        """By slot, in millionths; 0 where nothing is found."""
+    def _scores(
+        self, asked: Sequence[Candidates], agreed: Sequence[float] | None
+    ) -> npt.NDArray[np.int32]:
+        """By slot, in millionths; 0 where nothing is found. Weights are of this index by itself
+        unless agreed."""
         size = len(self._postings.image_ids)
         totals, matched = np.zeros(size, np.float32), np.zeros(size, np.uint8)
         weights = 0.0
-        for candidates in asked:
+        for number, candidates in enumerate(asked):
             best = self._postings.best(candidates)
-            having = count_best(best)
-            weight = math.log1p((len(self) - having + 0.5) / (having + 0.5))
+            weight = _weight(len(self), [_standing(best)]) if agreed is None else agreed[number]
             add_weighted(best, weight, totals, matched)
             weights += weight
         scores = np.empty(size, np.int32)
@@ -188,6 +215,18 @@ class TextIndex(Index):
         for _ in range(2):
             self.search(Query([query]), TextParams(k=1))
             self._merge()
+
+
+def _standing(best: npt.NDArray[np.float32]) -> tuple[float, int]:
+    """The best quality (by slot) that a word has anywhere, and how many slots have it."""
+    return float(best.max(initial=0)), int(count_best(best))
+
+
+def _weight(count: int, standings: Sequence[tuple[float, int]]) -> float:
+    """The idf of a word that stands so in the shards of so many images."""
+    top = max(quality for quality, _ in standings)
+    having = sum(number for quality, number in standings if quality == top)
+    return math.log1p((count - having + 0.5) / (having + 0.5))
 
 
 def _words_in(row: Features) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,14 @@ class VectorParams(DistanceParams):
             if getattr(params, name) is None and other is not None:
                 raise InvalidInput(f"{name}: give both aqe_n and aqe_alpha, or neither", name)
         return params
+
+
+class Neighbours(NamedTuple):
+    """Of one vector, nearest first, ties by image id: so their sum is the same however sharded."""
+
+    image_ids: npt.NDArray[np.int64]
+    distances: npt.NDArray[np.float64]
+    rows: Vectors
 
 
 class VectorIndex(Index):
@@ -128,9 +136,9 @@ class VectorIndex(Index):
     def pair_distances(self, sample: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return pairs(self._stack(list(sample)), "cosine")
 
-    def _judged(self, hits: Sequence[Hit], query: Query) -> npt.NDArray[np.float64]:
+    def _judged(self, hits: Sequence[Hit], query: Query) -> npt.NDArray[np.float64] | None:
         distances = super()._judged(hits, query)
-        if not isinstance(self.background, NormalisedBackground):
+        if distances is None or not isinstance(self.background, NormalisedBackground):
             return distances
         asked = self._stack(query.variants)
         return self.background.normalised(
@@ -142,7 +150,10 @@ class VectorIndex(Index):
         positions = None if query.allowed is None else self._rows.positions(query.allowed)
         variants = self._stack(query.variants)
         if params.aqe_n is not None and params.aqe_alpha is not None:
-            variants = self._expanded(variants, positions, params.aqe_n, params.aqe_alpha)
+            found = query.agreed
+            if found is None:
+                found = self._neighbours(variants, positions, params.aqe_n)
+            variants = _expanded(variants, found, params.aqe_alpha)
         near = self._near(variants, positions, params)
         where, distances, variant = self._exact(variants, near)
         if params.distance_threshold is not None:
@@ -156,25 +167,42 @@ class VectorIndex(Index):
             for key, gap, number in found
         ]
 
-    def _expanded(
-        self, variants: Vectors, positions: Positions | None, count: int, alpha: float
-    ) -> Vectors:
-        """αQE (Radenović, Tolias & Chum, "Fine-tuning CNN Image Retrieval", 2018).
+    def _say(self, query: Query, params: SearchParams) -> list[Neighbours] | None:
+        assert isinstance(params, VectorParams)
+        if params.aqe_n is None:
+            return None
+        positions = None if query.allowed is None else self._rows.positions(query.allowed)
+        return self._neighbours(self._stack(query.variants), positions, params.aqe_n)
 
-        Each query plus its `count` nearest rows, weighted by cosine^alpha, renormalised. Rows of
-        negative cosine weigh nothing.
-        """
-        expanded = []
+    @classmethod
+    def agree(
+        cls, said: Sequence[list[Neighbours]], _: Query, params: SearchParams
+    ) -> list[Neighbours]:
+        """The nearest pictures of all shards, for each variant."""
+        assert isinstance(params, VectorParams)
+        agreed = []
+        for parts in zip(*said, strict=True):
+            ids, distances, rows = map(np.concatenate, zip(*parts, strict=True))
+            order = best_first(distances, ids, params.aqe_n)
+            agreed.append(Neighbours(ids[order], distances[order], rows[order]))
+        return agreed
+
+    def _neighbours(
+        self, variants: Vectors, positions: Positions | None, count: int
+    ) -> list[Neighbours]:
+        """The `count` nearest rows of each variant."""
+        found = []
         params = VectorParams(k=count)
         for variant in variants:
             one = variant[np.newaxis]
             where, distances, _ = self._exact(one, self._near(one, positions, params))
-            nearest = np.sort(where[best_first(distances, self._rows.ids[where], count)])
-            rows = self._rows.take("vector", nearest).astype(np.float64)
-            cosines = rows @ variant.astype(np.float64)
-            weights = np.where(cosines > 0, np.maximum(cosines, 0) ** alpha, 0)
-            expanded.append(variant + weights @ rows)
-        return unit(np.array(expanded)).astype(np.float32)
+            order = best_first(distances, self._rows.ids[where], count)
+            nearest = where[order]
+            ascending = np.argsort(nearest)
+            rows = np.empty((len(nearest), variants.shape[1]), np.float32)
+            rows[ascending] = self._rows.take("vector", nearest[ascending])
+            found.append(Neighbours(self._rows.ids[nearest], distances[order], rows))
+        return found
 
     def _near(
         self, variants: Vectors, positions: Positions | None, params: SearchParams
@@ -228,6 +256,21 @@ class VectorIndex(Index):
         if self._whitening is not None and vectors:
             return self._whitening.apply(stacked).astype(np.float32)
         return unit(stacked).astype(np.float32)
+
+
+def _expanded(variants: Vectors, found: Sequence[Neighbours], alpha: float) -> Vectors:
+    """αQE (Radenović, Tolias & Chum, "Fine-tuning CNN Image Retrieval", 2018).
+
+    Each query plus its nearest rows, weighted by cosine^alpha, renormalised. Rows of negative
+    cosine weigh nothing.
+    """
+    expanded = []
+    for variant, neighbours in zip(variants, found, strict=True):
+        rows = neighbours.rows.astype(np.float64)
+        cosines = rows @ variant.astype(np.float64)
+        weights = np.where(cosines > 0, np.maximum(cosines, 0) ** alpha, 0)
+        expanded.append(variant + weights @ rows)
+    return unit(np.array(expanded)).astype(np.float32)
 
 
 def _nearest(rows: Vectors, variants: Vectors) -> Vectors:

@@ -75,6 +75,13 @@ class Verified:
     points: Points
     """(inliers, 4): query x, y, image x, y."""
 
+    def shown(self, *, mirrored: bool) -> tuple[list[list[float]], list[list[float]]]:
+        """Homography and points in pixels of the given query: a mirrored one's x is -x."""
+        sign = -1.0 if mirrored else 1.0
+        homography = self.homography * [sign, 1.0, 1.0]
+        points = self.points * [sign, 1.0, 1.0, 1.0]
+        return homography.tolist(), points.tolist()
+
 
 def match(query: Side, image: Side, ratio: float, farthest: float) -> Matches:
     """Mutual nearest neighbours, nearer than squared L2 `farthest`, by Lowe's ratio test.

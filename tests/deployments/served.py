@@ -18,9 +18,10 @@ from ray.serve.handle import DeploymentHandle
 import models.extractors
 from deployments.app import build_retriever
 from deployments.gateway import Gateway
-from deployments.retrievers import WORDS_ONLY, Known
-from deployments.wire import Description
+from deployments.known import WORDS_ONLY, Known
+from deployments.wire import Description, Kind
 from models.base import extractor_names
+from models.types import View
 
 FOLDER = str(Path(__file__).with_name("extractors"))
 READY_SECONDS = 30.0
@@ -49,7 +50,17 @@ def write_matrix(path: Path) -> None:
 
 def serve_here(name: str, args: dict[str, Any]) -> DeploymentHandle[Any]:
     """A retriever's application, run on a loop of its own in this process."""
-    deployment = build_retriever(args)._bound_deployment
+    return _deploy_here(name, build_retriever(args)._bound_deployment)
+
+
+def shards_here(name: str, args: dict[str, Any]) -> list[DeploymentHandle[Any]]:
+    """The shards of a retriever, in order."""
+    root = build_retriever(args)._bound_deployment
+    others = [one._bound_deployment for one in root.init_args[1:]]
+    return [_deploy_here(name, deployment) for deployment in (root, *others)]
+
+
+def _deploy_here(name: str, deployment: Any) -> DeploymentHandle[Any]:
     _set_internal_replica_context(
         replica_id=ReplicaID("local", DeploymentID(deployment.name, name)),
         servable_object=None,
@@ -58,6 +69,27 @@ def serve_here(name: str, args: dict[str, Any]) -> DeploymentHandle[Any]:
         world_size=1,
     )
     return make_local_deployment_handle(deployment, name)
+
+
+def description(name: str, kind: Kind = "retriever", view: View = "full") -> Description:
+    """Of an application that is ready."""
+    return Description(
+        name=name,
+        kind=kind,
+        state="ready",
+        reason=None,
+        extractor=name,
+        options={},
+        fingerprint="f",
+        view=view,
+        place="ingress" if kind == "retriever" else "replica",
+        index="",
+        count=0,
+        bytes=0,
+        applied_seq=0,
+        verifying=False,
+        explains=False,
+    )
 
 
 async def described(handle: DeploymentHandle[Any]) -> Description:
@@ -82,4 +114,13 @@ async def join(gateway: Gateway, name: str, handle: DeploymentHandle[Any]) -> No
     known = gateway.retrievers._known.setdefault(name, Known(name))
     known.handle = handle
     known.of_pictures = handle.deployment_name != WORDS_ONLY
+    await gateway.retrievers.describe(known)
+
+
+async def join_shards(gateway: Gateway, name: str, handles: list[DeploymentHandle[Any]]) -> None:
+    """The gateway knows the shards of a retriever."""
+    known = gateway.retrievers._known.setdefault(name, Known(name))
+    known.see([handle.deployment_name for handle in handles], "RUNNING")
+    for shard, handle in zip(known.shards, handles, strict=True):
+        shard.handle = handle
     await gateway.retrievers.describe(known)

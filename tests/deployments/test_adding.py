@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from deployments.gateway import Gateway
+from deployments.known import Known
 from deployments.report import Report
-from deployments.retrievers import Known
-from deployments.wire import Description, Kind
+from deployments.wire import Kind
 from indexes.store import ANNOTATE, Image
 from models.base import make_extractor
 from models.errors import Unavailable
 from models.types import View
+from tests.deployments import served
 from tests.deployments.pictures import picture
 
 pytestmark = pytest.mark.anyio
@@ -21,23 +22,7 @@ def know(gateway: Gateway, name: str, kind: Kind, view: View | None) -> None:
     """As if the application had described itself; without a view, as if it had not yet."""
     known = Known(name, kind)
     if view is not None:
-        known.description = Description(
-            name=name,
-            kind=kind,
-            state="ready",
-            reason=None,
-            extractor=name,
-            options={},
-            fingerprint="f",
-            view=view,
-            place="ingress" if kind == "retriever" else "replica",
-            index="",
-            count=0,
-            bytes=0,
-            applied_seq=0,
-            verifying=False,
-            explains=False,
-        )
+        known.description = served.description(name, kind, view)
         known.down = None
     if kind == "retriever":
         known.extractor = make_extractor(name)

@@ -13,8 +13,8 @@ import pytest
 
 from deployments.fused import fused_search
 from deployments.gateway import Gateway
+from deployments.known import Known
 from deployments.report import Report
-from deployments.retrievers import Known
 from deployments.schemas import SearchQuery
 from deployments.searching import Ask, Limits, QueryPicture, request_of
 from deployments.settings import RetrieverArgs
