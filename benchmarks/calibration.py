@@ -52,8 +52,7 @@ class Collection:
         for name, extractor in self.extractors.items():
             index = self.indexes[name]
             query = Query(extractor.extract_variants(picture.view(extractor.view), "mirror"))
-            hits = index.search(query, index.Params.parse(LIMITS[name]))
-            hits = index.with_confidence(hits, query)
+            hits = index.answer(query, index.Params.parse(LIMITS[name]))
             lists.append(RankedList(name, hits, verifying=index.verifying))
         return fuse(lists)
 

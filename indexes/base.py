@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
-from indexes.calibration import Background
+from indexes.calibration import Background, Belief, FalseDiscovery
 from indexes.frozen import Frozen, Saved
 from models.errors import InvalidInput
 from models.types import Features, Options
@@ -110,7 +110,7 @@ class Part:
     """In the first round of two: what makes the second one's `agreed`."""
     judged: npt.NDArray[np.float64] | None = None
     """(n,) what the confidence of the hits depends on; None where none can be said."""
-    background: Background | None = None
+    belief: Belief | None = None
 
 
 class Index(ABC):
@@ -156,15 +156,14 @@ class Index(ABC):
         said = self._say(query, _widened(params)) if query.agreed is None else None
         if said is not None:
             return Part(len(self), [], said)
-        hits = self._search(query, _widened(params))
-        judged = self._judged(hits, query) if hits and query.of_a_picture else None
-        background = None if self.background is None else self.background.law
-        return Part(len(self), hits, judged=judged, background=background)
+        return self._judged_part(self._search(query, _widened(params)), query)
 
-    def with_confidence(self, hits: list[Hit], query: Query) -> list[Hit]:
-        """The hits of a search with their probabilities of being true, where they can be said."""
-        judged = self._judged(hits, query) if hits else None
-        return self.confident(hits, judged, len(self), self.background)
+    def answer(self, query: Query, params: SearchParams) -> list[Hit]:
+        """A search whose hits say how likely they are to be true, where that can be said."""
+        if self._finds_nothing(query):
+            return []
+        part = self._judged_part(self._search(query, _widened(params)), query)
+        return self.confident(part.hits, part.judged, part.count, part.belief)[params.offset :]
 
     @classmethod
     def confident(
@@ -172,12 +171,12 @@ class Index(ABC):
         hits: list[Hit],
         judged: npt.NDArray[np.float64] | None,
         count: int,
-        background: Background | None,
+        belief: Belief | None,
     ) -> list[Hit]:
         """Hits with confidence, by what `_judged` said of them and so many pictures searched."""
-        if judged is None or background is None:
+        if judged is None or belief is None:
             return hits
-        sure = background.confidence(judged, count).round(4).tolist()
+        sure = belief.confidence(judged, count).round(4).tolist()
         return [hit._replace(confidence=one) for hit, one in zip(hits, sure, strict=True)]
 
     @abstractmethod
@@ -241,9 +240,19 @@ class Index(ABC):
     def _finds_nothing(self, query: Query) -> bool:
         return len(self) == 0 or (query.allowed is not None and query.allowed.size == 0)
 
-    def _judged(self, hits: Sequence[Hit], _: Query) -> npt.NDArray[np.float64] | None:
-        """Distances (n,) of these hits as the background has them."""
-        if self.background is None:
+    def _judged_part(self, hits: list[Hit], query: Query) -> Part:
+        judged = self._judged(hits, query) if hits else None
+        belief: Belief | None = FalseDiscovery()
+        if query.of_a_picture:
+            belief = None if self.background is None else self.background.law
+        return Part(len(self), hits, judged=judged, belief=belief)
+
+    def _judged(self, hits: Sequence[Hit], query: Query) -> npt.NDArray[np.float64] | None:
+        """Distances (n,) of these hits as the background has them.
+
+        Of a query that is no picture's: the chances of unrelated pictures to lie as near.
+        """
+        if self.background is None or not query.of_a_picture:
             return None
         return np.array([hit.distance for hit in hits], np.float64)
 

@@ -57,7 +57,25 @@ class Background:
 
 
 @dataclass(frozen=True, slots=True)
-class NormalisedBackground(Background):
+class VectorBackground(Background):
+    """Of unit vectors, with a sample of them."""
+
+    sample: npt.NDArray[np.float32]
+    """Unit vectors (n, d)."""
+
+    @classmethod
+    def of_vectors(cls, sample: npt.NDArray[np.float32]) -> VectorBackground:
+        """Fit to unit vectors (n, d) of random pictures."""
+        fitted = Background.of(pairs(sample, "cosine"))
+        return cls(fitted.near, fitted.dimensions, sample)
+
+    def chances(self, distances: npt.NDArray[Any], query: npt.NDArray[np.float32]) -> Floats:
+        """`chances` of distances (n,) to a unit vector (d,) that is no picture's: to words, say."""
+        return chances(distances, 1 - self.sample @ query)
+
+
+@dataclass(frozen=True, slots=True)
+class NormalisedBackground(VectorBackground):
     """Of distances normalised as the scores of Pizzi et al. are ("A Self-Supervised Descriptor for
     Image Copy Detection", CVPR 2022): to a distance of 1 - cosine β times the query's mean cosine
     to its NEIGHBOURS nearest unrelated pictures is added.
@@ -67,12 +85,10 @@ class NormalisedBackground(Background):
     """
 
     raw: Background
-    sample: npt.NDArray[np.float32]
-    """Unit vectors (n, d)."""
     beta: float
 
     @classmethod
-    def of_vectors(cls, sample: npt.NDArray[np.float32], beta: float) -> NormalisedBackground:
+    def normalised_by(cls, beta: float, sample: npt.NDArray[np.float32]) -> NormalisedBackground:
         """Fit to unit vectors (n, d) of random pictures, n > NEIGHBOURS + 1."""
         cosines = (sample @ sample.T).astype(np.float64)
         apart = ~np.eye(len(sample), dtype=bool)
@@ -84,7 +100,7 @@ class NormalisedBackground(Background):
         without = (nearest.sum(axis=1, keepdims=True) - unrelated) / NEIGHBOURS
         means = np.where(among, without, nearest[:, :NEIGHBOURS].mean(axis=1, keepdims=True))
         fitted = Background.of(np.maximum(1 - cosines + beta * means, 0)[apart])
-        return cls(fitted.near, fitted.dimensions, raw, sample, beta)
+        return cls(fitted.near, fitted.dimensions, sample, raw, beta)
 
     def normalised(self, distances: npt.NDArray[Any], queries: npt.NDArray[np.float32]) -> Floats:
         """Distances (n,), each found by one of the unit vectors (n, d), normalised."""
@@ -100,6 +116,44 @@ def _unrelated(cosines: Floats, raw: Background) -> Floats:
     distances = np.clip(1 - cosines, 0, 2)  # Rounding takes copies just below 0.
     copies = raw.confidence(distances, cosines.shape[1]) >= 0.5
     return np.asarray(np.where(copies | np.isneginf(cosines), 0, cosines), np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class FalseDiscovery:
+    """Of a query that may truly find many: as elsewhere, but chance hits are counted for each hit.
+
+    That is the false discovery rate down to a hit, adjusted as by Benjamini and Hochberg,
+    "Controlling the False Discovery Rate", 1995; so that where nothing is true, something is
+    believed in PRIOR of all answers.
+    """
+
+    def confidence(self, chances: npt.NDArray[Any], count: int) -> Floats:
+        """Probability (n,) of the hits of a whole answer, best first, among `count` pictures.
+
+        `chances` (n,) are of an unrelated picture to lie as near.
+        """
+        rates = count * np.asarray(chances, np.float64) / np.arange(1, len(chances) + 1)
+        return confidence_of(np.minimum.accumulate(rates[::-1])[::-1])
+
+
+Belief = Background | FalseDiscovery
+"""What says the confidence of hits."""
+
+
+def chances(distances: npt.NDArray[Any], sample: npt.NDArray[Any]) -> Floats:
+    """Chance (n,) of an unrelated picture to be as near to a query as `distances` (n,) are.
+
+    By the query's distances to a sample (m,) of the collection: an empirical null (Efron,
+    "Large-Scale Simultaneous Hypothesis Testing: The Choice of a Null Hypothesis", 2004), normal,
+    fitted to the farther half, where true matches are not, and wider by two standard errors.
+    """
+    from scipy.special import ndtr
+
+    middle = np.median(sample)
+    far = sample[sample > middle] - middle
+    spread = float(np.sqrt(np.mean(far**2))) if far.size else 0.0
+    spread = max(spread * (1 + 2 / np.sqrt(2 * max(far.size, 1))), 1e-9)
+    return np.asarray(ndtr((np.asarray(distances, np.float64) - middle) / spread), np.float64)
 
 
 def pairs(sample: npt.NDArray[Any], metric: str) -> Floats:

@@ -274,10 +274,7 @@ class Follower:
         self.check()
         if query.sharded:
             return Answer([], self._applied, stale, self._index.part(query, params))
-        hits = self._index.search(query, params)
-        if query.of_a_picture:
-            hits = self._index.with_confidence(hits, query)
-        return Answer(hits, self._applied, stale)
+        return Answer(self._index.answer(query, params), self._applied, stale)
 
     def _catch_up(self, until: float = math.inf) -> bool:
         """Apply the log to its end as of now; False when that took too long."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from indexes.base import MAX_K, Hit, Index, Query, Rows, SearchParams
-from indexes.calibration import Background, confidence_of
+from indexes.calibration import Belief, confidence_of
 from indexes.descriptors import (
     DescriptorSearch,
     FlatSearch,
@@ -259,7 +259,7 @@ class LocalIndex(Index):
         hits: list[Hit],
         judged: npt.NDArray[np.float64] | None,
         count: int,
-        _: Background | None,
+        _: Belief | None,
     ) -> list[Hit]:
         """By inliers; votes alone say nothing of what is true."""
         if judged is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,13 +49,21 @@ def agreed(kind: type[Index], parts: Sequence[Part], query: Query, params: Searc
 def merged(kind: type[Index], parts: Sequence[Part], params: SearchParams) -> list[Hit]:
     """The hits of a search, of the shards' parts of its last round.
 
-    Confidence is said of all pictures together, by the background of the first shard that has one.
+    Confidence is said of all pictures together, by the belief of the first shard that has one.
     """
     count = sum(part.count for part in parts)
-    background = next((part.background for part in parts if part.background), None)
-    lists = (kind.confident(part.hits, part.judged, count, background) for part in parts)
-    best = heapq.merge(*lists, key=kind.rank)
-    return list(islice(best, params.offset, kind.most(params)))
+    belief = next((part.belief for part in parts if part.belief), None)
+    lists = (
+        zip(part.hits, repeat(None) if part.judged is None else part.judged, strict=False)
+        for part in parts
+    )
+    rows = islice(heapq.merge(*lists, key=lambda row: kind.rank(row[0])), kind.most(params))
+    hits, judged = [], []
+    for hit, one in rows:
+        hits.append(hit)
+        judged.append(one)
+    known = None if any(one is None for one in judged) else np.array(judged, np.float64)
+    return kind.confident(hits, known, count, belief)[params.offset :]
 
 
 def stored_ids(store: Store, space: Space) -> npt.NDArray[np.int64]:

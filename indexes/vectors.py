@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from indexes.base import DistanceParams, Hit, Index, Query, Rows, SearchParams
-from indexes.calibration import Background, NormalisedBackground, pairs
+from indexes.calibration import Background, NormalisedBackground, VectorBackground
 from indexes.frozen import Frozen, Saved
 from indexes.rows import GATHER_BELOW, Column, Positions, RowArrays
 from indexes.selection import at_places, best_first
@@ -128,19 +128,20 @@ class VectorIndex(Index):
         return self._rows.ids.copy()
 
     def background_of(self, sample: npt.NDArray[Any]) -> Background:
-        if self.options.score_norm is None:
-            return super().background_of(sample)
         vectors = self._stack(list(sample))
-        return NormalisedBackground.of_vectors(vectors, self.options.score_norm)
-
-    def pair_distances(self, sample: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return pairs(self._stack(list(sample)), "cosine")
+        if self.options.score_norm is None:
+            return VectorBackground.of_vectors(vectors)
+        return NormalisedBackground.normalised_by(self.options.score_norm, vectors)
 
     def _judged(self, hits: Sequence[Hit], query: Query) -> npt.NDArray[np.float64] | None:
-        distances = super()._judged(hits, query)
-        if distances is None or not isinstance(self.background, NormalisedBackground):
-            return distances
+        if not isinstance(self.background, VectorBackground):
+            return super()._judged(hits, query)
+        distances = np.array([hit.distance for hit in hits], np.float64)
         asked = self._stack(query.variants)
+        if not query.of_a_picture:
+            return self.background.chances(distances, asked[0])
+        if not isinstance(self.background, NormalisedBackground):
+            return distances
         return self.background.normalised(
             distances, asked[[int(hit.mirrored or 0) for hit in hits]]
         )

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from indexes.calibration import PRIOR, TAIL, Background, NormalisedBackground, confidence_of
+from indexes.calibration import (
+    PRIOR,
+    TAIL,
+    Background,
+    FalseDiscovery,
+    NormalisedBackground,
+    chances,
+    confidence_of,
+)
 
 
 def ball_distances(dimensions: int, count: int, seed: int = 0) -> np.ndarray:
@@ -72,7 +80,7 @@ def _units(vectors: np.ndarray) -> np.ndarray:
 
 def test_a_normalised_distance_is_that_of_the_paper() -> None:
     crowd, lonely = crowded_and_lonely()
-    background = NormalisedBackground.of_vectors(np.concatenate([crowd, lonely]), beta=0.7)
+    background = NormalisedBackground.normalised_by(0.7, np.concatenate([crowd, lonely]))
     query = _units(np.random.default_rng(5).normal(size=(1, 64)))
     nearest = np.sort(background.sample @ query[0])[-2:].mean()
     found = background.normalised(np.array([0.1, 0.9]), query[[0, 0]])
@@ -81,7 +89,7 @@ def test_a_normalised_distance_is_that_of_the_paper() -> None:
 
 def test_copies_of_the_query_are_none_of_its_background() -> None:
     _, lonely = crowded_and_lonely()
-    alone = NormalisedBackground.of_vectors(lonely, beta=1.0)
+    alone = NormalisedBackground.normalised_by(1.0, lonely)
     query = _units(lonely[:1] + 0.01 * np.random.default_rng(1).normal(size=(1, 64)))
     with_copies = alone.normalised(np.zeros(1), query)
     others = np.sort(lonely[1:] @ query[0])[-2:].mean()
@@ -98,7 +106,7 @@ def test_one_threshold_tells_copies_from_neighbours_in_a_crowd_and_alone() -> No
     near = (1 - queries @ rest.T).min(axis=1)
     same = 1 - (queries * _units(queries + edits)).sum(axis=1)
     sample = np.concatenate([crowd[:250], lonely[:250]])
-    normal = NormalisedBackground.of_vectors(sample, beta=1.0)
+    normal = NormalisedBackground.normalised_by(1.0, sample)
     normal_near, normal_same = normal.normalised(near, queries), normal.normalised(same, queries)
 
     def told_apart(true: np.ndarray, chance: np.ndarray) -> float:
@@ -111,3 +119,49 @@ def test_one_threshold_tells_copies_from_neighbours_in_a_crowd_and_alone() -> No
     found = (normal.confidence(normal_same, 1000) >= 0.5).mean()
     assert found > (raw.confidence(same, 1000) >= 0.5).mean() + 0.2
     assert (normal.confidence(normal_near, 1000) >= 0.5).mean() < 0.05
+
+
+def test_chances_are_those_of_the_unrelated_whatever_share_is_true() -> None:
+    rng = np.random.default_rng(0)
+    unrelated = rng.normal(0.8, 0.02, 200_000)
+    for true in (0, 400):
+        sample = np.concatenate([unrelated, rng.normal(0.7, 0.02, true)])
+        found = chances(np.array([0.8, 0.78, 0.76, 0.74]), sample)
+        assert found == pytest.approx([0.5, 0.1587, 0.02275, 0.00135], rel=0.15)
+
+
+def test_a_small_sample_makes_chance_likelier() -> None:
+    sample = np.random.default_rng(0).normal(size=100_000)
+    assert chances(np.array([-3.0]), sample[:100]) > 1.3 * chances(np.array([-3.0]), sample)
+
+
+def test_the_false_discovery_rate_is_that_of_benjamini_and_hochberg() -> None:
+    nearest = np.array([0.001, 0.008, 0.039, 0.041, 0.042, 0.06, 0.074, 0.205, 0.212, 0.216])
+    adjusted = np.array([0.01, 0.04, 0.084, 0.084, 0.084, 0.1, 0.1057, 0.216, 0.216, 0.216])
+    found = FalseDiscovery().confidence(nearest, 10)
+    assert found == pytest.approx(confidence_of(adjusted), rel=1e-3)
+    assert FalseDiscovery().confidence(np.empty(0), 100).shape == (0,)
+
+
+def test_a_nearer_hit_is_never_less_sure() -> None:
+    drawn = np.sort(np.random.default_rng(0).random(300) ** 3)
+    assert (np.diff(FalseDiscovery().confidence(drawn, 300)) <= 1e-12).all()
+
+
+@pytest.mark.parametrize("true", [0, 1, 30, 300])
+def test_what_words_truly_find_is_believed_and_hardly_anything_else(true: int) -> None:
+    """2,000 pictures; the true ones are nearer by five deviations of the unrelated.
+
+    A single one must be nearer than many to be told from chance.
+    """
+    believed, wrongly = [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        distances = np.concatenate([rng.normal(-5, 0.7, true), rng.normal(0, 1, 2000 - true)])
+        sample = rng.choice(distances, 512, replace=False)
+        order = np.argsort(distances)[:500]
+        sure = FalseDiscovery().confidence(chances(distances[order], sample), 2000) >= 0.5
+        believed.append((sure & (order < true)).sum())
+        wrongly.append((sure & (order >= true)).sum())
+    assert np.mean(believed) >= (0.9 if true > 1 else 0.6) * true
+    assert np.mean(wrongly) <= 0.1 + 0.05 * true

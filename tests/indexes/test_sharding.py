@@ -133,7 +133,7 @@ class Library:
                 index.background = index.background_of(sample)
 
     def at_once(self, query: Query, params: SearchParams) -> list[Hit]:
-        return self.whole.with_confidence(self.whole.search(query, params), query)
+        return self.whole.answer(query, params)
 
     def sharded(self, query: Query, params: SearchParams) -> list[Hit]:
         query = replace(query, sharded=True)
@@ -171,7 +171,8 @@ def test_shards_together_answer_as_one_index_does(name: str, data: st.DataObject
         seeds = data.draw(st.lists(SEEDS, min_size=1, max_size=1 + case.variants), "query")
         allowed = data.draw(st.none() | st.lists(IDS, unique=True), "allowed")
         only = None if allowed is None else np.array(sorted(allowed), np.int64)
-        query = Query([made(seed) for seed in seeds], only)
+        of_words = case.kind == "vectors" and len(seeds) == 1 and data.draw(st.booleans(), "words")
+        query = Query([made(seed) for seed in seeds], only, of_a_picture=not of_words)
         params = library.whole.Params.parse(data.draw(st.sampled_from(case.params), "params"))
         assert library.sharded(query, params) == library.at_once(query, params)
 

@@ -225,12 +225,34 @@ def test_confidence_heeds_score_normalisation_where_it_is_asked_for() -> None:
         for name, at in (("crowd", 0), ("lonely", 300)):
             copy = vectors[at] / np.linalg.norm(vectors[at]) + 0.04 * rng.normal(size=32)
             query = Query([copy.astype(np.float32)])
-            hits = index.with_confidence(index.search(query, index.Params.parse({"k": 2})), query)
+            hits = index.answer(query, index.Params.parse({"k": 2}))
             assert hits[0].image_id == at
             sure[name, beta] = [hit.confidence or 0.0 for hit in hits]
     assert sure["lonely", 1.0][0] > 0.95
     assert sure["lonely", 1.0][0] >= sure["lonely", None][0]
     assert sure["crowd", 1.0][1] < 0.5
+
+
+def test_words_believe_the_pictures_that_stand_out_and_none_where_none_does() -> None:
+    """Words lie apart from all pictures: their distances compare with each other only."""
+    rng = np.random.default_rng(0)
+    words, other = random_units(2, 64, seed=9)
+    vectors = random_units(1000, 64)
+    vectors[:20] += 0.7 * words
+    rows = dict(enumerate(vectors.astype(np.float32)))
+    index = make()
+    index.apply(rows)
+    chosen = rng.permutation(1000)[:400]
+    index.background = index.background_of(np.stack([rows[at] for at in chosen]))
+    params = index.Params.parse({"k": 200})
+    hits = index.answer(Query([words], of_a_picture=False), params)
+    believed = [hit.image_id for hit in hits if (hit.confidence or 0) >= 0.5]
+    assert 17 <= len(believed) <= 22
+    assert len(set(believed) - set(range(20))) <= 2
+    nothing = index.answer(Query([other], of_a_picture=False), params)
+    assert [hit for hit in nothing if (hit.confidence or 0) >= 0.5] == []
+    page = index.Params.parse({"k": 50, "offset": 150})
+    assert index.answer(Query([words], of_a_picture=False), page) == hits[150:]
 
 
 @settings(max_examples=60, deadline=None)
