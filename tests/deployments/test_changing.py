@@ -277,6 +277,11 @@ async def test_without_the_weights_of_the_next_model_its_own_one_serves(
     await wait_for(lambda: gateway.store.rows(late, [1, 2]).keys() == {1, 2})
 
 
+def test_a_retriever_that_is_split_can_have_no_next_model(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="switch to the next model first, then split"):
+        served.serve_here("stamp", args(tmp_path) | {"shards": 2})
+
+
 def test_a_misspelt_next_model_is_refused_when_it_is_built(tmp_path: Path) -> None:
     given = args(tmp_path)
     with pytest.raises(InvalidInput, match="marc"):

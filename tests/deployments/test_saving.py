@@ -80,6 +80,23 @@ async def test_a_retriever_served_again_begins_from_its_snapshot(
     assert [(hit.image_id, hit.distance) for hit in answer.hits] == [(21, 0)]
 
 
+async def test_each_shard_begins_from_a_snapshot_of_its_own(
+    tmp_path: Path, store: LmdbStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    add(store, 0, 20)
+    for handle in served.shards_here("phash", args(tmp_path) | {"shards": 3}):
+        await served.until(handle, "ready")
+    ends = time.monotonic() + 60
+    while len([*snapshots_folder().glob("phash@*.snapshot")]) < 3:
+        assert time.monotonic() < ends
+        await asyncio.sleep(0.02)
+    caplog.clear()
+    again = served.shards_here("phash", args(tmp_path) | {"shards": 3})
+    assert [(await served.until(one, "ready")).count for one in again] == [7, 7, 6]
+    assert caplog.text.count("phash begins from its snapshot, at seq 20") == 3
+
+
 async def test_where_no_snapshot_can_be_written_searches_go_on(
     tmp_path: Path, store: LmdbStore, caplog: pytest.LogCaptureFixture
 ) -> None:

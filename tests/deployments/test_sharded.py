@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import httpx
@@ -23,6 +24,7 @@ from tests.deployments import served
 from tests.deployments.pictures import picture, put
 
 PICTURES = 9
+NEXT = replace(served.description("color"), fingerprint="next")
 WORDS = ["a dog at the sea", "the sea", "dogs", "Rex the dog", "a seaside", "racks"]
 
 
@@ -207,6 +209,26 @@ def test_the_new_layout_is_asked_once_all_of_it_is_ready_and_the_old_until_then(
     assert [shard.name for shard in known.shards] == ["color/0", "color/1"]
     known.see(old, "RUNNING")
     assert [shard.name for shard in known.shards] == ["color"]
+
+
+def test_a_retriever_that_is_being_split_is_still_asked_by_the_model_in_use() -> None:
+    both = replace(served.description("color"), next=NEXT)
+    known = Known("color")
+    known.see(["Retriever"], "RUNNING")
+    known.note(both)
+    new = deployments_of("Retriever", 2)
+    known.see(["Retriever", *new], "DEPLOYING")
+    known.layouts[1][0].note(both)
+    known.choose()
+    used = known.using("next")
+    assert used.description == NEXT
+    assert used.own is known.layouts[1][0]
+    for shard in known.layouts[2]:
+        shard.note(NEXT)
+    known.choose()
+    assert known.using("next") is known
+    assert known.models == [known]
+    assert known.fingerprint == "next"
 
 
 def _become(shard: Known) -> None:

@@ -131,7 +131,7 @@ def test_descriptors_added_meanwhile_leave_no_trace(factory: str, tmp_path: Path
         IvfPqSearch.train(factory, 16, DESCRIPTORS) if factory else FlatSearch()
     )
     add(search, range(PICTURES))
-    before, every = np.ones(PICTURES, np.bool_), np.ones(2 * PICTURES, np.bool_)
+    before, every = np.arange(PICTURES), np.arange(2 * PICTURES)
     distances, ids = search.search(QUERIES, 5, before)
     frozen = search.freeze()
     add(search, range(PICTURES, 2 * PICTURES))

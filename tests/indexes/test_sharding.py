@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from indexes.base import Hit, Index, Query, SearchParams
 from indexes.registry import make_index
 from indexes.sharding import WHOLE, Shard, agreed, merged, spread
+from indexes.snapshot_file import opened, write
 from models.types import Features
 from tests.indexes.scenes import jittered, random_features
 
@@ -125,6 +128,18 @@ class Library:
         for shard, index in self.shards.items():
             index.apply({at: row for at, row in changes.items() if shard.holds(at)})
 
+    def restart(self) -> None:
+        """Every shard goes on from a snapshot of its own; the whole index as it is."""
+        for shard, index in self.shards.items():
+            fresh = type(index)(index.options, self._read)
+            with tempfile.TemporaryDirectory() as folder:
+                path, frozen = Path(folder) / "state", index.freeze()
+                write(path, {}, frozen, lambda pieces: next(pieces, None))
+                frozen.release()
+                with opened(path) as saved:
+                    fresh.restore(saved)
+            self.shards[shard] = fresh
+
     def fit(self, make: Make) -> None:
         """One background for all, as followers of one store have it."""
         sample = np.stack([make(seed) for seed in range(100, 160)])
@@ -162,6 +177,8 @@ def test_shards_together_answer_as_one_index_does(name: str, data: st.DataObject
     library.apply(
         {at: case.make(seed) for at, seed in data.draw(st.dictionaries(IDS, SEEDS)).items()}
     )
+    if data.draw(st.booleans(), "from snapshots"):
+        library.restart()
     changes = data.draw(st.dictionaries(IDS, st.none() | SEEDS, max_size=8), "changes")
     library.apply({at: None if seed is None else case.make(seed) for at, seed in changes.items()})
     if case.kind not in ("local", "text"):
