@@ -142,6 +142,8 @@ def search(ledger: Ledger, url: str, seed: int, stop: threading.Event) -> None:
                 ledger.count("searches without an answer")
                 continue
             ledger.count(f"searches answered {answer.status_code}")
+            if answer.status_code not in (200, 503):
+                ledger.wrong.append(f"a search got {answer.status_code}: {answer.text[:300]}")
             if answer.status_code == 200 and not _excused(answer):
                 found = {hit["image_id"] for hit in answer.json()["hits"]}
                 _judge(ledger, before, image_id, found)
@@ -188,13 +190,15 @@ def redeploy(service: Service, folder: Path, turn: int) -> None:
     chosen.setdefault("args", {})[key] = 60 + turn if key == "max_requests" else 1.0 + turn / 100
     edited = folder / "edited.yaml"
     edited.write_text(yaml.safe_dump(config))
-    subprocess.run(
+    done = subprocess.run(
         [str(AMBIENCE), "deploy", "--config", str(edited)],
         env=service.environment(),
-        check=True,
         capture_output=True,
-        timeout=240,
+        text=True,
+        timeout=300,
+        check=False,
     )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def disturbances(
