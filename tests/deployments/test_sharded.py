@@ -40,7 +40,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         "tint": {"extractor": "tint", "options": {"path": str(folder / "matrix.npy")}},
         "text": {"extractor": "text"},
     }
-    made = Gateway(IngressArgs(store=store, listen=False, required=("color3",)), "ambience")
+    patient: dict[str, Any] = {"deadline": 120, "retriever_deadline": 120}
+    asked = IngressArgs(store=store, listen=False, required=("color3",), **patient)
+    made = Gateway(asked, "ambience")
     made.retrievers.complete = True
     with served.of_the_tests():
 
