@@ -26,6 +26,8 @@ from tests.cluster.test_upgrades import replicas
 from tests.conftest import AMBIENCE, ROOT, Service, free_port, start_service, stop_service
 from tests.deployments import served
 
+pytestmark = pytest.mark.soak
+
 SECONDS = 240.0
 STARTUP = ROOT / "tests" / "deployments" / "startup"
 OWN, NEXT = 0, 400

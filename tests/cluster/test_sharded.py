@@ -16,6 +16,8 @@ from tests.cluster.test_upgrades import Load, deploy, replicas, states
 from tests.conftest import Service, light_config, wait_all_ready
 from tests.drawing import jpeg
 
+pytestmark = pytest.mark.soak
+
 PICTURES = 12
 COLOR = "/v1/retrievers/color/search"
 
