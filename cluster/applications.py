@@ -182,9 +182,9 @@ def _target(application: Any, beside: Deployments) -> Any:
     from ray.serve.api import RunTarget
 
     module, _, builder = application.import_path.partition(":")
-    more = {"beside": list(beside)} if beside else {}
+    args = application.args | ({"beside": list(beside)} if beside else {})
     try:
-        built = getattr(importlib.import_module(module), builder)(application.args, **more)
+        built = getattr(importlib.import_module(module), builder)(args)
     except (ImportError, AttributeError, ValueError, AmbienceError) as exc:
         raise CannotStart(f"application {application.name}: {exc}") from exc
     others = [one for one in built._bound_deployment.init_args if isinstance(one, Application)]

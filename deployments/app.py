@@ -28,12 +28,10 @@ LOGGING = {"enable_access_log": False}
 """A line for every call costs more than a small call; /metrics counts them."""
 
 
-def build_retriever(args: dict[str, Any], beside: Sequence[str] = ()) -> Application:
-    """A retriever of `models/extractors/`. A misspelt name or option fails here, with its name.
-
-    `beside` names deployments of another layout, which go on until this one is ready.
-    """
-    parsed = RetrieverArgs.model_validate(args)
+def build_retriever(args: dict[str, Any]) -> Application:
+    """A retriever of `models/extractors/`. A misspelt name or option fails here, with its name."""
+    given = RetrieverArgs.model_validate(args)
+    parsed = given.model_copy(update={"beside": ()})
     kinds = {_checked(model).of_pictures for model in parsed.models()}
     if parsed.next is not None and kinds != {True}:
         raise InvalidInput("`next` is for models of pictures only")
@@ -41,7 +39,7 @@ def build_retriever(args: dict[str, Any], beside: Sequence[str] = ()) -> Applica
         raise InvalidInput("`next` needs `shards: 1`: switch to the next model first, then split")
     names = deployments_of("Retriever" if kinds == {True} else WORDS_ONLY, parsed.shards)
     # Serve knows an application by one deployment: it is handed the others, and asks them nothing.
-    others = [_bound(Retriever, name, parsed) for name in (*names[1:], *beside)]
+    others = [_bound(Retriever, name, parsed) for name in (*names[1:], *given.beside)]
     kind = Retriever if parsed.next is None else ChangingRetriever
     return _bound(kind, names[0], parsed, others)
 

@@ -42,6 +42,9 @@ class RetrieverArgs(Options):
     """Its features are made beside the others, until `ambience model switch`."""
     shards: int = Field(1, ge=1, le=MAX_SHARDS)
     """Deployments that the pictures are split over, by image id."""
+    beside: tuple[str, ...] = ()
+    """Deployments of another number of shards, which go on until these are ready: `ambience deploy`
+    says so itself."""
 
     def models(self) -> tuple[RetrieverArgs, ...]:
         """The arguments of a retriever of each of the models alone, the next one's last."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +102,9 @@ def test_everything_reserved_fits_two_cores_during_an_upgrade_and_a_backfill() -
             each = options.get("num_cpus", RESERVED_CPUS)
             reserved += deployment.get("num_replicas", 1) * each
     assert 2 * reserved + CORES * WORKER_CPUS <= CORES
+
+
+@pytest.mark.parametrize("builder", [build_retriever, build_annotator, build_ingress])
+def test_a_builder_takes_what_serve_gives_it_one_dictionary(builder: Callable[..., Any]) -> None:
+    """`serve deploy` and KubeRay refuse any other."""
+    assert len(inspect.signature(builder).parameters) == 1
