@@ -117,16 +117,13 @@ def light(config: Mapping[str, Any]) -> dict[str, Extractor]:
 
 def left_behind(config: Mapping[str, Any]) -> dict[str, Deployments]:
     """The shards that run of retrievers whose number of shards is another one in this config."""
-    from ray.serve.context import _get_global_client
-
+    from deployments.applications import applications
     from deployments.layout import layouts_of
 
-    client = _get_global_client()
-    assert client is not None  # It raises instead.
-    applications = client.get_serve_details()["applications"]
+    there = applications()
     found = {}
     for name, args in built_by(RETRIEVER, config).items():
-        running = applications.get(name, {}).get("deployments", {})
+        running = there.get(name, {}).get("deployments", {})
         old = [
             deployment
             for of, names in layouts_of(running).items()

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from ray import serve
-from ray.serve.context import _get_global_client
 
+from deployments.applications import applications
 from deployments.layout import shard_of
 from deployments.settings import all_deployed
 from deployments.wire import State
@@ -42,9 +42,7 @@ async def wait_beside_others(state: Callable[[], State]) -> None:
 
 def _running(application: str) -> set[str]:
     """The deployments of an application of which a replica serves."""
-    client = _get_global_client()
-    assert client is not None  # It raises instead.
-    found = client.get_serve_details()["applications"].get(application, {})
+    found = applications().get(application, {})
     return {
         name
         for name, deployment in found.get("deployments", {}).items()

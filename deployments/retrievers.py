@@ -14,11 +14,11 @@ from typing import Any
 
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve.context import _get_global_client
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
+from deployments.applications import applications
 from deployments.known import Known
 from deployments.settings import all_deployed
 from deployments.sharded import Ask, ShardedSearch
@@ -284,15 +284,10 @@ def _handle(known: Known) -> DeploymentHandle[Any]:
 
 
 def _statuses() -> dict[str, tuple[list[str], str]]:
-    """Deployments and status by application; raises RetrieverUnavailable while one is being built.
-
-    `serve.status` builds the whole schema from this dict: 75 ms in which no request gets on.
-    """
-    client = _get_global_client()
-    assert client is not None  # It raises instead.
-    applications = client.get_serve_details()["applications"]
+    """Deployments and status by application; raises RetrieverUnavailable while one is built."""
     return {
-        name: (_deployments_of(name, app), str(app["status"])) for name, app in applications.items()
+        name: (_deployments_of(name, app), str(app["status"]))
+        for name, app in applications().items()
     }
 
 

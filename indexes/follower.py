@@ -238,12 +238,13 @@ class Follower:
         # Chunk by chunk, so that searches get their turn in a long tail.
         while self.state == "ready" and self.store.head() != self.applied:
             self._executor.submit(self._apply_chunk).result()
-        if self.state == "ready" and not self._fitted_at / 2 < self.count < self._fitted_at * 2:
+        grown = not self._fitted_at / 2 < self.count < self._fitted_at * 2
+        if self.state == "ready" and self.count and grown:
             self._fit_background()
 
     def _fit_background(self) -> None:
         """Learn how near unrelated pictures of this collection lie: once, and as it grows."""
-        self._fitted_at = max(self.count, 1)
+        self._fitted_at = self.count
         image_ids = self.submit(lambda index: index.image_ids()).result()
         if len(image_ids) and self.shard != WHOLE:
             image_ids = stored_ids(self.store, self.space)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import ray
 
 from deployments.gateway import Gateway
 from deployments.settings import IngressArgs
@@ -28,6 +29,13 @@ def anyio_backend() -> str:
 def _data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test serves in this process keeps its files here, and not where it was started."""
     monkeypatch.setenv("AMBIENCE_DATA", str(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def _without_ray() -> Iterator[None]:
+    """This process stays outside every cluster: Ray ends it with the cluster it is connected to."""
+    yield
+    assert not ray.is_initialized()
 
 
 @pytest.fixture
