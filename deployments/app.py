@@ -35,12 +35,10 @@ def build_retriever(args: dict[str, Any]) -> Application:
     kinds = {_checked(model).of_pictures for model in parsed.models()}
     if parsed.next is not None and kinds != {True}:
         raise InvalidInput("`next` is for models of pictures only")
-    if parsed.next is not None and parsed.shards > 1:
-        raise InvalidInput("`next` needs `shards: 1`: switch to the next model first, then split")
+    kind = Retriever if parsed.next is None else ChangingRetriever
     names = deployments_of("Retriever" if kinds == {True} else WORDS_ONLY, parsed.shards)
     # Serve knows an application by one deployment: it is handed the others, and asks them nothing.
-    others = [_bound(Retriever, name, parsed) for name in (*names[1:], *given.beside)]
-    kind = Retriever if parsed.next is None else ChangingRetriever
+    others = [_bound(kind, name, parsed) for name in (*names[1:], *given.beside)]
     return _bound(kind, names[0], parsed, others)
 
 

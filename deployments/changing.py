@@ -70,6 +70,11 @@ class ChangingRetriever:
         model = self._of(request.fingerprint)
         return await model.search(request) if isinstance(model, Model) else model
 
+    async def features(self, request: SearchRequest) -> SearchRequest | AmbienceError:
+        """The query by its features, in the space that it names."""
+        model = self._of(request.fingerprint)
+        return await model.features(request) if isinstance(model, Model) else model
+
     async def extract(
         self, pixels: Pixels, fingerprint: str | None = None
     ) -> ExtractAnswer | AmbienceError:
@@ -97,7 +102,7 @@ class ChangingRetriever:
         await keep_completing(completer, asyncio.to_thread, self.args.completion_interval)
 
     async def _show_metrics(self) -> None:
-        await keep_showing(self.name, self._describe_active, self.store)
+        await keep_showing(self.models[0].shown_as, self._describe_active, self.store)
 
     async def _describe_active(self) -> Description:
         """Of the model that searches use."""

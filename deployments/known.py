@@ -137,16 +137,32 @@ class Known:
         """Ask the newest layout that is there whole; else go on with the one in use."""
         if not self.layouts:
             return
-        whole = [
-            shards
-            for shards in self.layouts.values()
-            if all(shard.reason is None for shard in shards)
-        ]
+        whole = [shards for shards in self.layouts.values() if self._would_do(shards)]
         if whole:
             self.shards = whole[-1]
         elif self.shards not in self.layouts.values():
             self.shards = list(self.layouts.values())[-1]
         self._sum_up()
+
+    def _would_do(self, shards: Sequence[Known]) -> bool:
+        """Whether all of them are ready: under the next model, too, where that can be asked now."""
+        asked = [shard.models if self._next_ready else [shard] for shard in shards]
+        return all(model.reason is None for models in asked for model in models)
+
+    @property
+    def _next_ready(self) -> bool:
+        return self.next is not None and self.next.lacks is None
+
+    def _next_of_shards(self) -> Known | None:
+        """The shards in use under their next model; one that does not have it yet stays itself."""
+        if all(shard.next is None for shard in self.shards):
+            return None
+        if len(self.shards) == 1:
+            return self.shards[0].next
+        following = [shard.next or shard for shard in self.shards]
+        made = Known(self.name, own=self, shards=following)
+        made._sum_up()
+        return made
 
     def _sum_up(self) -> None:
         """Describe the application by its shards."""
@@ -154,7 +170,7 @@ class Known:
         described = [one.description for one in there if one.description is not None]
         self.down = None if described else self.lacks
         self.changed = False
-        self.next = self.shards[0].next
+        self.next = self._next_of_shards()
         if not described:
             return
         states = [one.state for one in described] + ["unavailable"] * (

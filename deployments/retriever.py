@@ -209,9 +209,13 @@ class Retriever:
     def _note(self, reason: str | None) -> None:
         self._unavailable = reason
 
+    @property
+    def shown_as(self) -> str:
+        """Its name in the metrics."""
+        return self.name if self.shard == WHOLE else f"{self.name}/{self.shard.number}"
+
     async def _show_metrics(self) -> None:
-        shard = "" if self.shard == WHOLE else f"/{self.shard.number}"
-        await keep_showing(self.name + shard, self.describe, self.store)
+        await keep_showing(self.shown_as, self.describe, self.store)
 
     def _state(self, status: Status | None) -> tuple[State, str | None]:
         if status is None:

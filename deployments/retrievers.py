@@ -128,12 +128,13 @@ class Retrievers:
 
     async def describe(self, known: Known) -> Description | None:
         """Ask one application what it is now; None, with the reason noted, if it doesn't answer."""
-        if known.layouts:
-            shards = [shard for layout in known.layouts.values() for shard in layout]
-            await asyncio.gather(*(self.describe(shard) for shard in shards))
-            known.choose()
-            return known.description if known.down is None else None
         main = known.own or known
+        if main.layouts:
+            shards = [shard for layout in main.layouts.values() for shard in layout]
+            await asyncio.gather(*(self.describe(shard) for shard in shards))
+            main.choose()
+            seen = main if known is main else main.next
+            return seen.description if seen is not None and seen.down is None else None
         try:
             answer = await self._call(main, "describe", DESCRIBE_SECONDS)
         except AmbienceError as exc:
@@ -150,12 +151,15 @@ class Retrievers:
         await asyncio.gather(*(self.describe(known) for known in enabled))
         return enabled
 
-    async def in_all_replicas(self, known: Known) -> list[Description | None]:
-        """What each replica of a retriever says of itself now; None for one that does not answer.
+    async def in_all_replicas(self, known: Known) -> list[list[Description | None]]:
+        """What each replica of a retriever says of itself now, shard by shard.
 
-        Nothing where the application can't be asked.
+        None for one that does not answer; nothing for a shard that can't be asked.
         """
-        handle = (known.shards or [known])[0].handle
+        shards = known.shards or [known]
+        return await asyncio.gather(*(self._in_replicas(shard.handle) for shard in shards))
+
+    async def _in_replicas(self, handle: DeploymentHandle[Any] | None) -> list[Description | None]:
         if handle is None:
             return []
         asked = handle.broadcast("describe")

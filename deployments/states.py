@@ -41,25 +41,27 @@ async def _other_row(retrievers: Retrievers, known: Known, used: Known) -> dict[
         return {}
     answers = await retrievers.in_all_replicas(known)
     if used is known:
-        return {"next": _of_all([one and one.next for one in answers])}
+        return {"next": _of_all([[one and one.next for one in shard] for shard in answers])}
     return {"previous": _of_all(answers)}
 
 
-def _of_all(answers: Sequence[Description | None]) -> dict[str, Any]:
+def _of_all(shards: Sequence[Sequence[Description | None]]) -> dict[str, Any]:
     """One model over all replicas: ready when all are, with what the last of them has."""
-    there = [one for one in answers if one is not None]
-    ready = sum(one.state == "ready" for one in there)
-    whole = bool(there) and ready == len(answers)
+    replicas = [one for answers in shards for one in answers]
+    there = [[one for one in answers if one is not None] for answers in shards]
+    flat = [one for shard in there for one in shard]
+    ready = sum(one.state == "ready" for one in flat)
+    whole = all(shards) and ready == len(replicas)
     shown: dict[str, Any] = {
         "state": "ready" if whole else "loading",
-        "count": min((one.count for one in there), default=0),
-        "bytes": max((one.bytes for one in there), default=0),
+        "count": sum(min((one.count for one in shard), default=0) for shard in there),
+        "bytes": sum(max((one.bytes for one in shard), default=0) for shard in there),
     }
-    if there:
-        last = min(there, key=lambda one: one.state == "ready")
+    if flat:
+        last = min(flat, key=lambda one: one.state == "ready")
         shown |= {"extractor": last.extractor, "fingerprint": last.fingerprint}
     if not whole:
-        reasons = [one.reason for one in there if one.reason]
+        reasons = [one.reason for one in flat if one.reason]
         said = f": {reasons[0]}" if reasons else ""
-        shown["reason"] = f"ready in {ready} of {len(answers)} replicas{said}"
+        shown["reason"] = f"ready in {ready} of {len(replicas)} replicas{said}"
     return shown

@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 
 from cluster.datafolder import end_leftovers
+from deployments.layout import deployments_of
 from indexes.lmdb_store import LmdbStore
 from models.base import make_extractor
 from tests.cluster.test_upgrades import replicas
@@ -42,10 +43,10 @@ def solid(number: int) -> bytes:
     return file.getvalue()
 
 
-def config(folder: Path, own: int, following: int | None) -> Path:
-    """The ingress and `stamp` in two replicas."""
+def config(folder: Path, shards: int, own: int, following: int | None) -> Path:
+    """The ingress and `stamp` in two replicas, or in so many shards."""
     args: dict[str, Any] = {"extractor": "stamp", "options": {"mark": own}}
-    args["completion_interval"] = 0.2
+    args |= {"completion_interval": 0.2, "shards": shards}
     if following is not None:
         args["next"] = {"extractor": "stamp", "options": {"mark": following}}
     applications = [
@@ -61,7 +62,10 @@ def config(folder: Path, own: int, following: int | None) -> Path:
             "import_path": "deployments.app:build_retriever",
             "route_prefix": None,
             "args": args,
-            "deployments": [{"name": "Retriever", "num_replicas": 2, "max_surge_percent": 100}],
+            "deployments": [
+                {"name": name, "num_replicas": 2 if shards == 1 else 1, "max_surge_percent": 100}
+                for name in deployments_of("Retriever", shards)
+            ],
         },
     ]
     path = folder / f"{own}-{following}.yaml"
@@ -169,12 +173,18 @@ def command(
     )
 
 
+@pytest.fixture(params=[1, 2], ids=["whole", "split"])
+def shards(request: pytest.FixtureRequest) -> int:
+    found: int = request.param
+    return found
+
+
 @pytest.fixture
-def stamped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+def stamped(tmp_path: Path, shards: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     """A service of one model over the pictures."""
     path = os.pathsep.join([str(STARTUP), str(ROOT), os.environ.get("PYTHONPATH", "")])
     monkeypatch.setenv("PYTHONPATH", path)
-    service = start_service(tmp_path / "data", "--config", str(config(tmp_path, OWN, None)))
+    service = start_service(tmp_path / "data", "--config", str(config(tmp_path, shards, OWN, None)))
     try:
         with service.client() as client:
             for number in range(len(COLOURS)):
@@ -188,9 +198,9 @@ def stamped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
 
 @pytest.mark.timeout(900)
 def test_a_model_is_changed_and_changed_back_and_no_request_fails_or_mixes_models(
-    stamped: Service, tmp_path: Path
+    stamped: Service, tmp_path: Path, shards: int
 ) -> None:
-    both = config(tmp_path, OWN, NEXT)
+    both = config(tmp_path, shards, OWN, NEXT)
     with Load(stamped) as load:
         load.more()
         deployed = command(stamped, "deploy", path=both)
@@ -215,7 +225,7 @@ def test_a_model_is_changed_and_changed_back_and_no_request_fails_or_mixes_model
         assert load.since(began) == {OWN}
         assert command(stamped, "model", "switch", "stamp", path=both).returncode == 0
         # The next model becomes the retriever's own, and the old features go.
-        after = config(tmp_path, NEXT, None)
+        after = config(tmp_path, shards, NEXT, None)
         began = time.monotonic()
         deployed = command(stamped, "deploy", path=after)
         assert deployed.returncode == 0, deployed.stderr
@@ -230,9 +240,9 @@ def test_a_model_is_changed_and_changed_back_and_no_request_fails_or_mixes_model
 
 @pytest.mark.timeout(900)
 def test_what_is_killed_in_the_middle_of_a_switch_leaves_the_old_model_or_the_new_one(
-    stamped: Service, tmp_path: Path
+    stamped: Service, tmp_path: Path, shards: int
 ) -> None:
-    both = config(tmp_path, OWN, NEXT)
+    both = config(tmp_path, shards, OWN, NEXT)
     assert command(stamped, "deploy", path=both).returncode == 0
     wait_for(lambda: other_model(stamped, "next").get("count") == len(COLOURS))
     wait_for(lambda: other_model(stamped, "next").get("state") == "ready")

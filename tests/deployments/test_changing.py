@@ -30,6 +30,7 @@ from tests.drawing import jpeg
 
 pytestmark = pytest.mark.anyio
 PLACES = ["stamp", "stamp_here"]
+SPLIT = [(extractor, shards) for extractor in PLACES for shards in (1, 3)]
 OWN, NEXT = 0, 400
 SECONDS = 60.0
 
@@ -121,6 +122,20 @@ async def both_ready(handle: Any) -> None:
         await asyncio.sleep(0.02)
 
 
+async def joined(gateway: Gateway, given: dict[str, Any], shards: int) -> None:
+    """Serve `stamp` with both models, in so many shards, to the gateway."""
+    if shards == 1:
+        handles = [served.serve_here("stamp", given)]
+    else:
+        handles = served.shards_here("stamp", given | {"shards": shards})
+    for handle in handles:
+        await both_ready(handle)
+    if shards == 1:
+        await served.join(gateway, "stamp", handles[0])
+    else:
+        await served.join_shards(gateway, "stamp", handles)
+
+
 async def test_what_lacks_the_next_features_gets_them_from_its_preview(
     tmp_path: Path, store: LmdbStore
 ) -> None:
@@ -173,17 +188,15 @@ async def test_a_query_is_answered_in_the_space_that_it_names(
     assert isinstance(await handle.extract.remote(pixels, "another"), RetrieverUnavailable)
 
 
-@pytest.mark.parametrize("extractor", PLACES)
+@pytest.mark.parametrize(("extractor", "shards"), SPLIT)
 async def test_searches_follow_the_store_and_none_mixes_models(
-    gateway: Gateway, tmp_path: Path, extractor: str
+    gateway: Gateway, tmp_path: Path, extractor: str, shards: int
 ) -> None:
     """Two pictures of one query are two calls to the replica."""
     numbers, queries = [0, 1, 2, 3, 4, 5], [0, 3]
     for number in numbers:
         add(gateway.store, number, extractor, OWN, NEXT)
-    handle = served.serve_here("stamp", args(tmp_path, extractor))
-    await both_ready(handle)
-    await served.join(gateway, "stamp", handle)
+    await joined(gateway, args(tmp_path, extractor), shards)
     gateway.args = gateway.args.model_copy(update={"deadline": SECONDS})
     expected = {
         mark: [found(extractor, mark, one, numbers) for one in queries] for mark in (OWN, NEXT)
@@ -219,13 +232,11 @@ async def test_searches_follow_the_store_and_none_mixes_models(
     assert set(seen) == {OWN, NEXT}
 
 
-@pytest.mark.parametrize("extractor", PLACES)
+@pytest.mark.parametrize(("extractor", "shards"), SPLIT)
 async def test_an_add_gets_the_features_of_both_models(
-    gateway: Gateway, tmp_path: Path, extractor: str
+    gateway: Gateway, tmp_path: Path, extractor: str, shards: int
 ) -> None:
-    handle = served.serve_here("stamp", args(tmp_path, extractor) | {"completion_interval": 99})
-    await both_ready(handle)
-    await served.join(gateway, "stamp", handle)
+    await joined(gateway, args(tmp_path, extractor) | {"completion_interval": 99}, shards)
     done = await gateway.adder.add(5, jpeg(5, 64, 48), Report())
     assert {name: one.row() for name, one in done.retrievers.items()} == {
         "stamp": {"state": "indexed"}
@@ -234,14 +245,13 @@ async def test_an_add_gets_the_features_of_both_models(
         assert gateway.store.rows(space(extractor, mark), [5]).keys() == {5}
 
 
+@pytest.mark.parametrize("shards", [1, 2])
 async def test_the_state_shows_the_model_in_use_and_the_other_one(
-    gateway: Gateway, tmp_path: Path
+    gateway: Gateway, tmp_path: Path, shards: int
 ) -> None:
     add(gateway.store, 1, "stamp", OWN, NEXT)
     add(gateway.store, 2, "stamp", OWN, keep="nothing")
-    handle = served.serve_here("stamp", args(tmp_path))
-    await both_ready(handle)
-    await served.join(gateway, "stamp", handle)
+    await joined(gateway, args(tmp_path), shards)
     own, following = space("stamp", OWN).fingerprint, space("stamp", NEXT).fingerprint
     (row,) = await state_rows(gateway.retrievers)
     assert (row["fingerprint"], row["count"], "previous" in row) == (own, 2, False)
@@ -277,9 +287,45 @@ async def test_without_the_weights_of_the_next_model_its_own_one_serves(
     await wait_for(lambda: gateway.store.rows(late, [1, 2]).keys() == {1, 2})
 
 
-def test_a_retriever_that_is_split_can_have_no_next_model(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="switch to the next model first, then split"):
-        served.serve_here("stamp", args(tmp_path) | {"shards": 2})
+async def test_a_shard_that_has_the_next_model_before_the_others_waits_for_them(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    """As while a deploy brings `next`, or takes it away, shard by shard."""
+    for number in range(4):
+        add(gateway.store, number, "stamp", OWN, NEXT)
+    both, own = args(tmp_path) | {"shards": 2}, args(tmp_path) | {"shards": 2, "next": None}
+    alone = own | {"options": {"mark": NEXT}}
+    first, last = served.shards_here("stamp", both), served.shards_here("stamp", own)
+    later = served.shards_here("stamp", alone)
+    for handle in first:
+        await both_ready(handle)
+    for handle in (*last, *later):
+        await served.until(handle, "ready")
+    fingerprints = {mark: space("stamp", mark).fingerprint for mark in (OWN, NEXT)}
+
+    async def answered(handles: list[Any]) -> set[int]:
+        await served.join_shards(gateway, "stamp", handles)
+        known = (await gateway.chosen(["stamp"]))[0]
+        request = SearchRequest({"k": 9}, image_id=2, fingerprint=known.fingerprint)
+        answer = await gateway.retrievers.search(known, request)
+        assert not answer.missing
+        return {
+            mark
+            for mark in (OWN, NEXT)
+            if {hit.image_id: hit.distance for hit in answer.hits}
+            == found("stamp", mark, 2, [0, 1, 2, 3])
+        }
+
+    assert await answered([first[0], last[1]]) == {OWN}
+    assert await answered([last[0], first[1]]) == {OWN}
+    (row,) = await state_rows(gateway.retrievers)
+    assert row["next"]["state"] == "loading"
+    await answered(first)
+    gateway.store.activate("stamp", fingerprints[NEXT])
+    assert await answered(first) == {NEXT}
+    assert await answered([first[0], later[1]]) == {NEXT}
+    assert await answered([later[0], first[1]]) == {NEXT}
+    assert await answered(later) == {NEXT}
 
 
 def test_a_misspelt_next_model_is_refused_when_it_is_built(tmp_path: Path) -> None:
