@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import psutil
 import typer
 from rich.table import Table
 
@@ -20,7 +19,7 @@ from cluster.console import Config, Json, default_config, err, out
 from cluster.console import ask as _ask
 from cluster.console import print_json as _print_json
 from cluster.console import service_url as _url
-from cluster.datafolder import NotRunning, end_leftovers, running_service
+from cluster.datafolder import NotRunning, end_leftovers, is_alive, running_service
 from cluster.sources import Ids
 from deployments.settings import address, data_folder
 from models.errors import AmbienceError
@@ -101,9 +100,9 @@ def stop() -> None:
     running = running_service(data)
     os.kill(running.pid, signal.SIGTERM)
     until = time.monotonic() + STOP_SECONDS
-    while psutil.pid_exists(running.pid) and time.monotonic() < until:
+    while is_alive(running.pid) and time.monotonic() < until:
         time.sleep(0.1)
-    if psutil.pid_exists(running.pid):
+    if is_alive(running.pid):
         os.kill(running.pid, signal.SIGKILL)
     end_leftovers(data, patience=1)
     out.print("Stopped.")

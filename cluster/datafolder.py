@@ -86,9 +86,16 @@ def running_service(data: Path) -> Running:
         running = Running(**json.loads((data / "service.json").read_text()))
     except (OSError, ValueError, TypeError) as exc:
         raise NotRunning(f"no service runs over {data}; start one with `ambience serve`") from exc
-    if not psutil.pid_exists(running.pid):
+    if not is_alive(running.pid):
         raise NotRunning(f"the service over {data} has ended; start it with `ambience serve`")
     return running
+
+
+def is_alive(pid: int) -> bool:
+    """Whether it runs: one that has ended and whose parent has not asked how does not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def is_noted(data: Path) -> bool:

@@ -46,6 +46,12 @@ def config(tmp_path: Path, **more: Any) -> dict[str, Any]:
     return {"applications": [one, other, {"name": "tint", "import_path": path, "args": words}]}
 
 
+@pytest.fixture(autouse=True)
+def _ended() -> Iterator[None]:
+    with served.ended():
+        yield
+
+
 @pytest.fixture
 def vectors(tmp_path: Path) -> np.ndarray[Any, Any]:
     """The stored features of pictures 0 to 49."""

@@ -13,6 +13,7 @@ import ray
 from deployments.gateway import Gateway
 from deployments.settings import IngressArgs
 from tests.conftest import Service
+from tests.deployments import served
 from tests.deployments.pictures import picture, put
 
 ALL = list(range(10))
@@ -29,6 +30,18 @@ def anyio_backend() -> str:
 def _data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test serves in this process keeps its files here, and not where it was started."""
     monkeypatch.setenv("AMBIENCE_DATA", str(tmp_path))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _ended_with_its_module() -> Iterator[None]:
+    with served.ended():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _ended_with_its_test() -> Iterator[None]:
+    with served.ended():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
+from ray.serve._private import local_testing_mode
 from ray.serve._private.common import DeploymentID, ReplicaID
-from ray.serve._private.local_testing_mode import make_local_deployment_handle
+from ray.serve._private.replica import UserCallableWrapper
 from ray.serve.context import _set_internal_replica_context
 from ray.serve.handle import DeploymentHandle
 
@@ -25,6 +27,10 @@ from models.types import View
 
 FOLDER = str(Path(__file__).with_name("extractors"))
 READY_SECONDS = 30.0
+END_SECONDS = 60.0
+
+_replicas: list[UserCallableWrapper] = []
+"""Those that run in this process."""
 
 
 @contextmanager
@@ -68,7 +74,45 @@ def _deploy_here(name: str, deployment: Any) -> DeploymentHandle[Any]:
         rank=None,
         world_size=1,
     )
-    return make_local_deployment_handle(deployment, name)
+    with mock.patch.object(local_testing_mode, "UserCallableWrapper", _Replica):
+        return local_testing_mode.make_local_deployment_handle(deployment, name)
+
+
+class _Replica(UserCallableWrapper):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _replicas.append(self)
+
+
+@contextmanager
+def ended() -> Iterator[None]:
+    """What is served meanwhile ends with it, as nothing of Serve's local mode does by itself."""
+    before = len(_replicas)
+    try:
+        yield
+    finally:
+        for replica in _replicas[before:]:
+            _end(replica)
+        del _replicas[before:]
+
+
+def _end(replica: UserCallableWrapper) -> None:
+    loop = replica._user_code_event_loop
+    asyncio.run_coroutine_threadsafe(_closed(replica._callable), loop).result(END_SECONDS)
+    loop.call_soon_threadsafe(loop.stop)
+    replica._user_code_event_loop_thread.join(END_SECONDS)
+
+
+async def _closed(served: Any) -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for model in getattr(served, "models", (served,)):
+        if model is not None and model._follower is not None:
+            await asyncio.to_thread(model._follower.close)
+        if model is not None:
+            await asyncio.to_thread(model.store.close)
 
 
 def description(name: str, kind: Kind = "retriever", view: View = "full") -> Description:
