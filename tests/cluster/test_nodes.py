@@ -24,7 +24,7 @@ from tests.conftest import ROOT, Service, free_port, light_config
 from tests.drawing import jpeg
 from tests.postgres_server import PostgresServer
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 LIMIT = 240.0
 """Seconds for anything to happen: a limit, not a measure."""
 
