@@ -40,10 +40,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, database(given.postgres) as url:
         urls = {"lmdb": f"lmdb:{Path(folder) / 'store'}", "postgresql": url}
         found = {name: figures(at, given.seconds) for name, at in urls.items()}
-    print(f"{'':28}{'LMDB':>12}{'PostgreSQL':>12}{'ratio':>8}")
+    print(f"{'':28}{'LMDB':>12}{'PostgreSQL':>12}{'ratio':>12}")
     for name, ours in found["lmdb"].items():
         theirs = found["postgresql"][name]
-        print(f"{name:28}{ours:12,.2f}{theirs:12,.2f}{ours / theirs:8.2f}")
+        print(f"{name:28}{ours:12,.2f}{theirs:12,.2f}{ours / theirs:12,.2f}")
     for name, rates in found.items():
         gain = rates["groups of 64, adds/s"] / rates["one by one, adds/s"]
         print(f"{name}: a group is {gain:.1f} times as fast as its adds one by one")

@@ -129,3 +129,31 @@ def test_replicas_come_and_go_under_load_and_each_has_every_add(
         load.wait_for(len(load.answers) + 5)
     assert load.failed == []
     assert {missing for _, missing, _ in load.answers} == {""}
+
+
+AUTOSCALING = {
+    "min_replicas": 1,
+    "max_replicas": 2,
+    # A search of twelve pictures takes little of its request's time.
+    "target_ongoing_requests": 0.05,
+    "upscale_delay_s": 1,
+    "downscale_delay_s": 3,
+    "metrics_interval_s": 0.5,
+    "look_back_period_s": 2,
+}
+
+
+@pytest.mark.timeout(900)
+def test_autoscaling_brings_a_replica_under_load_and_takes_it_away_after(
+    filled: Service, tmp_path: Path
+) -> None:
+    deploy(filled, edited(tmp_path, 1, {"name": "Retriever", "autoscaling_config": AUTOSCALING}))
+    assert len(replicas(filled, "color")) == 1
+    with Load(filled, 4) as load:
+        wait_for(lambda: len(replicas(filled, "color")) == 2)
+        load.wait_for(len(load.answers) + 50)
+    wait_for(lambda: len(replicas(filled, "color")) == 1)
+    with Load(filled, 1) as after:
+        after.wait_for(10)
+    assert [*load.failed, *after.failed] == []
+    assert {missing for _, missing, _ in [*load.answers, *after.answers]} == {""}

@@ -105,6 +105,7 @@ def test_a_full_map_grows_while_threads_read_and_write(folder: Path) -> None:
             assert all(row == row_of(str(at)) for at, row in rows.items())
             _, found = scanned(store, PHASH, batch=8)
             assert all(row == row_of(str(at)) for at, row in found.items())
+            ended.wait(0.005)  # The map grows while no scan is open.
 
     writers = [threading.Thread(target=guarded, args=(write, first)) for first in (0, 100, 200)]
     readers = [threading.Thread(target=guarded, args=(read,)) for _ in range(2)]
