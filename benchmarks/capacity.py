@@ -4,9 +4,10 @@
     python -m benchmarks.capacity compare capacity.json
     python -m benchmarks.capacity plan capacity.json
 
-`measure` runs the light service (pHash and colour) with one and with two replicas of each, asks it
-500 px pictures, and takes the CPU seconds of every process; then it fills each index with made-up
-features at two sizes, for bytes a picture and CPU seconds a search. `compare` gives the model
+`measure` runs the light service (pHash and colour) with one and, beside it, with two replicas of
+each, asks them in turn for 500 px pictures, and takes the CPU seconds of every process; then it
+fills each index with made-up features at two sizes, for bytes a picture and CPU seconds a search.
+`compare` gives the model
 (benchmarks/queue_model.py) the costs of one replica at one connection, and shows its latencies
 beside all measured ones: it exits with 1 where one is off by more than a fifth. `plan` prints the
 tables of docs/scaling.md.
@@ -15,13 +16,14 @@ tables of docs/scaling.md.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,7 +41,7 @@ import yaml
 from benchmarks import loading
 from benchmarks.indexes import drawn_patches, pictures
 from benchmarks.queue_model import Costs, Layout, most_per_second, simulate
-from benchmarks.service import KINDS, fill_ours, make_collection
+from benchmarks.service import KINDS, Collection, fill_ours, make_collection
 from cluster.datafolder import service_processes
 from indexes.base import Query
 from indexes.lmdb_store import LmdbStore
@@ -51,6 +53,7 @@ from models.images import decode
 
 WIDTH, HEIGHT, QUERIES = 500, 375, 8
 CONNECTIONS, REPLICAS = (1, 4, 8), (1, 2)
+ROUNDS = 4
 TOLERANCE = 0.2
 ROW_COUNT = 6 * 65_536
 """Whole blocks of the indexes' arrays."""
@@ -83,17 +86,22 @@ def measure(folder: Path, count: int, seconds: float, rows: int) -> dict[str, An
     picture = loading.mosaic(photographs, WIDTH, HEIGHT, rng)
     images = [loading.as_jpeg(picture, loading.camera_quality(picture))]
     collection = make_collection(photographs, count)
-    services = []
-    for replicas in REPLICAS:
-        with tempfile.TemporaryDirectory(prefix="ambience-") as name:
-            data = Path(name) / "data"
-            fill_ours(data, collection)
-            services.append(_service(data, replicas, count, images[0], seconds))
+    with contextlib.ExitStack() as stack:
+        services = [
+            stack.enter_context(_service(collection, replicas, images[0])) for replicas in REPLICAS
+        ]
+        for service in services:
+            service.warm_up(seconds)
+        # In turn: what else the host does must not come to one of them alone.
+        for _ in range(ROUNDS):
+            for service in services:
+                service.ask(seconds / ROUNDS, {one.data for one in services} - {service.data})
+        recorded = [service.recorded() for service in services]
     previews = [len(decode(loading.as_jpeg(one, 90)).preview_jpeg()) for one in photographs[:20]]
     return {
         "cores": psutil.cpu_count(),
         "images": count,
-        "services": services,
+        "services": recorded,
         "indexes": {
             name: _index_costs(kind, rows // fewer, power)
             for name, (kind, fewer, power) in ROWS.items()
@@ -103,44 +111,69 @@ def measure(folder: Path, count: int, seconds: float, rows: int) -> dict[str, An
     }
 
 
-def _service(data: Path, replicas: int, count: int, image: bytes, seconds: float) -> dict[str, Any]:
-    """One service: its latencies, and the CPU seconds of its processes for a request."""
-    port = loading.free_port()
-    config = yaml.safe_load(loading.write_config(data.with_suffix(".yaml"), KINDS).read_text())
-    for application in config["applications"]:
-        if application["name"] in KINDS:
-            application["deployments"][0]["num_replicas"] = replicas
-    path = data.with_suffix(".yaml")
-    path.write_text(yaml.safe_dump(config))
-    url = f"http://127.0.0.1:{port}"
-    with loading.ambience(data, path, port) as child:
+@contextlib.contextmanager
+def _service(collection: Collection, replicas: int, image: bytes) -> Iterator[Service]:
+    """With so many replicas of each retriever, ready to be asked."""
+    with tempfile.TemporaryDirectory(prefix="ambience-") as folder:
+        data, port = Path(folder) / "data", loading.free_port()
+        fill_ours(data, collection)
+        path = loading.write_config(data.with_suffix(".yaml"), KINDS)
+        config = yaml.safe_load(path.read_text())
+        for application in config["applications"]:
+            if application["name"] in KINDS:
+                application["deployments"][0]["num_replicas"] = replicas
+        path.write_text(yaml.safe_dump(config))
+        url, count = f"http://127.0.0.1:{port}", len(collection.codes)
 
         def filled(answer: Any) -> bool:
             found = answer.json()["retrievers"] if answer.status_code == 200 else []
             return [row["count"] for row in found if row["state"] == "ready"] == [count] * 2
 
-        loading.wait_for(f"{url}/v1/retrievers", filled, child, data.with_suffix(".log"))
-        # Each replica answers for itself: all are there when all have warmed up.
+        with loading.ambience(data, path, port) as child:
+            loading.wait_for(f"{url}/v1/retrievers", filled, child, data.with_suffix(".log"))
+            yield Service(data, replicas, url, image)
+
+
+class Service:
+    """One service: its latencies, and the CPU seconds of its processes for a request."""
+
+    def __init__(self, data: Path, replicas: int, url: str, image: bytes) -> None:
+        self.data, self._replicas = data, replicas
         # A stored image has nothing decoded: its ingress does nothing but ask, and fuse.
-        asked = {
+        self._asked = {
             "both": Asking(f"{url}/v1/search", KINDS, image),
             "stored": Asking(f"{url}/v1/search", KINDS),
             "stored, one": Asking(f"{url}/v1/search", KINDS[:1]),
         }
-        loading.measure(asked["both"].step, max(CONNECTIONS), seconds)
-        spent = {name: asking.costs(data, seconds) for name, asking in asked.items()}
-        latency = {
-            connections: loading.measure(asked["both"].step, connections, seconds)
-            for connections in CONNECTIONS
+        self._spent: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
+        self._speeds: defaultdict[int, list[loading.Speed]] = defaultdict(list)
+
+    def warm_up(self, seconds: float) -> None:
+        """Each replica answers for itself: all are there when all have warmed up."""
+        loading.measure(self._asked["both"].step, max(CONNECTIONS), seconds)
+
+    def ask(self, seconds: float, beside: set[Path]) -> None:
+        """Each figure once more, while services over the folders `beside` have nothing to do."""
+        for name, asking in self._asked.items():
+            self._spent[name].append(asking.costs(self.data, beside, seconds))
+        for connections in CONNECTIONS:
+            speed = loading.measure(self._asked["both"].step, connections, seconds)
+            self._speeds[connections].append(speed)
+
+    def recorded(self) -> dict[str, Any]:
+        """The medians."""
+        spent = {
+            name: {of: float(np.median([one[of] for one in costs])) for of in costs[0]}
+            for name, costs in self._spent.items()
         }
-    return {
-        "replicas": replicas,
-        "spent": spent,
-        "latency": {
-            str(at): {"p50": speed.p50_ms / 1000, "per_second": speed.per_second}
-            for at, speed in latency.items()
-        },
-    }
+        latency = {
+            str(connections): {
+                "p50": float(np.median([speed.p50_ms for speed in speeds])) / 1000,
+                "per_second": float(np.median([speed.per_second for speed in speeds])),
+            }
+            for connections, speeds in self._speeds.items()
+        }
+        return {"replicas": self._replicas, "spent": spent, "latency": latency}
 
 
 class Asking:
@@ -172,16 +205,18 @@ class Asking:
         spans = (part.strip().split(";dur=") for part in answer.headers["Server-Timing"].split(","))
         self._decoding.append(sum(float(took) / 1000 for name, took in spans if name == "decode"))
 
-    def costs(self, data: Path, seconds: float) -> dict[str, float]:
+    def costs(self, data: Path, beside: Iterable[Path], seconds: float) -> dict[str, float]:
         """CPU seconds for one request on one connection, by process; the wall's for `decode`."""
         self._decoding.clear()
+        idle = sum(sum(_cpu_of(other).values()) for other in beside)
         before, own, began = _cpu_of(data), time.process_time(), time.perf_counter()
         loading.measure(self.step, 1, seconds)
         wall, count = time.perf_counter() - began, len(self._decoding)
         after = _cpu_of(data)
         spent = {name: (after[name] - before[name]) / count for name in after}
         spent["client"] = (time.process_time() - own) / count
-        spent["background"] = spent.pop("ray", 0.0) * count / wall
+        idle = sum(sum(_cpu_of(other).values()) for other in beside) - idle
+        spent["background"] = (spent.pop("ray", 0.0) * count + idle) / wall
         return spent | {"decode": float(np.median(self._decoding))}
 
 
