@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from cluster.datafolder import end_leftovers
 from deployments.layout import deployments_of
 from indexes.lmdb_store import LmdbStore
 from models.base import make_extractor
+from tests.cluster import test_upgrades
 from tests.cluster.test_upgrades import replicas
 from tests.conftest import AMBIENCE, ROOT, Service, free_port, start_service, stop_service
 from tests.deployments import served
@@ -97,52 +97,28 @@ def models_of(answer: dict[str, Any]) -> set[int]:
     return found
 
 
-class Load:
-    """Queries of two pictures, from several threads, until told to stop."""
+class Load(test_upgrades.Load):
+    """Queries of two pictures; of each when it was asked, and the models that answered."""
 
-    def __init__(self, service: Service, threads: int = 2) -> None:
-        self.answers: list[tuple[float, int, str, set[int]]] = []
-        """When it was asked, the status, who was missing, the models that answered."""
-        self._stop = threading.Event()
-        self._service = service
-        self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+    def ask(self, client: httpx.Client) -> tuple[int, str, float, set[int]]:
+        query = {"k": 20, "min_confidence": 0, "mirrored": False}
+        images = [("image", (f"{number}.png", solid(number))) for number in (0, 1)]
+        began = time.monotonic()
+        try:
+            answer = client.post("/v1/search", files=images, data={"query": json.dumps(query)})
+            missing = answer.headers.get("X-Ambience-Missing", "")
+            marks = models_of(answer.json()) if answer.status_code == 200 else set()
+            return answer.status_code, missing, began, marks
+        except httpx.HTTPError as exc:
+            return 0, repr(exc), began, set()
 
     def more(self, count: int = 20) -> None:
         """Until so many more answers have come."""
-        seen = len(self.answers)
-        wait_for(lambda: len(self.answers) >= seen + count)
+        self.wait_for(len(self.answers) + count)
 
     def since(self, began: float) -> set[int]:
         """The models of all queries that were asked after that time."""
-        return {mark for asked, _, _, marks in self.answers if asked > began for mark in marks}
-
-    def _run(self) -> None:
-        with self._service.client() as client:
-            while not self._stop.is_set():
-                self.answers.append(asked(client))
-
-
-def asked(client: httpx.Client) -> tuple[float, int, str, set[int]]:
-    query = {"k": 20, "min_confidence": 0, "mirrored": False}
-    images = [("image", (f"{number}.png", solid(number))) for number in (0, 1)]
-    began = time.monotonic()
-    try:
-        answer = client.post("/v1/search", files=images, data={"query": json.dumps(query)})
-        missing = answer.headers.get("X-Ambience-Missing", "")
-        marks = models_of(answer.json()) if answer.status_code == 200 else set()
-        return began, answer.status_code, missing, marks
-    except httpx.HTTPError as exc:
-        return began, 0, repr(exc), set()
+        return {mark for _, _, asked, marks in self.answers if asked > began for mark in marks}
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -234,7 +210,7 @@ def test_a_model_is_changed_and_changed_back_and_no_request_fails_or_mixes_model
         load.more(60)
         assert load.since(began) == {NEXT}
     print(f"{len(load.answers)} answers")
-    assert [answer for answer in load.answers if answer[1] != 200 or answer[2]] == []
+    assert [answer for answer in load.answers if answer[0] != 200 or answer[1]] == []
     assert [answer for answer in load.answers if len(answer[3]) != 1] == []
 
 
@@ -254,7 +230,7 @@ def test_what_is_killed_in_the_middle_of_a_switch_leaves_the_old_model_or_the_ne
         began = time.monotonic()
         load.more(60)
         assert load.since(began) == {NEXT}
-    assert [answer for answer in load.answers if answer[1] != 200] == []
+    assert load.failed == []
     assert [answer for answer in load.answers if len(answer[3]) > 1] == []
     switching = subprocess.Popen(
         [str(AMBIENCE), "model", "switch", "stamp", "--back", "--config", str(both)],
@@ -276,6 +252,6 @@ def test_what_is_killed_in_the_middle_of_a_switch_leaves_the_old_model_or_the_ne
     again = start_service(stamped.data, "--config", str(both), port=free_port())
     try:
         with again.client() as client:
-            assert [asked(client)[3] for _ in range(10)] == [{marks[active]}] * 10
+            assert [Load(again).ask(client)[3] for _ in range(10)] == [{marks[active]}] * 10
     finally:
         stop_service(again)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import psutil
@@ -22,12 +22,12 @@ class Load:
     """Searches from several threads until told to stop; keeps every answer."""
 
     def __init__(self, service: Service, threads: int = 3) -> None:
-        self.answers: list[tuple[int, str, list[int]]] = []
+        self.answers: list[tuple[Any, ...]] = []
         self._stop = threading.Event()
         self._service = service
         self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -44,20 +44,23 @@ class Load:
             assert time.monotonic() < until, f"{len(self.answers)} answers; the condition fails"
             time.sleep(0.05)
 
+    def ask(self, client: httpx.Client) -> tuple[Any, ...]:
+        """One search: its status, who was missing, what it found."""
+        try:
+            answer = client.post("/v1/search", files={"image": jpeg(0, 320, 240)})
+            missing = answer.headers.get("X-Ambience-Missing", "")
+            ids = [hit["image_id"] for hit in answer.json().get("hits", [])]
+            return answer.status_code, missing, ids
+        except httpx.HTTPError as exc:
+            return 0, repr(exc), []
+
     def _run(self) -> None:
-        body = jpeg(0, 320, 240)
         with self._service.client() as client:
             while not self._stop.is_set():
-                try:
-                    answer = client.post("/v1/search", files={"image": body})
-                    missing = answer.headers.get("X-Ambience-Missing", "")
-                    ids = [hit["image_id"] for hit in answer.json().get("hits", [])]
-                    self.answers.append((answer.status_code, missing, ids))
-                except httpx.HTTPError as exc:
-                    self.answers.append((0, repr(exc), []))
+                self.answers.append(self.ask(client))
 
     @property
-    def failed(self) -> list[tuple[int, str, list[int]]]:
+    def failed(self) -> list[tuple[Any, ...]]:
         return [answer for answer in self.answers if answer[0] != 200]
 
 
