@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -35,6 +36,7 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     return file.getvalue()
 
 
+@cache
 def jpeg(seed: int, width: int = 640, height: int = 480) -> bytes:
     """A scene as a JPEG."""
     return encoded(scene(seed, width, height))

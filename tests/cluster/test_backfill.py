@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from cluster.backfill import Kind, Worker, kinds_of, plan, spaces_of
 from indexes.lmdb_store import LmdbStore
@@ -18,6 +20,7 @@ from indexes.store import ImageWrite, Space
 from tests.conftest import AMBIENCE, Service, light_config
 from tests.deployments import served
 from tests.drawing import jpeg
+from tests.indexes.forks import wait_for
 
 
 def fill(folder: Path, count: int, first: int = 0) -> None:
@@ -40,6 +43,16 @@ def backfill(data: Path, *arguments: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     said: dict[str, Any] = json.loads(done.stdout)
     return said
+
+
+def processes_over(data: Path) -> list[psutil.Process]:
+    """Of all runs over this folder."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("AMBIENCE_DATA") == str(data):
+                found.append(process)
+    return found
 
 
 def test_a_running_service_sees_the_new_pictures(
@@ -79,7 +92,8 @@ def test_a_killed_run_goes_on_without_doing_work_twice(tmp_path: Path) -> None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    time.sleep(2)  # Its workers end with it; one may still commit what it had read.
+    # Its workers end with it; one may still commit what it had read.
+    wait_for(lambda: not processes_over(data), 120)
     first = store.count()
     assert 0 < first < count
     said = backfill(data, str(tmp_path / "pictures"))
