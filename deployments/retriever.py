@@ -173,9 +173,11 @@ class Retriever:
                 await asyncio.sleep(LAST_RETRY)
                 continue
             old, self._follower, stamp = self._follower, fresh, now
-            await asyncio.sleep(CLOSING_SECONDS)
             assert old is not None
-            await asyncio.to_thread(old.close)
+            try:
+                await asyncio.sleep(CLOSING_SECONDS)
+            finally:
+                await asyncio.to_thread(old.close)
 
     def _filled_follower(self) -> Follower:
         follower = self._new_follower()

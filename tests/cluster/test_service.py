@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from cluster.datafolder import service_processes
+from cluster.datafolder import is_alive, service_processes
 from tests.conftest import AMBIENCE, Service, start_service, stop_service, wait_all_ready
 from tests.drawing import jpeg
 
@@ -146,6 +146,18 @@ def test_after_a_kill_everything_is_found_again_and_after_a_stop_nothing_runs(
     assert service_processes(data) == []
     assert not (data / "service.json").exists()
     assert ambience("status", data=data, AMBIENCE_PORT="1").returncode == 4
+
+
+def test_a_process_that_has_ended_does_not_run_though_nobody_asked_how() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    until = time.monotonic() + 60
+    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert not is_alive(child.pid)
+    child.wait()
+    assert not is_alive(child.pid)
+    assert is_alive(os.getpid())
 
 
 def test_an_interrupt_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
