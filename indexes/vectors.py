@@ -1,4 +1,4 @@
-"""Exact cosine search over unit vectors: every row is compared, at the speed of memory.
+"""Exact cosine search over unit vectors: a scan of codes leaves few rows to be compared.
 
 A distance is 1 - cosine: 0 for the same direction, 1 for orthogonal ones, 2 for opposite ones.
 """
@@ -18,6 +18,7 @@ from indexes.calibration import Background, NormalisedBackground, VectorBackgrou
 from indexes.frozen import Frozen, Saved
 from indexes.rows import GATHER_BELOW, Column, Positions, RowArrays
 from indexes.selection import at_places, best_first
+from indexes.vector_codes import CodedQuery, code_columns, encode, kth_largest
 from indexes.whitening import load, unit
 from models.errors import InvalidInput
 from models.types import Features, Options
@@ -25,8 +26,8 @@ from models.types import Features, Options
 Vectors = npt.NDArray[np.float32]
 AUTO = "auto"
 
-SCAN_ERROR = 1e-4
-"""Cosines of the scan (float32) are nearer than this to the exact ones up to 1,600 dimensions."""
+COSINE_ERROR = np.float32(1e-4)
+"""Cosines in float32 are nearer than this to the exact ones up to 1,600 dimensions."""
 DECIMALS = 7
 """Of a distance: no more than float32 features carry."""
 RERANK_BATCH = 1 << 12
@@ -75,6 +76,7 @@ class VectorIndex(Index):
         )
 
     Params = VectorParams
+    state_version = 2
     options: Config
 
     def __init__(self, options: Config, rows: Rows) -> None:
@@ -84,13 +86,15 @@ class VectorIndex(Index):
         self._whitening = None if given is None or given == AUTO else load(Path(given))
         self._rows = RowArrays({})
         self._width = 0
+        self._bounds = np.empty((2, 0), np.float32)
+        _warm_up()
 
     def __len__(self) -> int:
         return len(self._rows)
 
     @property
     def nbytes(self) -> int:
-        return self._rows.nbytes
+        return self._rows.nbytes + self._bounds.nbytes
 
     @property
     def kind(self) -> str:
@@ -108,8 +112,9 @@ class VectorIndex(Index):
         self._rows.remove(np.array(gone, np.int64))
         if kept:
             if not len(self._rows):
-                self._rows = RowArrays({"vector": Column(np.float32, vectors.shape[1])})
-            self._rows.put(np.array(list(kept), np.int64), {"vector": vectors})
+                self._rows = RowArrays(_columns(vectors.shape[1]))
+            rows = {"vector": vectors, **encode(vectors)}
+            self._rows.put(np.array(list(kept), np.int64), rows)
 
     def freeze(self) -> Frozen:
         return Frozen({"width": self._width}, *self._rows.freeze())
@@ -117,8 +122,7 @@ class VectorIndex(Index):
     def restore(self, saved: Saved) -> None:
         self._width = saved.scalars["width"]
         if saved.shape("ids")[0]:
-            columns = {"vector": Column(np.float32, saved.shape("vector")[1])}
-            self._rows = RowArrays.restored(columns, saved)
+            self._rows = RowArrays.restored(_columns(saved.shape("vector")[1]), saved)
 
     @property
     def made_with(self) -> Mapping[str, Any]:
@@ -209,22 +213,32 @@ class VectorIndex(Index):
         self, variants: Vectors, positions: Positions | None, params: SearchParams
     ) -> Positions:
         """Positions, ascending, of all rows that can be hits by their cosine in float32."""
-        cosines = self._scan(variants, positions)
-        least = -np.inf
-        if params.distance_threshold is not None:
-            least = 1 - params.distance_threshold - SCAN_ERROR
-        if params.k is not None and params.k < len(cosines):
-            kth = np.partition(cosines, len(cosines) - params.k)[len(cosines) - params.k]
-            least = max(least, float(kth) - 2 * SCAN_ERROR)
-        return at_places(np.flatnonzero(cosines >= least), positions)
+        if positions is None or len(positions) * GATHER_BELOW >= len(self):
+            lower, upper = self._scan(variants)
+            if positions is not None:
+                lower, upper = lower[positions], upper[positions]
+            positions = at_places(_possible(lower, upper, params), positions)
+        parts = [
+            _nearest(self._rows.take("vector", positions[start : start + RERANK_BATCH]), variants)
+            for start in range(0, len(positions), RERANK_BATCH)
+        ]
+        cosines = np.concatenate([np.empty(0, np.float32), *parts])
+        return positions[_possible(cosines - COSINE_ERROR, cosines + COSINE_ERROR, params)]
 
-    def _scan(self, variants: Vectors, positions: Positions | None) -> Vectors:
-        """Cosine (n,) of the nearest variant, of all rows or of those at ascending positions."""
-        if positions is not None and len(positions) * GATHER_BELOW < len(self):
-            return _nearest(self._rows.take("vector", positions), variants)
-        parts = [_nearest(rows, variants) for _, rows in self._rows.used("vector")]
-        cosines = np.concatenate(parts)
-        return cosines if positions is None else cosines[positions]
+    def _scan(self, variants: Vectors) -> tuple[Vectors, Vectors]:
+        """What the cosine (n,) of each row and the nearest variant lies between.
+
+        The next scan overwrites it.
+        """
+        if self._bounds.shape[1] < len(self):
+            self._bounds = np.empty((2, len(self) + len(self) // 8), np.float32)
+        lower, upper = self._bounds[:, : len(self)]
+        query = CodedQuery(variants)
+        both = zip(self._rows.used("code"), self._rows.used("scale"), strict=True)
+        for (start, code), (_, scale) in both:
+            here = slice(start, start + len(code))
+            query.bound(code, scale, lower[here], upper[here])
+        return lower, upper
 
     def _exact(
         self, variants: Vectors, positions: Positions
@@ -277,6 +291,29 @@ def _expanded(variants: Vectors, found: Sequence[Neighbours], alpha: float) -> V
 def _nearest(rows: Vectors, variants: Vectors) -> Vectors:
     several: Vectors = rows @ variants.T
     return several.max(axis=1) if len(variants) > 1 else several[:, 0]
+
+
+def _possible(lower: Vectors, upper: Vectors, params: SearchParams) -> npt.NDArray[np.intp]:
+    """Places, ascending, of those that can be hits, by what their cosines lie between."""
+    least = np.float32(-np.inf)
+    if params.distance_threshold is not None:
+        least = np.float32(1 - params.distance_threshold)
+    if params.k is not None and params.k < len(lower):
+        least = max(least, kth_largest(lower, np.empty(params.k, np.float32)))
+    return np.flatnonzero(upper >= least)
+
+
+def _columns(width: int) -> dict[str, Column]:
+    return {"vector": Column(np.float32, width), **code_columns(width)}
+
+
+def _warm_up() -> None:
+    """Compile, or load from the cache, every kernel before the first query."""
+    blank = np.zeros((1, 1), np.float32)
+    coded = encode(blank)
+    bounds = np.empty((2, 1), np.float32)
+    CodedQuery(blank).bound(coded["code"], coded["scale"], bounds[0], bounds[1])
+    kth_largest(bounds[0], np.empty(1, np.float32))
 
 
 INDEX = VectorIndex

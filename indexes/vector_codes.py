@@ -1,0 +1,109 @@
+"""Unit vectors as bytes: a scan of a quarter of the memory that bounds every cosine.
+
+Scalar quantisation with a step of each row's own. By Cauchy and Schwarz a cosine is no farther
+from that of the codes than what these leave of the row (and of the query) is long: what the bounds
+keep out is no hit, so filter and refine is exact.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from indexes.rows import Column
+
+LARGEST = 127
+QUERY_LARGEST = 8191
+"""Of a query's 16-bit codes, fewer where the products of a long row would not fit in 32 bits."""
+SLACK = 1e-5
+"""More than rounding to float32 moves a bound."""
+
+
+def code_columns(width: int) -> dict[str, Column]:
+    """What `encode` gives of vectors (n, width)."""
+    return {"code": Column(np.int8, width), "scale": Column(np.float32, 2)}
+
+
+def encode(vectors: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
+    """Unit rows (n, d) as `code` int8 (n, d) and `scale` float32 (n, 2).
+
+    A row is about scale[0] · code, and what is left of it is scale[1] long.
+    """
+    step = np.abs(vectors).max(axis=1, keepdims=True) / np.float32(LARGEST)
+    step[step == 0] = 1
+    code = np.rint(vectors / step)
+    left = vectors - code * step
+    length = np.sqrt(np.einsum("ij,ij->i", left, left))
+    return {"code": code.astype(np.int8), "scale": np.column_stack([step[:, 0], length])}
+
+
+class CodedQuery:
+    """Unit query vectors (v, d), of which the best counts for each row."""
+
+    def __init__(self, variants: npt.NDArray[np.float32]) -> None:
+        width = variants.shape[1]
+        largest = min(QUERY_LARGEST, (2**31 - 1) // (LARGEST * width))
+        step = np.abs(variants).max(axis=1) / np.float32(largest)
+        step[step == 0] = 1
+        codes = np.rint(variants / step[:, None])
+        left = np.linalg.norm(variants - codes * step[:, None], axis=1)
+        self._codes = codes.astype(np.int16)
+        self._scales = np.column_stack([step, left]).astype(np.float32)
+
+    def bound(
+        self,
+        code: npt.NDArray[np.int8],
+        scale: npt.NDArray[np.float32],
+        lower: npt.NDArray[np.float32],
+        upper: npt.NDArray[np.float32],
+    ) -> None:
+        """Write into `lower` and `upper` (n,) what each encoded row's cosine lies between."""
+        bound_cosines(code, scale, self._codes, self._scales, lower, upper)
+
+
+@njit(nogil=True, cache=True)
+def bound_cosines(code, scale, queries, query_scale, lower, upper):  # type: ignore[no-untyped-def]
+    """Bounds float32 (n,) of each row's largest cosine with int16 `queries` (v, d).
+
+    LLVM multiplies 16 pairs at a time (`vpmaddwd`) for this spelling in 32-bit arithmetic, to which
+    numba would not keep by itself: mind the benchmark when changing it.
+    """
+    for row in range(code.shape[0]):
+        lowest = np.float32(-2)
+        highest = np.float32(-2)
+        for variant in range(queries.shape[0]):
+            total = np.int32(0)
+            for column in range(code.shape[1]):
+                product = np.int32(code[row, column]) * np.int32(queries[variant, column])
+                total = np.int32(total + np.int32(product))
+            cosine = np.float32(total) * scale[row, 0] * query_scale[variant, 0]
+            # |q·x - q'·x'| ≤ |q| |x - x'| + |q - q'| |x'|, and x' is no longer than 2.
+            gap = scale[row, 1] + np.float32(2) * query_scale[variant, 1] + np.float32(SLACK)
+            lowest = max(lowest, cosine - gap)
+            highest = max(highest, cosine + gap)
+        lower[row] = lowest
+        upper[row] = highest
+
+
+@njit(nogil=True, cache=True)
+def kth_largest(values, heap):  # type: ignore[no-untyped-def]
+    """The k-th largest of float32 values (n,), n ≥ k, where `heap` has room for k."""
+    size = len(heap)
+    heap[:] = np.sort(values[:size])
+    for value in values[size:]:
+        if value <= heap[0]:
+            continue
+        place = 0
+        while 2 * place + 1 < size:
+            child = 2 * place + 1
+            if child + 1 < size and heap[child + 1] < heap[child]:
+                child += 1
+            if heap[child] >= value:
+                break
+            heap[place] = heap[child]
+            place = child
+        heap[place] = value
+    return heap[0]
