@@ -92,6 +92,13 @@ def bench_binary(rng: np.random.Generator, count: int, queries: int) -> None:
             for pair in zip(asked, mirror, strict=True)
         ],
     )
+    eight = [rng.integers(0, 256, (8, 72), np.uint8) for _ in asked]
+    compare(
+        f"binary range {RANGE} of 8 variants, against ours of one",
+        [lambda codes=codes: index.search(Query(codes), within(RANGE)) for codes in eight],
+        [lambda code=code: index.search(Query([code]), within(RANGE)) for code in asked],
+        "one",
+    )
     report_size(index, flat.ntotal * flat.code_size)
 
 
@@ -148,7 +155,10 @@ def same_distances(
 
 
 def compare(
-    name: str, ours: Sequence[Callable[[], object]], theirs: Sequence[Callable[[], object]]
+    name: str,
+    ours: Sequence[Callable[[], object]],
+    theirs: Sequence[Callable[[], object]],
+    other: str = "FAISS",
 ) -> None:
     """Interleaved, so that a neighbour's load falls on both."""
     ours[0](), theirs[0]()
@@ -158,7 +168,7 @@ def compare(
         others.append(seconds(theirs[number % len(theirs)]))
     a, b = 1000 * np.median(mine), 1000 * np.median(others)
     p95 = 1000 * np.percentile(mine, 95)
-    print(f"{name}: p50 {a:.2f} ms (p95 {p95:.2f}), FAISS {b:.2f} ms, {b / a:.2f} times faster")
+    print(f"{name}: p50 {a:.2f} ms (p95 {p95:.2f}), {other} {b:.2f} ms: {b / a:.2f}×")
 
 
 def seconds(search: Callable[[], object]) -> float:

@@ -32,11 +32,12 @@ from cluster.applications import read_config
 from cluster.backfill import Outcome, kinds_of, plan, run, spaces_of, write_bad_files
 from cluster.datafolder import NotRunning, running_service
 from cluster.sources import Ids
+from cluster.training import Lists, Step, train_lists
 from deployments.settings import store_url
 from indexes.open_store import open_store
 from models.errors import UnknownName
 
-__all__ = ["annotate", "backfill", "write_annotations", "write_bad_files"]
+__all__ = ["annotate", "backfill", "train", "write_annotations", "write_bad_files"]
 MODEL_WORKERS = 4
 """At most so many by default where each loads the models."""
 OBJECT_STORE_BYTES = 256 * 2**20
@@ -93,6 +94,18 @@ def annotate(
     return outcome
 
 
+def train(name: str, config: Path, data: Path, quiet: bool) -> Lists:
+    """Train a retriever's inverted lists on what is stored; raises AmbienceError."""
+    data.mkdir(parents=True, exist_ok=True)
+    with _ray(data), _progress("training", 1, quiet) as (progress, task):
+
+        def note(step: Step) -> None:
+            what, done, total = step
+            progress.update(task, description=what, completed=done, total=total)
+
+        return train_lists(read_config(config), name, note)
+
+
 def write_annotations(folder: Path) -> dict[str, int]:
     """The gallery's files, of all that the store holds; entries by file."""
     store = open_store(store_url(None))
@@ -112,7 +125,7 @@ class Speed(ProgressColumn):
 @contextlib.contextmanager
 def _progress(what: str, total: int, quiet: bool) -> Iterator[tuple[Progress, TaskID]]:
     columns = (
-        TextColumn(what),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         Speed(),

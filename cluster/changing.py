@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cluster.applications import RETRIEVER, built_by
-from deployments.settings import RetrieverArgs, store_url, whitening_file
+from deployments.settings import RetrieverArgs, store_url, with_made_files
 from indexes.base import Query
 from indexes.follower import Follower, row_reader
 from indexes.open_store import open_store
@@ -168,9 +168,7 @@ def _indexed(store: Store, name: str, args: RetrieverArgs) -> Iterator[Follower]
     extractor = _extractor(args)
     extractor.load()
     space = Space(name, extractor.fingerprint)
-    options = dict(args.index)
-    if given := options.get("whitening"):
-        options["whitening"] = str(whitening_file(given, name, space.fingerprint))
+    options = with_made_files(args.index, name, space.fingerprint)
     rows = row_reader(store, space, extractor.from_row)
     index = make_index(extractor.index, options, rows)
     follower = Follower(store, space, index, extractor.from_row)

@@ -7,14 +7,13 @@ import os
 import signal
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
-from cluster import environment, model_commands, service, store_commands
+from cluster import environment, model_commands, service, store_commands, train_commands
 from cluster.console import Config, Json, default_config, err, out
 from cluster.console import ask as _ask
 from cluster.console import print_json as _print_json
@@ -33,8 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-trainings = typer.Typer(help="Train on what is stored.", no_args_is_help=True)
-app.add_typer(trainings, name="train")
+app.add_typer(train_commands.app, name="train")
 app.add_typer(model_commands.app, name="model")
 app.add_typer(store_commands.app, name="store")
 
@@ -289,33 +287,6 @@ def _print_annotated(outcome: Outcome, written: dict[str, int]) -> None:
     out.print(
         f"{outcome.done} annotated, {outcome.already} there already, "
         f"{len(outcome.bad)} bad{files}.",
-        soft_wrap=True,
-    )
-
-
-@trainings.command(epilog="**Example**\n\n    ambience train whitening global")
-def whitening(
-    name: Annotated[str, typer.Argument(help="A retriever of vectors, such as global.")],
-    dimensions: Annotated[
-        int | None, typer.Option(min=1, help="Keep at most so many directions; default: all.")
-    ] = None,
-    config: Config = None,
-    as_json: Json = False,
-) -> None:
-    """Fit PCA whitening to the stored features of a retriever.
-
-    A running service builds its index anew beside the old one and swaps them without a gap.
-    """
-    from cluster import training
-    from cluster.applications import read_config
-
-    done = training.train_whitening(read_config(config or default_config()), name, dimensions)
-    if as_json:
-        _print_json(asdict(done) | {"path": str(done.path)})
-        return
-    out.print(
-        f"Whitening {done.version} of {name}: {done.dimensions} directions of {done.pictures} "
-        f"pictures, in {done.path}.",
         soft_wrap=True,
     )
 

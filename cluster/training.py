@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
+import ray
 
 from cluster.applications import RETRIEVER, built_by
-from deployments.settings import RetrieverArgs, store_url, whitening_file
-from indexes import whitening
+from deployments.settings import Made, RetrieverArgs, made_file, store_url, with_made_files
+from indexes import trained, whitening
+from indexes.base import Index
+from indexes.follower import row_reader
+from indexes.inverted_file import (
+    ITERATIONS,
+    POINTS_PER_LIST,
+    better_centroids,
+    list_count,
+    train,
+)
 from indexes.open_store import open_store
+from indexes.registry import make_index
+from indexes.sharding import stored_ids
 from indexes.store import Space, Store
 from models.base import Extractor, make_extractor
-from models.errors import InvalidInput, UnknownName
+from models.errors import AmbienceError, InvalidInput, UnknownName
+
+Points = npt.NDArray[np.float32]
+Step = tuple[str, int, int]
+"""What is done, how much of it, and of how much."""
+FEWEST = 256 * POINTS_PER_LIST
+"""Points: each quantiser of 8 bits has 256 centroids."""
+BATCH = 256
+"""Pictures read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +51,17 @@ class Trained:
     dimensions: int
 
 
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """What a training of inverted lists made."""
+
+    path: Path
+    version: int
+    pictures: int
+    points: int
+    lists: int
+
+
 def train_whitening(config: Mapping[str, Any], name: str, dimensions: int | None = None) -> Trained:
     """Fit a whitening to all stored features of a retriever and write its next version.
 
@@ -36,15 +69,8 @@ def train_whitening(config: Mapping[str, Any], name: str, dimensions: int | None
     InvalidInput, RetrieverUnavailable where the weights that name the feature space are not here,
     and StoreUnavailable.
     """
-    args = _arguments(config, name)
+    args, space, path = placed("whitening", config, name)
     extractor = make_extractor(args.extractor, args.options)
-    if extractor.index != "vectors" or extractor.reads_text:
-        raise InvalidInput(f"{name} is not whitened: only vectors of pictures alone are")
-    given = args.index.get("whitening")
-    if not given:
-        raise InvalidInput(f"set `index: {{whitening: auto}}` in the arguments of {name} first")
-    space = Space(name, extractor.fingerprint)
-    path = whitening_file(given, name, space.fingerprint)
     before = whitening.load(path)
     store = open_store(store_url(args.store))
     try:
@@ -55,6 +81,151 @@ def train_whitening(config: Mapping[str, Any], name: str, dimensions: int | None
         store.close()
     whitening.save(path, made)
     return Trained(path, made.version, made.pictures, made.projection.shape[1])
+
+
+def train_lists(
+    config: Mapping[str, Any], name: str, note: Callable[[Step], None] = lambda _: None
+) -> Lists:
+    """Train the inverted lists of a retriever in a Ray task and write their next version.
+
+    What is drawn and learnt on the way is kept beside the file, and a training that was interrupted
+    goes on from there. Raises as train_whitening does, and InvalidInput for too few features.
+    """
+    args, space, path = placed("trained", config, name)
+    steps: Any = ray.remote(num_cpus=1)(_told).remote(args, name, space, path)
+    for step in steps:
+        done = ray.get(step)
+        if isinstance(done, AmbienceError):
+            raise done
+        if isinstance(done, Lists):
+            return done
+        note(done)
+    raise AssertionError("a training ends with what it made")
+
+
+def placed(what: Made, config: Mapping[str, Any], name: str) -> tuple[RetrieverArgs, Space, Path]:
+    """A retriever's arguments, its feature space, and where what a training makes belongs.
+
+    Raises UnknownName, InvalidInput where it is not trained so, and RetrieverUnavailable.
+    """
+    args = _arguments(config, name)
+    extractor = make_extractor(args.extractor, args.options)
+    if what == "whitening" and (extractor.index != "vectors" or extractor.reads_text):
+        raise InvalidInput(f"{name} is not whitened: only vectors of pictures alone are")
+    if make_index(extractor.index, {}, lambda _: {}).learns(1) is None:
+        raise InvalidInput(f"{name} is not trained: its index of kind {extractor.index} is exact")
+    if not args.index.get(what):
+        raise InvalidInput(f"set `index: {{{what}: auto}}` in the arguments of {name} first")
+    space = Space(name, extractor.fingerprint)
+    return args, space, made_file(what, args.index[what], name, space.fingerprint)
+
+
+def _told(
+    args: RetrieverArgs, name: str, space: Space, path: Path
+) -> Iterator[Step | Lists | AmbienceError]:
+    """Expected errors as values: Ray would wrap an exception."""
+    try:
+        yield from training_steps(args, name, space, path)
+    except AmbienceError as exc:
+        yield exc
+
+
+def training_steps(
+    args: RetrieverArgs, name: str, space: Space, path: Path
+) -> Iterator[Step | Lists]:
+    """What `train_lists` has done in its task, last what it made. Raises InvalidInput."""
+    extractor = make_extractor(args.extractor, args.options)
+    store = open_store(store_url(args.store))
+    try:
+        index = make_index(
+            extractor.index,
+            with_made_files({**args.index, "trained": None}, name, space.fingerprint),
+            row_reader(store, space, extractor.from_row),
+        )
+        before = trained.load(path)
+        version = 1 + (before.version if before else 0)
+        work = _Work(path.with_suffix(".partial"), {"version": version, **index.made_with})
+        pictures = stored_ids(store, space)
+        sample = work.load("sample")
+        if sample is None:
+            sample, lists = yield from _drawn(index, name, pictures)
+            work.save("sample", sample, lists=lists)
+    finally:
+        store.close()
+    lists = work.state["lists"]
+    method = index.learns(sample.shape[1])
+    assert method is not None
+    centroids = work.load("centroids")
+    for iteration in range(work.state.get("iterations", 0), ITERATIONS):
+        yield "lists", iteration, ITERATIONS
+        centroids = better_centroids(sample, lists, method, centroids)
+        work.save("centroids", centroids, iterations=iteration + 1)
+    yield "codes", 0, 1
+    learnt = train(sample, lists, method, centroids)
+    made = index.made_with.get("whitening")
+    trained.save(path, trained.Trained(version, len(sample), len(pictures), made, learnt))
+    work.remove()
+    yield "codes", 1, 1
+    yield Lists(path, version, len(pictures), len(sample), lists)
+
+
+def _drawn(
+    index: Index, name: str, pictures: npt.NDArray[np.int64]
+) -> Generator[Step, None, tuple[Points, int]]:
+    """Rows of pictures drawn at random, enough for as many lists as all rows ask for."""
+    order = np.random.default_rng(0).permutation(pictures)
+    parts: list[Points] = []
+    size, lists = 0, 1
+    for start in range(0, len(order), BATCH):
+        rows = index.rows(order[start : start + BATCH].tolist())
+        if rows:
+            parts.append(index.points(list(rows.values())))
+        size = sum(map(len, parts))
+        lists = list_count(size * len(order) // min(start + BATCH, len(order)))
+        wanted = max(FEWEST, lists * POINTS_PER_LIST)
+        yield "sample", min(size, wanted), wanted
+        if size >= wanted:
+            break
+    if size < FEWEST:
+        raise InvalidInput(
+            f"{name} has {size} features of {len(order)} pictures: training needs {FEWEST} at "
+            "least, and below that an exact search is faster"
+        )
+    return np.concatenate(parts), min(lists, size // POINTS_PER_LIST)
+
+
+class _Work:
+    """What a training has come to, in a folder of its own, for one that goes on after it."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        """What is there of a training of another identity is removed."""
+        self._folder = folder
+        self._state = folder / "state.json"
+        try:
+            self.state: dict[str, Any] = orjson.loads(self._state.read_bytes())
+        except (OSError, ValueError):
+            self.state = {}
+        if self.state.get("identity") != identity:
+            self.remove()
+            self.state = {"identity": identity}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def load(self, name: str) -> Points | None:
+        if name not in self.state:
+            return None
+        loaded: Points = np.load(self._folder / f"{name}.npy")
+        return loaded
+
+    def save(self, name: str, array: Points, **state: int) -> None:
+        """The array, then the state that names it: a kill between them repeats a step."""
+        np.save(self._folder / f"{name}.npy", array)
+        self.state |= {name: True, **state}
+        partial = self._state.with_suffix(".partial")
+        partial.write_bytes(orjson.dumps(self.state))
+        partial.rename(self._state)
+
+    def remove(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _arguments(config: Mapping[str, Any], name: str) -> RetrieverArgs:

@@ -22,7 +22,13 @@ from deployments.loopback import keep_sockets_on_loopback
 from deployments.metrics import keep_showing
 from deployments.mixing import mixed_features
 from deployments.saving import keep_saving
-from deployments.settings import RetrieverArgs, snapshots_folder, store_url, whitening_file
+from deployments.settings import (
+    RetrieverArgs,
+    made_files,
+    snapshots_folder,
+    store_url,
+    with_made_files,
+)
 from deployments.storing import open_here
 from deployments.wire import (
     Description,
@@ -42,11 +48,12 @@ from models.errors import AmbienceError, ImageNotFound, InvalidInput, RetrieverU
 from models.types import Features, Pixels
 
 T = TypeVar("T")
+Stamps = dict[Path, tuple[int, int] | None]
 logger = logging.getLogger(__name__)
 FIRST_RETRY, LAST_RETRY = 2.0, 60.0
 BATCH_SECONDS = 0.005
 """How long a picture waits for others to share its forward pass."""
-WHITENING_SECONDS = 1.0
+RENEWAL_SECONDS = 1.0
 CLOSING_SECONDS = 30.0
 """How long searches that began on an index that was swapped may take."""
 
@@ -129,22 +136,20 @@ class Retriever:
         showing = asyncio.create_task(self._show_metrics())
         await load_until_it_works(self.extractor, self._run, self._note)
         self._loaded = True
-        stamp = self._whitening_stamp()
+        stamps = self._stamps()
         while self._follower is None:
             try:
                 self._follower = self._new_follower()
-            except AmbienceError as exc:  # A damaged whitening.
+            except AmbienceError as exc:  # A damaged file.
                 self._unavailable = str(exc)
                 await asyncio.sleep(FIRST_RETRY)
         self._follower.start()
         saving = keep_saving(self._following)
-        await asyncio.gather(showing, self._complete(), self._rewhiten(stamp), saving)
+        await asyncio.gather(showing, self._complete(), self._renew(stamps), saving)
 
     def _new_follower(self) -> Follower:
         """Over an empty index."""
-        options = dict(self.args.index)
-        if options.get("whitening"):
-            options["whitening"] = str(self._whitening_file())
+        options = with_made_files(self.args.index, self.name, self.extractor.fingerprint)
         index = make_index(self.extractor.index, options, self._rows)
         folder, layout = snapshots_folder(), str(self.shard)
         return Follower(
@@ -156,15 +161,15 @@ class Retriever:
             shard=self.shard,
         )
 
-    async def _rewhiten(self, stamp: tuple[int, int] | None) -> None:
-        """Once a new whitening is there, build an index by it beside the old one, then swap.
+    async def _renew(self, stamps: Stamps) -> None:
+        """Once a training is there, or the index is worn, build one beside the old, then swap.
 
         Searches that have begun end on the old one. Meanwhile both take memory.
         """
-        while self.args.index.get("whitening"):
-            await asyncio.sleep(WHITENING_SECONDS)
-            now = self._whitening_stamp()
-            if now == stamp:
+        while True:
+            await asyncio.sleep(RENEWAL_SECONDS)
+            now = self._stamps()
+            if now == stamps and not self._following().status.worn:
                 continue
             try:
                 fresh = await asyncio.to_thread(self._filled_follower)
@@ -172,7 +177,7 @@ class Retriever:
                 logger.warning("%s keeps its index: %s", self.name, exc)
                 await asyncio.sleep(LAST_RETRY)
                 continue
-            old, self._follower, stamp = self._follower, fresh, now
+            old, self._follower, stamps = self._follower, fresh, now
             assert old is not None
             try:
                 await asyncio.sleep(CLOSING_SECONDS)
@@ -189,19 +194,10 @@ class Retriever:
         follower.start()
         return follower
 
-    def _whitening_file(self) -> Path:
-        given = self.args.index["whitening"]
-        return whitening_file(given, self.name, self.extractor.fingerprint)
-
-    def _whitening_stamp(self) -> tuple[int, int] | None:
-        """Changes whenever the file does."""
-        if not self.args.index.get("whitening"):
-            return None
-        try:
-            status = self._whitening_file().stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_ino
+    def _stamps(self) -> Stamps:
+        """Of all that trainings made for it; one changes whenever its file does."""
+        files = made_files(self.args.index, self.name, self.extractor.fingerprint)
+        return {path: _stamp(path) for path in files.values()}
 
     async def _complete(self) -> None:
         if self.extractor.of_pictures:
@@ -328,6 +324,14 @@ class Retriever:
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._extracting, work)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino
 
 
 async def _as_value(answer: Coroutine[Any, Any, T]) -> T | AmbienceError:

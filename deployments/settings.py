@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -13,6 +14,10 @@ from models.types import Options
 STARTING = "AMBIENCE_STARTING"
 """Names a file that is there until all applications of the configuration are deployed."""
 MAX_SHARDS = 64
+AUTO = "auto"
+Made = Literal["whitening", "trained"]
+MADE: tuple[Made, ...] = get_args(Made)
+"""Options of an index that name what a training made, and the folders of the data folder for it."""
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 44444
 
@@ -105,14 +110,27 @@ def data_folder() -> Path:
     return Path(os.environ.get("AMBIENCE_DATA", "data")).absolute()
 
 
-def whitening_file(given: str, name: str, fingerprint: str) -> Path:
-    """Where the whitening of a retriever lies: as configured or, for `auto`, in the data folder.
+def made_file(what: Made, given: str, name: str, fingerprint: str) -> Path:
+    """Where what a training made of a retriever lies: as configured or, for `auto`, in the data
+    folder.
 
-    Its name tells the feature space, so that no other model's features are ever whitened by it.
+    Its name tells the feature space: it never serves another model's features.
     """
-    if given == "auto":
-        return data_folder() / "whitening" / f"{name}-{fingerprint}.npz"
+    if given == AUTO:
+        return data_folder() / what / f"{name}-{fingerprint}.npz"
     return Path(given)
+
+
+def made_files(index: Mapping[str, Any], name: str, fingerprint: str) -> dict[Made, Path]:
+    """Where all that these options of an index ask for lies."""
+    asked = {what: index[what] for what in MADE if index.get(what)}
+    return {what: made_file(what, given, name, fingerprint) for what, given in asked.items()}
+
+
+def with_made_files(index: Mapping[str, Any], name: str, fingerprint: str) -> dict[str, Any]:
+    """Options of an index that name files in the place of `auto`."""
+    made = made_files(index, name, fingerprint)
+    return {**index, **{what: str(path) for what, path in made.items()}}
 
 
 def snapshots_folder() -> Path:

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from indexes.calibration import Background, Belief, FalseDiscovery
 from indexes.frozen import Frozen, Saved
+from indexes.inverted_file import Method
 from models.errors import InvalidInput
 from models.types import Features, Options
 
@@ -211,9 +212,22 @@ class Index(ABC):
         """What the second round must know, of all that the shards `_say` in the first."""
         raise NotImplementedError
 
+    @property
+    def worn(self) -> bool:
+        """Whether one built anew would be much smaller or faster: then one is, beside it."""
+        return False
+
     def image_ids(self) -> npt.NDArray[np.int64]:
         """Ids (n,) of what is indexed, in any order; none where no background is to be fitted."""
         return np.empty(0, np.int64)
+
+    def learns(self, _: int) -> Method | None:
+        """How rows of so many values are trained; None for an index that is not trained."""
+        return None
+
+    def points(self, _: Sequence[Features]) -> npt.NDArray[np.float32]:
+        """What a training learns from these features: float32 (n, d)."""
+        raise NotImplementedError
 
     def background_of(self, sample: npt.NDArray[Any]) -> Background:
         """The background that stored features (n, …) of random pictures show."""

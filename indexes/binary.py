@@ -1,4 +1,8 @@
-"""Exact Hamming search over binary codes: every row is compared, at the speed of memory."""
+"""Exact Hamming search over binary codes: every row is compared, at the speed of memory.
+
+Where only near rows count, a third of each code is compared first: what differs there in more bits
+than the limit differs in more as a whole. That third is read three times as fast.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,12 @@ from models.types import Features, Options
 Words = npt.NDArray[np.uint64]
 
 
+HEAD_STEP = 3
+"""Every third word of a code is in its head."""
+NEAR = 1 / 6
+"""Up to this share of all bits few heads pass: of 576 bits, 96."""
+
+
 class BinaryIndex(Index):
     """Flat index of codes of a fixed number of bits, uint8 (bits / 8,) each."""
 
@@ -34,12 +44,18 @@ class BinaryIndex(Index):
 
     usual: ClassVar[Background | None] = Background(260.0, 45.0)
 
+    state_version = 2
     options: Config
 
     def __init__(self, options: Config, rows: Rows) -> None:
         super().__init__(options, rows)
         self._words = options.bits // 64
-        self._columns = {"code": Column(np.uint64, self._words)}
+        self._head = slice(None, None, HEAD_STEP)
+        heads = len(range(self._words)[self._head])
+        self._columns = {
+            "code": Column(np.uint64, self._words),
+            "head": Column(np.uint64, heads),
+        }
         self._rows = RowArrays(self._columns)
         self._warm_up()
         # Of photographs in general, in which 1 % of pairs agree in 55 % of the bits.
@@ -62,7 +78,8 @@ class BinaryIndex(Index):
         codes = self._stack(list(kept.values()))
         gone = [key for key, code in changes.items() if code is None]
         self._rows.remove(np.array(gone, np.int64))
-        self._rows.put(np.array(list(kept), np.int64), {"code": codes})
+        rows = {"code": codes, "head": codes[:, self._head]}
+        self._rows.put(np.array(list(kept), np.int64), rows)
 
     def freeze(self) -> Frozen:
         return Frozen({}, *self._rows.freeze())
@@ -79,19 +96,33 @@ class BinaryIndex(Index):
     def _search(self, query: Query, params: SearchParams) -> list[Hit]:
         variants = self._stack(query.variants)
         positions = None if query.allowed is None else self._rows.positions(query.allowed)
-        distances = self._distances(variants, positions)
+        if params.distance_threshold is not None:
+            limit = math.ceil(params.distance_threshold) - 1
+            if limit <= self.options.bits * NEAR:
+                positions = self._possible(variants, positions, limit)
+        distances = self._distances("code", variants, positions)
         near = np.flatnonzero(distances <= self._limit(distances, params))
         where = at_places(near, positions)
         order = best_first(distances[near], self._rows.ids[where], params.k)
         return self._hits(where[order], distances[near][order], variants)
 
-    def _distances(self, variants: Words, positions: Positions | None) -> npt.NDArray[np.uint16]:
+    def _possible(
+        self, variants: Words, positions: Positions | None, limit: int
+    ) -> Positions | None:
+        """Positions, ascending, of rows whose heads are no farther than the limit."""
+        heads = np.ascontiguousarray(variants[:, self._head])
+        near = np.flatnonzero(self._distances("head", heads, positions) <= limit)
+        return at_places(near, positions)
+
+    def _distances(
+        self, column: str, variants: Words, positions: Positions | None
+    ) -> npt.NDArray[np.uint16]:
         """Of the nearest variant. Two at a time, so that two kernels serve any number of them."""
         nearest: npt.NDArray[np.uint16] | None = None
         for start in range(0, len(variants), 2):
             pair = variants[start : start + 2]
-            kernel = hamming_kernel(self._words, len(pair))
-            scanned = self._rows.scan("code", kernel, pair, positions)
+            kernel = hamming_kernel(variants.shape[1], len(pair))
+            scanned = self._rows.scan(column, kernel, pair, positions)
             if nearest is not None:
                 np.minimum(nearest, scanned, out=nearest)
             else:
@@ -144,7 +175,8 @@ class BinaryIndex(Index):
         blank = np.zeros(self.options.bits // 8, np.uint8)
         self.apply({0: blank})
         for variants in ([blank], [blank, blank]):
-            self.search(Query(variants, np.zeros(1, np.int64)), self.Params.parse({"k": 1}))
+            for given in ({"k": 1}, {"distance_threshold": 1}):
+                self.search(Query(variants, np.zeros(1, np.int64)), self.Params.parse(given))
         self.apply({0: None})
 
 

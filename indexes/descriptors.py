@@ -6,15 +6,13 @@ A descriptor's id is slot << 8 | keypoint, so a found one names its picture with
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from indexes.frozen import Frozen, FrozenArray, Saved
-from indexes.inverted_lists import ListRows
+from indexes.inverted_file import InvertedFile, Method, train
 from indexes.local_kernels import keep_nearest
-from models.errors import SnapshotRejected
 
 Descriptors = npt.NDArray[np.float32]
 """(n, 128) float32 of unit length."""
@@ -132,96 +130,55 @@ class FlatSearch(DescriptorSearch):
 
 
 class IvfPqSearch(DescriptorSearch):
-    """Inverted lists of product-quantised rows (Jégou et al. 2011), by FAISS.
-
-    `factory` is a FAISS factory string such as "IVF1024,PQ64x4fs": 64 quantisers of 4 bits, looked
-    up 32 rows at a time in registers (André et al. 2017).
-    """
+    """Approximate: an inverted file, in which rows of dead slots stay."""
 
     kind = "local-ivfpq"
 
-    def __init__(self, trained: npt.NDArray[np.uint8], probes: int) -> None:
-        """`trained` is an empty index as FAISS writes it."""
-        self._trained = trained
-        self._index = _faiss().deserialize_index(trained)
-        self._ivf = _faiss().extract_index_ivf(self._index)
-        self._ivf.nprobe = probes
+    def __init__(self, rows: InvertedFile) -> None:
+        self._rows = rows
         self._dead_rows = False
 
     @classmethod
-    def train(cls, factory: str, probes: int, sample: Descriptors) -> IvfPqSearch:
-        """Train on a sample: seconds to minutes, on one core of the calling thread."""
-        faiss = _faiss()
-        # OpenMP keeps this per thread: the searching thread's setting stays as it is.
-        faiss.omp_set_num_threads(1)
-        index = faiss.index_factory(WIDTH, factory)
-        # Without residuals one table of distances serves all the lists that a query visits.
-        faiss.extract_index_ivf(index).by_residual = False
-        index.train(sample)
-        return cls(faiss.serialize_index(index), probes)
+    def train(cls, factory: str, probes: int, sample: Descriptors, lists: int) -> IvfPqSearch:
+        """Train on a sample; see `inverted_file.train`."""
+        return cls(InvertedFile(train(sample, lists, method(factory)), probes))
 
     @classmethod
     def restored(cls, saved: Saved, probes: int) -> IvfPqSearch:
         """Raises SnapshotRejected for what another version of FAISS has laid out."""
-        if saved.scalars["faiss"] != _faiss().__version__:
-            raise SnapshotRejected(f"it was made with FAISS {saved.scalars['faiss']}")
-        made = cls(saved.array("trained"), probes)
+        made = cls(InvertedFile.restored(saved, probes))
         made._dead_rows = saved.scalars["dead_rows"]
-        ListRows(made._ivf, _faiss()).restore(saved)
-        made._index.ntotal = made._ivf.ntotal
         return made
 
     def freeze(self) -> Frozen:
-        scalars = {
-            "search": self.kind,
-            "dead_rows": self._dead_rows,
-            "faiss": _faiss().__version__,
-        }
-        trained = {"trained": FrozenArray.of(self._trained)}
-        return Frozen(scalars, trained | ListRows(self._ivf, _faiss()).freeze())
+        rows = self._rows.freeze()
+        here = {"search": self.kind, "dead_rows": self._dead_rows}
+        return Frozen({**rows.scalars, **here}, rows.arrays)
 
     @property
     def nbytes(self) -> int:
-        per_row = int(self._ivf.code_size) + 8
-        centroids = int(self._ivf.nlist) * WIDTH * 4
-        return int(self._index.ntotal) * per_row + centroids + self._trained.nbytes
+        return self._rows.nbytes
 
     def add(self, ids: npt.NDArray[np.int64], descriptors: Descriptors) -> None:
-        self._index.add_with_ids(descriptors, ids)
+        self._rows.add(ids, descriptors)
 
     def search(self, queries: Descriptors, k: int, wanted: Wanted) -> Found:
         whole = bool((wanted >= 0).all()) and not self._dead_rows
-        params = None if whole else self._only(wanted >= 0)
-        distances, ids = self._index.search(queries, k, params=params)
-        return distances, ids
+        return self._rows.search(queries, k, None if whole else _bitmap(wanted >= 0))
 
     def renumber(self, slots: npt.NDArray[np.int64]) -> None:
-        # Dead rows keep their places: after a removal, FAISS's 4-bit lists spoil what is added.
-        lists = self._ivf.invlists
-        for number in range(self._ivf.nlist):
-            size = lists.list_size(number)
-            if size:
-                ids = _faiss().rev_swig_ptr(lists.get_ids(number), size)
-                new = np.where(ids < 0, -1, slots[ids >> 8])
-                ids[:] = np.where(new < 0, -1, new << 8 | ids & 255)
-                self._dead_rows |= bool((new < 0).any())
+        def moved(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+            new = np.where(ids < 0, -1, slots[ids >> 8])
+            return np.where(new < 0, -1, new << 8 | ids & 255)
 
-    def _only(self, wanted: npt.NDArray[np.bool_]) -> Any:
-        faiss = _faiss()
-        inner = faiss.IVFSearchParameters(sel=_selector(wanted), nprobe=self._ivf.nprobe)
-        if not isinstance(self._index, faiss.IndexPreTransform):
-            return inner
-        return faiss.SearchParametersPreTransform(index_params=inner)
+        self._dead_rows |= self._rows.renumber(moved)
 
 
-def _selector(slots: npt.NDArray[np.bool_]) -> Any:
-    """Selects the ids of some slots: one bit for each of a slot's 256; none beyond the end."""
-    bitmap = np.repeat(np.where(slots, np.uint8(255), np.uint8(0)), 32)
-    return _faiss().IDSelectorBitmap(bitmap)
+def method(factory: str) -> Method:
+    """How an inverted file of descriptors is trained."""
+    return Method(factory, inner_product=False, residual=False)
 
 
-def _faiss() -> Any:
-    """FAISS, untyped: its Python side takes arrays where its stubs have pointers."""
-    import faiss
-
-    return faiss
+def _bitmap(slots: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """One bit for each of a slot's 256 ids."""
+    return np.repeat(np.where(slots, np.uint8(255), np.uint8(0)), 32)

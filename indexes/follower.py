@@ -69,6 +69,7 @@ class Status:
     count: int
     nbytes: int
     kind: str
+    worn: bool
 
 
 class Follower:
@@ -373,7 +374,9 @@ class Follower:
     def _become(self, state: State, reason: str = "") -> None:
         self._state = state
         index = self._index
-        self._status = Status(state, reason, self._applied, len(index), index.nbytes, index.kind)
+        self._status = Status(
+            state, reason, self._applied, len(index), index.nbytes, index.kind, index.worn
+        )
 
 
 def row_reader(store: Store, space: Space, decode: Decode) -> Rows:

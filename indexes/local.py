@@ -2,81 +2,52 @@
 
 Sivic & Zisserman 2003 (votes), Jégou et al. 2008 (weak geometric consistency), Philbin et al. 2007
 (spatial verification). Small collections are searched exactly; above `train_above` descriptors an
-IVF-PQ index is trained and filled by a thread of its own, and takes over when it is whole.
+IVF-PQ index is trained and filled by a thread of its own, and takes over when it is whole. With a
+file of `ambience train` the index is that from the start, in all replicas and shards alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from indexes.base import MAX_K, Hit, Index, Query, Rows, SearchParams
+from indexes.base import Hit, Index, Query, Rows, SearchParams
 from indexes.calibration import Belief, confidence_of
 from indexes.descriptors import (
+    Descriptors,
     DescriptorSearch,
     FlatSearch,
     IvfPqSearch,
     Wanted,
     descriptor_ids,
+    method,
     unit,
 )
 from indexes.frozen import Frozen, Saved
-from indexes.local_training import Training, list_count
+from indexes.inverted_file import InvertedFile, Method, list_count
+from indexes.local_ranking import DEFAULT_K, MIN_INLIERS, LocalParams, Ranking, score
+from indexes.local_training import Training
 from indexes.slots import SlotTable, quantise_geometry
-from indexes.verification import Matches, Side, agreeing, match, verify
+from indexes.trained import AUTO, load
+from indexes.verification import Matches, Side, agreeing, match
 from indexes.voting import Voters, by_votes, candidates_of, nearest, shortlist
 from models.errors import InvalidInput
 from models.extractors.local import LOCAL_DTYPE
 from models.types import Features, Options
 
-DEFAULT_K = 20
 SHORTLIST = 32
 LONGEST_SHORTLIST = 512
 DEAD_AT_LEAST = 1024
 """Slots of removed pictures, above which (and above as many as live) the index is made anew."""
 RETRY_GROWTH = 1.1
 """After a training that failed, the next begins when the index is so much larger."""
-MIN_INLIERS = 6
-"""See benchmarks/quality.py: fewer than 1 in 1,000 unrelated pairs reach it."""
 CHANCE = 1e-4
 """Of unrelated pairs reaching MIN_INLIERS (none of 7,813 did); halved by each further inlier."""
-
-
-class LocalParams(SearchParams):
-    """Full verification unless switched off; then `matches` are votes."""
-
-    k: int | None = Field(None, ge=1, le=MAX_K, description="At most this many hits; 20.")
-    k_clusters: int = Field(5, ge=1, le=64, description="Nearest descriptors for each one's vote.")
-    knn_min_matches: int = Field(1, ge=1, description="Fewer votes than this don't count.")
-    matching_threshold: float = Field(
-        0.9, gt=0, le=4, description="A match is nearer: squared L2 of unit descriptors."
-    )
-    use_smnn_matching: bool = Field(
-        True, description="Match against stored descriptors: mutual nearest neighbours with ratio."
-    )
-    smnn_match_threshold: float = Field(
-        0.9, gt=0, le=1, description="Distance to the nearest over that to the second nearest."
-    )
-    use_ransac: bool = Field(True, description="Verify by a homography; hits have `inliers`.")
-    min_inliers: int = Field(
-        MIN_INLIERS, ge=4, description="Verified hits with fewer are left out."
-    )
-    explain: bool = Field(False, description="Give the homography and the matched points.")
-
-    @model_validator(mode="after")
-    def _no_distance(self) -> LocalParams:
-        if self.distance_threshold is not None:
-            raise ValueError("local matches have no distance: give k or min_inliers")
-        return self
-
-    @property
-    def verifies(self) -> bool:
-        """Whether stored descriptors are looked at; else votes alone make the hits."""
-        return self.use_smnn_matching or self.use_ransac
 
 
 class LocalIndex(Index):
@@ -99,6 +70,9 @@ class LocalIndex(Index):
         voters: int = Field(
             256, ge=1, description="How many of the query's first keypoints vote; all are matched."
         )
+        trained: str | None = Field(
+            None, description="A file of `ambience train`; `auto`: this retriever's own."
+        )
         retrain_growth: float = Field(
             4, gt=1, description="Trained anew when this many times as large as at its training."
         )
@@ -110,7 +84,9 @@ class LocalIndex(Index):
     def __init__(self, options: Config, rows: Rows) -> None:
         super().__init__(options, rows)
         self._table = SlotTable()
-        self._search_by: DescriptorSearch = FlatSearch()
+        given = options.trained
+        self._trained = None if given in (None, AUTO) else load(Path(str(given)))
+        self._search_by = self._no_rows()
         self._training: Training | None = None
         self._train_at = options.train_above
         self._renew_at = DEAD_AT_LEAST
@@ -125,7 +101,17 @@ class LocalIndex(Index):
 
     @property
     def kind(self) -> str:
-        return self._search_by.kind
+        if self._trained is None:
+            return self._search_by.kind
+        return f"{self._search_by.kind}, training {self._trained.version}"
+
+    @property
+    def worn(self) -> bool:
+        return self._trained is not None and self._table.dead > self._renew_at
+
+    @property
+    def made_with(self) -> Mapping[str, Any]:
+        return {"trained": self._trained and self._trained.checksum}
 
     def apply(self, changes: Mapping[int, Features | None]) -> None:
         """See Index.apply. Raises InvalidInput, with nothing applied, for more than 256 rows."""
@@ -142,6 +128,12 @@ class LocalIndex(Index):
                 if self._training is not None:
                     self._training.late.append((slot, image_id))
         self._maintain()
+
+    def learns(self, _: int) -> Method:
+        return method(self.options.factory)
+
+    def points(self, features: Sequence[Features]) -> Descriptors:
+        return unit(np.concatenate([row["descriptor"] for row in features]))
 
     def freeze(self) -> Frozen:
         """A training under way is not kept: it begins anew."""
@@ -171,7 +163,14 @@ class LocalIndex(Index):
 
     # --- changing over ---------------------------------------------------------------------------
 
+    def _no_rows(self) -> DescriptorSearch:
+        if self._trained is None:
+            return FlatSearch()
+        return IvfPqSearch(InvertedFile(self._trained.learnt, self.options.probes))
+
     def _maintain(self) -> None:
+        if self._trained is not None:
+            return  # Its owner sees that it is worn, and builds another.
         if self._training is not None and self._table.live_keypoints > self._train_at:
             # A bulk load outruns the training: wait, or the exact index would fill the memory.
             self._training.join()
@@ -280,7 +279,7 @@ class LocalIndex(Index):
 
     @staticmethod
     def rank(hit: Hit) -> tuple[float, int]:
-        return -_score(hit), hit.image_id
+        return -score(hit), hit.image_id
 
     def _wanted(self, query: Query) -> Wanted:
         live = self._table.image_ids
@@ -321,7 +320,7 @@ class LocalIndex(Index):
             if image_id in images
         ]
         matched.sort(key=lambda found: (-len(found[0]), *found[1:]))
-        ranking = _Ranking(params, mirrors=len(sides) > 1)
+        ranking = Ranking(params, mirrors=len(sides) > 1)
         for matches, image_id, variant in matched:
             if ranking.is_settled(len(matches)):
                 break
@@ -332,51 +331,6 @@ class LocalIndex(Index):
         ratio = params.smnn_match_threshold if params.use_smnn_matching else 1.0
         matches = match(query, image, ratio, params.matching_threshold)
         return agreeing(matches) if params.use_ransac else matches
-
-
-class _Ranking:
-    """The best hit of each picture, as its candidates come by falling count of matches."""
-
-    def __init__(self, params: LocalParams, *, mirrors: bool) -> None:
-        self._params = params
-        self._mirrors = mirrors
-        self._best: dict[int, Hit] = {}
-
-    def is_settled(self, matches: int) -> bool:
-        """Whether no candidate with so few matches, or fewer, can change the first k hits."""
-        k = self._params.k or DEFAULT_K
-        least = self._params.min_inliers if self._params.use_ransac else 1
-        if matches < least:
-            return True
-        if len(self._best) < k:
-            return False
-        return sorted(map(_score, self._best.values()), reverse=True)[k - 1] > matches
-
-    def add(self, image_id: int, variant: int, matches: Matches) -> None:
-        mirrored = bool(variant) if self._mirrors else None
-        matched = Hit(image_id, matches=len(matches), mirrored=mirrored)
-        hit = self._checked(matched, variant, matches) if self._params.use_ransac else matched
-        best = self._best.get(image_id)
-        if hit is not None and (best is None or _score(hit) > _score(best)):
-            self._best[image_id] = hit
-
-    def hits(self) -> list[Hit]:
-        return sorted(self._best.values(), key=lambda hit: (-_score(hit), hit.image_id))
-
-    def _checked(self, hit: Hit, variant: int, matches: Matches) -> Hit | None:
-        verified = verify(matches)
-        if verified is None or verified.inliers < self._params.min_inliers:
-            return None
-        if not self._params.explain:
-            return hit._replace(inliers=verified.inliers)
-        homography, points = verified.shown(mirrored=bool(variant))
-        return hit._replace(inliers=verified.inliers, homography=homography, points=points)
-
-
-def _score(hit: Hit) -> int:
-    score = hit.matches if hit.inliers is None else hit.inliers
-    assert score is not None
-    return score
 
 
 def _warm_up() -> None:

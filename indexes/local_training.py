@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -12,11 +11,10 @@ import numpy.typing as npt
 
 from indexes.base import Rows
 from indexes.descriptors import Descriptors, DescriptorSearch, IvfPqSearch, descriptor_ids, unit
+from indexes.inverted_file import POINTS_PER_LIST
 
 BATCH = 256
 """Pictures read from the store at a time."""
-POINTS_PER_LIST = 40
-"""FAISS warns below 39."""
 
 
 class Training(threading.Thread):
@@ -38,7 +36,7 @@ class Training(threading.Thread):
         """Slot and image id of each picture applied since: the owner appends."""
         self.result: DescriptorSearch | None = None
         """Set at the end; None still when the thread has died of an error, which it printed."""
-        self._factory = factory.format(lists=lists)
+        self._factory = factory
         self._lists = lists
         self._probes = probes
         self._rows = rows
@@ -46,7 +44,7 @@ class Training(threading.Thread):
         self._pictures = list(zip(live.tolist(), image_ids[live].tolist(), strict=True))
 
     def run(self) -> None:
-        trained = IvfPqSearch.train(self._factory, self._probes, self._sample())
+        trained = IvfPqSearch.train(self._factory, self._probes, self._sample(), self._lists)
         for start in range(0, len(self._pictures), BATCH):
             self._add(trained, self._pictures[start : start + BATCH])
         self.add_late(trained)
@@ -75,8 +73,3 @@ class Training(threading.Thread):
             if size >= self._lists * POINTS_PER_LIST:
                 break
         return unit(np.concatenate(parts)[: self._lists * POINTS_PER_LIST])
-
-
-def list_count(descriptors: int) -> int:
-    """Inverted lists for so many descriptors: the power of two next to 4 √n."""
-    return int(2 ** round(math.log2(4 * math.sqrt(max(1, descriptors)))))

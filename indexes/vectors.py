@@ -16,21 +16,18 @@ from pydantic import Field
 from indexes.base import DistanceParams, Hit, Index, Query, Rows, SearchParams
 from indexes.calibration import Background, NormalisedBackground, VectorBackground
 from indexes.frozen import Frozen, Saved
-from indexes.rows import GATHER_BELOW, Column, Positions, RowArrays
-from indexes.selection import at_places, best_first
-from indexes.vector_codes import CodedQuery, code_columns, encode, kth_largest
+from indexes.inverted_file import Method
+from indexes.selection import best_first
+from indexes.trained import AUTO
+from indexes.trained import load as load_trained
+from indexes.vector_lists import ListedRows
+from indexes.vector_rows import BATCH, CodedRows, Ids, VectorRows, Vectors, warm_up
 from indexes.whitening import load, unit
 from models.errors import InvalidInput
 from models.types import Features, Options
 
-Vectors = npt.NDArray[np.float32]
-AUTO = "auto"
-
-COSINE_ERROR = np.float32(1e-4)
-"""Cosines in float32 are nearer than this to the exact ones up to 1,600 dimensions."""
 DECIMALS = 7
 """Of a distance: no more than float32 features carry."""
-RERANK_BATCH = 1 << 12
 
 
 class VectorParams(DistanceParams):
@@ -61,15 +58,24 @@ class Neighbours(NamedTuple):
 
 
 class VectorIndex(Index):
-    """Flat index of float32 vectors (d,), all of one length d, which the first one sets.
+    """Index of float32 vectors (d,), all of one length d, which the first one sets.
 
     Rows and queries are brought to unit length here, and whitened where there is a whitening; a
-    vector of zeros is at distance 1 from all.
+    vector of zeros is at distance 1 from all. Exact, unless lists were trained for it.
     """
 
     class Config(Options):
         whitening: str | None = Field(
             None, description="A file of `ambience train whitening`; `auto`: this retriever's own."
+        )
+        trained: str | None = Field(
+            None, description="A file of `ambience train`; `auto`: this retriever's own."
+        )
+        probes: int = Field(
+            64, ge=1, description="Inverted lists searched, of those that were trained."
+        )
+        rerank: int = Field(
+            10, ge=1, description="So many times k candidates of the lists are compared exactly."
         )
         score_norm: float | None = Field(
             None, gt=0, le=2, description="β of score normalisation, which confidence then heeds."
@@ -82,25 +88,34 @@ class VectorIndex(Index):
     def __init__(self, options: Config, rows: Rows) -> None:
         """Raises RetrieverUnavailable for a damaged whitening; one that is not there is none."""
         super().__init__(options, rows)
-        given = options.whitening
-        self._whitening = None if given is None or given == AUTO else load(Path(given))
-        self._rows = RowArrays({})
+        whitening, trained = options.whitening, options.trained
+        self._whitening = None if whitening in (None, AUTO) else load(Path(str(whitening)))
+        self._trained = None if trained in (None, AUTO) else load_trained(Path(str(trained)))
+        self._rows: VectorRows = CodedRows(1)
         self._width = 0
-        self._bounds = np.empty((2, 0), np.float32)
-        _warm_up()
+        warm_up()
 
     def __len__(self) -> int:
         return len(self._rows)
 
     @property
     def nbytes(self) -> int:
-        return self._rows.nbytes + self._bounds.nbytes
+        return self._rows.nbytes
 
     @property
     def kind(self) -> str:
-        if self._whitening is None:
-            return "cosine-flat"
-        return f"cosine-flat, whitening {self._whitening.version}"
+        said = self._rows.kind
+        if self._whitening is not None:
+            said += f", whitening {self._whitening.version}"
+        if self._trained is not None:
+            said += f", training {self._trained.version}"
+            if not self._fits:
+                said += " is of another whitening: train again"
+        return said
+
+    @property
+    def worn(self) -> bool:
+        return self._rows.worn
 
     def apply(self, changes: Mapping[int, Features | None]) -> None:
         """See Index.apply. Raises InvalidInput, with nothing applied, for what does not fit."""
@@ -112,24 +127,34 @@ class VectorIndex(Index):
         self._rows.remove(np.array(gone, np.int64))
         if kept:
             if not len(self._rows):
-                self._rows = RowArrays(_columns(vectors.shape[1]))
-            rows = {"vector": vectors, **encode(vectors)}
-            self._rows.put(np.array(list(kept), np.int64), rows)
+                self._rows = self._no_rows(vectors.shape[1])
+            self._rows.put(np.array(list(kept), np.int64), vectors)
 
     def freeze(self) -> Frozen:
-        return Frozen({"width": self._width}, *self._rows.freeze())
+        rows = self._rows.freeze()
+        return Frozen({**rows.scalars, "width": self._width}, rows.arrays, rows.release)
 
     def restore(self, saved: Saved) -> None:
         self._width = saved.scalars["width"]
-        if saved.shape("ids")[0]:
-            self._rows = RowArrays.restored(_columns(saved.shape("vector")[1]), saved)
+        if self._width:
+            self._rows = self._no_rows(self._stack([np.zeros(self._width, "f4")]).shape[1], saved)
 
     @property
     def made_with(self) -> Mapping[str, Any]:
-        return {"whitening": self._whitening and self._whitening.checksum}
+        made = (self._whitening, self._trained)
+        whitening, trained = (one and one.checksum for one in made)
+        return {"whitening": whitening, "trained": trained}
 
     def image_ids(self) -> npt.NDArray[np.int64]:
-        return self._rows.ids.copy()
+        return self._rows.image_ids()
+
+    def learns(self, width: int) -> Method:
+        codes = max(count for count in range(1, width // 8 + 2) if width % count == 0)
+        return Method(f"IVF{{lists}},PQ{codes}", inner_product=True, residual=True)
+
+    def points(self, features: Sequence[Features]) -> Vectors:
+        self._width = self._width or features[0].size
+        return self._stack(features)
 
     def background_of(self, sample: npt.NDArray[Any]) -> Background:
         vectors = self._stack(list(sample))
@@ -152,20 +177,18 @@ class VectorIndex(Index):
 
     def _search(self, query: Query, params: SearchParams) -> list[Hit]:
         assert isinstance(params, VectorParams)
-        positions = None if query.allowed is None else self._rows.positions(query.allowed)
         variants = self._stack(query.variants)
         if params.aqe_n is not None and params.aqe_alpha is not None:
             found = query.agreed
             if found is None:
-                found = self._neighbours(variants, positions, params.aqe_n)
+                found = self._neighbours(variants, query.allowed, params.aqe_n)
             variants = _expanded(variants, found, params.aqe_alpha)
-        near = self._near(variants, positions, params)
-        where, distances, variant = self._exact(variants, near)
+        ids, distances, variant = self._nearest(variants, query.allowed, params)
         if params.distance_threshold is not None:
             inside = distances < params.distance_threshold
-            where, distances, variant = where[inside], distances[inside], variant[inside]
-        order = best_first(distances, self._rows.ids[where], params.k)
-        found = zip(self._rows.ids[where[order]], distances[order], variant[order], strict=True)
+            ids, distances, variant = ids[inside], distances[inside], variant[inside]
+        order = best_first(distances, ids, params.k)
+        found = zip(ids[order], distances[order], variant[order], strict=True)
         several = len(variants) > 1
         return [
             Hit(int(key), distance=float(gap), mirrored=bool(number % 2) if several else None)
@@ -176,8 +199,7 @@ class VectorIndex(Index):
         assert isinstance(params, VectorParams)
         if params.aqe_n is None:
             return None
-        positions = None if query.allowed is None else self._rows.positions(query.allowed)
-        return self._neighbours(self._stack(query.variants), positions, params.aqe_n)
+        return self._neighbours(self._stack(query.variants), query.allowed, params.aqe_n)
 
     @classmethod
     def agree(
@@ -192,71 +214,58 @@ class VectorIndex(Index):
             agreed.append(Neighbours(ids[order], distances[order], rows[order]))
         return agreed
 
-    def _neighbours(
-        self, variants: Vectors, positions: Positions | None, count: int
-    ) -> list[Neighbours]:
+    def _neighbours(self, variants: Vectors, allowed: Ids | None, count: int) -> list[Neighbours]:
         """The `count` nearest rows of each variant."""
         found = []
-        params = VectorParams(k=count)
         for variant in variants:
             one = variant[np.newaxis]
-            where, distances, _ = self._exact(one, self._near(one, positions, params))
-            order = best_first(distances, self._rows.ids[where], count)
-            nearest = where[order]
+            ids, distances, _ = self._nearest(one, allowed, VectorParams(k=count))
+            order = best_first(distances, ids, count)
+            nearest, rows = self._rows.take(ids[order])
             ascending = np.argsort(nearest)
-            rows = np.empty((len(nearest), variants.shape[1]), np.float32)
-            rows[ascending] = self._rows.take("vector", nearest[ascending])
-            found.append(Neighbours(self._rows.ids[nearest], distances[order], rows))
+            # Those that went meanwhile are left out.
+            order = order[np.isin(ids[order], nearest)]
+            rows = rows[ascending[np.searchsorted(nearest[ascending], ids[order])]]
+            found.append(Neighbours(ids[order], distances[order], rows))
         return found
 
-    def _near(
-        self, variants: Vectors, positions: Positions | None, params: SearchParams
-    ) -> Positions:
-        """Positions, ascending, of all rows that can be hits by their cosine in float32."""
-        if positions is None or len(positions) * GATHER_BELOW >= len(self):
-            lower, upper = self._scan(variants)
-            if positions is not None:
-                lower, upper = lower[positions], upper[positions]
-            positions = at_places(_possible(lower, upper, params), positions)
-        parts = [
-            _nearest(self._rows.take("vector", positions[start : start + RERANK_BATCH]), variants)
-            for start in range(0, len(positions), RERANK_BATCH)
-        ]
-        cosines = np.concatenate([np.empty(0, np.float32), *parts])
-        return positions[_possible(cosines - COSINE_ERROR, cosines + COSINE_ERROR, params)]
-
-    def _scan(self, variants: Vectors) -> tuple[Vectors, Vectors]:
-        """What the cosine (n,) of each row and the nearest variant lies between.
-
-        The next scan overwrites it.
-        """
-        if self._bounds.shape[1] < len(self):
-            self._bounds = np.empty((2, len(self) + len(self) // 8), np.float32)
-        lower, upper = self._bounds[:, : len(self)]
-        query = CodedQuery(variants)
-        both = zip(self._rows.used("code"), self._rows.used("scale"), strict=True)
-        for (start, code), (_, scale) in both:
-            here = slice(start, start + len(code))
-            query.bound(code, scale, lower[here], upper[here])
-        return lower, upper
-
-    def _exact(
-        self, variants: Vectors, positions: Positions
-    ) -> tuple[Positions, npt.NDArray[np.float64], npt.NDArray[np.intp]]:
-        """These positions, their distances in float64 and the number of the nearest variant.
+    def _nearest(
+        self, variants: Vectors, allowed: Ids | None, params: SearchParams
+    ) -> tuple[Ids, npt.NDArray[np.float64], npt.NDArray[np.intp]]:
+        """All that can be hits: ids, distances in float64 and the number of the nearest variant.
 
         Summed row by row, so that equal features have equal distances wherever they lie.
         """
         queries = unit(variants.astype(np.float64))
-        distances = np.empty((len(positions), len(queries)))
-        for start in range(0, len(positions), RERANK_BATCH):
-            here = slice(start, start + RERANK_BATCH)
-            rows = unit(self._rows.take("vector", positions[here]).astype(np.float64))
-            for number, query in enumerate(queries):
-                distances[here, number] = 1 - (rows * query).sum(axis=1)
+        near = self._rows.near(variants, allowed, params)
+        parts = [(np.empty(0, np.int64), np.empty((0, len(queries))))]
+        for start in range(0, len(near), BATCH):
+            ids, taken = self._rows.take(near[start : start + BATCH])
+            rows = unit(taken.astype(np.float64))
+            cosines = np.stack([(rows * query).sum(axis=1) for query in queries], axis=1)
+            parts.append((ids, 1 - cosines))
+        ids, distances = map(np.concatenate, zip(*parts, strict=True))
         distances = np.maximum(np.round(distances, DECIMALS), 0)
         best = distances.argmin(axis=1)
-        return positions, distances[np.arange(len(best)), best], best
+        return ids, distances[np.arange(len(best)), best], best
+
+    @property
+    def _fits(self) -> bool:
+        """Whether the training is of rows as they are here."""
+        whitening = self._whitening and self._whitening.checksum
+        return self._trained is not None and self._trained.whitening == whitening
+
+    def _no_rows(self, width: int, saved: Saved | None = None) -> VectorRows:
+        """Rows of this width: none yet, or those that were saved."""
+        if self._trained is None or not self._fits:
+            return CodedRows(width) if saved is None else CodedRows.restored(width, saved)
+        options = self.options
+        return ListedRows(self._trained, options.probes, options.rerank, self._stored, saved)
+
+    def _stored(self, image_ids: Ids) -> tuple[Ids, Vectors]:
+        """Rows as they are in the store now."""
+        found = self.rows(image_ids.tolist())
+        return np.array(list(found), np.int64), self._stack(list(found.values()))
 
     def _stack(self, vectors: Sequence[Features]) -> Vectors:
         """Vectors, each float32 (d,), as one array of unit rows: (n, d), or whitened (n, m)."""
@@ -286,34 +295,6 @@ def _expanded(variants: Vectors, found: Sequence[Neighbours], alpha: float) -> V
         weights = np.where(cosines > 0, np.maximum(cosines, 0) ** alpha, 0)
         expanded.append(variant + weights @ rows)
     return unit(np.array(expanded)).astype(np.float32)
-
-
-def _nearest(rows: Vectors, variants: Vectors) -> Vectors:
-    several: Vectors = rows @ variants.T
-    return several.max(axis=1) if len(variants) > 1 else several[:, 0]
-
-
-def _possible(lower: Vectors, upper: Vectors, params: SearchParams) -> npt.NDArray[np.intp]:
-    """Places, ascending, of those that can be hits, by what their cosines lie between."""
-    least = np.float32(-np.inf)
-    if params.distance_threshold is not None:
-        least = np.float32(1 - params.distance_threshold)
-    if params.k is not None and params.k < len(lower):
-        least = max(least, kth_largest(lower, np.empty(params.k, np.float32)))
-    return np.flatnonzero(upper >= least)
-
-
-def _columns(width: int) -> dict[str, Column]:
-    return {"vector": Column(np.float32, width), **code_columns(width)}
-
-
-def _warm_up() -> None:
-    """Compile, or load from the cache, every kernel before the first query."""
-    blank = np.zeros((1, 1), np.float32)
-    coded = encode(blank)
-    bounds = np.empty((2, 1), np.float32)
-    CodedQuery(blank).bound(coded["code"], coded["scale"], bounds[0], bounds[1])
-    kth_largest(bounds[0], np.empty(1, np.float32))
 
 
 INDEX = VectorIndex

@@ -264,3 +264,32 @@ def test_any_changes_leave_it_equal_to_brute_force(
     assert len(index) == len(kept)
     expected = brute_force(kept, variants, allowed, **given)  # type: ignore[arg-type]
     assert search(index, variants, allowed, **given) == expected
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 575), max_size=110, unique=True), min_size=1, max_size=12),
+    st.lists(st.integers(0, 11), min_size=1, max_size=4),
+    st.none() | st.lists(st.integers(0, 40), unique=True).map(sorted),
+    st.none() | st.integers(1, 9),
+    st.integers(1, 130),
+)
+def test_long_codes_are_found_wherever_their_bits_differ(
+    changed: list[list[int]],
+    asked: list[int],
+    allowed: list[int] | None,
+    k: int | None,
+    threshold: int,
+) -> None:
+    """All differences of a copy may lie in one part of its code."""
+    codes: Codes = dict(enumerate(random_codes(40, seed=1)))
+    for image_id, bits in enumerate(changed):
+        mask = np.zeros(576, np.uint8)
+        mask[bits] = 1
+        codes[image_id] = codes[39] ^ np.packbits(mask)
+    index = make()
+    index.apply(codes)
+    variants = [codes[which] for which in asked]
+    given: dict[str, float] = {"distance_threshold": threshold} | ({"k": k} if k else {})
+    expected = brute_force(codes, variants, allowed, k=k, distance_threshold=threshold)
+    assert search(index, variants, allowed, **given) == expected

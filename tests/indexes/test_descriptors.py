@@ -60,7 +60,7 @@ def test_where_there_are_fewer_than_k_the_id_is_minus_one() -> None:
 
 @pytest.fixture(scope="module")
 def quantised() -> DescriptorSearch:
-    return filled(IvfPqSearch.train("IVF16,PQ64x4fs", 16, ROWS))
+    return filled(IvfPqSearch.train("IVF16,PQ64x4fs", 16, ROWS, 16))
 
 
 def test_quantised_search_finds_the_descriptor_itself(quantised: DescriptorSearch) -> None:
@@ -78,7 +78,7 @@ def test_quantised_search_keeps_to_wanted_slots(quantised: DescriptorSearch) -> 
 
 @pytest.mark.parametrize("factory", ["", "IVF16,PQ64x4fs", "PCA96,IVF16,PQ48x4fs", "IVF16,SQ8"])
 def test_renumbering_gives_every_row_its_slots_new_number(factory: str) -> None:
-    search = filled(IvfPqSearch.train(factory, 16, ROWS) if factory else FlatSearch())
+    search = filled(IvfPqSearch.train(factory, 16, ROWS, 16) if factory else FlatSearch())
     kept = np.arange(PICTURES) % 4 == 1
     renumbered = np.where(kept, np.cumsum(kept) - 1, -1)
     before = search.search(QUERIES, 3, np.where(kept, EVERY, -1))[1]

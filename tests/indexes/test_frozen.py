@@ -128,7 +128,7 @@ def add(search: DescriptorSearch, slots: range) -> None:
 @pytest.mark.parametrize("factory", ["", "IVF16,PQ64x4fs", "PCA96,IVF16,PQ48x4fs", "IVF16,SQ8"])
 def test_descriptors_added_meanwhile_leave_no_trace(factory: str, tmp_path: Path) -> None:
     search: DescriptorSearch = (
-        IvfPqSearch.train(factory, 16, DESCRIPTORS) if factory else FlatSearch()
+        IvfPqSearch.train(factory, 16, DESCRIPTORS, 16) if factory else FlatSearch()
     )
     add(search, range(PICTURES))
     before, every = np.arange(PICTURES), np.arange(2 * PICTURES)
@@ -151,7 +151,7 @@ def test_descriptors_added_meanwhile_leave_no_trace(factory: str, tmp_path: Path
 def test_what_another_version_of_faiss_has_laid_out_is_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    search = IvfPqSearch.train("IVF16,PQ64x4fs", 16, DESCRIPTORS)
+    search = IvfPqSearch.train("IVF16,PQ64x4fs", 16, DESCRIPTORS, 16)
     write(tmp_path / "state", {}, search.freeze(), lambda pieces: next(pieces, None))
     monkeypatch.setattr("faiss.__version__", "0.1")
     with (
@@ -215,4 +215,7 @@ def test_a_whitened_index_says_what_it_was_whitened_with(tmp_path: Path) -> None
         options = VectorIndex.Config(whitening=str(tmp_path / "whitening.npz"))
         seen.append(VectorIndex(options, lambda _: {}).made_with)
     assert seen[0] != seen[1]
-    assert VectorIndex(VectorIndex.Config(), lambda _: {}).made_with == {"whitening": None}
+    assert VectorIndex(VectorIndex.Config(), lambda _: {}).made_with == {
+        "whitening": None,
+        "trained": None,
+    }

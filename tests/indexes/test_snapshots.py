@@ -213,7 +213,7 @@ def test_other_options_and_another_version_have_other_files(
     snapshots = Snapshots(tmp_path, MemoryStore(), PHASH)
     indexes = [BinaryIndex(BinaryIndex.Config(bits=bits), lambda _: {}) for bits in (576, 64)]
     paths = {snapshots.path(index) for index in indexes}
-    monkeypatch.setattr(BinaryIndex, "state_version", 2)
+    monkeypatch.setattr(BinaryIndex, "state_version", BinaryIndex.state_version + 1)
     paths.add(snapshots.path(indexes[0]))
     assert len(paths) == 3
     assert all(path.name.startswith("phash@") for path in paths)

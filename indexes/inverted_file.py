@@ -1,0 +1,166 @@
+"""An inverted file of product-quantised rows (Jégou et al. 2011), by FAISS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes.frozen import Frozen, FrozenArray, Saved
+from indexes.inverted_lists import ListRows
+from models.errors import SnapshotRejected
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+Bitmap = npt.NDArray[np.uint8]
+Learnt = npt.NDArray[np.uint8]
+"""An empty index that has learnt its lists and codes, as FAISS writes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How lists and codes are learnt."""
+
+    factory: str
+    """A FAISS factory string with a place for the number of {lists}, such as "IVF{lists},PQ64x4fs":
+    64 quantisers of 4 bits, looked up 32 rows at a time in registers (André et al. 2017)."""
+    inner_product: bool
+    """Else squared L2."""
+    residual: bool
+    """Whether codes are of what the list's centroid leaves. Else one table of distances serves all
+    lists that a query visits."""
+
+
+POINTS_PER_LIST = 40
+"""FAISS warns below 39."""
+ITERATIONS = 10
+"""Of k-means: more move little."""
+
+
+def list_count(rows: int) -> int:
+    """Inverted lists for so many rows: the power of two next to 4 √n."""
+    return int(2 ** round(math.log2(4 * math.sqrt(max(1, rows)))))
+
+
+def better_centroids(sample: Floats, lists: int, method: Method, before: Floats | None) -> Floats:
+    """One iteration of k-means, or the first: (lists, d), on one core."""
+    faiss = _faiss()
+    # OpenMP keeps this per thread: the searching thread's setting stays as it is.
+    faiss.omp_set_num_threads(1)
+    kmeans = faiss.Kmeans(
+        sample.shape[1],
+        lists,
+        niter=1,
+        seed=0,
+        spherical=method.inner_product,
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(sample),
+    )
+    kmeans.train(sample, init_centroids=before)
+    centroids: Floats = kmeans.centroids
+    return centroids
+
+
+def train(sample: Floats, lists: int, method: Method, centroids: Floats | None = None) -> Learnt:
+    """Learn the codes, and the lists unless their centroids are known, from a sample (n, d).
+
+    Seconds to minutes, on one core.
+    """
+    faiss = _faiss()
+    faiss.omp_set_num_threads(1)
+    metric = faiss.METRIC_INNER_PRODUCT if method.inner_product else faiss.METRIC_L2
+    index = faiss.index_factory(sample.shape[1], method.factory.format(lists=lists), metric)
+    ivf = faiss.extract_index_ivf(index)
+    ivf.by_residual = method.residual
+    ivf.cp.niter = ITERATIONS
+    if centroids is not None and not isinstance(index, faiss.IndexPreTransform):
+        ivf.quantizer.add(centroids)
+    index.train(sample)
+    learnt: Learnt = faiss.serialize_index(index)
+    return learnt
+
+
+class InvertedFile:
+    """Rows are only ever added, each under an id of its own from 0; the caller knows which live."""
+
+    def __init__(self, trained: Learnt, probes: int) -> None:
+        self._trained = trained
+        self._index = _faiss().deserialize_index(trained)
+        self._ivf = _faiss().extract_index_ivf(self._index)
+        self._ivf.nprobe = min(probes, self._ivf.nlist)
+
+    def __len__(self) -> int:
+        """Rows, with those that are dead."""
+        return int(self._index.ntotal)
+
+    @property
+    def width(self) -> int:
+        return int(self._index.d)
+
+    @property
+    def nbytes(self) -> int:
+        per_row = int(self._ivf.code_size) + 8
+        centroids = int(self._ivf.nlist) * self.width * 4
+        return len(self) * per_row + centroids + self._trained.nbytes
+
+    def add(self, ids: Ids, rows: Floats) -> None:
+        self._index.add_with_ids(rows, ids)
+
+    def search(self, queries: Floats, k: int, wanted: Bitmap | None) -> tuple[Floats, Ids]:
+        """Distances, or products, (n, k) and ids (n, k), best first, -1 where there are fewer.
+
+        `wanted` has one bit for each id, lowest first; those beyond its end are not found.
+        """
+        params = None if wanted is None else self._only(wanted)
+        distances, ids = self._index.search(queries, k, params=params)
+        return distances, ids
+
+    def renumber(self, new_ids: Callable[[Ids], Ids]) -> bool:
+        """Give each row the id that `new_ids` has for its own; whether any became -1.
+
+        Such rows keep their places: after a removal, FAISS's 4-bit lists spoil what is added.
+        """
+        lists = self._ivf.invlists
+        any_dead = False
+        for number in range(self._ivf.nlist):
+            size = lists.list_size(number)
+            if size:
+                ids = _faiss().rev_swig_ptr(lists.get_ids(number), size)
+                ids[:] = new_ids(ids)
+                any_dead |= bool((ids < 0).any())
+        return any_dead
+
+    def freeze(self) -> Frozen:
+        """See Index.freeze; valid though rows are added, until they are renumbered."""
+        trained = {"trained": FrozenArray.of(self._trained)}
+        rows = ListRows(self._ivf, _faiss()).freeze()
+        return Frozen({"faiss": _faiss().__version__}, trained | rows)
+
+    @classmethod
+    def restored(cls, saved: Saved, probes: int) -> InvertedFile:
+        """Raises SnapshotRejected for what another version of FAISS has laid out."""
+        if saved.scalars["faiss"] != _faiss().__version__:
+            raise SnapshotRejected(f"it was made with FAISS {saved.scalars['faiss']}")
+        made = cls(saved.array("trained"), probes)
+        ListRows(made._ivf, _faiss()).restore(saved)
+        made._index.ntotal = made._ivf.ntotal
+        return made
+
+    def _only(self, wanted: Bitmap) -> Any:
+        faiss = _faiss()
+        selector = faiss.IDSelectorBitmap(wanted)
+        inner = faiss.IVFSearchParameters(sel=selector, nprobe=self._ivf.nprobe)
+        if not isinstance(self._index, faiss.IndexPreTransform):
+            return inner
+        return faiss.SearchParametersPreTransform(index_params=inner)
+
+
+def _faiss() -> Any:
+    """FAISS, untyped: its Python side takes arrays where its stubs have pointers."""
+    import faiss
+
+    return faiss
