@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from indexes.kernels import cubic_l1
+from indexes.kernels import code_roots, cubic_l1
 
 Floats = npt.NDArray[np.float64]
 Bytes = npt.NDArray[np.uint8]
@@ -48,7 +48,9 @@ def _groups() -> npt.NDArray[np.intp]:
     return np.unique(level * 16 + warmth * 2 + greenish, return_inverse=True)[1]
 
 
-MERGE = (_groups()[:, None] == np.arange(GROUPS)).astype(np.float64)
+GROUP = _groups()
+"""(512,): the merged bin of each bin."""
+MERGE = (GROUP[:, None] == np.arange(GROUPS)).astype(np.float64)
 """(512, 63): a histogram times this is its merged bins."""
 
 
@@ -70,16 +72,13 @@ class Bounds(NamedTuple):
 
 def encode(histograms: npt.NDArray[np.float32]) -> Codes:
     """Codes of histograms, float32 (n, 512) and finite."""
-    exact = histograms.astype(np.float64)
-    steps, coarse_error = _coarse(exact)
-    # Whatever code is chosen, its error is measured: float32 roots are near enough.
-    root = np.rint(np.cbrt(histograms * np.float32(1 / UNIT))).clip(0, 255)
-    cube = UNIT * (root * root * root).astype(np.float64)
-    error = np.abs(exact - cube).sum(axis=1, keepdims=True)
+    merged = np.empty((len(histograms), GROUPS))
+    fine = np.empty(histograms.shape, np.uint8)
+    error = np.empty((len(histograms), 1))
+    code_roots(histograms, UNIT, GROUP, merged, fine, error)
+    steps, coarse_error = _steps(merged)
     rounded = np.nextafter(error.astype(np.float32), np.float32(np.inf))
-    return Codes(
-        np.concatenate([steps, coarse_error[:, None]], axis=1), root.astype(np.uint8), rounded
-    )
+    return Codes(np.concatenate([steps, coarse_error[:, None]], axis=1), fine, rounded)
 
 
 class EncodedQuery:
@@ -118,7 +117,11 @@ def exact_l1(
 
 def _coarse(exact: Floats) -> tuple[Bytes, Bytes]:
     """Merged bins in steps, uint8 (n, 63), and their error in steps rounded up, uint8 (n,)."""
-    merged = np.clip((exact @ MERGE) / STEP, 0, 255)
+    return _steps(exact @ MERGE)
+
+
+def _steps(sums: Floats) -> tuple[Bytes, Bytes]:
+    merged = np.clip(sums / STEP, 0, 255)
     steps = np.rint(merged)
     error = np.abs(merged - steps).sum(axis=1)
     return steps.astype(np.uint8), np.ceil(error + 1e-6).astype(np.uint8)

@@ -91,6 +91,28 @@ def cubic_l1(rows, query, out):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def code_roots(rows, unit, group, merged, codes, error):  # type: ignore[no-untyped-def]
+    """Code float32 rows (n, m) by cube roots: each value is about `unit` times its code cubed.
+
+    Writes uint8 `codes` (n, m), what they are off in L1 into `error` (n, 1) float64, and into
+    `merged` (n, groups) float64 the sums of the values of each `group` (m,). Most values are 0.
+    """
+    for row in range(rows.shape[0]):
+        merged[row] = 0
+        off = 0.0
+        for column in range(rows.shape[1]):
+            value = np.float64(rows[row, column])
+            code = 0.0
+            if value > 0:
+                code = min(255.0, np.rint((value / unit) ** (1 / 3)))
+            codes[row, column] = np.uint8(code)
+            if value != 0:
+                merged[row, group[column]] += value
+                off += abs(value - unit * code * code * code)
+        error[row, 0] = off
+
+
+@njit(nogil=True, cache=True)
 def count_nearest(distances, k, counts):  # type: ignore[no-untyped-def]
     """The k-th smallest of uint16 distances, each below `len(counts)`; `counts` are zeros.
 
