@@ -23,6 +23,7 @@ from indexes.inverted_file import (
     POINTS_PER_LIST,
     better_centroids,
     list_count,
+    rotation_of,
     train,
 )
 from indexes.open_store import open_store
@@ -155,13 +156,21 @@ def training_steps(
     lists = work.state["lists"]
     method = index.learns(sample.shape[1])
     assert method is not None
+    rotation, rotated = work.load("rotation"), sample
+    if rotation is None:
+        yield "rotation", 0, 1
+        rotation = rotation_of(sample, method)
+        if rotation is not None:
+            work.save("rotation", rotation)
+    if rotation is not None:
+        rotated = sample @ rotation.T
     centroids = work.load("centroids")
     for iteration in range(work.state.get("iterations", 0), ITERATIONS):
         yield "lists", iteration, ITERATIONS
-        centroids = better_centroids(sample, lists, method, centroids)
+        centroids = better_centroids(rotated, lists, method, centroids)
         work.save("centroids", centroids, iterations=iteration + 1)
     yield "codes", 0, 1
-    learnt = train(sample, lists, method, centroids)
+    learnt = train(sample, lists, method, centroids, rotation)
     made = index.made_with.get("whitening")
     trained.save(path, trained.Trained(version, len(sample), len(pictures), made, learnt))
     work.remove()

@@ -14,7 +14,7 @@ from indexes.trained import Trained
 from indexes.vector_rows import BATCH, Ids, VectorRows, Vectors
 
 DEAD_AT_LEAST = 1024
-FEWEST = 64
+FEWEST = 500
 """Candidates of any search: a small k costs no recall."""
 MOST = 16 * BATCH
 """Candidates of a search by distance alone."""

@@ -72,10 +72,10 @@ class VectorIndex(Index):
             None, description="A file of `ambience train`; `auto`: this retriever's own."
         )
         probes: int = Field(
-            64, ge=1, description="Inverted lists searched, of those that were trained."
+            256, ge=1, description="Inverted lists searched, of those that were trained."
         )
         rerank: int = Field(
-            10, ge=1, description="So many times k candidates of the lists are compared exactly."
+            5, ge=1, description="So many times k candidates of the lists are compared exactly."
         )
         score_norm: float | None = Field(
             None, gt=0, le=2, description="β of score normalisation, which confidence then heeds."
@@ -150,7 +150,8 @@ class VectorIndex(Index):
 
     def learns(self, width: int) -> Method:
         codes = max(count for count in range(1, width // 8 + 2) if width % count == 0)
-        return Method(f"IVF{{lists}},PQ{codes}", inner_product=True, residual=True)
+        factory = f"OPQ{codes},IVF{{lists}},PQ{codes}x4fs"
+        return Method(factory, inner_product=True, residual=True)
 
     def points(self, features: Sequence[Features]) -> Vectors:
         self._width = self._width or features[0].size

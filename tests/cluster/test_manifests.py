@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import kubernetes_validate
 import pytest
@@ -15,7 +15,7 @@ import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from dockerfile_parse import DockerfileParser
 from jsonschema import Draft7Validator
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
@@ -33,7 +33,8 @@ THEIR_OWN = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"}
 
 
 class Fields(BaseModel):
-    """Fields of ray.io/v1, as KubeRay's reference of its API lists them: no others are allowed."""
+    """Fields of ray.io/v1 that are used, with the types and values that KubeRay's published CRD
+    (rayservices.ray.io, as of 1.5) gives them: no others are allowed."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -50,11 +51,11 @@ class WorkerGroup(HeadGroup):
 
 
 class AutoscalerOptions(Fields):
-    idleTimeoutSeconds: int  # noqa: N815
+    idleTimeoutSeconds: Annotated[int, Field(lt=2**31)]  # noqa: N815
 
 
 class AuthOptions(Fields):
-    mode: str
+    mode: Literal["disabled", "token"]
 
 
 class Cluster(Fields):

@@ -191,7 +191,7 @@ def test_lists_are_learnt_step_by_step_and_each_training_is_the_next_version(
     wanted = config(tmp_path, index={"trained": "auto"})
     *steps, done = steps_of(wanted)
     assert [what for what, *_ in steps if what == "lists"] == ["lists"] * 10
-    assert {what for what, *_ in steps} == {"sample", "lists", "codes"}
+    assert {what for what, *_ in steps} == {"sample", "rotation", "lists", "codes"}
     assert (done.version, done.pictures) == (1, 3000)
     assert done.lists * 40 <= done.points <= 3000
     assert done.path.is_relative_to(tmp_path / "trained")
