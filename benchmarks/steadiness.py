@@ -26,7 +26,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.indexes import drawn_patches, pictures
 from benchmarks.loading import print_table
+from benchmarks.vectors import Collection
 from indexes.base import Query
 from indexes.follower import Follower
 from indexes.lmdb_store import LmdbStore
@@ -34,6 +36,7 @@ from indexes.registry import make_index
 from indexes.store import ImageWrite, Space
 
 RATIO_TARGET, STALL_TARGET = 3.0, 100.0
+POOL = "pool.npy"
 GROUPS = (1, 100, 10_000)
 PARAMS = {"phash": {"k": 20}, "color": {"k": 20}, "vectors": {"k": 20}}
 INDEXES = {"phash": "binary", "color": "histogram", "vectors": "vectors"}
@@ -41,23 +44,20 @@ WIDTH = 512
 Rows = npt.NDArray[Any]
 
 
-def features(name: str, count: int, seed: int) -> Rows:
-    """Random features of so many pictures."""
-    rng = np.random.default_rng(seed)
+def features(name: str, count: int) -> Rows:
+    """Of pictures made up as in the benchmarks of the indexes."""
+    rng = np.random.default_rng(1)
     if name == "phash":
         return rng.integers(0, 256, (count, 72), np.uint8)
     if name == "vectors":
-        return rng.standard_normal((count, WIDTH), np.float32)
-    shares = rng.gamma(0.3, size=(count, 512)).astype(np.float32)
-    shares[rng.random(shares.shape) > 0.2] = 0
-    shares *= 1e7 / shares.sum(axis=1, keepdims=True)
-    return shares.astype(np.float32)
+        return Collection(count, WIDTH).rows
+    return pictures(rng, drawn_patches(rng), count)
 
 
 def write(folder: Path, name: str, first: int, group: int, seconds: float) -> None:
     """Adds and deletes in turn, by one picture or by groups: the ids come again and again."""
     store = LmdbStore(folder)
-    pool = features(name, max(GROUPS), seed=1)
+    pool = np.load(folder / POOL)
     until, turn = time.monotonic() + seconds, 0
     while time.monotonic() < until:
         began = time.monotonic()
@@ -103,38 +103,36 @@ def steady(name: str, count: int, seconds: float) -> list[list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         store = LmdbStore(Path(folder))
         space = Space(name, "bench")
-        kept: Rows = features(name, min(count, 50_000), seed=2)
-
-        def row_of(at: int) -> Rows:
-            return np.roll(kept[at % len(kept)], at // len(kept))
+        kept = features(name, count)
+        rng = np.random.default_rng(2)
+        pool = kept[rng.integers(0, count, max(GROUPS))]
+        np.save(Path(folder) / POOL, pool)
 
         def stored(ids: Any) -> dict[int, Rows]:
             found = {at: decode(row) for at, row in store.rows(space, ids).items()}
-            return {at: row_of(at) for at in ids if at < count} | found
+            return {at: kept[at] for at in ids if at < count} | found
 
         def decode(row: bytes) -> Rows:
             return np.frombuffer(row, kept.dtype)
 
         index = make_index(INDEXES[name], {}, stored)
         for start in range(0, count, 4096):
-            index.apply({at: row_of(at) for at in range(start, min(start + 4096, count))})
+            index.apply({at: kept[at] for at in range(start, min(start + 4096, count))})
         follower = Follower(store, space, index, decode, store.head())
         follower.start()
-        asked = features(name, 64, seed=3)
         try:
-            return _phases(follower, Path(folder), asked, name, count, seconds)
+            return _phases(follower, Path(folder), pool, name, count, seconds)
         finally:
             follower.close()
             store.close()
 
 
 def _phases(
-    follower: Follower, folder: Path, asked: Rows, name: str, count: int, seconds: float
+    follower: Follower, folder: Path, pool: Rows, name: str, count: int, seconds: float
 ) -> list[list[str]]:
     timer = time.monotonic() + seconds
-    quiet = searched(follower, asked, name, lambda: time.monotonic() > timer)
+    quiet = searched(follower, pool, name, lambda: time.monotonic() > timer)
     lines = [_line(f"{name}, alone", quiet, quiet)]
-    pool = features(name, max(GROUPS), seed=1)
     for number, group in enumerate(GROUPS):
         first = count + number * max(GROUPS)
         arguments = (folder, name, first, group, seconds)
@@ -142,12 +140,13 @@ def _phases(
         writer.start()
         writing = threading.Event()
         threading.Thread(target=lambda at=writer, over=writing: (at.join(), over.set())).start()
-        taken = searched(follower, asked, name, writing.is_set)
+        taken = searched(follower, pool, name, writing.is_set)
         lines.append(_line(f"{name}, groups of {group:,}", taken, quiet))
         params = follower.submit(lambda index: index.Params.parse({"k": 1})).result()
         for at in range(first, first + min(group, 50)):
-            hits = follower.search(Query([pool[at % len(pool)]]), params).hits
-            assert hits[0].distance == 0, (at, hits)
+            query = Query([pool[at % len(pool)]], np.array([at]))
+            (hit,) = follower.search(query, params).hits
+            assert (hit.image_id, hit.distance) == (at, 0)
     return lines
 
 
