@@ -114,25 +114,30 @@ class Asking:
         """The seconds of decoding, 0 where there was none."""
         if answer.headers.get("X-Ambience-Answered", "").split(",") != self._kinds:
             raise SystemExit(f"an incomplete answer: {answer.status} {answer.headers}")
-        spans = (part.strip().split(";dur=") for part in answer.headers["Server-Timing"].split(","))
-        self._decoding.append(sum(float(took) / 1000 for name, took in spans if name == "decode"))
+        self._decoding.append(spans_of(answer).get("decode", 0.0))
 
     def costs(self, data: Path, beside: Iterable[Path], seconds: float) -> dict[str, float]:
         """CPU seconds for one request on one connection, by process; the wall's for `decode`."""
         self._decoding.clear()
-        idle = sum(sum(_cpu_of(other).values()) for other in beside)
-        before, own, began = _cpu_of(data), time.process_time(), time.perf_counter()
+        idle = sum(sum(cpu_of(other).values()) for other in beside)
+        before, own, began = cpu_of(data), time.process_time(), time.perf_counter()
         loading.measure(self.step, 1, seconds)
         wall, count = time.perf_counter() - began, len(self._decoding)
-        after = _cpu_of(data)
+        after = cpu_of(data)
         spent = {name: (after[name] - before[name]) / count for name in after}
         spent["client"] = (time.process_time() - own) / count
-        idle = sum(sum(_cpu_of(other).values()) for other in beside) - idle
+        idle = sum(sum(cpu_of(other).values()) for other in beside) - idle
         spent["background"] = (spent.pop("ray", 0.0) * count + idle) / wall
         return spent | {"decode": float(np.median(self._decoding))}
 
 
-def _cpu_of(data: Path) -> dict[str, float]:
+def spans_of(answer: aiohttp.ClientResponse) -> dict[str, float]:
+    """The seconds of `Server-Timing`, by name."""
+    spans = (part.strip().split(";dur=") for part in answer.headers["Server-Timing"].split(","))
+    return {name: float(took) / 1000 for name, took in spans}
+
+
+def cpu_of(data: Path) -> dict[str, float]:
     """CPU seconds so far of the service's processes, by application; Ray's own as `ray`."""
     spent: dict[str, float] = defaultdict(float)
     for process in service_processes(data):

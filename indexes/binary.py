@@ -30,6 +30,8 @@ HEAD_STEP = 3
 """Every third word of a code is in its head."""
 NEAR = 1 / 6
 """Up to this share of all bits few heads pass: of 576 bits, 96."""
+TOGETHER = (8, 2, 1)
+"""Variants that are compared while a row is at hand: all flips and turns, a mirror image, one."""
 
 
 class BinaryIndex(Index):
@@ -117,16 +119,20 @@ class BinaryIndex(Index):
     def _distances(
         self, column: str, variants: Words, positions: Positions | None
     ) -> npt.NDArray[np.uint16]:
-        """Of the nearest variant. Two at a time, so that two kernels serve any number of them."""
+        """Of the nearest variant: 8, 2 or 1 at a time, so that three kernels serve any number."""
         nearest: npt.NDArray[np.uint16] | None = None
-        for start in range(0, len(variants), 2):
-            pair = variants[start : start + 2]
-            kernel = hamming_kernel(variants.shape[1], len(pair))
-            scanned = self._rows.scan(column, kernel, pair, positions)
-            if nearest is not None:
-                np.minimum(nearest, scanned, out=nearest)
+        start = 0
+        while start < len(variants):
+            size = next(size for size in TOGETHER if start + size <= len(variants))
+            some = variants[start : start + size]
+            scanned = self._rows.scan(
+                column, hamming_kernel(variants.shape[1], size), some, positions
+            )
+            if nearest is None:
+                nearest = scanned.copy() if size < len(variants) else scanned
             else:
-                nearest = scanned.copy() if len(variants) > 2 else scanned
+                np.minimum(nearest, scanned, out=nearest)
+            start += size
         assert nearest is not None
         return nearest
 
@@ -174,7 +180,8 @@ class BinaryIndex(Index):
         """Compile, or load from the cache, every kernel before the first query."""
         blank = np.zeros(self.options.bits // 8, np.uint8)
         self.apply({0: blank})
-        for variants in ([blank], [blank, blank]):
+        for count in TOGETHER:
+            variants = [blank] * count
             for given in ({"k": 1}, {"distance_threshold": 1}):
                 self.search(Query(variants, np.zeros(1, np.int64)), self.Params.parse(given))
         self.apply({0: None})

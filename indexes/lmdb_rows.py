@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,7 @@ SCHEMA = 1
 ACTIVE = b"active\0"
 _NUMBER = struct.Struct(">Q")
 _SPACE = struct.Struct(">I")
+_FEATURE = struct.Struct(">IQ")
 
 
 def number(value: int) -> bytes:
@@ -140,6 +141,14 @@ class Reader:
             return None
         return self.get("features", feature_key(space, image_id))
 
+    def features(self, space: int | None, image_ids: Iterable[int]) -> dict[int, bytes]:
+        """Of those that have any, in one call of LMDB's: a fraction of the time of single ones."""
+        if space is None:
+            return {}
+        keys = [feature_key(space, image_id) for image_id in image_ids if is_image_id(image_id)]
+        with self.txn.cursor(db=self.tables["features"]) as cursor:
+            return {_FEATURE.unpack(key)[1]: data for key, data in cursor.getmulti(keys)}
+
     def space_rows(self, space: int | None, batch: int) -> Iterator[list[tuple[int, bytes]]]:
         """All rows of a space by ascending id, in lists of `batch`."""
         if space is None:
@@ -181,11 +190,12 @@ class Reader:
                     head = to_number(cursor.key()) - 1
                     break
                 image_id, touched = read_entry(cursor.value())
-                if wanted in touched:
+                if (wanted,) in touched:
                     ids.add(image_id)
                 taken += 1
                 found = cursor.next()
-        return Changes(head, {image_id: self.feature(wanted, image_id) for image_id in ids})
+        rows = self.features(wanted, sorted(ids))
+        return Changes(head, {image_id: rows.get(image_id) for image_id in ids})
 
     # --- images ----------------------------------------------------------------------------------
 
@@ -246,7 +256,7 @@ def space_key(space: Space) -> bytes:
 
 
 def feature_key(space: int, image_id: int) -> bytes:
-    return _SPACE.pack(space) + number(image_id)
+    return _FEATURE.pack(space, image_id)
 
 
 def pending_key(kind: str) -> bytes:
@@ -258,8 +268,10 @@ def entry(op: bytes, image_id: int, touched: Collection[int]) -> bytes:
     return op + number(image_id) + b"".join(_SPACE.pack(space) for space in sorted(touched))
 
 
-def read_entry(data: bytes) -> tuple[int, set[int]]:
-    return to_number(data[1:9]), {space for (space,) in _SPACE.iter_unpack(data[9:])}
+def read_entry(data: bytes) -> tuple[int, Iterator[tuple[Any, ...]]]:
+    """The image's id and, as tuples of one, the spaces whose row was touched."""
+    image_id: int = _NUMBER.unpack_from(data, 1)[0]
+    return image_id, _SPACE.iter_unpack(data[9:])
 
 
 def _latin(source: str) -> str:

@@ -125,9 +125,7 @@ class LmdbStore(Store):
 
     def rows(self, space: Space, image_ids: Sequence[int]) -> dict[int, bytes]:
         def work(reader: Reader) -> dict[int, bytes]:
-            wanted = reader.space_number(space)
-            found = ((int(image_id), reader.feature(wanted, image_id)) for image_id in image_ids)
-            return {image_id: data for image_id, data in found if data is not None}
+            return reader.features(reader.space_number(space), map(int, image_ids))
 
         return self._read(work)
 

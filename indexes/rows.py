@@ -1,7 +1,7 @@
 """Rows of fixed width by image id, in our own arrays: what the exact indexes scan.
 
 Rows lie without gaps, position by position; removing one moves the last into the hole. Columns grow
-segment by segment, so that no growth copies more than one segment; an id costs 12 to 24 bytes.
+segment by segment, so that no growth copies a row; an id costs 12 to 24 bytes.
 """
 
 from __future__ import annotations
@@ -51,10 +51,15 @@ class RowArrays:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays, the rows' and those that find them."""
-        arrays: list[npt.NDArray[Any]] = [self._ids, self._table, self._scanned]
-        arrays.extend(segment for column in self._segments.values() for segment in column)
-        return sum(array.nbytes for array in arrays)
+        """Bytes of the rows, and of the arrays that find them.
+
+        What a segment has no row in yet is no memory either: the kernel gives it page by page.
+        """
+        width = sum(
+            column.width * np.dtype(column.dtype).itemsize for column in self._columns.values()
+        )
+        arrays = (self._ids, self._table, self._scanned)
+        return self._count * width + sum(array.nbytes for array in arrays)
 
     @property
     def ids(self) -> Ids:
@@ -165,26 +170,9 @@ class RowArrays:
             self._table = np.full(2 * room, EMPTY, np.int32)
             put_ids(self._table, self._ids, 0, self.ids.copy(), np.empty(self._count, np.int32))
         for name, column in self._columns.items():
-            self._grow(self._segments[name], column, count)
-
-    def _grow(self, segments: list[npt.NDArray[Any]], column: Column, count: int) -> None:
-        while len(segments) * SEGMENT < count or not segments:
-            segments.append(np.empty((0, column.width), column.dtype))
-            if len(segments) > 1:
-                self._resize(segments, column, -2, SEGMENT)
-        tail = count - (len(segments) - 1) * SEGMENT
-        if tail > len(segments[-1]):
-            room = max(SMALLEST, 1 << (tail - 1).bit_length())
-            self._resize(segments, column, -1, room)
-
-    def _resize(
-        self, segments: list[npt.NDArray[Any]], column: Column, number: int, room: int
-    ) -> None:
-        old = segments[number]
-        if len(old) == room:
-            return
-        segments[number] = np.empty((room, column.width), column.dtype)
-        segments[number][: len(old)] = old
+            segments = self._segments[name]
+            while len(segments) * SEGMENT < count:
+                segments.append(np.empty((SEGMENT, column.width), column.dtype))
 
     def _release(self) -> None:
         """Give back segments beyond the one after the last in use."""

@@ -32,12 +32,10 @@ def encode(vectors: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
 
     A row is about scale[0] · code, and what is left of it is scale[1] long.
     """
-    step = np.abs(vectors).max(axis=1, keepdims=True) / np.float32(LARGEST)
-    step[step == 0] = 1
-    code = np.rint(vectors / step)
-    left = vectors - code * step
-    length = np.sqrt(np.einsum("ij,ij->i", left, left))
-    return {"code": code.astype(np.int8), "scale": np.column_stack([step[:, 0], length])}
+    code = np.empty(vectors.shape, np.int8)
+    scale = np.empty((len(vectors), 2), np.float32)
+    code_rows(vectors, code, scale)
+    return {"code": code, "scale": scale}
 
 
 class CodedQuery:
@@ -62,6 +60,24 @@ class CodedQuery:
     ) -> None:
         """Write into `lower` and `upper` (n,) what each encoded row's cosine lies between."""
         bound_cosines(code, scale, self._codes, self._scales, lower, upper)
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc"})
+def code_rows(vectors, code, scale):  # type: ignore[no-untyped-def]
+    """What `encode` gives, written into `code` and `scale`."""
+    for row in range(vectors.shape[0]):
+        largest = np.float32(0)
+        for column in range(vectors.shape[1]):
+            largest = max(largest, abs(vectors[row, column]))
+        step = largest / np.float32(LARGEST) if largest > 0 else np.float32(1)
+        total = np.float32(0)
+        for column in range(vectors.shape[1]):
+            rounded = np.rint(vectors[row, column] / step)
+            left = vectors[row, column] - rounded * step
+            total += left * left
+            code[row, column] = np.int8(rounded)
+        scale[row, 0] = step
+        scale[row, 1] = np.sqrt(total)
 
 
 @njit(nogil=True, cache=True)
