@@ -31,6 +31,7 @@ from cluster import environment
 from cluster.applications import read_config
 from cluster.backfill import Outcome, kinds_of, plan, run, spaces_of, write_bad_files
 from cluster.datafolder import NotRunning, running_service
+from cluster.own_ray import start_ray
 from cluster.sources import Ids
 from cluster.training import Lists, Step, train_lists
 from deployments.settings import store_url
@@ -40,7 +41,6 @@ from models.errors import UnknownName
 __all__ = ["annotate", "backfill", "train", "write_annotations", "write_bad_files"]
 MODEL_WORKERS = 4
 """At most so many by default where each loads the models."""
-OBJECT_STORE_BYTES = 256 * 2**20
 
 
 def backfill(
@@ -145,14 +145,7 @@ def _ray(data: Path) -> Iterator[None]:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except NotRunning:
             del os.environ[environment.MARK]  # A service that starts meanwhile must not end us.
-            ray.init(
-                num_cpus=max(2, os.cpu_count() or 2),
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=folder,
-            )
+            start_ray(folder)
         try:
             yield
         finally:

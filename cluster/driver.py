@@ -32,6 +32,7 @@ from cluster.applications import (
     read_config,
 )
 from cluster.datafolder import CannotStart, Running, http_url, note
+from cluster.own_ray import start_ray
 from deployments.settings import STARTING, address, data_folder
 from indexes.registry import index_class
 from models.errors import AmbienceError
@@ -41,7 +42,6 @@ Reached = Callable[[httpx.Client], str | None]
 
 START_SECONDS = 300.0
 LOOK_SECONDS = 2.0
-OBJECT_STORE_BYTES = 256 * 2**20
 
 
 def run(config_path: Path, folder: str, stop: threading.Event) -> None:
@@ -53,7 +53,7 @@ def run(config_path: Path, folder: str, stop: threading.Event) -> None:
     starting = Path(folder) / "starting"
     starting.touch()
     os.environ[STARTING] = str(starting)
-    ray_address = _start_ray(folder)
+    ray_address = start_ray(folder, namespace="serve")
     host, port = address()
     note(data_folder(), Running(os.getppid(), host, port, ray_address, folder))
     try:
@@ -114,30 +114,6 @@ def _import_applications(config: dict[str, Any]) -> None:
     with contextlib.suppress(AmbienceError):
         for extractor in light(config).values():
             index_class(extractor.index)
-
-
-def _start_ray(folder: str) -> str:
-    """Twice if need be: Ray gives its own processes 30 s, too few on a host that is very busy."""
-    try:
-        _init_ray(folder)
-    except Exception as exc:
-        # It is no class of its own.
-        if "timed out during startup" not in str(exc):
-            raise
-        _init_ray(folder)
-    return str(ray.get_runtime_context().gcs_address)
-
-
-def _init_ray(folder: str) -> None:
-    ray.init(
-        num_cpus=max(2, os.cpu_count() or 2),
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        namespace="serve",
-        _temp_dir=folder,
-    )
 
 
 def _all_run(config: dict[str, Any]) -> bool:
