@@ -195,7 +195,7 @@ def by_usearch(collection: Collection, kind: str, ef: int) -> Contender:
     return Contender(f"usearch {kind}, ef {ef}", index.memory_usage / 1e6, took, search)
 
 
-def contenders(collection: Collection, *, graphs: bool) -> Iterator[Contender]:
+def contenders(collection: Collection, *, graphs: bool, brief: bool) -> Iterator[Contender]:
     """Built one after the other: the caller lets go of each before the next."""
     lists = int(2 ** np.round(np.log2(4 * np.sqrt(len(collection.rows)))))
     codes = collection.rows.shape[1] // 8
@@ -206,7 +206,7 @@ def contenders(collection: Collection, *, graphs: bool) -> Iterator[Contender]:
     for factory in ("SQfp16", "SQ8"):
         yield from by_faiss(collection, factory)
     yield from by_faiss(collection, f"IVF{lists},SQ8", probes)
-    for factory in (f"IVF{lists},PQ{codes}", f"OPQ{codes},IVF{lists},PQ{codes}"):
+    for factory in () if brief else (f"IVF{lists},PQ{codes}", f"OPQ{codes},IVF{lists},PQ{codes}"):
         yield from by_faiss(collection, factory, probes[1:], reranked=[100, 500])
     if graphs:
         yield from by_faiss(collection, "HNSW32,SQ8", ["efSearch=64", "efSearch=256"])
@@ -236,6 +236,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--graphs", action="store_true")
+    parser.add_argument("--brief", action="store_true", help="Without codes of several values.")
     given = parser.parse_args()
     faiss.omp_set_num_threads(1)
     collection = Collection(given.rows, given.width)
@@ -244,7 +245,7 @@ def main() -> None:
     flat.add(collection.rows)
     truth = flat.search(collection.queries, K)[1]
     del flat
-    for one in contenders(collection, graphs=given.graphs):
+    for one in contenders(collection, graphs=given.graphs, brief=given.brief):
         measured(one, collection, truth)
 
 

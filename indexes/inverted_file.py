@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from indexes.frozen import Frozen, FrozenArray, Saved
 from indexes.inverted_lists import ListRows
+from indexes.kernels import least_gaps
 from models.errors import SnapshotRejected
 
 Floats = npt.NDArray[np.float32]
@@ -35,6 +36,8 @@ class Method:
     lists that a query visits."""
 
 
+MANY = 20
+"""Queries from which on FAISS multiplies matrices, and so do we."""
 POINTS_PER_LIST = 40
 """FAISS warns below 39."""
 ITERATIONS = 10
@@ -121,6 +124,20 @@ def _empty(width: int, lists: int, method: Method) -> Any:
     return index
 
 
+def nearest_lists(queries: Floats, centroids: Floats, probes: int) -> tuple[Ids, Floats]:
+    """The lists (n, probes) of which the centroids (m, d), m ≥ probes, are nearest to each query.
+
+    With them half the squared distances, less half the query's own squared length. In place of
+    FAISS's search of many queries, which takes three times as long to choose.
+    """
+    products = queries @ centroids.T
+    halves = np.einsum("ij,ij->i", centroids, centroids) / 2
+    lists = np.empty((len(queries), probes), np.int64)
+    gaps = np.empty((len(queries), probes), np.float32)
+    least_gaps(products, halves, lists, gaps)
+    return lists, gaps
+
+
 class InvertedFile:
     """Rows are only ever added, each under an id of its own from 0; the caller knows which live."""
 
@@ -129,6 +146,7 @@ class InvertedFile:
         self._index = _faiss().deserialize_index(trained)
         self._ivf = _faiss().extract_index_ivf(self._index)
         self._ivf.nprobe = min(probes, self._ivf.nlist)
+        self._centroids = self._flat_centroids()
 
     def __len__(self) -> int:
         """Rows, with those that are dead."""
@@ -153,8 +171,29 @@ class InvertedFile:
         `wanted` has one bit for each id, lowest first; those beyond its end are not found.
         """
         params = None if wanted is None else self._only(wanted)
-        distances, ids = self._index.search(queries, k, params=params)
+        if self._centroids is None or len(queries) < MANY:
+            distances, ids = self._index.search(queries, k, params=params)
+            return distances, ids
+        lists, gaps = nearest_lists(queries, self._centroids, self._ivf.nprobe)
+        distances, ids = (
+            np.empty((len(queries), k), np.float32),
+            np.empty((len(queries), k), np.int64),
+        )
+        # Its Python side takes no parameters.
+        arrays = [np.ascontiguousarray(queries), k, lists, gaps, distances, ids]
+        pointers = [at if isinstance(at, int) else _faiss().swig_ptr(at) for at in arrays]
+        self._ivf.search_preassigned_c(len(queries), *pointers, False, params)
         return distances, ids
+
+    def _flat_centroids(self) -> Floats | None:
+        """Those that queries are compared with as they are, by their distance."""
+        faiss = _faiss()
+        flat = faiss.downcast_index(self._ivf.quantizer)
+        pretransformed = isinstance(self._index, faiss.IndexPreTransform)
+        if pretransformed or self._ivf.by_residual or not isinstance(flat, faiss.IndexFlatL2):
+            return None
+        centroids: Floats = flat.reconstruct_n(0, flat.ntotal)
+        return centroids
 
     def renumber(self, new_ids: Callable[[Ids], Ids]) -> bool:
         """Give each row the id that `new_ids` has for its own; whether any became -1.

@@ -138,6 +138,31 @@ def count_nearest(distances, k, counts):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def least_gaps(products, halves, places, gaps):  # type: ignore[no-untyped-def]
+    """Of each query the k rows with the least `halves[row] - products[query, row]`, ascending.
+
+    `products` (n, m), m ≥ k, and `halves` (m,) are float32; `places` (n, k) int64 and `gaps` (n, k)
+    float32 are written.
+    """
+    last = places.shape[1] - 1
+    for query in range(products.shape[0]):
+        gaps[query] = np.inf
+        farthest = np.float32(np.inf)
+        for row in range(products.shape[1]):
+            gap = halves[row] - products[query, row]
+            if gap >= farthest:
+                continue
+            place = last
+            while place > 0 and gap < gaps[query, place - 1]:
+                gaps[query, place] = gaps[query, place - 1]
+                places[query, place] = places[query, place - 1]
+                place -= 1
+            gaps[query, place] = gap
+            places[query, place] = row
+            farthest = gaps[query, last]
+
+
+@njit(nogil=True, cache=True)
 def find_ids(table, ids, wanted, positions):  # type: ignore[no-untyped-def]
     """Write the position of each wanted id, or -1, by linear probing of `table`.
 
