@@ -8,6 +8,9 @@ With --photos the patches are tiles of that folder's pictures; without, they are
 long along the grey axis and narrow across it. Such histograms have 110 to 160 of 512 bins in use,
 90 % of their sum in about 28, and lie about 1.5e7 (of 2e7) from one another, as those of photos do.
 At 1,000,000 rows it takes about 6 GB of memory: FAISS keeps 2 GB, and the rows themselves are 2 GB.
+
+`roofline` is how long it takes to read once what a query must read, at the speed at which one core
+reads memory in this run.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import faiss
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from indexes.base import Index, Query, SearchParams
 from indexes.registry import make_index
@@ -71,16 +75,18 @@ def bench_binary(rng: np.random.Generator, count: int, queries: int) -> None:
     asked = codes[rng.integers(0, count, queries)]
     mirror = rng.integers(0, 256, asked.shape, np.uint8)
     same_distances(index, asked, lambda code: flat.search(code[None], K)[0][0])
-    compare(
+    took = compare(
         f"binary top-{K}",
         [lambda code=code: index.search(Query([code]), top(K)) for code in asked],
         [lambda code=code: flat.search(code[None], K) for code in asked],
     )
-    compare(
+    report_roofline(72 * count, took)
+    took = compare(
         f"binary range {RANGE}",
         [lambda code=code: index.search(Query([code]), within(RANGE)) for code in asked],
         [lambda code=code: flat.range_search(code[None], RANGE) for code in asked],
     )
+    report_roofline(24 * count, took)
     compare(
         f"binary top-{K} with mirror",
         [
@@ -114,11 +120,13 @@ def bench_histogram(
     flat.add(rows)
     same_distances(index, asked, lambda row: flat.search(row[None], K)[0][0])
     for name, some in (("of the collection", asked), ("unlike any", fresh)):
-        compare(
+        judged = Judged(index)
+        took = compare(
             f"histogram top-{K}, {name}",
             [lambda row=row: index.search(Query([row]), top(K)) for row in some],
             [lambda row=row: flat.search(row[None], K) for row in some],
         )
+        report_roofline(64 * count + 516 * judged.rows // judged.queries, took)
     compare(
         "histogram range 3e6",
         [lambda row=row: index.search(Query([row]), within(3e6)) for row in asked],
@@ -159,8 +167,8 @@ def compare(
     ours: Sequence[Callable[[], object]],
     theirs: Sequence[Callable[[], object]],
     other: str = "FAISS",
-) -> None:
-    """Interleaved, so that a neighbour's load falls on both."""
+) -> float:
+    """Interleaved, so that a neighbour's load falls on both; the median seconds of ours."""
     ours[0](), theirs[0]()
     mine, others = [], []
     for number, search in enumerate(ours):
@@ -169,6 +177,49 @@ def compare(
     a, b = 1000 * np.median(mine), 1000 * np.median(others)
     p95 = 1000 * np.percentile(mine, 95)
     print(f"{name}: p50 {a:.2f} ms (p95 {p95:.2f}), {other} {b:.2f} ms: {b / a:.2f}×")
+    return float(np.median(mine))
+
+
+class Judged:
+    """Counts the rows of a histogram index whose fine codes its queries read."""
+
+    def __init__(self, index: Any) -> None:
+        self.rows = self.queries = 0
+        self._bounds, self._find = type(index)._bounds, type(index)._find
+        index._bounds = lambda query, positions: self._count(index, query, positions)
+        index._find = lambda *given: self._next(index, *given)
+
+    def _count(self, index: Any, query: Any, positions: Any) -> Any:
+        self.rows += len(positions)
+        return self._bounds(index, query, positions)
+
+    def _next(self, index: Any, *given: Any) -> Any:
+        self.queries += 1
+        return self._find(index, *given)
+
+
+@njit(nogil=True, cache=True)
+def read_once(words):  # type: ignore[no-untyped-def]
+    total = np.uint64(0)
+    for word in words:
+        total += word
+    return total
+
+
+def bandwidth() -> float:
+    """Bytes a second."""
+    words = np.ones(1 << 27, np.uint64)
+    read_once(words)
+    return float(words.nbytes / np.median([seconds(lambda: read_once(words)) for _ in range(5)]))
+
+
+def report_roofline(size: int, took: float) -> None:
+    speed = bandwidth()
+    least = size / speed
+    print(
+        f"  reads {size / 1e6:.0f} MB a query: roofline {1e3 * least:.1f} ms at "
+        f"{speed / 1e9:.1f} GB/s, {least / took:.0%} of what it takes"
+    )
 
 
 def seconds(search: Callable[[], object]) -> float:
