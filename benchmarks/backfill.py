@@ -13,6 +13,7 @@ rounds; the old scripts run once.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -33,13 +35,16 @@ from PIL import Image, ImageChops, ImageOps
 
 from benchmarks import loading, old_services
 from cluster.backfill import BATCH, Kind, Worker
-from cluster.sources import NEW
+from cluster.sources import NEW, read_bytes
 from indexes.open_store import open_store
+from indexes.store import ImageWrite
 
 KINDS = (Kind("phash", "phash", {}), Kind("color", "color", {}))
 LARGE, SMALL = (4000, 3000), (500, 375)
 CANVASES = 3
 SMALL_QUALITY = 85
+STAGED = 256
+"""Files whose stages are timed."""
 CORES = os.cpu_count() or 1
 SPAWN = multiprocessing.get_context("spawn")
 TARGET_POOL, TARGET_OLD = 0.95, 3.0
@@ -132,10 +137,12 @@ def _batches(paths: Sequence[str]) -> Iterator[Sequence[str]]:
         yield paths[begin : begin + BATCH]
 
 
-def run_ours(files: Path, folder: Path) -> Rate:
+def run_ours(files: Path, folder: Path, workers: int | None) -> Rate:
     """`ambience backfill` on its own Ray, over an empty data folder."""
     config = loading.write_config(folder / "config.yaml", [kind.name for kind in KINDS])
     command = [str(loading.AMBIENCE), "backfill", str(files), "--config", str(config), "--json"]
+    if workers is not None:
+        command += ["--workers", str(workers)]
     began = time.monotonic()
     outcome = _result(command, folder, {"AMBIENCE_DATA": str(folder)})
     whole = time.monotonic() - began
@@ -195,9 +202,9 @@ def median(rates: Sequence[Rate]) -> Rate:
     )
 
 
-def measure(files: Path, folder: Path, rounds: int) -> dict[str, Rate]:
+def measure(files: Path, folder: Path, rounds: int, workers: int | None) -> dict[str, Rate]:
     """Ours and the pool in turn, so that a neighbour's load falls on both; then the old scripts."""
-    runs = {"ours": run_ours, "pool": run_pool}
+    runs = {"ours": partial(run_ours, workers=workers), "pool": run_pool}
     taken: dict[str, list[Rate]] = {"ours": [], "pool": [], "old": []}
     for name in [*list(runs) * rounds, "old"]:
         own = folder / name
@@ -207,6 +214,63 @@ def measure(files: Path, folder: Path, rounds: int) -> dict[str, Rate]:
         print(f"{name}: steady {rate.steady:.1f}/s, whole {rate.whole:.1f}/s", file=sys.stderr)
         taken[name].append(rate)
     return {name: median(rates) for name, rates in taken.items()}
+
+
+def stage_costs(paths: Sequence[Path], folder: Path) -> dict[str, float]:
+    """Milliseconds of each stage of a picture: means over these files, by one process, no Ray."""
+    folder.mkdir()
+    store = f"lmdb:{folder / 'store'}"
+    worker, spent = Worker(KINDS, store), Counter[str]()
+    lap = [time.perf_counter()]
+
+    def done(stage: str) -> None:
+        now = time.perf_counter()
+        spent[stage] += now - lap[0]
+        lap[0] = now
+
+    for begin in range(0, len(paths), BATCH):
+        writes = []
+        for path in paths[begin : begin + BATCH]:
+            lap[0] = time.perf_counter()
+            data = read_bytes(str(path))
+            done("read")
+            sha256 = hashlib.sha256(data).hexdigest()
+            done("SHA-256")
+            picture = worker.decoder.decode_blocking(data)
+            done("decode")
+            features = {}
+            for space, extractor in worker.extractors.items():
+                view = picture.view(extractor.view)
+                features[space] = extractor.to_row(extractor.extract(view))
+                done(space.kind)
+            size = (picture.width, picture.height)
+            preview = picture.preview_jpeg()
+            done("preview")
+            writes.append(
+                ImageWrite(None, sha256, *size, worker.wanted, features, str(path), preview=preview)
+            )
+        lap[0] = time.perf_counter()
+        worker.store.put_many(writes)
+        done("commit")
+    worker.store.close()
+    return {stage: 1e3 * seconds / len(paths) for stage, seconds in spent.items()}
+
+
+def report_stages(files: Path, folder: Path) -> None:
+    paths = sorted(files.iterdir())[:STAGED]
+    sizes = {path: path.stat().st_size for path in paths}
+    middle = (min(sizes.values()) + max(sizes.values())) / 2
+    parts = {
+        "12 MP": [path for path in paths if sizes[path] > middle],
+        "500 px": [path for path in paths if sizes[path] <= middle],
+    }
+    costs = {name: stage_costs(part, folder / name) for name, part in parts.items() if part}
+    stages = list(next(iter(costs.values())))
+    rows = [
+        [name, *(f"{of[stage]:.2f}" for stage in stages), f"{sum(of.values()):.1f}"]
+        for name, of in costs.items()
+    ]
+    loading.print_table(["ms a picture", *stages, "all"], rows)
 
 
 def report(rates: dict[str, Rate]) -> bool:
@@ -238,6 +302,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=3000)
     parser.add_argument("--large", type=float, default=0.25, help="the share of 12 MP files")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, help="of ours, in place of its default")
     given = parser.parse_args()
     loading.end_on_sigterm()
     if given.count < 4 * BATCH:
@@ -245,7 +310,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="ambience-") as folder:
         files = Path(folder) / "files"
         make_files(given.folder, files, given.count, given.large)
-        rates = measure(files, Path(folder), given.rounds)
+        report_stages(files, Path(folder))
+        rates = measure(files, Path(folder), given.rounds, given.workers)
     return 0 if report(rates) else 1
 
 
