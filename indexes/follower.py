@@ -21,6 +21,7 @@ import numpy as np
 
 from indexes.base import Hit, Index, Part, Query, Rows, SearchParams
 from indexes.calibration import Background
+from indexes.pace import Pace
 from indexes.sharding import WHOLE, Shard, spread, stored_ids
 from indexes.snapshots import Snapshots
 from indexes.store import Space, Store
@@ -33,8 +34,6 @@ State = Literal["loading", "ready"]
 
 log = logging.getLogger(__name__)
 
-CHUNK = 1024
-"""Log entries applied in one go."""
 BATCH = 4096
 """Rows read in one go while rebuilding."""
 DEADLINE = 5.0
@@ -102,6 +101,7 @@ class Follower:
         self._failure: BaseException | None = None
         self._background: Background | None = None
         self._fitted_at = 0
+        self._pace = Pace()
         self._status: Status
         self._become(self._state, "loading" if applied is None else "")
 
@@ -306,11 +306,13 @@ class Follower:
 
     def _advance(self) -> bool:
         """Apply a chunk of the log; False where it no longer reaches back."""
-        changes = self.store.changes(self.space, self._applied, CHUNK)
+        began = time.perf_counter()
+        changes = self.store.changes(self.space, self._applied, self._pace.entries)
         if changes is None:
             return False
         if mine := self._decoded_of_shard(changes.rows.items()):
             self._index.apply(mine)
+        self._pace.note(changes.head - self._applied, time.perf_counter() - began)
         self._applied = changes.head
         return True
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from indexes import follower as following
+from indexes import pace
 from indexes.base import DistanceParams, Hit, Query, SearchParams
 from indexes.binary import BinaryIndex
 from indexes.follower import Follower, row_reader
@@ -85,7 +86,7 @@ def test_a_loaded_index_goes_on_from_its_seq(store: Store) -> None:
 
 
 def test_a_long_tail_is_applied_in_chunks(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "CHUNK", 3)
+    monkeypatch.setattr(pace, "CHUNK", 3)
     index = tiny()
     follower = ready(store, index)
     store.put_many([picture(n, str(n)) for n in range(10)])
@@ -169,7 +170,7 @@ def test_a_started_follower_loads_then_follows_without_being_asked(store: Store)
 def test_searches_get_their_turn_while_a_long_tail_is_applied(
     memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "CHUNK", 1)
+    monkeypatch.setattr(pace, "CHUNK", 1)
     follower = ready(SlowStore(memory, 0.002))
     follower.start(poll=0.001)
     memory.put_many([picture(n, str(n)) for n in range(200)])

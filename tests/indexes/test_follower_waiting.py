@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from indexes import follower as following
+from indexes import pace
 from indexes.follower import Answer
 from indexes.lmdb_store import LmdbStore
 from indexes.memory_store import MemoryStore
@@ -111,7 +111,7 @@ def test_a_search_is_not_caught_by_a_tail_that_grows_as_fast(memory: MemoryStore
 def test_a_tail_too_long_for_the_deadline_is_answered_stale(
     memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "CHUNK", 1)
+    monkeypatch.setattr(pace, "CHUNK", 1)
     memory.put(picture(0, "0"))
     follower = ready(SlowStore(memory, 0.01))
     memory.put_many([picture(n, str(n)) for n in range(1, 200)])
