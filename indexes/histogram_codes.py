@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from indexes.kernels import code_roots, cubic_l1
+from indexes.kernels import ROOT_BITS, code_roots, cubic_l1
 
 Floats = npt.NDArray[np.float64]
 Bytes = npt.NDArray[np.uint8]
@@ -48,10 +48,22 @@ def _groups() -> npt.NDArray[np.intp]:
     return np.unique(level * 16 + warmth * 2 + greenish, return_inverse=True)[1]
 
 
+def _roots() -> Bytes:
+    """The code of a positive float32, by its bits but the last, of which the middle is taken."""
+    middles = (np.arange(0x7F800000 >> ROOT_BITS, dtype=np.uint32) << ROOT_BITS) + (
+        1 << (ROOT_BITS - 1)
+    )
+    values = middles.astype(np.uint32).view(np.float32).astype(np.float64)
+    return np.rint(np.cbrt(values / UNIT)).clip(0, 255).astype(np.uint8)
+
+
 GROUP = _groups()
 """(512,): the merged bin of each bin."""
 MERGE = (GROUP[:, None] == np.arange(GROUPS)).astype(np.float64)
 """(512, 63): a histogram times this is its merged bins."""
+
+
+ROOTS = _roots()
 
 
 class Codes(NamedTuple):
@@ -75,7 +87,7 @@ def encode(histograms: npt.NDArray[np.float32]) -> Codes:
     merged = np.empty((len(histograms), GROUPS))
     fine = np.empty(histograms.shape, np.uint8)
     error = np.empty((len(histograms), 1))
-    code_roots(histograms, UNIT, GROUP, merged, fine, error)
+    code_roots(np.ascontiguousarray(histograms), ROOTS, UNIT, GROUP, merged, fine, error)
     steps, coarse_error = _steps(merged)
     rounded = np.nextafter(error.astype(np.float32), np.float32(np.inf))
     return Codes(np.concatenate([steps, coarse_error[:, None]], axis=1), fine, rounded)

@@ -62,6 +62,28 @@ class CodedQuery:
         bound_cosines(code, scale, self._codes, self._scales, lower, upper)
 
 
+@njit(nogil=True, cache=True)
+def scale_rows(vectors, rows, lengths):  # type: ignore[no-untyped-def]
+    """Write float32 `vectors` (n, d) at unit length into `rows`, and how long they were (n,).
+
+    Summed in float64 in one order, so that equal vectors become equal rows. One of zeros stays so.
+    """
+    width = vectors.shape[1]
+    for row in range(vectors.shape[0]):
+        sums = np.zeros(8)
+        for column in range(width):
+            value = np.float64(vectors[row, column])
+            sums[column & 7] += value * value
+        total = 0.0
+        for part in sums:
+            total += part
+        length = np.sqrt(total)
+        lengths[row] = length
+        by = length if length > 0 else 1.0
+        for column in range(width):
+            rows[row, column] = np.float32(np.float64(vectors[row, column]) / by)
+
+
 @njit(nogil=True, cache=True, fastmath={"reassoc"})
 def code_rows(vectors, code, scale):  # type: ignore[no-untyped-def]
     """What `encode` gives, written into `code` and `scale`."""

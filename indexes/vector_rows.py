@@ -12,7 +12,7 @@ from indexes.base import SearchParams
 from indexes.frozen import Frozen, Saved
 from indexes.rows import GATHER_BELOW, Column, RowArrays
 from indexes.selection import at_places
-from indexes.vector_codes import CodedQuery, code_columns, encode, kth_largest
+from indexes.vector_codes import CodedQuery, code_columns, encode, kth_largest, scale_rows
 
 Vectors = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -138,6 +138,7 @@ class CodedRows(VectorRows):
 def warm_up() -> None:
     """Compile, or load from the cache, every kernel before the first query."""
     rows, blank = CodedRows(1), np.zeros((1, 1), np.float32)
+    scale_rows(blank, blank.copy(), np.empty(1))
     rows.put(np.zeros(1, np.int64), blank)
     rows.near(blank, None, SearchParams())
     rows.near(blank, np.zeros(1, np.int64), SearchParams())

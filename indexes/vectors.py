@@ -20,6 +20,7 @@ from indexes.inverted_file import Method
 from indexes.selection import best_first
 from indexes.trained import AUTO
 from indexes.trained import load as load_trained
+from indexes.vector_codes import scale_rows
 from indexes.vector_lists import ListedRows
 from indexes.vector_rows import BATCH, CodedRows, Ids, VectorRows, Vectors, warm_up
 from indexes.whitening import load, unit
@@ -276,11 +277,13 @@ class VectorIndex(Index):
                     f"a vector is float32 ({self._width},), not {vector.dtype} {vector.shape}"
                 )
         stacked = np.array(vectors, np.float32).reshape(len(vectors), self._width)
-        if not np.isfinite(stacked).all():
+        rows, lengths = np.empty_like(stacked), np.empty(len(stacked))
+        scale_rows(stacked, rows, lengths)
+        if not np.isfinite(lengths).all():
             raise InvalidInput("a vector's values are finite numbers")
         if self._whitening is not None and vectors:
             return self._whitening.apply(stacked).astype(np.float32)
-        return unit(stacked).astype(np.float32)
+        return rows
 
 
 def _expanded(variants: Vectors, found: Sequence[Neighbours], alpha: float) -> Vectors:
