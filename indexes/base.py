@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from indexes.calibration import Background, Belief, FalseDiscovery
 from indexes.frozen import Frozen, Saved
-from indexes.inverted_file import Method
 from models.errors import InvalidInput
 from models.types import Features, Options
+
+if TYPE_CHECKING:  # It brings numba.
+    from indexes.inverted_file import Method
 
 MAX_K = 10_000
 
