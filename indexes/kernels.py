@@ -22,7 +22,7 @@ MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 """2^64 / golden ratio: Fibonacci hashing (Knuth, TAOCP vol. 3, 6.4)."""
 
 ROOT_BITS = 13
-"""With the 10 bits that are left of a float32's fraction, a root is off by 0.05 % at most."""
+"""With the 10 bits that are left of a float32's fraction, a root is off by 0.02 % at most."""
 BLOCK = 128
 EMPTY = np.int32(-1)
 

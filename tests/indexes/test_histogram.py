@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from indexes.base import Hit, Query
 from indexes.histogram import READ_BATCH, HistogramIndex
-from indexes.histogram_codes import MERGE, STEP, EncodedQuery, encode, exact_l1
+from indexes.histogram_codes import MERGE, STEP, TOTAL, UNIT, EncodedQuery, encode, exact_l1
 from indexes.kernels import coarse_l1, count_nearest, cubic_l1
 from models.errors import InvalidInput
 from models.types import Options
@@ -277,6 +277,15 @@ def test_rows_just_across_the_edges_of_the_coarse_steps_are_not_lost() -> None:
         near = l1(query, row) * 1.001
         assert [hit.image_id for hit in some.search([query], k=1)] == [1]
         assert [hit.image_id for hit in some.search([query], distance_threshold=near)] == [1]
+
+
+def test_fine_codes_are_the_nearest_cube_roots_or_just_beside_them() -> None:
+    rows = photos(200)
+    rows[0, :7] = [0, 1e-20, UNIT / 8, UNIT, 254.49**3 * UNIT, 254.51**3 * UNIT, TOTAL]
+    exact = np.cbrt(rows.astype(np.float64) / UNIT)
+    off = np.abs(encode(rows).fine - exact)
+    assert off.max() < 0.53
+    assert (off > 0.5).mean() < 0.01
 
 
 def test_the_errors_of_coarse_codes_are_rounded_up() -> None:

@@ -39,6 +39,19 @@ def test_any_ids_are_kept_like_a_dict_while_they_come_and_go(live: int, rounds: 
         assert (np.diff(found) > 0).all()
 
 
+def test_growth_leaves_rows_where_they_are_and_counts_only_what_is_used() -> None:
+    rows = RowArrays({"value": Column(np.int64, 1)})
+    put(rows, {7: 70})
+    (_, first), *_ = rows.used("value")
+    small = rows.nbytes
+    put(rows, dict.fromkeys(range(SEGMENT + 5), 1))
+    (_, grown), (start, last) = rows.used("value")
+    assert np.shares_memory(first, grown)
+    assert (start, len(last)) == (SEGMENT, 5)
+    assert small < SEGMENT
+    assert rows.nbytes >= 8 * (SEGMENT + 5)
+
+
 def test_ids_that_probe_round_the_end_of_the_table_are_not_lost() -> None:
     bits = (2 * SMALLEST).bit_length() - 1
     homes = {key: int(_home(key, np.uint64(64 - bits))) for key in range(20_000)}

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as drawn
 
-from indexes.vector_codes import CodedQuery, encode, kth_largest
+from indexes.vector_codes import CodedQuery, encode, kth_largest, scale_rows
 from indexes.whitening import unit
 
 FINITE = st.floats(-100, 100, width=32)
@@ -81,3 +81,21 @@ def test_the_kth_largest_is_that_of_the_sorted(
 ) -> None:
     k = data.draw(st.integers(1, len(values)))
     assert kth_largest(values, np.empty(k, np.float32)) == np.sort(values)[-k]
+
+
+@settings(max_examples=60, deadline=None)
+@given(drawn.arrays(np.float32, (5, 19), elements=FINITE))
+def test_scaled_rows_are_of_unit_length_and_those_of_zeros_stay(vectors: npt.NDArray[Any]) -> None:
+    rows, lengths = np.empty_like(vectors), np.empty(len(vectors))
+    scale_rows(vectors, rows, lengths)
+    np.testing.assert_allclose(lengths, np.linalg.norm(vectors.astype(np.float64), axis=1))
+    np.testing.assert_allclose(rows, unit(vectors), rtol=1e-6, atol=1e-30)
+    assert not rows[lengths == 0].any()
+
+
+def test_a_vector_that_is_not_finite_has_no_finite_length() -> None:
+    vectors = np.ones((3, 9), np.float32)
+    vectors[0, 3], vectors[1, 8] = np.inf, np.nan
+    lengths = np.empty(3)
+    scale_rows(vectors, np.empty_like(vectors), lengths)
+    assert np.isfinite(lengths).tolist() == [False, False, True]
