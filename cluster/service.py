@@ -69,7 +69,8 @@ def deploy(config_path: Path, data: Path, reindex: bool) -> None:
 def make_was_interrupted() -> bool:
     """Whether `make serve` got a SIGINT that was sent to make alone.
 
-    GNU make then resets its handler and waits for its children without telling them.
+    GNU make then resets its handler and waits for its children without telling them. One that
+    was begun with SIGINT ignored, as a script's background jobs are, was not interrupted.
     """
     parent = Path("/proc") / str(os.getppid())
     try:
@@ -78,7 +79,8 @@ def make_was_interrupted() -> bool:
         status = dict(line.split(":\t") for line in (parent / "status").read_text().splitlines())
     except (OSError, ValueError):
         return False
-    return not int(status["SigCgt"], 16) & 1 << (signal.SIGINT - 1)
+    heeded = int(status["SigCgt"], 16) | int(status["SigIgn"], 16)
+    return not heeded & 1 << (signal.SIGINT - 1)
 
 
 def _supervise(config_path: Path, folder: str, stop: Stop) -> None:

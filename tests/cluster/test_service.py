@@ -172,18 +172,19 @@ def test_an_interrupt_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
     assert service_processes(data) == []
 
 
-def test_an_interrupt_sent_to_make_alone_is_noticed(tmp_path: Path) -> None:
+def under_make(folder: Path, seconds: float, *wrapper: str) -> subprocess.Popen[str]:
+    """make, of which a child looks for so long whether make was interrupted, and says so."""
     script = (
         "import time\nfrom cluster.service import make_was_interrupted\n"
         "print('up', flush=True)\n"
-        "until = time.monotonic() + 20\n"
+        f"until = time.monotonic() + {seconds}\n"
         "while not make_was_interrupted() and time.monotonic() < until: time.sleep(0.05)\n"
         "print('noticed' if make_was_interrupted() else 'missed', flush=True)\n"
     )
-    (tmp_path / "run.py").write_text(script)
-    (tmp_path / "Makefile").write_text(f"run:\n\t@exec {sys.executable} run.py\n")
+    (folder / "run.py").write_text(script)
+    (folder / "Makefile").write_text(f"run:\n\t@exec {sys.executable} run.py\n")
     make = subprocess.Popen(
-        ["make", "-C", str(tmp_path), "run"],
+        [*wrapper, "make", "-C", str(folder), "run"],
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -193,9 +194,23 @@ def test_an_interrupt_sent_to_make_alone_is_noticed(tmp_path: Path) -> None:
     lines = [make.stdout.readline()]
     while lines[-1] != "up\n":  # make names its folder first
         lines.append(make.stdout.readline())
+    return make
+
+
+def test_an_interrupt_sent_to_make_alone_is_noticed(tmp_path: Path) -> None:
+    make = under_make(tmp_path, 20)
     os.kill(make.pid, signal.SIGINT)
+    assert make.stdout is not None
     assert "noticed" in make.stdout.read()
     make.wait(10)
+
+
+def test_make_in_the_background_of_a_script_was_not_interrupted(tmp_path: Path) -> None:
+    """Shells begin such jobs with SIGINT ignored."""
+    make = under_make(tmp_path, 1, "sh", "-c", 'trap "" INT; exec "$@"', "sh")
+    assert make.stdout is not None
+    assert "missed" in make.stdout.read()
+    assert make.wait(10) == 0
 
 
 @pytest.mark.parametrize("command", ["serve", "stop", "add", "search", "backfill", "deploy"])
