@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, Route, expect, sync_playwright
 
 from deployments.page import PAGE
 from tests.conftest import Service
@@ -46,6 +46,17 @@ def page(shared_service: Service) -> Iterator[Page]:
         yield page
         browser.close()
     assert errors == []
+
+
+def held_back(page: Page, pattern: str) -> list[Route]:
+    """The requests that the page will make, each until it is let go."""
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route(pattern, hold)
+    return held
 
 
 @needs_browser
@@ -90,3 +101,55 @@ def test_a_file_that_is_no_picture_is_told_so(page: Page, tmp_path: Path) -> Non
     text.write_text("no picture")
     page.locator("#file").set_input_files(text)
     expect(page.locator("#note.error")).to_contain_text("no picture of an accepted format")
+
+
+@needs_browser
+def test_a_picture_chosen_before_the_retrievers_are_listed_is_searched_once_they_are(
+    library: httpx.Client,  # noqa: ARG001
+    page: Page,
+    tmp_path: Path,
+) -> None:
+    held = held_back(page, "**/v1/retrievers")
+    page.reload()
+    picture = tmp_path / "picture.jpg"
+    picture.write_bytes(mirrored(4))
+    page.locator("#file").set_input_files(picture)
+    expect(page.get_by_role("status")).to_be_empty()
+    held.pop().continue_()
+    expect(page.locator("#hits li").first.locator("b")).to_have_text("4")
+
+
+@needs_browser
+def test_a_failed_list_of_retrievers_is_told_and_asked_for_again_by_the_next_search(
+    library: httpx.Client,  # noqa: ARG001
+    page: Page,
+    tmp_path: Path,
+) -> None:
+    page.route("**/v1/retrievers", lambda route: route.abort())
+    page.reload()
+    expect(page.locator("#note.error")).to_contain_text("Failed to fetch")
+    page.unroute("**/v1/retrievers")
+    picture = tmp_path / "picture.jpg"
+    picture.write_bytes(mirrored(4))
+    page.locator("#file").set_input_files(picture)
+    expect(page.locator("#hits li").first.locator("b")).to_have_text("4")
+
+
+@needs_browser
+def test_only_the_answer_of_the_latest_search_is_shown(
+    library: httpx.Client,  # noqa: ARG001
+    page: Page,
+    tmp_path: Path,
+) -> None:
+    expect(page.locator("#retrievers input:checked")).to_have_count(3)
+    held = held_back(page, "**/v1/search")
+    picture = tmp_path / "picture.jpg"
+    picture.write_bytes(mirrored(4))
+    with page.expect_request("**/v1/search"):
+        page.locator("#file").set_input_files(picture)
+    with page.expect_request("**/v1/search"):
+        page.locator("#unlikely").check()
+    for route in reversed(held):
+        with page.expect_response("**/v1/search"):
+            route.continue_()
+    expect(page.locator("#hits li")).to_have_count(10)
