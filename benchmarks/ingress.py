@@ -20,19 +20,17 @@ import itertools
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import numpy as np
 
 from benchmarks import loading
-from benchmarks.service import KINDS, SIZES, fill_ours, make_collection, make_queries
-from benchmarks.service_costs import cpu_of, spans_of
+from benchmarks.service import KINDS, SIZES, make_collection, make_queries
+from benchmarks.service_costs import cpu_of, spans_of, started
 from cluster.datafolder import service_processes
 
 CONNECTIONS = (1, 8, 32)
@@ -99,28 +97,19 @@ def sampled(data: Path, to: Path | None, seconds: float) -> Iterator[None]:
     spying.wait()
 
 
-def run(given: argparse.Namespace, folder: Path) -> list[tuple[str, int, dict[str, float]]]:
+def run(given: argparse.Namespace) -> list[tuple[str, int, dict[str, float]]]:
     photographs = loading.read_photographs(given.folder)
-    data, port = folder / "data", loading.free_port()
-    fill_ours(data, make_collection(photographs, given.images))
-    config = loading.write_config(folder / "config.yaml", KINDS)
-    url = f"http://127.0.0.1:{port}"
-
-    def filled(answer: Any) -> bool:
-        rows = answer.json()["retrievers"] if answer.status_code == 200 else []
-        return [row["count"] for row in rows if row["state"] == "ready"] == [given.images] * 2
-
+    sizes = [size for size in SIZES if size.name in ("500 px", "12 MP")]
+    queries = {size.name: make_queries(photographs, size) for size in reversed(sizes)}
     found = []
-    with loading.ambience(data, config, port) as child:
-        loading.wait_for(f"{url}/v1/retrievers", filled, child, data.with_suffix(".log"))
-        sizes = [size for size in SIZES if size.name in ("500 px", "12 MP")]
-        for size, connections in itertools.product(reversed(sizes), CONNECTIONS):
-            asking = Asking(f"{url}/v1/search", make_queries(photographs, size))
-            name = f"{size.name.replace(' ', '-')}-{connections}.txt"
+    with started(make_collection(photographs, given.images)) as (url, data):
+        for size, connections in itertools.product(queries, CONNECTIONS):
+            name = f"{size.replace(' ', '-')}-{connections}.txt"
             stacks = None if given.stacks is None else given.stacks / name
             with sampled(data, stacks, given.seconds):
+                asking = Asking(f"{url}/v1/search", queries[size])
                 measured = asking.measured(data, connections, given.seconds)
-            found.append((size.name, connections, measured))
+            found.append((size, connections, measured))
     return found
 
 
@@ -151,8 +140,7 @@ def main() -> int:
     parser.add_argument("--stacks", type=Path, help="a folder for py-spy's samples")
     given = parser.parse_args()
     loading.end_on_sigterm()
-    with tempfile.TemporaryDirectory(prefix="ambience-") as folder:
-        return 0 if report(run(given, Path(folder))) else 1
+    return 0 if report(run(given)) else 1
 
 
 if __name__ == "__main__":

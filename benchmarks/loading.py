@@ -240,6 +240,18 @@ def wait_for(
     raise SystemExit(f"{url} did not answer as it should:\n{log.read_text()[-3000:]}")
 
 
+def wait_until_filled(
+    url: str, kinds: Sequence[str], count: int, child: subprocess.Popen[bytes], log: Path
+) -> None:
+    """Until each of these retrievers is ready and has so many pictures."""
+
+    def filled(answer: httpx.Response) -> bool:
+        rows = answer.json()["retrievers"] if answer.status_code == 200 else []
+        return [row["count"] for row in rows if row["state"] == "ready"] == [count] * len(kinds)
+
+    wait_for(f"{url}/v1/retrievers", filled, child, log)
+
+
 def write_config(path: Path, retrievers: Sequence[str]) -> Path:
     """The shipped `serve_config.yaml` with no retrievers but these."""
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())

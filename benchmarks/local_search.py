@@ -34,16 +34,10 @@ from PIL import Image, ImageOps
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from indexes import trained
+from benchmarks.learnt import train_file
 from indexes.base import Query
 from indexes.descriptors import DescriptorSearch, unit
-from indexes.inverted_file import (
-    ITERATIONS,
-    POINTS_PER_LIST,
-    better_centroids,
-    list_count,
-    train,
-)
+from indexes.inverted_file import POINTS_PER_LIST, list_count
 from indexes.local import LocalIndex
 from models.base import make_extractor
 from models.images import decode
@@ -220,19 +214,13 @@ def main() -> int:
 
 
 def learnt_from(rows: Rows, folder: Path) -> Path:
-    """A file of `ambience train`."""
-    method = LocalIndex(LocalIndex.Config(), lambda _: {}).learns(128)
+    """A file of `ambience train`, of as many pictures' descriptors as its lists need."""
     count = sum(map(len, rows.values()))
-    lists = list_count(count)
-    chosen = np.random.default_rng(1).permutation(len(rows))[: lists * POINTS_PER_LIST // 200 + 1]
+    chosen = np.random.default_rng(1).permutation(len(rows))
+    chosen = chosen[: 1 + list_count(count) * POINTS_PER_LIST * len(rows) // count]
     sample = unit(np.concatenate([rows[int(at)]["descriptor"] for at in chosen]))
-    centroids = None
-    for _ in range(ITERATIONS):
-        centroids = better_centroids(sample, lists, method, centroids)
-    learnt = train(sample, lists, method, centroids)
-    path = folder / "trained.npz"
-    trained.save(path, trained.Trained(1, len(sample), len(rows), None, learnt))
-    return path
+    method = LocalIndex(LocalIndex.Config(), lambda _: {}).learns(sample.shape[1])
+    return train_file(sample, count, method, folder)
 
 
 def report_ours(rows: Rows, asked: Sequence[Question]) -> int:

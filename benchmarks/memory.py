@@ -27,10 +27,9 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
+from benchmarks.learnt import train_file
 from benchmarks.loading import print_table
-from indexes import trained
 from indexes.base import Index
-from indexes.inverted_file import POINTS_PER_LIST, list_count, rotation_of, train
 from indexes.registry import make_index
 from indexes.whitening import unit
 from models.extractors.local import LOCAL_DTYPE
@@ -95,14 +94,8 @@ def learnt_from(case: Case, rows: int, folder: Path) -> Path:
     points = np.concatenate([index.points(list(features))] * -(-SAMPLE // len(features)))
     points = points + np.random.default_rng(1).normal(0, 0.02, points.shape)
     sample = points[:SAMPLE].astype(np.float32)
-    method = index.learns(case.width)
-    assert method is not None
     per_row = KEYPOINTS if case.index == "local" else 1
-    lists = min(list_count(rows * per_row), SAMPLE // POINTS_PER_LIST)
-    learnt = train(sample, lists, method, None, rotation_of(sample, method))
-    path = folder / "trained.npz"
-    trained.save(path, trained.Trained(1, len(sample), rows, None, learnt))
-    return path
+    return train_file(sample, rows * per_row, index.learns(case.width), folder)
 
 
 def measure(name: str, rows: int, options: Mapping[str, Any]) -> Measured:

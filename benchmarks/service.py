@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
-import httpx
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -141,13 +140,7 @@ def everything(folder: Path, count: int) -> Iterator[Addresses]:
         config = loading.write_config(folder / "config.yaml", KINDS)
         child = stack.enter_context(loading.ambience(data, config, port))
         url = f"http://127.0.0.1:{port}"
-
-        def filled(answer: httpx.Response) -> bool:
-            rows = answer.json()["retrievers"] if answer.status_code == 200 else []
-            ready = [row for row in rows if row["state"] == "ready" and row["count"] == count]
-            return len(ready) == len(KINDS)
-
-        loading.wait_for(f"{url}/v1/retrievers", filled, child, data.with_suffix(".log"))
+        loading.wait_until_filled(url, KINDS, count, child, data.with_suffix(".log"))
         yield Addresses(f"{url}/v1/search", old)
 
 
@@ -163,7 +156,7 @@ def _old_service(name: str, folder: Path) -> Iterator[str]:
 
 def steps_of(addresses: Addresses, images: Sequence[bytes], count: int) -> dict[str, Step]:
     """What is measured: each old service, both at once as the old gateway asked them, and ours."""
-    query = json.dumps({"retrievers": dict.fromkeys(KINDS, 1.0)})
+    query = json.dumps({"retrievers": dict.fromkeys(KINDS, 1.0), "min_confidence": 0})
     phash = [loading.multipart(image, distance_threshold=str(COPY_DISTANCE)) for image in images]
     color = [loading.multipart(image, k=str(K)) for image in images]
     ours = [loading.multipart(image, query=query) for image in images]

@@ -24,8 +24,8 @@ CONNECTIONS = (1, 4, 8)
 
 
 @contextlib.contextmanager
-def serving(collection: Collection, replicas: int, image: bytes) -> Iterator[Service]:
-    """With so many replicas of each retriever, ready to be asked."""
+def started(collection: Collection, replicas: int = 1) -> Iterator[tuple[str, Path]]:
+    """A service with so many replicas of each retriever, filled: its address and data folder."""
     with tempfile.TemporaryDirectory(prefix="ambience-") as folder:
         data, port = Path(folder) / "data", loading.free_port()
         fill_ours(data, collection)
@@ -36,14 +36,16 @@ def serving(collection: Collection, replicas: int, image: bytes) -> Iterator[Ser
                 application["deployments"][0]["num_replicas"] = replicas
         path.write_text(yaml.safe_dump(config))
         url, count = f"http://127.0.0.1:{port}", len(collection.codes)
-
-        def filled(answer: Any) -> bool:
-            found = answer.json()["retrievers"] if answer.status_code == 200 else []
-            return [row["count"] for row in found if row["state"] == "ready"] == [count] * 2
-
         with loading.ambience(data, path, port) as child:
-            loading.wait_for(f"{url}/v1/retrievers", filled, child, data.with_suffix(".log"))
-            yield Service(data, replicas, url, image)
+            loading.wait_until_filled(url, KINDS, count, child, data.with_suffix(".log"))
+            yield url, data
+
+
+@contextlib.contextmanager
+def serving(collection: Collection, replicas: int, image: bytes) -> Iterator[Service]:
+    """With so many replicas of each retriever, ready to be asked."""
+    with started(collection, replicas) as (url, data):
+        yield Service(data, replicas, url, image)
 
 
 class Service:

@@ -28,16 +28,9 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from indexes import trained
+from benchmarks.learnt import train_file
 from indexes.base import Query
-from indexes.inverted_file import (
-    ITERATIONS,
-    POINTS_PER_LIST,
-    better_centroids,
-    list_count,
-    rotation_of,
-    train,
-)
+from indexes.inverted_file import ITERATIONS, list_count
 from indexes.registry import make_index
 from indexes.vectors import VectorIndex
 from indexes.whitening import unit
@@ -105,16 +98,8 @@ def ours_trained(collection: Collection) -> Contender:
     began = time.perf_counter()
     sample = collection.rows[np.random.default_rng(1).permutation(len(collection.rows))[:SAMPLE]]
     method = VectorIndex(VectorIndex.Config(), lambda _: {}).learns(sample.shape[1])
-    rotation = rotation_of(sample, method)
-    assert rotation is not None
-    centroids = None
-    lists = min(list_count(len(collection.rows)), len(sample) // POINTS_PER_LIST)
-    for _ in range(ITERATIONS):
-        centroids = better_centroids(sample @ rotation.T, lists, method, centroids)
-    learnt = train(sample, lists, method, centroids, rotation)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "trained.npz"
-        trained.save(path, trained.Trained(1, len(sample), len(collection.rows), None, learnt))
+        path = train_file(sample, len(collection.rows), method, Path(folder))
         learning = time.perf_counter() - began
         made = ours(collection, trained=str(path))
     return made._replace(built=made.built + learning)
@@ -197,7 +182,7 @@ def by_usearch(collection: Collection, kind: str, ef: int) -> Contender:
 
 def contenders(collection: Collection, *, graphs: bool, brief: bool) -> Iterator[Contender]:
     """Built one after the other: the caller lets go of each before the next."""
-    lists = int(2 ** np.round(np.log2(4 * np.sqrt(len(collection.rows)))))
+    lists = list_count(len(collection.rows))
     codes = collection.rows.shape[1] // 8
     probes = ["nprobe=16", "nprobe=64", "nprobe=256"]
     yield from by_faiss(collection, "Flat")
@@ -206,7 +191,9 @@ def contenders(collection: Collection, *, graphs: bool, brief: bool) -> Iterator
     for factory in ("SQfp16", "SQ8"):
         yield from by_faiss(collection, factory)
     yield from by_faiss(collection, f"IVF{lists},SQ8", probes)
-    for factory in () if brief else (f"IVF{lists},PQ{codes}", f"OPQ{codes},IVF{lists},PQ{codes}"):
+    for factory in (
+        () if brief else (f"IVF{lists},PQ{codes}", f"OPQ{codes},IVF{lists},PQ{codes}x4fs")
+    ):
         yield from by_faiss(collection, factory, probes[1:], reranked=[100, 500])
     if graphs:
         yield from by_faiss(collection, "HNSW32,SQ8", ["efSearch=64", "efSearch=256"])

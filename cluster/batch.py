@@ -33,8 +33,9 @@ from cluster.backfill import Outcome, kinds_of, plan, run, spaces_of, write_bad_
 from cluster.datafolder import NotRunning, running_service
 from cluster.own_ray import start_ray
 from cluster.sources import Ids
-from cluster.training import Lists, Step, train_lists
+from cluster.training import Lists, train_lists
 from deployments.settings import store_url
+from indexes.learning import Step
 from indexes.open_store import open_store
 from models.errors import UnknownName
 

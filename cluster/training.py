@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import ray
 
 from cluster.applications import RETRIEVER, built_by
@@ -18,14 +16,8 @@ from deployments.settings import Made, RetrieverArgs, made_file, store_url, with
 from indexes import trained, whitening
 from indexes.base import Index
 from indexes.follower import row_reader
-from indexes.inverted_file import (
-    ITERATIONS,
-    POINTS_PER_LIST,
-    better_centroids,
-    list_count,
-    rotation_of,
-    train,
-)
+from indexes.inverted_file import POINTS_PER_LIST, list_count
+from indexes.learning import Step, Work, learn
 from indexes.open_store import open_store
 from indexes.registry import make_index
 from indexes.sharding import stored_ids
@@ -34,8 +26,6 @@ from models.base import Extractor, make_extractor
 from models.errors import AmbienceError, InvalidInput, UnknownName
 
 Points = npt.NDArray[np.float32]
-Step = tuple[str, int, int]
-"""What is done, how much of it, and of how much."""
 FEWEST = 256 * POINTS_PER_LIST
 """Points: each quantiser of 8 bits has 256 centroids."""
 BATCH = 256
@@ -145,7 +135,7 @@ def training_steps(
         )
         before = trained.load(path)
         version = 1 + (before.version if before else 0)
-        work = _Work(path.with_suffix(".partial"), {"version": version, **index.made_with})
+        work = Work(path.with_suffix(".partial"), {"version": version, **index.made_with})
         pictures = stored_ids(store, space)
         sample = work.load("sample")
         if sample is None:
@@ -156,21 +146,7 @@ def training_steps(
     lists = work.state["lists"]
     method = index.learns(sample.shape[1])
     assert method is not None
-    rotation, rotated = work.load("rotation"), sample
-    if rotation is None:
-        yield "rotation", 0, 1
-        rotation = rotation_of(sample, method)
-        if rotation is not None:
-            work.save("rotation", rotation)
-    if rotation is not None:
-        rotated = sample @ rotation.T
-    centroids = work.load("centroids")
-    for iteration in range(work.state.get("iterations", 0), ITERATIONS):
-        yield "lists", iteration, ITERATIONS
-        centroids = better_centroids(rotated, lists, method, centroids)
-        work.save("centroids", centroids, iterations=iteration + 1)
-    yield "codes", 0, 1
-    learnt = train(sample, lists, method, centroids, rotation)
+    learnt = yield from learn(sample, lists, method, work)
     made = index.made_with.get("whitening")
     trained.save(path, trained.Trained(version, len(sample), len(pictures), made, learnt))
     work.remove()
@@ -201,40 +177,6 @@ def _drawn(
             "least, and below that an exact search is faster"
         )
     return np.concatenate(parts), min(lists, size // POINTS_PER_LIST)
-
-
-class _Work:
-    """What a training has come to, in a folder of its own, for one that goes on after it."""
-
-    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        """What is there of a training of another identity is removed."""
-        self._folder = folder
-        self._state = folder / "state.json"
-        try:
-            self.state: dict[str, Any] = orjson.loads(self._state.read_bytes())
-        except (OSError, ValueError):
-            self.state = {}
-        if self.state.get("identity") != identity:
-            self.remove()
-            self.state = {"identity": identity}
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def load(self, name: str) -> Points | None:
-        if name not in self.state:
-            return None
-        loaded: Points = np.load(self._folder / f"{name}.npy")
-        return loaded
-
-    def save(self, name: str, array: Points, **state: int) -> None:
-        """The array, then the state that names it: a kill between them repeats a step."""
-        np.save(self._folder / f"{name}.npy", array)
-        self.state |= {name: True, **state}
-        partial = self._state.with_suffix(".partial")
-        partial.write_bytes(orjson.dumps(self.state))
-        partial.rename(self._state)
-
-    def remove(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _arguments(config: Mapping[str, Any], name: str) -> RetrieverArgs:

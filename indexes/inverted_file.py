@@ -124,18 +124,23 @@ def _empty(width: int, lists: int, method: Method) -> Any:
     return index
 
 
-def nearest_lists(queries: Floats, centroids: Floats, probes: int) -> tuple[Ids, Floats]:
-    """The lists (n, probes) of which the centroids (m, d), m ≥ probes, are nearest to each query.
+class FlatCentroids:
+    """Centroids (m, d) that queries are compared with as they are, by their distance."""
 
-    With them half the squared distances, less half the query's own squared length. In place of
-    FAISS's search of many queries, which takes three times as long to choose.
-    """
-    products = queries @ centroids.T
-    halves = np.einsum("ij,ij->i", centroids, centroids) / 2
-    lists = np.empty((len(queries), probes), np.int64)
-    gaps = np.empty((len(queries), probes), np.float32)
-    least_gaps(products, halves, lists, gaps)
-    return lists, gaps
+    def __init__(self, centroids: Floats) -> None:
+        self._centroids = centroids
+        self._halves = np.einsum("ij,ij->i", centroids, centroids) / 2
+
+    def nearest(self, queries: Floats, probes: int) -> tuple[Ids, Floats]:
+        """The lists (n, probes), probes ≤ m, that are nearest to each query, nearest first.
+
+        With them half the squared distances, less half the query's own squared length. In place of
+        FAISS's search of many queries, which takes three times as long to choose.
+        """
+        lists = np.empty((len(queries), probes), np.int64)
+        gaps = np.empty((len(queries), probes), np.float32)
+        least_gaps(queries @ self._centroids.T, self._halves, lists, gaps)
+        return lists, gaps
 
 
 class InvertedFile:
@@ -170,30 +175,31 @@ class InvertedFile:
 
         `wanted` has one bit for each id, lowest first; those beyond its end are not found.
         """
+        queries = np.ascontiguousarray(queries)
         params = None if wanted is None else self._only(wanted)
         if self._centroids is None or len(queries) < MANY:
             distances, ids = self._index.search(queries, k, params=params)
             return distances, ids
-        lists, gaps = nearest_lists(queries, self._centroids, self._ivf.nprobe)
-        distances, ids = (
-            np.empty((len(queries), k), np.float32),
-            np.empty((len(queries), k), np.int64),
-        )
+        lists, gaps = self._centroids.nearest(queries, self._ivf.nprobe)
+        distances = np.empty((len(queries), k), np.float32)
+        ids = np.empty((len(queries), k), np.int64)
         # Its Python side takes no parameters.
-        arrays = [np.ascontiguousarray(queries), k, lists, gaps, distances, ids]
-        pointers = [at if isinstance(at, int) else _faiss().swig_ptr(at) for at in arrays]
-        self._ivf.search_preassigned_c(len(queries), *pointers, False, params)
+        at = _faiss().swig_ptr
+        self._ivf.search_preassigned_c(
+            len(queries), at(queries), k, at(lists), at(gaps), at(distances), at(ids), False, params
+        )
         return distances, ids
 
-    def _flat_centroids(self) -> Floats | None:
-        """Those that queries are compared with as they are, by their distance."""
+    def _flat_centroids(self) -> FlatCentroids | None:
+        """None where FAISS turns queries first, or compares them in another way."""
         faiss = _faiss()
         flat = faiss.downcast_index(self._ivf.quantizer)
         pretransformed = isinstance(self._index, faiss.IndexPreTransform)
         if pretransformed or self._ivf.by_residual or not isinstance(flat, faiss.IndexFlatL2):
             return None
-        centroids: Floats = flat.reconstruct_n(0, flat.ntotal)
-        return centroids
+        # Of FAISS's own memory, which lives as long as its index here.
+        rows = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d)
+        return FlatCentroids(rows.reshape(flat.ntotal, flat.d))
 
     def renumber(self, new_ids: Callable[[Ids], Ids]) -> bool:
         """Give each row the id that `new_ids` has for its own; whether any became -1.

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from indexes.descriptors import method, unit
-from indexes.inverted_file import MANY, InvertedFile, nearest_lists, train
+from indexes.inverted_file import MANY, FlatCentroids, InvertedFile, train
 from tests.indexes.scenes import random_features
 
 ROWS = unit(random_features(1, 4000)["descriptor"])
@@ -45,7 +45,7 @@ def test_many_queries_find_what_single_ones_and_faiss_do(
 @pytest.mark.parametrize("probes", [1, 7, 64])
 def test_the_nearest_lists_are_those_of_a_plain_comparison(probes: int) -> None:
     centroids = ROWS[:64] * np.linspace(0.5, 2, 64, dtype=np.float32)[:, None]
-    lists, gaps = nearest_lists(QUERIES, centroids, probes)
+    lists, gaps = FlatCentroids(centroids).nearest(QUERIES, probes)
     squared = ((QUERIES[:, None].astype(np.float64) - centroids) ** 2).sum(axis=2)
     np.testing.assert_array_equal(lists, np.argsort(squared, axis=1, kind="stable")[:, :probes])
     nearest = np.sort(squared, axis=1)[:, :probes]

@@ -113,6 +113,16 @@ def test_two_pictures_on_one_page_are_both_found(gallery: Shelf) -> None:
     assert {hit.image_id for hit in gallery.search(asked(page))} == {1, 2}
 
 
+def test_a_page_of_the_log_with_many_pictures_is_added_whole(gallery: Shelf) -> None:
+    shelf = Shelf()
+    others = {seed: random_features(seed, 10) for seed in range(300)}
+    shelf.apply(others | {seed: gallery.rows[seed % 12] for seed in (0, 75, 150, 299)})
+    assert len(shelf.index) == 300
+    for seed in (0, 75, 150, 299):
+        query = asked(half(scene(seed % 12)))
+        assert seed in [hit.image_id for hit in shelf.search(query)]
+
+
 def test_only_allowed_pictures_are_found(gallery: Shelf) -> None:
     page = np.hstack([half(scene(1)), half(scene(2))])
     assert [hit.image_id for hit in gallery.search(asked(page), [0, 2, 99])] == [2]
