@@ -99,6 +99,23 @@ def test_every_odd_one_of_the_eight_symmetries_is_mirrored() -> None:
     assert [hit.mirrored for hit in hits] == [False, True] * 4
 
 
+@pytest.mark.parametrize("words", [3, 9])
+@pytest.mark.parametrize("variants", [1, 2, 8])
+@pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 1000])
+def test_a_row_is_as_far_as_its_nearest_variant(words: int, variants: int, count: int) -> None:
+    rng = np.random.default_rng(count)
+    queries = rng.integers(0, 1 << 64, (variants, words), np.uint64)
+    rows = queries[rng.integers(0, variants, count)]
+    # As many bits changed as chance has it, none and all of them among them.
+    odds = rng.choice([0, 0.1, 0.5, 1], (count, 1))
+    bits = rng.random((count, words * 64)) < odds
+    rows = rows ^ np.packbits(bits, axis=1).view(np.uint64)
+    out = np.full(count, 9999, np.uint16)
+    hamming_kernel(words, variants)(rows, queries, out)
+    gaps = np.bitwise_count(rows[:, None] ^ queries).sum(axis=2, dtype=np.uint16)
+    np.testing.assert_array_equal(out, gaps.min(axis=1, initial=65535))
+
+
 def test_where_two_variants_tie_the_picture_as_it_is_wins() -> None:
     index = make()
     code = random_codes(1)[0]
@@ -210,8 +227,8 @@ def test_the_smallest_ids_win_where_many_codes_are_the_same() -> None:
 
 def test_no_query_waits_for_a_compiler() -> None:
     index = make()
-    kernels = [hamming_kernel(9, 1), hamming_kernel(9, 2), find_ids, put_ids, drop_ids]
-    kernels.append(count_nearest)
+    kernels = [hamming_kernel(9, 1), hamming_kernel(9, 2), hamming_kernel(3, 8)]
+    kernels += [find_ids, put_ids, drop_ids, count_nearest]
     compiled = [len(kernel.signatures) for kernel in kernels]
     codes = random_codes(40)
     # As they come out of Ray's object store and of an LMDB page: read-only.
@@ -220,7 +237,8 @@ def test_no_query_waits_for_a_compiler() -> None:
     allowed.setflags(write=False)
     index.apply(dict(enumerate(codes)))
     for variants in (codes[:1], codes[:2], codes[:8]):
-        index.search(Query(list(variants), allowed), index.Params.parse({"k": 3}))
+        for wish in ({"k": 3}, {"distance_threshold": 9}):
+            index.search(Query(list(variants), allowed), index.Params.parse(wish))
     assert [len(kernel.signatures) for kernel in kernels] == compiled == [1] * len(kernels)
 
 
