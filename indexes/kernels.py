@@ -75,11 +75,12 @@ def _three_words_of_eight(rows, queries, out):  # type: ignore[no-untyped-def]
     first = np.empty(BLOCK, np.uint64)
     second = np.empty(BLOCK, np.uint64)
     third = np.empty(BLOCK, np.uint64)
-    best = np.empty(BLOCK, np.uint64)
+    last = np.empty(BLOCK, np.uint16)
     for start in range(0, rows.shape[0], BLOCK):
         size = min(BLOCK, rows.shape[0] - start)
         for row in range(size):
             first[row], second[row], third[row] = rows[start + row]
+        best = out[start : start + BLOCK] if size == BLOCK else last
         for row in range(BLOCK):
             nearest = np.uint64(65535)
             for variant in range(8):
@@ -91,8 +92,8 @@ def _three_words_of_eight(rows, queries, out):  # type: ignore[no-untyped-def]
                 distance = popcount(odd ^ three) + (popcount(twice) << np.uint64(1))
                 nearest = min(nearest, distance)
             best[row] = nearest
-        for row in range(size):
-            out[start + row] = best[row]
+        if size < BLOCK:
+            out[start:] = last[:size]
 
 
 @njit(nogil=True, cache=True)
