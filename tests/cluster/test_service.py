@@ -198,7 +198,12 @@ def under_make(folder: Path, seconds: float, *wrapper: str) -> subprocess.Popen[
 
 
 def test_an_interrupt_sent_to_make_alone_is_noticed(tmp_path: Path) -> None:
-    make = under_make(tmp_path, 20)
+    # The tests may themselves run in the background of a script, which ignores SIGINT.
+    heeding = (
+        "import os, signal, sys\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+        "os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    make = under_make(tmp_path, 20, sys.executable, "-c", heeding)
     os.kill(make.pid, signal.SIGINT)
     assert make.stdout is not None
     assert "noticed" in make.stdout.read()
