@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Page, Route, expect, sync_playwright
+from playwright.sync_api import FilePayload, Page, Route, expect, sync_playwright
 
 from deployments.page import PAGE
 from tests.conftest import Service
@@ -48,6 +47,11 @@ def page(shared_service: Service) -> Iterator[Page]:
     assert errors == []
 
 
+def choose(page: Page, file: bytes) -> None:
+    picture = FilePayload(name="picture.jpg", mimeType="image/jpeg", buffer=file)
+    page.locator("#file").set_input_files(picture)
+
+
 def held_back(page: Page, pattern: str) -> list[Route]:
     """The requests that the page will make, each until it is let go."""
     held: list[Route] = []
@@ -63,13 +67,10 @@ def held_back(page: Page, pattern: str) -> list[Route]:
 def test_a_chosen_picture_shows_what_is_like_it_and_why(
     library: httpx.Client,  # noqa: ARG001
     page: Page,
-    tmp_path: Path,
 ) -> None:
     expect(page.get_by_role("status")).to_have_text("10 pictures are indexed.")
     expect(page.locator("#retrievers input:checked")).to_have_count(3)
-    picture = tmp_path / "picture.jpg"
-    picture.write_bytes(mirrored(4))
-    page.locator("#file").set_input_files(picture)
+    choose(page, mirrored(4))
     first = page.locator("#hits li").first
     expect(first.locator("b")).to_have_text("4")
     expect(first).to_contain_text("99 % sure")
@@ -85,21 +86,16 @@ def test_a_chosen_picture_shows_what_is_like_it_and_why(
 def test_a_picture_that_is_not_there_finds_nothing_and_says_so(
     library: httpx.Client,  # noqa: ARG001
     page: Page,
-    tmp_path: Path,
 ) -> None:
     expect(page.locator("#retrievers input:checked")).to_have_count(3)
-    picture = tmp_path / "picture.jpg"
-    picture.write_bytes(encoded(scene(77)))
-    page.locator("#file").set_input_files(picture)
+    choose(page, encoded(scene(77)))
     expect(page.get_by_role("status")).to_contain_text("Nothing that is likely the same.")
     expect(page.locator("#hits li")).to_have_count(0)
 
 
 @needs_browser
-def test_a_file_that_is_no_picture_is_told_so(page: Page, tmp_path: Path) -> None:
-    text = tmp_path / "text.jpg"
-    text.write_text("no picture")
-    page.locator("#file").set_input_files(text)
+def test_a_file_that_is_no_picture_is_told_so(page: Page) -> None:
+    choose(page, b"no picture")
     expect(page.locator("#note.error")).to_contain_text("no picture of an accepted format")
 
 
@@ -107,13 +103,10 @@ def test_a_file_that_is_no_picture_is_told_so(page: Page, tmp_path: Path) -> Non
 def test_a_picture_chosen_before_the_retrievers_are_listed_is_searched_once_they_are(
     library: httpx.Client,  # noqa: ARG001
     page: Page,
-    tmp_path: Path,
 ) -> None:
     held = held_back(page, "**/v1/retrievers")
     page.reload()
-    picture = tmp_path / "picture.jpg"
-    picture.write_bytes(mirrored(4))
-    page.locator("#file").set_input_files(picture)
+    choose(page, mirrored(4))
     expect(page.get_by_role("status")).to_be_empty()
     held.pop().continue_()
     expect(page.locator("#hits li").first.locator("b")).to_have_text("4")
@@ -123,15 +116,12 @@ def test_a_picture_chosen_before_the_retrievers_are_listed_is_searched_once_they
 def test_a_failed_list_of_retrievers_is_told_and_asked_for_again_by_the_next_search(
     library: httpx.Client,  # noqa: ARG001
     page: Page,
-    tmp_path: Path,
 ) -> None:
     page.route("**/v1/retrievers", lambda route: route.abort())
     page.reload()
     expect(page.locator("#note.error")).to_contain_text("Failed to fetch")
     page.unroute("**/v1/retrievers")
-    picture = tmp_path / "picture.jpg"
-    picture.write_bytes(mirrored(4))
-    page.locator("#file").set_input_files(picture)
+    choose(page, mirrored(4))
     expect(page.locator("#hits li").first.locator("b")).to_have_text("4")
 
 
@@ -139,14 +129,11 @@ def test_a_failed_list_of_retrievers_is_told_and_asked_for_again_by_the_next_sea
 def test_only_the_answer_of_the_latest_search_is_shown(
     library: httpx.Client,  # noqa: ARG001
     page: Page,
-    tmp_path: Path,
 ) -> None:
     expect(page.locator("#retrievers input:checked")).to_have_count(3)
     held = held_back(page, "**/v1/search")
-    picture = tmp_path / "picture.jpg"
-    picture.write_bytes(mirrored(4))
     with page.expect_request("**/v1/search"):
-        page.locator("#file").set_input_files(picture)
+        choose(page, mirrored(4))
     with page.expect_request("**/v1/search"):
         page.locator("#unlikely").check()
     for route in reversed(held):
