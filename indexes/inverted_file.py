@@ -38,6 +38,7 @@ class Method:
 
 MANY = 20
 """Queries from which on FAISS multiplies matrices, and so do we."""
+CENTROIDS_AT_ONCE = 512
 POINTS_PER_LIST = 40
 """FAISS warns below 39."""
 ITERATIONS = 10
@@ -138,8 +139,15 @@ class FlatCentroids:
         FAISS's search of many queries, which takes three times as long to choose.
         """
         lists = np.empty((len(queries), probes), np.int64)
-        gaps = np.empty((len(queries), probes), np.float32)
-        least_gaps(queries @ self._centroids.T, self._halves, lists, gaps)
+        gaps = np.full((len(queries), probes), np.inf, np.float32)
+        # In pieces that stay in the processor's cache, and in memory that isn't new each time.
+        products = np.empty((len(queries), CENTROIDS_AT_ONCE), np.float32)
+        for first in range(0, len(self._centroids), CENTROIDS_AT_ONCE):
+            some = slice(first, first + CENTROIDS_AT_ONCE)
+            centroids, halves = self._centroids[some], self._halves[some]
+            piece = products[:, : len(centroids)]
+            np.matmul(queries, centroids.T, out=piece)
+            least_gaps(piece, halves, first, lists, gaps)
         return lists, gaps
 
 

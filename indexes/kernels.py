@@ -179,16 +179,15 @@ def count_nearest(distances, k, counts):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def least_gaps(products, halves, places, gaps):  # type: ignore[no-untyped-def]
-    """Of each query the k rows with the least `halves[row] - products[query, row]`, ascending.
+def least_gaps(products, halves, first, places, gaps):  # type: ignore[no-untyped-def]
+    """Merge a block of rows into the k of each query with the least `halves - products`, ascending.
 
-    `products` (n, m), m ≥ k, and `halves` (m,) are float32; `places` (n, k) int64 and `gaps` (n, k)
-    float32 are written.
+    `products` (n, m) and `halves` (m,) float32 are of the rows from number `first` on; `places`
+    (n, k) int64 and `gaps` (n, k) float32, at first infinite, are what was found before.
     """
     last = places.shape[1] - 1
     for query in range(products.shape[0]):
-        gaps[query] = np.inf
-        farthest = np.float32(np.inf)
+        farthest = gaps[query, last]
         for row in range(products.shape[1]):
             gap = halves[row] - products[query, row]
             if gap >= farthest:
@@ -199,7 +198,7 @@ def least_gaps(products, halves, places, gaps):  # type: ignore[no-untyped-def]
                 places[query, place] = places[query, place - 1]
                 place -= 1
             gaps[query, place] = gap
-            places[query, place] = row
+            places[query, place] = first + row
             farthest = gaps[query, last]
 
 

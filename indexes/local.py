@@ -34,7 +34,7 @@ from indexes.local_ranking import DEFAULT_K, MIN_INLIERS, LocalParams, Ranking, 
 from indexes.local_training import Training
 from indexes.slots import SlotTable, quantise_geometry
 from indexes.trained import AUTO, load
-from indexes.verification import Matches, Side, agreeing, match
+from indexes.verification import Side, agreeing, follows, match
 from indexes.voting import Voters, by_votes, candidates_of, nearest, shortlist
 from models.errors import InvalidInput
 from models.extractors.local import LOCAL_DTYPE
@@ -236,11 +236,16 @@ class LocalIndex(Index):
         """The nearest descriptors of each variant's."""
         assert isinstance(params, LocalParams)
         self._adopt()
-        wanted = self._wanted(query)
-        return [
-            self._voters(features[: self.options.voters], wanted, params)
-            for features in query.variants
-        ]
+        asked = [features[: self.options.voters] for features in query.variants]
+        # All in one search: what it costs to begin is paid once.
+        descriptors = unit(np.concatenate([features["descriptor"] for features in asked]))
+        found = self._search_by.search(descriptors, params.k_clusters, self._wanted(query))
+        voters = []
+        for features in asked:
+            count = len(features)
+            voters.append(self._voters(features, found[0][:count], found[1][:count], params))
+            found = found[0][count:], found[1][count:]
+        return voters
 
     @classmethod
     def agree(
@@ -297,9 +302,13 @@ class LocalIndex(Index):
         chosen[slots] = live[slots]
         return chosen
 
-    def _voters(self, features: Features, wanted: Wanted, params: LocalParams) -> Voters:
-        descriptors = unit(features["descriptor"])
-        distances, ids = self._search_by.search(descriptors, params.k_clusters, wanted)
+    def _voters(
+        self,
+        features: Features,
+        distances: npt.NDArray[np.float32],
+        ids: npt.NDArray[np.int64],
+        params: LocalParams,
+    ) -> Voters:
         near = (ids >= 0) & (distances < params.matching_threshold)
         slots, keypoints = np.where(near, ids >> 8, 0), np.where(near, ids & 255, 0)
         geometry = np.zeros((*ids.shape, 2), np.uint8)
@@ -318,26 +327,26 @@ class LocalIndex(Index):
     def _verified(
         self, query: Query, shortlist: Sequence[tuple[int, int]], params: LocalParams
     ) -> list[Hit]:
-        sides = [Side.of(features) for features in query.variants]
         stored = self.rows(sorted({image_id for image_id, _ in shortlist}))
         images = {image_id: Side.of(features) for image_id, features in stored.items()}
-        matched = [
-            (self._match(sides[variant], images[image_id], params), image_id, variant)
-            for image_id, variant in shortlist
-            if image_id in images
-        ]
+        ratio = params.smnn_match_threshold if params.use_smnn_matching else 1.0
+        matched = []
+        for variant, features in enumerate(query.variants):
+            ids = [one for one, which in shortlist if which == variant and one in images]
+            sides = [images[image_id] for image_id in ids]
+            found = match(Side.of(features), sides, ratio, params.matching_threshold)
+            if params.use_ransac:
+                found = [agreeing(matches) for matches in found]
+            matched += [
+                (matches, image_id, variant) for matches, image_id in zip(found, ids, strict=True)
+            ]
         matched.sort(key=lambda found: (-len(found[0]), *found[1:]))
-        ranking = Ranking(params, mirrors=len(sides) > 1)
+        ranking = Ranking(params, mirrors=len(query.variants) > 1)
         for matches, image_id, variant in matched:
             if ranking.is_settled(len(matches)):
                 break
             ranking.add(image_id, variant, matches)
         return ranking.hits()
-
-    def _match(self, query: Side, image: Side, params: LocalParams) -> Matches:
-        ratio = params.smnn_match_threshold if params.use_smnn_matching else 1.0
-        matches = match(query, image, ratio, params.matching_threshold)
-        return agreeing(matches) if params.use_ransac else matches
 
 
 def _warm_up() -> None:
@@ -350,7 +359,8 @@ def _warm_up() -> None:
     ids = np.zeros((len(blank), 1), np.int64)
     distances, keypoints = ids.astype(np.float32), ids.astype(np.uint8)
     candidates_of(0, Voters(distances, ids, keypoints, geometry[:, None], geometry), 1)
-    match(Side.of(blank), Side.of(blank), 1.0, 4.0)
+    matches = agreeing(match(Side.of(blank), [Side.of(blank)], 1.0, 4.0)[0])
+    follows(matches, np.eye(3))
 
 
 INDEX = LocalIndex

@@ -102,40 +102,54 @@ def count_votes(places, geometry, query_geometry, count):  # type: ignore[no-unt
     return votes, agreeing
 
 
-@njit(nogil=True, cache=True)
-def mutual_nearest(similarity, points, radius):  # type: ignore[no-untyped-def]
-    """Pairs that are each other's nearest, of similarities (n, m) float32 of n queries to m rows.
+@njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
+def mutual_nearest(products, query_scale, row_scale, points, radius, ratio, farthest):  # type: ignore[no-untyped-def]
+    """Of each of n queries the row that is its nearest, and whose nearest it is; -1 for none.
 
-    Returns for each query its row or -1 (int32), its similarity, and the similarity of the nearest
-    row that lies farther than `radius` from that one (`points` (m, 2) are the rows' places):
+    `products` (n, m) float32 times `query_scale` (n,) and `row_scale` (m,) are their cosines. Left
+    out are rows at `farthest` (squared L2) or beyond, and those whose distance is more than `ratio`
+    of that of the nearest row farther than `radius` from it (`points` (m, 2) are the rows' places):
     keypoints of several angles or neighbouring scales share a place and don't speak against it
-    (first geometrically inconsistent neighbour, Mishkin et al. 2015).
+    (first geometrically inconsistent neighbour, Mishkin et al. 2015). Returns int32 (n,).
     """
-    queries, rows = similarity.shape
-    nearest_query = np.zeros(rows, np.int32)
-    highest = np.full(rows, np.float32(-2))
-    nearest_row = np.zeros(queries, np.int32)
-    best = np.full(queries, np.float32(-2))
+    queries, rows = products.shape
+    none = np.float32(-2)
+    highest = np.full(rows, none)
+    best = np.full(queries, none)
     for query in range(queries):
+        scale = query_scale[query]
+        top = none
         for row in range(rows):
-            value = similarity[query, row]
-            if value > best[query]:
-                best[query] = value
-                nearest_row[query] = row
-            if value > highest[row]:
-                highest[row] = value
-                nearest_query[row] = query
-    second = np.full(queries, np.float32(-2))
-    for query in range(queries):
-        chosen = nearest_row[query]
-        if nearest_query[chosen] != query:
-            nearest_row[query] = -1
+            value = products[query, row] * row_scale[row] * scale
+            top = max(top, value)
+            highest[row] = max(highest[row], value)
+        best[query] = top
+    chosen = np.full(queries, np.int32(-1))
+    for row in range(rows):
+        distance = 2 - 2 * highest[row]
+        if distance >= farthest:
             continue
-        for row in range(rows):
-            value = similarity[query, row]
-            if value > second[query]:
-                across = points[row, 0] - points[chosen, 0]
-                down = points[row, 1] - points[chosen, 1]
-                if across * across + down * down > radius * radius:
-                    second[query] = value
-    return nearest_row, best, second
+        # To look for a value again is faster than to keep its place while it is looked for.
+        first = queries
+        for query in range(queries):
+            first = min(first, query if best[query] == highest[row] else queries)
+        for query in range(first, queries):
+            value = products[query, row] * row_scale[row] * query_scale[query]
+            if value == best[query] == highest[row] and chosen[query] < 0:
+                second = _highest_apart(products[query], row_scale, points, row, radius)
+                if distance <= ratio * ratio * (2 - 2 * second * query_scale[query]):
+                    chosen[query] = row
+                break
+    return chosen
+
+
+@njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
+def _highest_apart(products, row_scale, points, nearest, radius):  # type: ignore[no-untyped-def]
+    """The highest product (m,), scaled, of rows that lie farther than `radius` from the nearest."""
+    highest = np.float32(-np.inf)
+    for row in range(len(products)):
+        across = points[row, 0] - points[nearest, 0]
+        down = points[row, 1] - points[nearest, 1]
+        apart = across * across + down * down > radius * radius
+        highest = max(highest, products[row] * row_scale[row] if apart else highest)
+    return highest

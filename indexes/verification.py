@@ -2,66 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from indexes.descriptors import Descriptors, unit
 from indexes.local_kernels import mutual_nearest
+from indexes.verification_kernels import NO_OCTAVE, consistent, largest_agreement
 from models.types import Features
 
 Points = npt.NDArray[np.float64]
 Homography = npt.NDArray[np.float64]
 
-ANGLE_TOLERANCE = 25.0
-OCTAVE_TOLERANCE = 0.7
-LARGEST_SCALE = 32.0
-NO_OCTAVE = -20.0
-"""The octave of a keypoint of scale 0, which has neither scale nor angle."""
 SAME_PLACE = 60
 """Keypoints within a sixtieth of the picture count as one place."""
+AT_ONCE = 4
+"""Pictures in one matrix product: more no longer lie in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """One picture's features, taken apart."""
-
+class Keypoints:
     points: Points
     """(n, 2) pixels"""
     octave: npt.NDArray[np.float64]
     """(n,) log2 of the scale"""
     angle: npt.NDArray[np.float64]
     """(n,) degrees"""
-    descriptors: Descriptors
 
-    @classmethod
-    def of(cls, features: Features) -> Side:
-        return cls(
-            np.stack([features["x"], features["y"]], axis=1).astype(np.float64),
-            np.log2(np.maximum(features["scale"], 2**NO_OCTAVE).astype(np.float64)),
-            features["angle"].astype(np.float64),
-            unit(features["descriptor"]),
-        )
+    def __len__(self) -> int:
+        return len(self.angle)
 
     @property
     def extent(self) -> float:
         """The long side of what the keypoints cover, in pixels; 1 at least."""
-        return max(1.0, float(np.ptp(self.points, axis=0).max())) if len(self.points) else 1.0
+        if not len(self):
+            return 1.0
+        return max(1.0, float((self.points.max(axis=0) - self.points.min(axis=0)).max()))
 
-    def take(self, rows: npt.NDArray[np.intp]) -> Side:
-        return Side(self.points[rows], self.octave[rows], self.angle[rows], self.descriptors[rows])
+    def take(self, rows: npt.NDArray[np.intp]) -> Keypoints:
+        return Keypoints(self.points[rows], self.octave[rows], self.angle[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One picture's features, taken apart."""
+
+    keypoints: Keypoints
+    descriptors: npt.NDArray[np.float32]
+    """(n, 128), the whole numbers that are stored: a matrix product of those is exact, and so the
+    same whatever else is in it."""
+    scale: npt.NDArray[np.float32]
+    """(n,): what makes each descriptor a unit vector; one of zeros stays zero."""
+
+    @classmethod
+    def of(cls, features: Features) -> Side:
+        points = np.empty((len(features), 2))
+        points[:, 0], points[:, 1] = features["x"], features["y"]
+        octave = np.log2(np.maximum(features["scale"], 2**NO_OCTAVE).astype(np.float64))
+        descriptors = features["descriptor"].astype(np.float32)
+        length = np.sqrt(np.einsum("ij,ij->i", descriptors, descriptors))
+        return cls(
+            Keypoints(points, octave, features["angle"].astype(np.float64)),
+            descriptors,
+            1 / np.maximum(length, np.float32(1e-9)),
+        )
+
+    def __len__(self) -> int:
+        return len(self.scale)
 
 
 @dataclass(frozen=True, slots=True)
 class Matches:
     """Row i of `query` matches row i of `image`."""
 
-    query: Side
-    image: Side
+    query: Keypoints
+    image: Keypoints
 
     def __len__(self) -> int:
-        return len(self.query.angle)
+        return len(self.query)
 
     def take(self, rows: npt.NDArray[np.intp]) -> Matches:
         return Matches(self.query.take(rows), self.image.take(rows))
@@ -83,22 +102,46 @@ class Verified:
         return homography.tolist(), points.tolist()
 
 
-def match(query: Side, image: Side, ratio: float, farthest: float) -> Matches:
+def match(query: Side, images: Sequence[Side], ratio: float, farthest: float) -> list[Matches]:
     """Mutual nearest neighbours, nearer than squared L2 `farthest`, by Lowe's ratio test.
 
     `ratio` is of distances to the nearest and second nearest place; 1 keeps all.
     """
-    if not len(query.angle) or not len(image.angle):
-        nobody = np.empty(0, np.intp)
-        return Matches(query.take(nobody), image.take(nobody))
-    similarity = query.descriptors @ image.descriptors.T
-    places = image.points.astype(np.float32)
-    nearest, best, second = mutual_nearest(similarity, places, image.extent / SAME_PLACE)
-    distance, runner_up = 2 - 2 * best, 2 - 2 * second
-    rows = np.flatnonzero(
-        (nearest >= 0) & (distance < farthest) & (distance <= ratio**2 * runner_up)
+    found = []
+    most = max((sum(map(len, some)) for some in _together(images)), default=0)
+    # Memory that is new to a process costs as much as the product: one piece serves all.
+    space = np.empty(len(query) * most, np.float32)
+    for some in _together(images):
+        rows = np.concatenate([image.descriptors for image in some])
+        products = space[: len(query) * len(rows)].reshape(len(query), len(rows))
+        np.matmul(query.descriptors, rows.T, out=products)
+        start = 0
+        for image in some:
+            stop = start + len(image)
+            found.append(_matches(query, image, products[:, start:stop], ratio, farthest))
+            start = stop
+    return found
+
+
+def _together(images: Sequence[Side]) -> Iterator[Sequence[Side]]:
+    for start in range(0, len(images), AT_ONCE):
+        yield images[start : start + AT_ONCE]
+
+
+def _matches(
+    query: Side, image: Side, products: npt.NDArray[np.float32], ratio: float, farthest: float
+) -> Matches:
+    chosen = mutual_nearest(
+        products,
+        query.scale,
+        image.scale,
+        image.keypoints.points,
+        image.keypoints.extent / SAME_PLACE,
+        ratio,
+        farthest,
     )
-    return Matches(query.take(rows), image.take(nearest[rows].astype(np.intp)))
+    rows = np.flatnonzero(chosen >= 0)
+    return Matches(query.keypoints.take(rows), image.keypoints.take(chosen[rows].astype(np.intp)))
 
 
 def agreeing(matches: Matches) -> Matches:
@@ -108,12 +151,10 @@ def agreeing(matches: Matches) -> Matches:
     """
     if not len(matches):
         return matches
-    turn = matches.image.angle - matches.query.angle
+    turns = matches.image.angle - matches.query.angle
     octaves = matches.image.octave - matches.query.octave
-    agree = (_angle_gap(turn[:, None] - turn) < ANGLE_TOLERANCE) & (
-        np.abs(octaves[:, None] - octaves) < OCTAVE_TOLERANCE
-    )
-    return matches.take(np.flatnonzero(agree[agree.sum(axis=1).argmax()]))
+    agree = largest_agreement(turns, octaves)
+    return matches.take(np.flatnonzero(agree))
 
 
 def verify(matches: Matches) -> Verified | None:
@@ -128,12 +169,28 @@ def verify(matches: Matches) -> Verified | None:
     homography = _fit(matches)
     if homography is None:
         return None
-    inside = _consistent(matches, homography)
-    places = np.rint(matches.image.points * (SAME_PLACE / matches.image.extent))
-    _, first = np.unique(places[inside], axis=0, return_index=True)
+    inside = follows(matches, homography)
+    places = np.rint(matches.image.points[inside] * (SAME_PLACE / matches.image.extent)) @ [1, 1j]
+    _, first = np.unique(places, return_index=True)
     rows = np.flatnonzero(inside)[first]
     points = np.hstack([matches.query.points[rows], matches.image.points[rows]])
     return Verified(len(rows), homography, points)
+
+
+def follows(matches: Matches, homography: Homography) -> npt.NDArray[np.bool_]:
+    """(n,) whether the homography takes each keypoint's place, turn and scale to its match's."""
+    query, image = matches.query, matches.image
+    result: npt.NDArray[np.bool_] = consistent(
+        homography,
+        query.points,
+        query.octave,
+        query.angle,
+        image.points,
+        image.octave,
+        image.angle,
+        _reach(matches),
+    )
+    return result
 
 
 def _fit(matches: Matches) -> Homography | None:
@@ -161,30 +218,3 @@ def _reach(matches: Matches) -> float:
     A keypoint's place is uncertain in proportion to the picture, down to a few pixels.
     """
     return max(4.0, 0.012 * matches.image.extent)
-
-
-def _consistent(matches: Matches, homography: Homography) -> npt.NDArray[np.bool_]:
-    """(n,) whether the homography takes each keypoint's place, turn and scale to its match's."""
-    points = matches.query.points
-    weight = points @ homography[2, :2] + homography[2, 2]
-    safe = np.where(np.abs(weight) < 1e-9, 1e-9, weight)
-    placed = (points @ homography[:2, :2].T + homography[:2, 2]) / safe[:, None]
-    near = np.linalg.norm(placed - matches.image.points, axis=1) < _reach(matches)
-    jacobian = (homography[:2, :2] - placed[:, :, None] * homography[2, :2]) / safe[:, None, None]
-    area = np.linalg.det(jacobian)
-    octaves = 0.5 * np.log2(np.maximum(area, 1e-12))
-    scaled = np.abs(matches.query.octave + octaves - matches.image.octave) < OCTAVE_TOLERANCE
-    heading = np.deg2rad(matches.query.angle)
-    moved = np.einsum("nij,nj->ni", jacobian, np.stack([np.cos(heading), np.sin(heading)], axis=1))
-    turned = np.rad2deg(np.arctan2(moved[:, 1], moved[:, 0]))
-    aligned = _angle_gap(turned - matches.image.angle) < ANGLE_TOLERANCE
-    bare = matches.image.octave == NO_OCTAVE
-    # A negative area is a reflection, which a mirrored query is searched for on its own.
-    possible = (area > LARGEST_SCALE**-2) & (area < LARGEST_SCALE**2)
-    ahead = weight * np.median(weight) > 0
-    result: npt.NDArray[np.bool_] = near & (bare | scaled & aligned) & possible & ahead
-    return result
-
-
-def _angle_gap(degrees: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.abs((degrees + 180) % 360 - 180)

@@ -16,6 +16,8 @@ CANDIDATE = np.dtype(
 )
 """A picture that one variant of the query voted for; `agreeing` votes do on scale and angle."""
 Candidates = npt.NDArray[np.void]
+CHANCE_VOTES = 10
+"""Agreeing votes that unrelated pictures of a collection often have."""
 
 
 class Voters(NamedTuple):
@@ -78,7 +80,15 @@ def by_votes(candidates: Candidates, mirrors: bool) -> list[Hit]:
 
 
 def shortlist(candidates: Candidates, length: int) -> list[tuple[int, int]]:
-    """Image id and variant of those that most likely verify, best first."""
+    """Image id and variant of those that most likely verify, best first, at most so many.
+
+    Few votes agree by chance in any picture: a number of them, below CHANCE_VOTES, that more
+    candidates have than there is room for tells nothing, and none of these is worth verifying.
+    """
     keys = [candidates["variant"], candidates["image_id"]]
-    order = np.lexsort([*keys, -candidates["votes"], -candidates["agreeing"]])[:length]
-    return [(image_id, variant) for _, _, image_id, variant in candidates[order].tolist()]
+    order = np.lexsort([*keys, -candidates["votes"], -candidates["agreeing"]])
+    agreeing = candidates["agreeing"][order]
+    if len(order) > length and agreeing[length] < CHANCE_VOTES:
+        length = int(np.searchsorted(-agreeing, -agreeing[length]))
+    chosen = candidates[order[:length]]
+    return [(image_id, variant) for _, _, image_id, variant in chosen.tolist()]

@@ -42,9 +42,9 @@ def test_many_queries_find_what_single_ones_and_faiss_do(
     np.testing.assert_allclose(distances, np.concatenate([one[0] for one in alone]), rtol=1e-5)
 
 
-@pytest.mark.parametrize("probes", [1, 7, 64])
-def test_the_nearest_lists_are_those_of_a_plain_comparison(probes: int) -> None:
-    centroids = ROWS[:64] * np.linspace(0.5, 2, 64, dtype=np.float32)[:, None]
+@pytest.mark.parametrize(("count", "probes"), [(64, 1), (64, 7), (64, 64), (1300, 7)])
+def test_the_nearest_lists_are_those_of_a_plain_comparison(count: int, probes: int) -> None:
+    centroids = ROWS[:count] * np.linspace(0.5, 2, count, dtype=np.float32)[:, None]
     lists, gaps = FlatCentroids(centroids).nearest(QUERIES, probes)
     squared = ((QUERIES[:, None].astype(np.float64) - centroids) ** 2).sum(axis=2)
     np.testing.assert_array_equal(lists, np.argsort(squared, axis=1, kind="stable")[:, :probes])
