@@ -19,7 +19,7 @@ test: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest -q -n 2 --dist loadgroup
+	$(VENV)/bin/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 # What takes too long for the gate: the tests marked `soak`, then adds, deletes, searches, redeploys
 # and kills of replicas and of PostgreSQL at once, for MINUTES.

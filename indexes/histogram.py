@@ -35,6 +35,7 @@ from models.types import Features, Options
 
 Histograms = npt.NDArray[np.float32]
 
+FLOAT = np.dtype(np.float32)
 SEEDS = 256
 SEEDS_PER_HIT = 4
 """How many coarsely nearest rows give the first bound on the k-th distance."""
@@ -196,10 +197,9 @@ class HistogramIndex(Index):
 
 def _stack(rows: Sequence[Features]) -> Histograms:
     """Histograms, each float32 (512,), as one array (n, 512); raises InvalidInput."""
-    for row in rows:
-        if row.shape != (BINS,) or row.dtype != np.float32:
-            raise InvalidInput(f"a histogram is float32 ({BINS},), not {row.dtype} {row.shape}")
-    stacked = np.stack(rows)
+    for kind in {(row.shape, row.dtype) for row in rows} - {((BINS,), FLOAT)}:
+        raise InvalidInput(f"a histogram is float32 ({BINS},), not {kind[1]} {kind[0]}")
+    stacked = np.concatenate(rows).reshape(-1, BINS)
     # Not `min < 0`: that is False for NaN.
     if not (stacked.min() >= 0 and stacked.max() <= TOTAL * 1.001):
         raise InvalidInput(f"a histogram's bins are from 0 to {TOTAL:g}")

@@ -24,6 +24,7 @@ import struct
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import lmdb
@@ -145,9 +146,10 @@ class Reader:
         """Of those that have any, in one call of LMDB's: a fraction of the time of single ones."""
         if space is None:
             return {}
-        keys = [feature_key(space, image_id) for image_id in image_ids if is_image_id(image_id)]
+        pack, unpack = _FEATURE.pack, _FEATURE.unpack
+        keys = [pack(space, image_id) for image_id in image_ids if 0 <= image_id <= MAX_IMAGE_ID]
         with self.txn.cursor(db=self.tables["features"]) as cursor:
-            return {_FEATURE.unpack(key)[1]: data for key, data in cursor.getmulti(keys)}
+            return {unpack(key)[1]: data for key, data in cursor.getmulti(keys)}
 
     def space_rows(self, space: int | None, batch: int) -> Iterator[list[tuple[int, bytes]]]:
         """All rows of a space by ascending id, in lists of `batch`."""
@@ -181,19 +183,13 @@ class Reader:
         if not self.meta(b"tail") <= after <= head:
             return None
         wanted = self.space_number(space)
-        ids: set[int] = set()
         with self.txn.cursor(db=self.tables["log"]) as cursor:
             found = cursor.set_range(number(after + 1))
-            taken = 0
-            while found:
-                if taken == limit:
-                    head = to_number(cursor.key()) - 1
-                    break
-                image_id, touched = read_entry(cursor.value())
-                if (wanted,) in touched:
-                    ids.add(image_id)
-                taken += 1
-                found = cursor.next()
+            entries = list(islice(cursor, limit)) if found else []
+        if len(entries) == limit:
+            head = to_number(entries[-1][0])
+        sought = b"" if wanted is None else _SPACE.pack(wanted)
+        ids = {read_entry(data) for _, data in entries if touches(data, sought)}
         rows = self.features(wanted, sorted(ids))
         return Changes(head, {image_id: rows.get(image_id) for image_id in ids})
 
@@ -268,10 +264,18 @@ def entry(op: bytes, image_id: int, touched: Collection[int]) -> bytes:
     return op + number(image_id) + b"".join(_SPACE.pack(space) for space in sorted(touched))
 
 
-def read_entry(data: bytes) -> tuple[int, Iterator[tuple[Any, ...]]]:
-    """The image's id and, as tuples of one, the spaces whose row was touched."""
+def touches(data: bytes, space: bytes) -> bool:
+    """Whether a log entry names this space, by its packed number; b"" is named by none."""
+    place = data.find(space, 9) if space else -1
+    while place >= 0 and (place - 9) % len(space):
+        place = data.find(space, place + 1)
+    return place >= 0
+
+
+def read_entry(data: bytes) -> int:
+    """The image's id."""
     image_id: int = _NUMBER.unpack_from(data, 1)[0]
-    return image_id, _SPACE.iter_unpack(data[9:])
+    return image_id
 
 
 def _latin(source: str) -> str:

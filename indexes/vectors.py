@@ -27,6 +27,8 @@ from indexes.whitening import load, unit
 from models.errors import InvalidInput
 from models.types import Features, Options
 
+FLOAT = np.dtype(np.float32)
+NONE = np.empty(0, np.float32)
 DECIMALS = 7
 """Of a distance: no more than float32 features carry."""
 
@@ -271,12 +273,10 @@ class VectorIndex(Index):
 
     def _stack(self, vectors: Sequence[Features]) -> Vectors:
         """Vectors, each float32 (d,), as one array of unit rows: (n, d), or whitened (n, m)."""
-        for vector in vectors:
-            if vector.shape != (self._width,) or vector.dtype != np.float32:
-                raise InvalidInput(
-                    f"a vector is float32 ({self._width},), not {vector.dtype} {vector.shape}"
-                )
-        stacked = np.array(vectors, np.float32).reshape(len(vectors), self._width)
+        kinds = {(vector.shape, vector.dtype) for vector in vectors}
+        for shape, dtype in kinds - {((self._width,), FLOAT)}:
+            raise InvalidInput(f"a vector is float32 ({self._width},), not {dtype} {shape}")
+        stacked = np.concatenate([NONE, *vectors]).reshape(len(vectors), self._width)
         rows, lengths = np.empty_like(stacked), np.empty(len(stacked))
         scale_rows(stacked, rows, lengths)
         if not np.isfinite(lengths).all():

@@ -29,13 +29,6 @@ START_SECONDS = 240.0
 LIGHT = {"ambience", "phash", "color", "local"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With pytest-xdist, two halves: tests of whole services mostly wait, so others run beside."""
-    for item in items:
-        half = "services" if item.path.is_relative_to(ROOT / "tests" / "cluster") else "others"
-        item.add_marker(pytest.mark.xdist_group(half))
-
-
 @dataclass
 class Service:
     """A running `ambience serve`."""

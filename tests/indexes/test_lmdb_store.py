@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from indexes.lmdb_environment import LmdbOptions, acquire, release
+from indexes.lmdb_rows import entry, read_entry, touches
 from indexes.lmdb_store import LmdbStore
 from indexes.store import Store
 from models.errors import StoreUnavailable
@@ -116,3 +117,11 @@ def test_another_layout_is_refused_by_number(folder: Path, monkeypatch: pytest.M
         LmdbStore(folder)
     monkeypatch.undo()
     LmdbStore(folder).close()
+
+
+def test_a_log_entry_touches_the_spaces_that_it_names_and_no_other() -> None:
+    data = entry(b"p", 7, {1, 256, 70_000})
+    some = (0, 1, 2, 256, 65_536, 70_000)
+    assert [one for one in some if touches(data, one.to_bytes(4, "big"))] == [1, 256, 70_000]
+    assert not touches(data, b"")
+    assert read_entry(data) == 7
