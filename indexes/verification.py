@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,10 +108,11 @@ def match(query: Side, images: Sequence[Side], ratio: float, farthest: float) ->
     `ratio` is of distances to the nearest and second nearest place; 1 keeps all.
     """
     found = []
-    most = max((sum(map(len, some)) for some in _together(images)), default=0)
+    batches = [images[start : start + AT_ONCE] for start in range(0, len(images), AT_ONCE)]
+    most = max((sum(map(len, some)) for some in batches), default=0)
     # Memory that is new to a process costs as much as the product: one piece serves all.
     space = np.empty(len(query) * most, np.float32)
-    for some in _together(images):
+    for some in batches:
         rows = np.concatenate([image.descriptors for image in some])
         products = space[: len(query) * len(rows)].reshape(len(query), len(rows))
         np.matmul(query.descriptors, rows.T, out=products)
@@ -121,11 +122,6 @@ def match(query: Side, images: Sequence[Side], ratio: float, farthest: float) ->
             found.append(_matches(query, image, products[:, start:stop], ratio, farthest))
             start = stop
     return found
-
-
-def _together(images: Sequence[Side]) -> Iterator[Sequence[Side]]:
-    for start in range(0, len(images), AT_ONCE):
-        yield images[start : start + AT_ONCE]
 
 
 def _matches(
