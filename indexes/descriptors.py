@@ -28,9 +28,14 @@ BLOCK = 8192
 def unit(quantised: npt.NDArray[np.uint8] | npt.NDArray[np.int8]) -> Descriptors:
     """Quantised descriptors (n, 128) as float32 of unit length; one of zeros stays zero."""
     rows = quantised.astype(np.float32)
-    length = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-    rows /= np.maximum(length, np.float32(1e-9))[:, None]
+    rows /= lengths(rows)[:, None]
     return rows
+
+
+def lengths(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """L2 norms (n,) of float32 rows (n, d); of one of zeros, what it can be divided by."""
+    norms: npt.NDArray[np.float32] = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    return np.maximum(norms, np.float32(1e-9))
 
 
 def descriptor_ids(slot: int, count: int) -> npt.NDArray[np.int64]:

@@ -30,7 +30,6 @@ from models.types import Features
 
 T = TypeVar("T")
 Decode = Callable[[bytes], Features]
-Encoded = Iterable[tuple[int, bytes | None]]
 State = Literal["loading", "ready"]
 
 log = logging.getLogger(__name__)
@@ -361,9 +360,10 @@ class Follower:
         self._applied = scan.head
         self._become("ready")
 
-    def _decoded_of_shard(self, rows: Encoded) -> dict[int, Features | None]:
-        mine = rows if self.shard == WHOLE else (one for one in rows if self.shard.holds(one[0]))
-        return {at: self._decoded(at, row) for at, row in mine}
+    def _decoded_of_shard(
+        self, rows: Iterable[tuple[int, bytes | None]]
+    ) -> dict[int, Features | None]:
+        return {at: self._decoded(at, row) for at, row in rows if self.shard.holds(at)}
 
     def _decoded(self, image_id: int, row: bytes | None) -> Features | None:
         """One unreadable row must not stop all others from being found."""

@@ -39,6 +39,7 @@ class Method:
 MANY = 20
 """Queries from which on FAISS multiplies matrices, and so do we."""
 CENTROIDS_AT_ONCE = 512
+"""Of which the products with some hundred queries stay in the processor's cache."""
 POINTS_PER_LIST = 40
 """FAISS warns below 39."""
 ITERATIONS = 10
@@ -140,7 +141,7 @@ class FlatCentroids:
         """
         lists = np.empty((len(queries), probes), np.int64)
         gaps = np.full((len(queries), probes), np.inf, np.float32)
-        # In pieces that stay in the processor's cache, and in memory that isn't new each time.
+        # Memory that is new to a process costs as much as the product: one piece serves all.
         products = np.empty((len(queries), CENTROIDS_AT_ONCE), np.float32)
         for first in range(0, len(self._centroids), CENTROIDS_AT_ONCE):
             some = slice(first, first + CENTROIDS_AT_ONCE)

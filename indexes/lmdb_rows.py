@@ -146,10 +146,9 @@ class Reader:
         """Of those that have any, in one call of LMDB's: a fraction of the time of single ones."""
         if space is None:
             return {}
-        pack, unpack = _FEATURE.pack, _FEATURE.unpack
-        keys = [pack(space, image_id) for image_id in image_ids if 0 <= image_id <= MAX_IMAGE_ID]
+        keys = [feature_key(space, image_id) for image_id in image_ids if is_image_id(image_id)]
         with self.txn.cursor(db=self.tables["features"]) as cursor:
-            return {unpack(key)[1]: data for key, data in cursor.getmulti(keys)}
+            return {_FEATURE.unpack(key)[1]: data for key, data in cursor.getmulti(keys)}
 
     def space_rows(self, space: int | None, batch: int) -> Iterator[list[tuple[int, bytes]]]:
         """All rows of a space by ascending id, in lists of `batch`."""

@@ -81,13 +81,10 @@ class RowArrays:
         self._reserve(self._count + len(image_ids))
         positions = np.empty(len(image_ids), np.int32)
         self._count = put_ids(self._table, self._ids, self._count, image_ids, positions)
-        segments = positions // SEGMENT
-        for number in np.unique(segments):
-            here = np.flatnonzero(segments == number)
-            whole = len(here) == len(positions)
+        for number in np.unique(positions // SEGMENT):
+            here = positions // SEGMENT == number
             for name, rows in values.items():
-                written = rows if whole else rows[here]
-                self._segments[name][number][positions[here] % SEGMENT] = written
+                self._segments[name][number][positions[here] % SEGMENT] = rows[here]
 
     def remove(self, image_ids: Ids) -> None:
         """Remove the rows of these ids; unknown ids are passed over."""

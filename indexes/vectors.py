@@ -28,7 +28,6 @@ from models.errors import InvalidInput
 from models.types import Features, Options
 
 FLOAT = np.dtype(np.float32)
-NONE = np.empty(0, np.float32)
 DECIMALS = 7
 """Of a distance: no more than float32 features carry."""
 
@@ -276,7 +275,7 @@ class VectorIndex(Index):
         kinds = {(vector.shape, vector.dtype) for vector in vectors}
         for shape, dtype in kinds - {((self._width,), FLOAT)}:
             raise InvalidInput(f"a vector is float32 ({self._width},), not {dtype} {shape}")
-        stacked = np.concatenate([NONE, *vectors]).reshape(len(vectors), self._width)
+        stacked = np.array(vectors, np.float32).reshape(len(vectors), self._width)
         rows, lengths = np.empty_like(stacked), np.empty(len(stacked))
         scale_rows(stacked, rows, lengths)
         if not np.isfinite(lengths).all():

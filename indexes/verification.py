@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from indexes.descriptors import lengths
 from indexes.local_kernels import mutual_nearest
 from indexes.verification_kernels import NO_OCTAVE, consistent, largest_agreement
 from models.types import Features
@@ -61,11 +62,10 @@ class Side:
         points[:, 0], points[:, 1] = features["x"], features["y"]
         octave = np.log2(np.maximum(features["scale"], 2**NO_OCTAVE).astype(np.float64))
         descriptors = features["descriptor"].astype(np.float32)
-        length = np.sqrt(np.einsum("ij,ij->i", descriptors, descriptors))
         return cls(
             Keypoints(points, octave, features["angle"].astype(np.float64)),
             descriptors,
-            1 / np.maximum(length, np.float32(1e-9)),
+            np.reciprocal(lengths(descriptors)),
         )
 
     def __len__(self) -> int:
@@ -166,8 +166,8 @@ def verify(matches: Matches) -> Verified | None:
     if homography is None:
         return None
     inside = follows(matches, homography)
-    places = np.rint(matches.image.points[inside] * (SAME_PLACE / matches.image.extent)) @ [1, 1j]
-    _, first = np.unique(places, return_index=True)
+    places = np.rint(matches.image.points * (SAME_PLACE / matches.image.extent))
+    _, first = np.unique(places[inside], axis=0, return_index=True)
     rows = np.flatnonzero(inside)[first]
     points = np.hstack([matches.query.points[rows], matches.image.points[rows]])
     return Verified(len(rows), homography, points)
