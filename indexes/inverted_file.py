@@ -132,6 +132,8 @@ class FlatCentroids:
     def __init__(self, centroids: Floats) -> None:
         self._centroids = centroids
         self._halves = np.einsum("ij,ij->i", centroids, centroids) / 2
+        # Compile, or load from the cache, its kernel before the first query.
+        self.nearest(centroids[:1], 1)
 
     def nearest(self, queries: Floats, probes: int) -> tuple[Ids, Floats]:
         """The lists (n, probes), probes ≤ m, that are nearest to each query, nearest first.
@@ -142,13 +144,13 @@ class FlatCentroids:
         lists = np.empty((len(queries), probes), np.int64)
         gaps = np.full((len(queries), probes), np.inf, np.float32)
         # Memory that is new to a process costs as much as the product: one piece serves all.
-        products = np.empty((len(queries), CENTROIDS_AT_ONCE), np.float32)
+        space = np.empty(len(queries) * min(CENTROIDS_AT_ONCE, len(self._centroids)), np.float32)
         for first in range(0, len(self._centroids), CENTROIDS_AT_ONCE):
             some = slice(first, first + CENTROIDS_AT_ONCE)
             centroids, halves = self._centroids[some], self._halves[some]
-            piece = products[:, : len(centroids)]
-            np.matmul(queries, centroids.T, out=piece)
-            least_gaps(piece, halves, first, lists, gaps)
+            products = space[: len(queries) * len(centroids)].reshape(len(queries), -1)
+            np.matmul(queries, centroids.T, out=products)
+            least_gaps(products, halves, first, lists, gaps)
         return lists, gaps
 
 

@@ -103,16 +103,17 @@ def count_votes(places, geometry, query_geometry, count):  # type: ignore[no-unt
 
 
 @njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
-def mutual_nearest(products, query_scale, row_scale, points, radius, ratio, farthest):  # type: ignore[no-untyped-def]
+def mutual_nearest(products, start, query_scale, row_scale, points, radius, ratio, farthest):  # type: ignore[no-untyped-def]
     """Of each of n queries the row that is its nearest, and whose nearest it is; -1 for none.
 
-    `products` (n, m) float32 times `query_scale` (n,) and `row_scale` (m,) are their cosines. Left
-    out are rows at `farthest` (squared L2) or beyond, and those whose distance is more than `ratio`
-    of that of the nearest row farther than `radius` from it (`points` (m, 2) are the rows' places):
-    keypoints of several angles or neighbouring scales share a place and don't speak against it
-    (first geometrically inconsistent neighbour, Mishkin et al. 2015). Returns int32 (n,).
+    `products` (n, ≥ start + m) float32, from column `start` on, times `query_scale` (n,) and
+    `row_scale` (m,) are their cosines. Left out are rows at `farthest` (squared L2) or beyond, and
+    those whose distance is more than `ratio` of that of the nearest row farther than `radius` from
+    it (`points` (m, 2) are the rows' places): keypoints of several angles or neighbouring scales
+    share a place and don't speak against it (first geometrically inconsistent neighbour, Mishkin et
+    al. 2015). Returns int32 (n,).
     """
-    queries, rows = products.shape
+    queries, rows = len(query_scale), len(row_scale)
     none = np.float32(-2)
     highest = np.full(rows, none)
     best = np.full(queries, none)
@@ -120,7 +121,7 @@ def mutual_nearest(products, query_scale, row_scale, points, radius, ratio, fart
         scale = query_scale[query]
         top = none
         for row in range(rows):
-            value = products[query, row] * row_scale[row] * scale
+            value = products[query, start + row] * row_scale[row] * scale
             top = max(top, value)
             highest[row] = max(highest[row], value)
         best[query] = top
@@ -134,9 +135,10 @@ def mutual_nearest(products, query_scale, row_scale, points, radius, ratio, fart
         for query in range(queries):
             first = min(first, query if best[query] == highest[row] else queries)
         for query in range(first, queries):
-            value = products[query, row] * row_scale[row] * query_scale[query]
-            if value == best[query] == highest[row] and chosen[query] < 0:
-                second = _highest_apart(products[query], row_scale, points, row, radius)
+            value = products[query, start + row] * row_scale[row] * query_scale[query]
+            if value == best[query] == highest[row]:
+                line = products[query, start : start + rows]
+                second = _highest_apart(line, row_scale, points, row, radius)
                 if distance <= ratio * ratio * (2 - 2 * second * query_scale[query]):
                     chosen[query] = row
                 break

@@ -118,17 +118,22 @@ def match(query: Side, images: Sequence[Side], ratio: float, farthest: float) ->
         np.matmul(query.descriptors, rows.T, out=products)
         start = 0
         for image in some:
-            stop = start + len(image)
-            found.append(_matches(query, image, products[:, start:stop], ratio, farthest))
-            start = stop
+            found.append(_matches(query, image, products, start, ratio, farthest))
+            start += len(image)
     return found
 
 
 def _matches(
-    query: Side, image: Side, products: npt.NDArray[np.float32], ratio: float, farthest: float
+    query: Side,
+    image: Side,
+    products: npt.NDArray[np.float32],
+    start: int,
+    ratio: float,
+    farthest: float,
 ) -> Matches:
     chosen = mutual_nearest(
         products,
+        start,
         query.scale,
         image.scale,
         image.keypoints.points,

@@ -162,6 +162,19 @@ def test_without_verification_rows_are_votes_that_descend(gallery: Shelf) -> Non
     assert [hit.image_id for hit in few] == [4]
 
 
+def test_each_variant_has_the_votes_that_it_would_have_alone(gallery: Shelf) -> None:
+    variants = asked(np.ascontiguousarray(half(scene(7))[:, ::-1]))
+    votes = {"use_smnn_matching": False, "use_ransac": False}
+    both = gallery.search(variants, **votes)
+    alone = [
+        {hit.image_id: hit.matches or 0 for hit in gallery.search([variant], **votes)}
+        for variant in variants
+    ]
+    assert (both[0].image_id, both[0].mirrored) == (7, True)
+    for hit in both:
+        assert hit.matches == max(found.get(hit.image_id, 0) for found in alone)
+
+
 def test_mutual_matching_alone_gives_matches_and_no_inliers(gallery: Shelf) -> None:
     best = gallery.search(asked(half(scene(4))), use_ransac=False)[0]
     assert best.image_id == 4

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 
 from indexes.descriptors import unit
-from indexes.verification import SAME_PLACE, Matches, Side, agreeing, match, verify
+from indexes.local_kernels import mutual_nearest
+from indexes.verification import (
+    SAME_PLACE,
+    Keypoints,
+    Matches,
+    Side,
+    agreeing,
+    follows,
+    match,
+    verify,
+)
+from indexes.verification_kernels import NO_OCTAVE
 from models.types import Features
 from tests.indexes.scenes import jittered, random_features
 
@@ -148,7 +159,7 @@ def rows_of(matches: Matches, query: Features, image: Features) -> list[list[int
     ]
 
 
-@pytest.mark.parametrize(("ratio", "farthest"), [(1.0, 4.0), (0.9, 4.0), (0.97, 0.7)])
+@pytest.mark.parametrize(("ratio", "farthest"), [(1.0, 4.0), (0.9, 4.0), (1.0, 0.5)])
 def test_matches_are_mutual_nearest_neighbours_that_pass_the_ratio(
     ratio: float, farthest: float
 ) -> None:
@@ -187,3 +198,58 @@ def test_descriptors_of_zeros_match_nothing() -> None:
     query = random_features(1, 20)
     query["descriptor"] = 0
     assert len(matched(query, query, 0.9)) == 0
+
+
+def test_however_many_pictures_are_matched_one_kernel_does_it_which_was_there_before() -> None:
+    query = Side.of(random_features(1, 20))
+    for count in (1, 2, 7):
+        match(query, [query] * count, 0.9, 0.9)
+    assert len(mutual_nearest.signatures) == 1
+
+
+def placed(homography: list[list[float]], points: list[list[float]]) -> Matches:
+    """Keypoints without scale and angle, with the places to which the homography takes them."""
+    before = np.array(points)
+    after = np.column_stack([before, np.ones(len(before))]) @ np.array(homography).T
+    blank = np.zeros(len(before))
+    bare = np.full(len(before), NO_OCTAVE)
+    return Matches(
+        Keypoints(before, bare, blank), Keypoints(after[:, :2] / after[:, 2:], bare, blank)
+    )
+
+
+SQUARE = [[0.0, 0.0], [90.0, 0.0], [90.0, 90.0], [0.0, 90.0]]
+
+
+@pytest.mark.parametrize(
+    ("homography", "possible"),
+    [
+        ([[1, 0, 5], [0, 1, 5], [0, 0, 1]], True),
+        ([[40, 0, 0], [0, 40, 0], [0, 0, 1]], False),
+        ([[0.02, 0, 0], [0, 0.02, 0], [0, 0, 1]], False),
+        ([[-1, 0, 0], [0, 1, 0], [0, 0, 1]], False),
+    ],
+    ids=["moved", "40 times as large", "a fiftieth", "a reflection"],
+)
+def test_keypoints_follow_only_what_a_picture_of_a_picture_can_be(
+    homography: list[list[float]], possible: bool
+) -> None:
+    matches = placed(homography, SQUARE)
+    assert follows(matches, np.array(homography, float)).tolist() == [possible] * 4
+
+
+def test_keypoints_beyond_the_horizon_of_the_others_do_not_follow() -> None:
+    # A reflection for the four; beyond the horizon, at x = 100, it would be none.
+    homography = [[-1.0, 0, 0], [0, 1, 0], [-0.01, 0, 1]]
+    matches = placed(homography, [*SQUARE, [300.0, 50.0]])
+    assert not follows(matches, np.array(homography)).any()
+
+
+def test_keypoints_that_turn_otherwise_than_the_homography_do_not_follow() -> None:
+    query = random_features(1, 40)
+    image = moved(query, 0, 1, (0, 0))
+    image["angle"][:10] = (image["angle"][:10] + 40) % 360
+    matches = matched(query, image, 1.0)
+    turned = np.abs(matches.query.angle - matches.image.angle) > 1
+    np.testing.assert_array_equal(follows(matches, np.eye(3)), ~turned)
+    assert turned.sum() == 10
