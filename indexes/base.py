@@ -214,6 +214,10 @@ class Index(ABC):
         """What the second round must know, of all that the shards `_say` in the first."""
         raise NotImplementedError
 
+    def make_room(self) -> bool:
+        """Ready memory for pictures to come, for some milliseconds; whether there is more to do."""
+        return False
+
     @property
     def worn(self) -> bool:
         """Whether one built anew would be much smaller or faster: then one is, beside it."""

@@ -83,6 +83,9 @@ class BinaryIndex(Index):
         rows = {"code": codes, "head": codes[:, self._head]}
         self._rows.put(np.array(list(kept), np.int64), rows)
 
+    def make_room(self) -> bool:
+        return self._rows.make_room()
+
     def freeze(self) -> Frozen:
         return Frozen({}, *self._rows.freeze())
 

@@ -242,6 +242,8 @@ class Follower:
         grown = not self._fitted_at / 2 < self.count < self._fitted_at * 2
         if self.state == "ready" and self.count and grown:
             self._fit_background()
+        while self.state == "ready" and self.submit(lambda index: index.make_room()).result():
+            pass
 
     def _fit_background(self) -> None:
         """Learn how near unrelated pictures of this collection lie: once, and as it grows."""
@@ -310,7 +312,7 @@ class Follower:
         changes = self.store.changes(self.space, self._applied, self._pace.entries)
         if changes is None:
             return False
-        if mine := self._decoded_of_shard(changes.rows.items()):
+        if mine := self._decode_mine(changes.rows.items()):
             self._index.apply(mine)
         self._pace.note(changes.head - self._applied, time.perf_counter() - began)
         self._applied = changes.head
@@ -354,15 +356,13 @@ class Follower:
             for batch in scan.batches:
                 if self._closing.is_set():
                     return
-                if mine := self._decoded_of_shard(batch):
+                if mine := self._decode_mine(batch):
                     self._index.apply(mine)
                 self._become("loading", f"loading: {len(self._index)} pictures so far")
         self._applied = scan.head
         self._become("ready")
 
-    def _decoded_of_shard(
-        self, rows: Iterable[tuple[int, bytes | None]]
-    ) -> dict[int, Features | None]:
+    def _decode_mine(self, rows: Iterable[tuple[int, bytes | None]]) -> dict[int, Features | None]:
         return {at: self._decoded(at, row) for at, row in rows if self.shard.holds(at)}
 
     def _decoded(self, image_id: int, row: bytes | None) -> Features | None:
@@ -392,8 +392,7 @@ def row_reader(store: Store, space: Space, decode: Decode) -> Rows:
 
 def _waits(answer: Answer, min_seq: int, until: float) -> bool:
     """Whether the answer lacks a seq that may still come."""
-    behind = answer.applied_seq < min_seq and not answer.stale
-    return behind and time.monotonic() < until
+    return answer.applied_seq < min_seq and not answer.stale and time.monotonic() < until
 
 
 def _marked(answer: Answer, min_seq: int) -> Answer:

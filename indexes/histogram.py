@@ -95,6 +95,9 @@ class HistogramIndex(Index):
             start = number * WRITE_BATCH
             self._rows.put(image_ids[start : start + len(batch.fine)], batch._asdict())
 
+    def make_room(self) -> bool:
+        return self._rows.make_room()
+
     def freeze(self) -> Frozen:
         return Frozen({}, *self._rows.freeze())
 

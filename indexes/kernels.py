@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
+
+from indexes.intrinsics import popcount, prefetch
 
 Kernel = Callable[[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]], None]
 """Writes the distance of each row (first) to the query (second) into the last argument."""
@@ -23,19 +24,9 @@ MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 ROOT_BITS = 13
 """With the 10 bits that are left of a float32's fraction, a root is off by 0.02 % at most."""
-BLOCK = 128
+BLOCK = 256
+"""Rows whose words lie side by side, to be counted in wide registers; distances seen at once."""
 EMPTY = np.int32(-1)
-
-
-def _ctpop(_context: Any, word: Any) -> Any:
-    def generate(_target: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return builder.ctpop(args[0])
-
-    return types.uint64(word), generate
-
-
-popcount: Any = intrinsic(_ctpop)
-"""The set bits of a uint64 by LLVM's ctpop: numba has no spelling of its own for it."""
 
 
 @cache
@@ -51,6 +42,7 @@ def hamming_kernel(words: int, variants: int) -> Kernel:
     @njit(nogil=True, cache=True)
     def scan(rows, queries, out):  # type: ignore[no-untyped-def]
         for row in range(rows.shape[0]):
+            prefetch(rows, row, 0)
             best = np.uint64(65535)
             for variant in range(variants):
                 distance = np.uint64(0)
@@ -60,10 +52,6 @@ def hamming_kernel(words: int, variants: int) -> Kernel:
             out[row] = best
 
     return scan
-
-
-BLOCK = 256
-"""Rows whose words lie side by side, so that they are counted in wide registers."""
 
 
 @njit(nogil=True, cache=True)
@@ -104,6 +92,7 @@ def coarse_l1(rows, query, out):  # type: ignore[no-untyped-def]
     widen to 64): mind the benchmark when changing any of them.
     """
     for row in range(rows.shape[0]):
+        prefetch(rows, row, 0)
         total = np.int32(0)
         for column in range(64):
             gap = np.int32(np.int32(rows[row, column]) - np.int32(query[column]))

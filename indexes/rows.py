@@ -22,6 +22,10 @@ Positions = npt.NDArray[np.int32]
 
 SEGMENT = 1 << 16
 SMALLEST = 1 << 10
+AHEAD, AHEAD_SHARE = 1 << 14, 8
+"""Rows that memory is kept ready for: so many, but no more than a share of those there are."""
+PIECE = 1 << 20
+"""Bytes that are made ready in one go, beside searches."""
 GATHER_BELOW = 8
 """Rows are gathered when fewer than 1 in 8 are allowed; else scanning all of them is faster."""
 
@@ -44,6 +48,7 @@ class RowArrays:
         self._table = np.full(2 * SMALLEST, EMPTY, np.int32)
         self._scanned = np.empty(0, np.uint16)
         self._count = 0
+        self._touched = 0
         self._frozen: FrozenRows | None = None
 
     def __len__(self) -> int:
@@ -53,13 +58,16 @@ class RowArrays:
     def nbytes(self) -> int:
         """Bytes of the rows, and of the arrays that find them.
 
-        What a segment has no row in yet is no memory either: the kernel gives it page by page.
+        What a segment was never written to is no memory yet: the kernel gives it page by page.
         """
-        width = sum(
+        arrays = (self._ids, self._table, self._scanned)
+        return self._touched * self._row_bytes + sum(array.nbytes for array in arrays)
+
+    @property
+    def _row_bytes(self) -> int:
+        return sum(
             column.width * np.dtype(column.dtype).itemsize for column in self._columns.values()
         )
-        arrays = (self._ids, self._table, self._scanned)
-        return self._count * width + sum(array.nbytes for array in arrays)
 
     @property
     def ids(self) -> Ids:
@@ -81,10 +89,31 @@ class RowArrays:
         self._reserve(self._count + len(image_ids))
         positions = np.empty(len(image_ids), np.int32)
         self._count = put_ids(self._table, self._ids, self._count, image_ids, positions)
-        for number in np.unique(positions // SEGMENT):
-            here = positions // SEGMENT == number
+        self._touched = max(self._touched, self._count)
+        numbers = positions // SEGMENT
+        among = np.unique(numbers)
+        for number in among:
+            # Mostly all lie in one: then no row is copied twice.
+            here = slice(None) if len(among) == 1 else numbers == number
             for name, rows in values.items():
                 self._segments[name][number][positions[here] % SEGMENT] = rows[here]
+
+    def make_room(self) -> bool:
+        """Write to memory that the next rows will lie in, one PIECE; whether there is more to do.
+
+        The first touch of a page can cost several times what is written to it. Where a row ever
+        was is not touched again: one may be frozen there.
+        """
+        goal = self._count + min(AHEAD, self._count // AHEAD_SHARE)
+        if self._touched >= goal:
+            return False
+        number, start = divmod(self._touched, SEGMENT)
+        rows = min(goal - self._touched, SEGMENT - start, max(1, PIECE // self._row_bytes))
+        self._reserve_segments(self._touched + rows)
+        for segments in self._segments.values():
+            segments[number][start : start + rows] = 0
+        self._touched += rows
+        return self._touched < goal
 
     def remove(self, image_ids: Ids) -> None:
         """Remove the rows of these ids; unknown ids are passed over."""
@@ -156,6 +185,7 @@ class RowArrays:
         ids: Ids = saved.array("ids")
         rows._reserve(len(ids))
         rows._count = put_ids(rows._table, rows._ids, 0, ids, np.empty(len(ids), np.int32))
+        rows._touched = rows._count
         for name in columns:
             saved.fill(name, [segment for _, segment in rows.used(name)])
         return rows
@@ -169,6 +199,9 @@ class RowArrays:
             self._ids = np.concatenate([self.ids, np.empty(room - self._count, np.int64)])
             self._table = np.full(2 * room, EMPTY, np.int32)
             put_ids(self._table, self._ids, 0, self.ids.copy(), np.empty(self._count, np.int32))
+        self._reserve_segments(count)
+
+    def _reserve_segments(self, count: int) -> None:
         for name, column in self._columns.items():
             segments = self._segments[name]
             while len(segments) * SEGMENT < count:
@@ -179,3 +212,4 @@ class RowArrays:
         keep = -(-self._count // SEGMENT) + 1
         for segments in self._segments.values():
             del segments[keep:]
+        self._touched = min(self._touched, keep * SEGMENT)

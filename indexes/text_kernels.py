@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from indexes.kernels import popcount
+from indexes.intrinsics import popcount
 
 MICRO = 1_000_000
 """Scores are whole millionths, so that ties are ties."""

@@ -62,6 +62,10 @@ class VectorRows(ABC):
     @abstractmethod
     def nbytes(self) -> int: ...
 
+    def make_room(self) -> bool:
+        """See Index.make_room."""
+        return False
+
     @property
     def worn(self) -> bool:
         """See Index.worn."""
@@ -96,6 +100,9 @@ class CodedRows(VectorRows):
 
     def image_ids(self) -> Ids:
         return self._rows.ids.copy()
+
+    def make_room(self) -> bool:
+        return self._rows.make_room()
 
     def freeze(self) -> Frozen:
         return Frozen({}, *self._rows.freeze())

@@ -132,6 +132,9 @@ class VectorIndex(Index):
                 self._rows = self._no_rows(vectors.shape[1])
             self._rows.put(np.array(list(kept), np.int64), vectors)
 
+    def make_room(self) -> bool:
+        return self._rows.make_room()
+
     def freeze(self) -> Frozen:
         rows = self._rows.freeze()
         return Frozen({**rows.scalars, "width": self._width}, rows.arrays, rows.release)
@@ -276,7 +279,8 @@ class VectorIndex(Index):
         for shape, dtype in kinds - {((self._width,), FLOAT)}:
             raise InvalidInput(f"a vector is float32 ({self._width},), not {dtype} {shape}")
         stacked = np.array(vectors, np.float32).reshape(len(vectors), self._width)
-        rows, lengths = np.empty_like(stacked), np.empty(len(stacked))
+        rows = stacked if self._whitening is None else np.empty_like(stacked)
+        lengths = np.empty(len(stacked))
         scale_rows(stacked, rows, lengths)
         if not np.isfinite(lengths).all():
             raise InvalidInput("a vector's values are finite numbers")

@@ -58,6 +58,8 @@ class Kept:
         kept = {at: row for at, row in changes.items() if row is not None}
         self.rows = {at: row for at, row in self.rows.items() if at not in changes} | kept
         self.index.apply(changes)
+        while self.index.make_room():
+            pass
 
     def answers(self) -> list[list[Hit]]:
         """To every query of the pool, alone and with another as its mirror image."""

@@ -12,7 +12,7 @@ import pytest
 
 from indexes import follower as following
 from indexes import pace
-from indexes.base import DistanceParams, Hit, Query, SearchParams
+from indexes.base import DistanceParams, Hit, Query, Rows, SearchParams
 from indexes.binary import BinaryIndex
 from indexes.follower import Follower, row_reader
 from indexes.lmdb_store import LmdbStore
@@ -314,6 +314,35 @@ def test_a_grown_collection_learns_how_near_its_own_pictures_lie(store: Store) -
     assert 255 < index.background.near < 270
     best_hit = follower.search(*nearest(row_of("7"))).hits[0]
     assert (best_hit.image_id, best_hit.confidence) == (7, 1.0)
+    follower.close()
+
+
+class _Roomy(TinyIndex):
+    """Has three pieces of room to make after each change."""
+
+    def __init__(self, options: Options, rows: Rows) -> None:
+        super().__init__(options, rows)
+        self.left = 0
+        self.threads = set[int]()
+
+    def apply(self, changes: Mapping[int, Features | None]) -> None:
+        super().apply(changes)
+        self.left = 3
+
+    def make_room(self) -> bool:
+        self.threads.add(threading.get_ident())
+        self.left = max(0, self.left - 1)
+        return self.left > 0
+
+
+def test_room_is_made_on_the_thread_of_the_index_once_the_log_is_applied(store: Store) -> None:
+    index = _Roomy(Options(), no_rows)
+    follower = Follower(store, PHASH, index, decode)
+    follower.start(poll=0.01)
+    for at in range(3):
+        store.put(picture(at, str(at)))
+        wait_for(lambda: follower.applied == store.head() and index.left == 0)
+    assert index.threads == {follower.submit(lambda _: threading.get_ident()).result()}
     follower.close()
 
 

@@ -33,6 +33,7 @@ def _small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few pictures then take several segments, pieces and merges."""
     monkeypatch.setattr(rows, "SEGMENT", 8)
     monkeypatch.setattr(rows, "SMALLEST", 2)
+    monkeypatch.setattr(rows, "AHEAD_SHARE", 1)
     monkeypatch.setattr(frozen_rows, "PIECE_BYTES", 200)
     monkeypatch.setattr(text_postings, "SMALLEST_TAIL", 8)
 

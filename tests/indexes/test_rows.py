@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from indexes.kernels import _home, count_nearest
-from indexes.rows import SEGMENT, SMALLEST, Column, RowArrays
+from indexes.rows import AHEAD, AHEAD_SHARE, PIECE, SEGMENT, SMALLEST, Column, RowArrays
 
 
 def as_dict(rows: RowArrays) -> dict[int, int]:
@@ -82,6 +82,65 @@ def test_growth_copies_no_full_segment() -> None:
     first = rows._segments["value"][0]
     put(rows, dict.fromkeys(range(SEGMENT, 3 * SEGMENT), 8))
     assert rows._segments["value"][0] is first
+
+
+def made(rows: RowArrays) -> int:
+    """Pieces of room that were made, till there was none to make."""
+    pieces = 1
+    while rows.make_room():
+        pieces += 1
+    return pieces
+
+
+@pytest.mark.parametrize("count", [0, 7, 80, SEGMENT + 80, 3 * SEGMENT - 1])
+def test_room_is_made_for_a_share_of_the_rows_and_changes_none(count: int) -> None:
+    rows = RowArrays({"value": Column(np.int64, 1), "wide": Column(np.uint8, 90)})
+    kept = {at * 3: at for at in range(count)}
+
+    def write(values: dict[int, int]) -> None:
+        wide = np.array(list(values.values()), np.int64)[:, None] % 251
+        value = np.array(list(values.values()), np.int64)[:, None]
+        both = {"value": value, "wide": np.repeat(wide, 90, axis=1).astype(np.uint8)}
+        rows.put(np.array(list(values), np.int64), both)
+
+    write(kept)
+    before = rows.nbytes
+    ahead = min(AHEAD, count // AHEAD_SHARE)
+    assert made(rows) >= ahead * 98 // PIECE
+    assert rows.nbytes - before == 98 * ahead
+    assert not rows.make_room()
+    assert as_dict(rows) == kept
+    new = {at: at + 5 for at in range(1, 3 * ahead, 3)}
+    write(new)
+    assert as_dict(rows) == kept | new
+    wide = rows.take("wide", np.arange(len(rows), dtype=np.int32))
+    assert (wide == rows.take("value", np.arange(len(rows), dtype=np.int32)) % 251).all()
+    assert rows.nbytes - before == 98 * ahead
+
+
+def test_room_is_made_anew_after_a_segment_was_given_back() -> None:
+    rows = RowArrays({"value": Column(np.int64, 1)})
+    put(rows, dict.fromkeys(range(3 * SEGMENT - 1), 1))
+    made(rows)
+    full = rows.nbytes
+    rows.remove(np.arange(10, 3 * SEGMENT))
+    assert rows.nbytes < full
+    put(rows, dict.fromkeys(range(10, 3 * SEGMENT - 1), 2))
+    made(rows)
+    assert rows.nbytes == full
+    assert as_dict(rows) == dict.fromkeys(range(10), 1) | dict.fromkeys(
+        range(10, 3 * SEGMENT - 1), 2
+    )
+
+
+def test_room_is_not_made_where_a_frozen_row_lies() -> None:
+    rows = RowArrays({"value": Column(np.int64, 1)})
+    put(rows, {at: at + 1 for at in range(1000)})
+    arrays, thaw = rows.freeze()
+    rows.remove(np.arange(500))
+    made(rows)
+    assert np.concatenate(list(arrays["value"].pieces))[:, 0].tolist() == list(range(1, 1001))
+    thaw()
 
 
 @pytest.mark.parametrize("count", [1, 127, 128, 129, 5000])

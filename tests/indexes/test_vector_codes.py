@@ -83,8 +83,8 @@ def test_the_kth_largest_is_that_of_the_sorted(
     assert kth_largest(values, np.empty(k, np.float32)) == np.sort(values)[-k]
 
 
-@settings(max_examples=60, deadline=None)
-@given(drawn.arrays(np.float32, (5, 19), elements=FINITE))
+@settings(max_examples=100, deadline=None)
+@given(drawn.arrays(np.float32, st.tuples(st.just(5), st.integers(1, 40)), elements=FINITE))
 def test_scaled_rows_are_of_unit_length_and_those_of_zeros_stay(vectors: npt.NDArray[Any]) -> None:
     rows, lengths = np.empty_like(vectors), np.empty(len(vectors))
     scale_rows(vectors, rows, lengths)
@@ -99,3 +99,14 @@ def test_a_vector_that_is_not_finite_has_no_finite_length() -> None:
     lengths = np.empty(3)
     scale_rows(vectors, np.empty_like(vectors), lengths)
     assert np.isfinite(lengths).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 19, 64])
+def test_the_largest_value_of_either_sign_is_coded_as_127(width: int) -> None:
+    rows = units(np.random.default_rng(width).normal(size=(40, width)))
+    rows[0] = 0
+    coded = encode(rows)
+    assert not coded["code"][0].any()
+    assert (np.abs(coded["code"][1:].astype(np.int64)).max(axis=1) == 127).all()
+    scale = np.abs(rows[1:]).max(axis=1, keepdims=True) / 127
+    np.testing.assert_array_equal(coded["code"][1:], np.rint(rows[1:] / scale))
