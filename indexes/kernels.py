@@ -151,15 +151,16 @@ def count_nearest(distances, k, counts):  # type: ignore[no-untyped-def]
     limit = len(counts) - 1
     seen = 0
     for start in range(0, len(distances), BLOCK):
-        stop = min(start + BLOCK, len(distances))
+        # Of a slice's places from 0 on, LLVM makes vectors: they can't be negative.
+        block = distances[start : start + BLOCK]
         nearest = np.uint16(65535)
-        for place in range(start, stop):
-            nearest = min(nearest, distances[place])
+        for place in range(len(block)):
+            nearest = min(nearest, block[place])
         if nearest > limit:
             continue
-        for place in range(start, stop):
-            if distances[place] <= limit:
-                counts[distances[place]] += 1
+        for distance in block:
+            if distance <= limit:
+                counts[distance] += 1
                 seen += 1
         while seen - counts[limit] >= k:
             seen -= counts[limit]
