@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from indexes.intrinsics import prefetch
+from indexes.intrinsics import LANES, dot, prefetch
 from indexes.rows import Column
 
 LARGEST = 127
@@ -49,7 +49,7 @@ class CodedQuery:
         step[step == 0] = 1
         codes = np.rint(variants / step[:, None])
         left = np.linalg.norm(variants - codes * step[:, None], axis=1)
-        self._codes = codes.astype(np.int16)
+        self._codes = codes.astype(np.int16, order="C")
         self._scales = np.column_stack([step, left]).astype(np.float32)
 
     def bound(
@@ -116,17 +116,17 @@ def code_rows(vectors, code, scale):  # type: ignore[no-untyped-def]
 def bound_cosines(code, scale, queries, query_scale, lower, upper):  # type: ignore[no-untyped-def]
     """Bounds float32 (n,) of each row's largest cosine with int16 `queries` (v, d).
 
-    LLVM multiplies 16 pairs at a time (`vpmaddwd`) for this spelling in 32-bit arithmetic, to which
-    numba would not keep by itself: mind the benchmark when changing it.
+    In 32-bit arithmetic, to which numba would not keep by itself.
     """
+    whole = code.shape[1] - code.shape[1] % LANES
     for row in range(code.shape[0]):
         for column in range(0, code.shape[1], 64):
             prefetch(code, row, column)
         lowest = np.float32(-2)
         highest = np.float32(-2)
         for variant in range(queries.shape[0]):
-            total = np.int32(0)
-            for column in range(code.shape[1]):
+            total = dot(code, row, queries, variant, whole)
+            for column in range(whole, code.shape[1]):
                 product = np.int32(code[row, column]) * np.int32(queries[variant, column])
                 total = np.int32(total + np.int32(product))
             cosine = np.float32(total) * scale[row, 0] * query_scale[variant, 0]

@@ -71,6 +71,15 @@ def test_a_vector_of_zeros_has_cosine_zero_with_all() -> None:
         assert upper[0] == pytest.approx(0, abs=1e-3)
 
 
+def test_queries_that_lie_column_by_column_have_the_same_bounds() -> None:
+    rows = units(np.random.default_rng(3).normal(size=(40, 70)))
+    queries = rows[:3]
+    for one, other in zip(
+        bounds(rows, queries), bounds(rows, np.asfortranarray(queries)), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     values=drawn.arrays(np.float32, st.integers(1, 60), elements=st.sampled_from([-1, 0, 0.5, 2])),
