@@ -52,10 +52,6 @@ Shapes = dict[str, tuple[int, ...]]
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32}
 
 
-EXACT = {"precision": "float32"}
-"""What features are compared in: on some processors the default is bfloat16."""
-
-
 def picture(seed: int, height: int = 48, width: int = 70) -> Pixels:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
@@ -98,7 +94,10 @@ def dinov2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loaded(folder: Path, **options: Any) -> Backbone:
-    extractor = make_extractor("backbone", {"model": str(folder), **EXACT, **options})
+    """In float32 unless told: on some processors the default is bfloat16."""
+    extractor = make_extractor(
+        "backbone", {"model": str(folder), "precision": "float32", **options}
+    )
     assert isinstance(extractor, Backbone)
     extractor.load()
     return extractor

@@ -33,10 +33,6 @@ VIT_B_16 = {
 }
 
 
-EXACT = {"precision": "float32"}
-"""What features are compared in: on some processors the default is bfloat16."""
-
-
 def picture(seed: int, height: int = 48, width: int = 70) -> Pixels:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
@@ -67,7 +63,8 @@ def clip(tiny: Path) -> Clip:
 
 
 def loaded(folder: Path, **options: Any) -> Clip:
-    extractor = make_extractor("clip", {"model": str(folder), **EXACT, **options})
+    """In float32 unless told: on some processors the default is bfloat16."""
+    extractor = make_extractor("clip", {"model": str(folder), "precision": "float32", **options})
     assert isinstance(extractor, Clip)
     extractor.load()
     return extractor

@@ -16,9 +16,6 @@ from models.extractors.sscd import MEAN, SHA256, STD, URL, Sscd, architecture
 from models.neural import import_torchvision
 from models.types import Pixels
 
-EXACT = {"precision": "float32"}
-"""What features are compared in: on some processors the default is bfloat16."""
-
 
 def picture(seed: int, height: int = 90, width: int = 140) -> Pixels:
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
@@ -72,7 +69,10 @@ def torchscript(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loaded(path: Path, **options: Any) -> Sscd:
-    extractor = make_extractor("sscd", {"path": str(path), "size": 64, **EXACT, **options})
+    """In float32 unless told: on some processors the default is bfloat16."""
+    extractor = make_extractor(
+        "sscd", {"path": str(path), "size": 64, "precision": "float32", **options}
+    )
     assert isinstance(extractor, Sscd)
     extractor.load()
     return extractor
