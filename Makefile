@@ -57,7 +57,7 @@ endif
 simd: $(UV)
 	$(UV) pip uninstall -q --python $(VENV)/bin/python pillow pillow-simd
 	$(UV) pip install -q --python $(VENV)/bin/python --no-deps --no-binary pillow-simd $(SIMD) \
-	  && $(VENV)/bin/python -m cluster.codecs \
+	  && $(VENV)/bin/python -m models.pictures.codecs \
 	  || { $(UV) pip uninstall -q --python $(VENV)/bin/python pillow-simd; \
 	       $(UV) pip install -q --python $(VENV)/bin/python $$(grep '^pillow==' requirements.lock); exit 1; }
 

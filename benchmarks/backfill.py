@@ -34,11 +34,11 @@ import numpy as np
 from PIL import Image, ImageChops, ImageOps
 
 from benchmarks import loading, old_services
-from cluster import backfill
-from cluster.backfill import BATCH, Kind, Worker
-from cluster.sources import NEW
-from indexes.open_store import open_store
-from models.images import Picture
+from cluster.jobs import backfill
+from cluster.jobs.backfill import BATCH, Kind, Worker
+from cluster.jobs.sources import NEW
+from indexes.store.url import open_store
+from models.pictures.decoding import Picture
 
 KINDS = (Kind("phash", "phash", {}), Kind("color", "color", {}))
 LARGE, SMALL = (4000, 3000), (500, 375)

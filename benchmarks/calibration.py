@@ -20,10 +20,11 @@ from benchmarks import loading
 from benchmarks.quality import CHANGES, LIMITS, Corpus
 from deployments.schemas import SearchQuery
 from indexes.base import Index, Query
-from indexes.fusion import FusedHit, RankedList, believed, fuse
+from indexes.ranking.fusion import FusedHit, RankedList, believed, fuse
 from indexes.registry import make_index
-from models.base import Extractor, make_extractor
-from models.images import Picture, decode
+from models.base import Extractor
+from models.pictures.decoding import Picture, decode
+from models.registry import make_extractor
 from models.types import Features
 
 NAMES = ("phash", "color", "local")

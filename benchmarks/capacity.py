@@ -41,12 +41,12 @@ from benchmarks.queue_model import Costs, Layout, most_per_second, simulate
 from benchmarks.service import KINDS, make_collection
 from benchmarks.service_costs import serving
 from indexes.base import Query
-from indexes.lmdb_store import LmdbStore
-from indexes.local import LocalIndex
+from indexes.local.index import LocalIndex
 from indexes.registry import index_class, make_index
-from indexes.store import ImageWrite, Space
+from indexes.store.base import ImageWrite, Space
+from indexes.store.lmdb.store import LmdbStore
 from models.extractors.local import LOCAL_DTYPE
-from models.images import decode
+from models.pictures.decoding import decode
 
 WIDTH, HEIGHT, QUERIES = 500, 375, 8
 REPLICAS = (1, 2)

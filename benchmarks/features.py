@@ -21,8 +21,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from models.base import make_extractor
-from models.images import decode
+from models.pictures.decoding import decode
+from models.registry import make_extractor
 
 RATIOS = (1.0, 4 / 3, 3 / 2, 16 / 9, 2.0, 5 / 2, 3.0, 4.0)
 LIMITS = {"pHash bits": (2.0, 8.0), "colour L1 %": (1.0, 3.0)}

@@ -30,8 +30,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from indexes.arrays.intrinsics import prefetch
 from indexes.base import Index, Query, SearchParams
-from indexes.intrinsics import prefetch
 from indexes.registry import make_index
 
 K = 20

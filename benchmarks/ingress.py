@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks import loading
 from benchmarks.service import KINDS, SIZES, make_collection, make_queries
 from benchmarks.service_costs import cpu_of, spans_of, started
-from cluster.datafolder import service_processes
+from cluster.service.data_folder import service_processes
 
 CONNECTIONS = (1, 8, 32)
 PROCESSES = ("ambience", *KINDS, "ray", "client")

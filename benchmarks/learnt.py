@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from indexes import trained
-from indexes.inverted_file import POINTS_PER_LIST, Method, list_count
-from indexes.learning import Work, learn
+from indexes.inverted import trained
+from indexes.inverted.file import POINTS_PER_LIST, Method, list_count
+from indexes.inverted.learning import Work, learn
 
 
 def train_file(

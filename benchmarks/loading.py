@@ -23,7 +23,7 @@ import numpy as np
 import yaml
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cluster.datafolder import end_leftovers
+from cluster.service.data_folder import end_leftovers
 
 ROOT = Path(__file__).parent.parent
 AMBIENCE = Path(sys.executable).with_name("ambience")

@@ -24,10 +24,11 @@ import cv2
 
 from benchmarks.quality import Corpus
 from indexes.base import Query
-from indexes.local import LocalIndex
-from models.base import Extractor, make_extractor
+from indexes.local.index import LocalIndex
+from models.base import Extractor
 from models.errors import AmbienceError
-from models.images import decode
+from models.pictures.decoding import decode
+from models.registry import make_extractor
 from models.types import Features, Pixels
 
 

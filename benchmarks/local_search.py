@@ -36,11 +36,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.learnt import train_file
 from indexes.base import Query
-from indexes.descriptors import DescriptorSearch, unit
-from indexes.inverted_file import POINTS_PER_LIST, list_count
-from indexes.local import LocalIndex
-from models.base import make_extractor
-from models.images import decode
+from indexes.inverted.file import POINTS_PER_LIST, list_count
+from indexes.local.descriptors import DescriptorSearch, unit
+from indexes.local.index import LocalIndex
+from models.pictures.decoding import decode
+from models.registry import make_extractor
 from models.types import Features
 
 RATIO_TARGET = 10.0

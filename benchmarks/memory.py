@@ -31,7 +31,7 @@ from benchmarks.learnt import train_file
 from benchmarks.loading import print_table
 from indexes.base import Index
 from indexes.registry import make_index
-from indexes.whitening import unit
+from indexes.vectors.whitening import unit
 from models.extractors.local import LOCAL_DTYPE
 
 BATCH = 4096

@@ -21,8 +21,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
-from models.base import Extractor, make_extractor
+from models.base import Extractor
 from models.extractors import backbone, clip, sscd
+from models.registry import make_extractor
 from models.types import Features, Pixels
 from tests.models.extractors.test_backbone import BEIT, BEIT_LOOK
 from tests.models.extractors.test_clip import VIT_B_16, write_config

@@ -32,12 +32,13 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from indexes.base import Hit, Index, Query
-from indexes.fusion import RankedList, fuse
-from indexes.local import LocalIndex
+from indexes.local.index import LocalIndex
+from indexes.ranking.fusion import RankedList, fuse
 from indexes.registry import make_index
-from models.base import Extractor, make_extractor
+from models.base import Extractor
 from models.errors import AmbienceError
-from models.images import decode
+from models.pictures.decoding import decode
+from models.registry import make_extractor
 from models.types import Features
 
 ANGLES = tuple(range(10, 360, 10))

@@ -29,10 +29,10 @@ from PIL import Image
 
 from benchmarks import loading, old_services
 from benchmarks.loading import Speed, Step
-from indexes.open_store import open_store
-from indexes.store import ImageWrite, Space
-from models.base import make_extractor
-from models.images import decode
+from indexes.store.base import ImageWrite, Space
+from indexes.store.url import open_store
+from models.pictures.decoding import decode
+from models.registry import make_extractor
 
 KINDS = ("phash", "color")
 K, COPY_DISTANCE = 200, 64

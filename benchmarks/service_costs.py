@@ -18,7 +18,7 @@ import yaml
 
 from benchmarks import loading
 from benchmarks.service import KINDS, Collection, fill_ours
-from cluster.datafolder import service_processes
+from cluster.service.data_folder import service_processes
 
 CONNECTIONS = (1, 4, 8)
 

@@ -28,8 +28,8 @@ from fastapi import FastAPI
 
 from benchmarks import loading
 from benchmarks.loading import Speed, Step
-from cluster.datafolder import end_leftovers
-from cluster.environment import MARK, RAY_ENVIRONMENT
+from cluster.service.data_folder import end_leftovers
+from cluster.service.environment import MARK, RAY_ENVIRONMENT
 
 FAN_OUT = 5
 CONNECTIONS = (1, 8)
@@ -87,7 +87,7 @@ class Gateway:
             if not self.listens:
                 yield
                 return
-            from deployments.ingress import Listener
+            from deployments.http.application import Listener
 
             listener = Listener(app)
             yield

@@ -30,13 +30,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 
 from benchmarks.loading import ROOT, print_table
-from indexes.follower import Follower, row_reader
-from indexes.lmdb_store import LmdbStore
 from indexes.registry import make_index
-from indexes.saving import keep_snapshot
-from indexes.snapshots import Snapshots
-from indexes.store import ImageWrite, Space
-from models.base import make_extractor
+from indexes.replica.follower import Follower, row_reader
+from indexes.replica.saving import keep_snapshot
+from indexes.replica.snapshots import Snapshots
+from indexes.store.base import ImageWrite, Space
+from indexes.store.lmdb.store import LmdbStore
+from models.registry import make_extractor
 
 TARGET_SECONDS = 15.0
 BATCH = 2048

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import loading
-from cluster.applications import light, read_config
+from cluster.service.applications import light, read_config
 
 TARGET_SECONDS = 20.0
 EVERY = 0.05

@@ -30,10 +30,10 @@ from benchmarks.indexes import drawn_patches, pictures
 from benchmarks.loading import print_table
 from benchmarks.vectors import Collection
 from indexes.base import Query
-from indexes.follower import Follower
-from indexes.lmdb_store import LmdbStore
 from indexes.registry import make_index
-from indexes.store import ImageWrite, Space
+from indexes.replica.follower import Follower
+from indexes.store.base import ImageWrite, Space
+from indexes.store.lmdb.store import LmdbStore
 
 RATIO_TARGET, STALL_TARGET = 3.0, 100.0
 POOL = "pool.npy"

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from indexes.open_store import open_store
-from indexes.store import ImageWrite, Space, Store
+from indexes.store.base import ImageWrite, Space, Store
+from indexes.store.url import open_store
 from tests import postgres_server
 
 GROUP = 64

@@ -35,10 +35,9 @@ from rapidfuzz.distance import Levenshtein
 
 from indexes.base import Query
 from indexes.registry import make_index
-from models.annotator import make_annotator
-from models.base import make_extractor
 from models.errors import AmbienceError
-from models.images import decode
+from models.pictures.decoding import decode
+from models.registry import make_annotator, make_extractor
 from models.types import Features
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -32,7 +32,7 @@ from rapidfuzz.distance import OSA
 from benchmarks.text_quality import SPELLINGS, made_up_words
 from indexes.base import Query
 from indexes.registry import make_index
-from models.base import make_extractor
+from models.registry import make_extractor
 from models.types import Features
 
 TARGET_MS = 100

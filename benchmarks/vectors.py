@@ -30,10 +30,10 @@ import numpy.typing as npt
 
 from benchmarks.learnt import train_file
 from indexes.base import Query
-from indexes.inverted_file import ITERATIONS, list_count
+from indexes.inverted.file import ITERATIONS, list_count
 from indexes.registry import make_index
-from indexes.vectors import VectorIndex
-from indexes.whitening import unit
+from indexes.vectors.index import VectorIndex
+from indexes.vectors.whitening import unit
 
 K = 10
 SAMPLE = 163_840

@@ -1,1 +1,1 @@
-"""What runs a service: the command line, batch jobs, manifests."""
+"""What an operator runs: the command line, the service, batch jobs, manifests."""

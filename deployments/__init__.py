@@ -1,1 +1,1 @@
-"""Ray Serve applications: the retrievers and the ingress."""
+"""The Ray Serve applications: the ingress, the retrievers and the annotators."""

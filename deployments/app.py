@@ -8,17 +8,17 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
-from deployments.annotator import Annotator
-from deployments.changing import ChangingRetriever
-from deployments.ingress import Ingress
-from deployments.known import WORDS_ONLY
+from deployments.directory.entry import WORDS_ONLY
+from deployments.http.application import Ingress
 from deployments.layout import deployments_of
-from deployments.retriever import Retriever
+from deployments.replicas.annotator import Annotator
+from deployments.replicas.model_change import ChangingRetriever
+from deployments.replicas.retriever import Retriever
 from deployments.settings import AnnotatorArgs, IngressArgs, RetrieverArgs
 from indexes.registry import make_index
-from models.annotator import make_annotator
-from models.base import Extractor, make_extractor
+from models.base import Extractor
 from models.errors import InvalidInput
+from models.registry import make_annotator, make_extractor
 from models.types import Options
 
 RESERVED_CPUS = 0.02

@@ -9,7 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-from indexes.sharding import WHOLE, Shard
+from indexes.replica.sharding import WHOLE, Shard
 
 SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)")
 

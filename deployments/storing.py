@@ -5,8 +5,8 @@ from __future__ import annotations
 import ray
 from ray.experimental import internal_kv
 
-from indexes.open_store import open_store
-from indexes.store import Store
+from indexes.store.base import Store
+from indexes.store.url import open_store
 from models.errors import StoreUnavailable
 
 NAMESPACE = "ambience"

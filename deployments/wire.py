@@ -106,7 +106,7 @@ class SearchRequest:
     of_a_sum: bool = False
     """Whether the features are of words or a mixture."""
     sharded: bool = False
-    """Whether a part of the answer is asked for; see `indexes.sharding`."""
+    """Whether a part of the answer is asked for; see `indexes.replica.sharding`."""
     agreed: Any = None
     """What came of the first round of a sharded search."""
 

@@ -1,1 +1,1 @@
-"""Stores, the follower, and the indexes that answer from them."""
+"""Stores, indexes, and the replica machinery that keeps an index in step with a store."""

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
+from indexes.arrays.frozen import Frozen, Saved
 from indexes.calibration import Background, Belief, FalseDiscovery
-from indexes.frozen import Frozen, Saved
 from models.errors import InvalidInput
 from models.types import Features, Options
 
 if TYPE_CHECKING:  # It brings numba.
-    from indexes.inverted_file import Method
+    from indexes.inverted.file import Method
 
 MAX_K = 10_000
 
@@ -103,7 +103,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one shard says in one round of a search; `indexes.sharding` makes one answer of all."""
+    """One shard's part of a search round; `indexes.replica.sharding` merges the parts of all."""
 
     count: int
     """Pictures in the shard."""

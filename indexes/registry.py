@@ -10,11 +10,11 @@ from indexes.base import Index, Rows
 from models.errors import InvalidInput, UnknownName
 
 MODULES = {
-    "binary": "indexes.binary",
-    "histogram": "indexes.histogram",
-    "local": "indexes.local",
-    "text": "indexes.text",
-    "vectors": "indexes.vectors",
+    "binary": "indexes.hamming.index",
+    "histogram": "indexes.histogram.index",
+    "local": "indexes.local.index",
+    "text": "indexes.text.index",
+    "vectors": "indexes.vectors.index",
 }
 """Imported only when asked for: each brings its own heavy library."""
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from models.errors import InvalidInput, UnknownName
+from models.errors import InvalidInput
 from models.method import Method
 from models.types import Features, Pixels, Variants
 
@@ -89,26 +86,3 @@ def dihedral(pixels: Pixels) -> list[Pixels]:
     mirror = pixels[:, ::-1]
     turned = [np.rot90(side, turns) for turns in (1, 2, 3) for side in (pixels, mirror)]
     return [np.ascontiguousarray(picture) for picture in (pixels, mirror, *turned)]
-
-
-@cache
-def extractor_names() -> tuple[str, ...]:
-    """The modules in `models/extractors/`, sorted: the folder listing is the registry."""
-    import models.extractors
-
-    return tuple(sorted(found.name for found in pkgutil.iter_modules(models.extractors.__path__)))
-
-
-def make_extractor(name: str, options: Mapping[str, Any] | None = None) -> Extractor:
-    """Build the extractor of `models/extractors/{name}.py`, not yet loaded.
-
-    Raises UnknownName, listing the known ones, and InvalidInput, naming a misspelt option.
-    """
-    if name not in extractor_names():
-        raise UnknownName(f"no extractor {name!r}; there are {', '.join(extractor_names())}")
-    module = importlib.import_module(f"models.extractors.{name}")
-    kind: type[Extractor] = module.EXTRACTOR
-    try:
-        return kind(kind.Config.model_validate(dict(options or {})))
-    except ValueError as exc:
-        raise InvalidInput(f"options of extractor {name!r}: {exc}") from exc

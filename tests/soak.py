@@ -29,11 +29,11 @@ import httpx
 import numpy as np
 import yaml
 
-from cluster.datafolder import service_processes
+from cluster.service.data_folder import service_processes
 from indexes.base import Hit, Index, Query
 from indexes.registry import make_index
-from models.base import make_extractor
-from models.images import decode
+from models.pictures.decoding import decode
+from models.registry import make_extractor
 from tests.conftest import AMBIENCE, Service, light_config, start_service, stop_service
 from tests.drawing import jpeg
 from tests.postgres_server import PostgresServer

@@ -5,57 +5,174 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ["models", "indexes", "deployments", "cluster"]
-"""Each may import itself and those before it."""
+
+ROOMS: dict[str, str] = {
+    "models.errors": "",
+    "models.types": "",
+    "models.weights": "errors",
+    "models.method": "types weights",
+    "models.base": "errors method types",
+    "models.annotator": "method types",
+    "models.neural": "base errors types",
+    "models.registry": "annotator base errors method",
+    "models.pictures": "errors types",
+    "models.descriptors": "errors types weights",
+    "models.extractors": "base descriptors errors neural types weights",
+    "models.annotators": "annotator errors neural registry types weights",
+    "indexes.arrays": "models",
+    "indexes.calibration": "",
+    "indexes.store": "models",
+    "indexes.store.lmdb": "store models",
+    "indexes.store.postgres": "store models",
+    "indexes.store.url": "store store.lmdb store.postgres models",
+    "indexes.inverted": "arrays models",
+    "indexes.base": "arrays calibration inverted models",
+    "indexes.hamming": "arrays base calibration models",
+    "indexes.histogram": "arrays base calibration models",
+    "indexes.vectors": "arrays base calibration inverted models",
+    "indexes.local": "arrays base calibration inverted models",
+    "indexes.text": "arrays base models",
+    "indexes.ranking": "base models",
+    "indexes.registry": "base models",
+    "indexes.replica": "arrays base calibration store models",
+    "deployments.settings": "models",
+    "deployments.statuses": "models",
+    "deployments.loopback": "",
+    "deployments.storing": "indexes models",
+    "deployments.layout": "indexes",
+    "deployments.schemas": "models",
+    "deployments.wire": "indexes models",
+    "deployments.directory": "layout settings statuses wire indexes models",
+    "deployments.ingress": "directory schemas settings storing wire indexes models",
+    "deployments.page": "",
+    "deployments.http": "directory ingress loopback page schemas settings wire indexes models",
+    "deployments.replicas": "layout loopback settings statuses storing wire indexes models",
+    "deployments.app": "directory http layout replicas settings indexes models",
+    "cluster.service": "deployments indexes models",
+    "cluster.jobs": "service deployments indexes models",
+    "cluster.manifests": "service",
+    "cluster.cli": "jobs manifests service deployments indexes models",
+}
+"""Room → the rooms that it may import, besides itself. A room is a folder, or a file that stands
+beside folders. A plain name is a room of the same top-level folder, or a whole top-level folder."""
+
 FORBIDDEN = {
     "models": {"ray", "fastapi", "faiss", "lmdb", "psycopg", "psycopg_pool"},
     "indexes": {"ray", "fastapi"},
 }
+"""Top-level folder → packages that nothing in it may import."""
 HEAVY = {"torch", "transformers", "open_clip", "kornia", "ray", "fastapi"}
 """Imported, if at all, when something loads."""
-SOURCES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+MOST_FILES = 14
+"""In one folder, `__init__.py` aside."""
+TOP = ["models", "indexes", "deployments", "cluster"]
+SOURCES = [path for top in TOP for path in sorted((ROOT / top).rglob("*.py"))]
+MODULES = [path for path in SOURCES if path.name != "__init__.py"]
 
 
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+def module_of(path: Path) -> str:
+    return name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
 def imported(path: Path) -> Iterator[str]:
-    """Top-level packages that the file imports, anywhere in it."""
+    """Every name that the file imports, anywhere in it, as `package.module.name`."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name_of(path)}:{node.lineno} imports relatively"
-            yield str(node.module).partition(".")[0]
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(name: str) -> str | None:
+    """The innermost room that holds a module or a name in it."""
+    parts = name.split(".")
+    prefixes = (".".join(parts[:length]) for length in range(len(parts), 1, -1))
+    return next((prefix for prefix in prefixes if prefix in ROOMS), None)
+
+
+def may_import(room: str) -> set[str]:
+    """The rooms and the top-level folders that a room may import."""
+    top = room.partition(".")[0]
+    return {name if name in TOP else f"{top}.{name}" for name in ROOMS[room].split()}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_file_lives_in_a_listed_room(path: Path) -> None:
+    room = room_of(module_of(path))
+    assert room is not None
+    inside = module_of(path).removeprefix(room).removeprefix(".")
+    assert "." not in inside, f"{name_of(path)} lives in a folder that is not listed"
+
+
+def test_every_listed_room_is_there() -> None:
+    there = {module_of(path) for path in SOURCES}
+    assert set(ROOMS) <= there
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_a_room_imports_only_itself_and_those_before_it(path: Path) -> None:
-    room = path.relative_to(ROOT).parts[0]
-    later = set(ROOMS[ROOMS.index(room) + 1 :])
-    assert not set(imported(path)) & (later | {"tests", "benchmarks"})
+def test_a_file_imports_only_what_its_room_may(path: Path) -> None:
+    room = room_of(module_of(path))
+    allowed = may_import(room) if room else set()
+    for name in imported(path):
+        top = name.partition(".")[0]
+        if top in ("tests", "benchmarks"):
+            pytest.fail(f"{name_of(path)} imports {name}")
+        if top in TOP and room_of(name) != room:
+            assert allowed & {top, room_of(name)}, f"{name_of(path)} imports {name}"
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in SOURCES if path.relative_to(ROOT).parts[0] in FORBIDDEN], ids=name_of
-)
-def test_a_room_stays_free_of_what_is_not_its_business(path: Path) -> None:
-    assert not set(imported(path)) & FORBIDDEN[path.relative_to(ROOT).parts[0]]
+def test_the_table_has_no_cycle() -> None:
+    rooms = {room: may_import(room) for room in ROOMS}
+    for top, before in zip(TOP, [[], *([TOP[:n]] for n in range(1, 4))], strict=True):
+        named = {name for room in rooms if room.startswith(f"{top}.") for name in rooms[room]}
+        assert named & set(TOP) <= set(*before), f"{top} comes after {before}"
+    inside = {room: {one for one in named if one in ROOMS} for room, named in rooms.items()}
+    assert set(TopologicalSorter(inside).static_order()) == set(ROOMS)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_no_file_imports_a_package_that_its_folder_must_not(path: Path) -> None:
+    packages = {name.partition(".")[0] for name in imported(path)}
+    assert not packages & FORBIDDEN.get(path.relative_to(ROOT).parts[0], set())
+
+
+def test_a_folders_init_says_what_lives_there_and_nothing_else() -> None:
+    for path in SOURCES:
+        if path.name == "__init__.py":
+            (only,) = ast.parse(path.read_text()).body
+            assert isinstance(only, ast.Expr), f"{name_of(path)} is more than a docstring"
+            assert "\n" not in path.read_text().strip(), f"{name_of(path)} is more than a sentence"
+
+
+def test_no_folder_has_more_files_than_one_looks_through() -> None:
+    count = Counter(name_of(path.parent) for path in MODULES)
+    assert {folder: files for folder, files in count.items() if files > MOST_FILES} == {}
+
+
+def test_no_files_name_repeats_its_folders() -> None:
+    repeated = [
+        name_of(path)
+        for path in MODULES
+        if path.parent.name.rstrip("s") in path.stem.split("_") and path.parent != ROOT / "models"
+    ]
+    assert repeated == []
 
 
 def test_importing_all_of_models_loads_nothing_heavy() -> None:
-    modules = [
-        name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        for path in SOURCES
-        if path.is_relative_to(ROOT / "models")
-    ]
+    modules = [module_of(path) for path in SOURCES if path.is_relative_to(ROOT / "models")]
     program = (
         "import importlib, sys\n"
         f"for name in {modules!r}: importlib.import_module(name)\n"

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from models.annotator import Annotation, Annotator
-from models.base import make_extractor
 from models.errors import RetrieverUnavailable
+from models.registry import make_extractor
 from models.types import Options, Pixels, View
 from models.weights import UrlWeights, Weights
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from models.descriptors.base import Described, Descriptor, load_weights, quantise
-from models.keypoints import Floats, Keypoints, resized
+from models.descriptors.keypoints import Floats, Keypoints, resized
 from models.types import Pixels
 from models.weights import UrlWeights, Weights
 

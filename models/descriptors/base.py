@@ -11,8 +11,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from models.descriptors.keypoints import Floats, Keypoints, Rows
 from models.errors import RetrieverUnavailable
-from models.keypoints import Floats, Keypoints, Rows
 from models.types import Pixels
 from models.weights import Weights
 

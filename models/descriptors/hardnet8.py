@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.descriptors.base import WIDTH, Described, Descriptor, load_weights, quantise
-from models.keypoints import Floats, Rows, Sift
+from models.descriptors.keypoints import Floats, Rows, Sift
 from models.types import Pixels
 from models.weights import UrlWeights, Weights
 

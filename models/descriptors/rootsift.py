@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.descriptors.base import Described, Descriptor, Quantised
-from models.keypoints import Sift
+from models.descriptors.keypoints import Sift
 from models.types import Pixels
 
 DESCRIPTOR_SCALE = 512

@@ -15,8 +15,8 @@ from models.base import Extractor
 from models.descriptors.aliked import Aliked
 from models.descriptors.base import WIDTH, Described, Descriptor
 from models.descriptors.hardnet8 import HardNet8
+from models.descriptors.keypoints import Rows, rank_in_cell, spread
 from models.descriptors.rootsift import RootSift
-from models.keypoints import Rows, rank_in_cell, spread
 from models.types import Features, Options, Pixels, Variants, View
 from models.weights import Weights
 

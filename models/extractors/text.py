@@ -15,7 +15,7 @@ from models.types import Features, Pixels, View
 LONGEST_TEXT = 1000
 """Characters of a query."""
 FINGERPRINT = "annotations-1"
-"""Of the space in which the stores keep annotations; see `indexes.store.ANNOTATIONS`."""
+"""Of the space in which the stores keep annotations; see `indexes.store.base.ANNOTATIONS`."""
 
 
 class Text(Extractor):

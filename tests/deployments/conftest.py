@@ -10,7 +10,7 @@ import httpx
 import pytest
 import ray
 
-from deployments.gateway import Gateway
+from deployments.ingress.gateway import Gateway
 from deployments.settings import IngressArgs
 from tests.conftest import Service
 from tests.deployments import served

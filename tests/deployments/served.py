@@ -19,10 +19,9 @@ from ray.serve.handle import DeploymentHandle
 
 import models.extractors
 from deployments.app import build_retriever
-from deployments.gateway import Gateway
-from deployments.known import WORDS_ONLY, Known
+from deployments.directory.entry import WORDS_ONLY, Known
+from deployments.ingress.gateway import Gateway
 from deployments.wire import Description, Kind
-from models.base import extractor_names
 from models.types import View
 
 FOLDER = str(Path(__file__).with_name("extractors"))
@@ -37,12 +36,10 @@ _replicas: list[UserCallableWrapper] = []
 def of_the_tests() -> Iterator[None]:
     """Those of this folder are found beside the real ones."""
     models.extractors.__path__.append(FOLDER)
-    extractor_names.cache_clear()
     try:
         yield
     finally:
         models.extractors.__path__.remove(FOLDER)
-        extractor_names.cache_clear()
 
 
 def write_matrix(path: Path) -> None:

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from cluster.backfill import WORKER_CPUS
+from cluster.jobs.backfill import WORKER_CPUS
 from deployments.app import RESERVED_CPUS, build_annotator, build_ingress, build_retriever
-from models.base import extractor_names
 from models.errors import AmbienceError
+from models.registry import extractor_names
 
 CONFIG = Path(__file__).parents[2] / "serve_config.yaml"
 CORES = 2

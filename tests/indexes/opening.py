@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from indexes.store import Store
+from indexes.store.base import Store
 
 
 class OpeningContract:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from indexes.store import Changes, Image, ImageWrite, Space, Store
+from indexes.store.base import Changes, Image, ImageWrite, Space, Store
 
 PHASH = Space("phash", "f1")
 PHASH_NEW = Space("phash", "f2")

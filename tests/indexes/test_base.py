@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from indexes.arrays.frozen import Frozen, Saved
 from indexes.base import DistanceParams, Hit, Index, Query, SearchParams
-from indexes.frozen import Frozen, Saved
 from models.errors import InvalidInput
 from models.types import Features, Options
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from indexes.arrays.frozen import Frozen, FrozenArray, Saved
 from indexes.base import DistanceParams, Hit, Index, Query, Rows, SearchParams
-from indexes.frozen import Frozen, FrozenArray, Saved
 from models.types import Features, Options
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.base import Extractor, dihedral, extractor_names, make_extractor
+from models.base import Extractor, dihedral
 from models.errors import InvalidInput, UnknownName
+from models.registry import extractor_names, make_extractor
 from models.types import Features, Options, Pixels
 from models.weights import HubWeights, Weights
 

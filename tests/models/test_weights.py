@@ -294,7 +294,7 @@ def test_where_nothing_can_be_had_it_says_so_soon_and_without_torch(
 ) -> None:
     program = (
         "import sys, time\n"
-        "from models.base import make_extractor\n"
+        "from models.registry import make_extractor\n"
         "from models.errors import RetrieverUnavailable\n"
         f"extractor = make_extractor({name!r})\n"
         "began = time.monotonic()\n"

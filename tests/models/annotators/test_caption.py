@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.annotator import make_annotator
 from models.annotators.caption import Caption
 from models.errors import InvalidInput, RetrieverUnavailable
 from models.neural import import_torchvision
+from models.registry import make_annotator
 from tests.drawing import scene
 
 torch = pytest.importorskip("torch")

@@ -13,9 +13,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from models.annotator import Annotator, make_annotator
+from models.annotator import Annotator
 from models.annotators.ocr import reading_order
 from models.errors import InvalidInput, RetrieverUnavailable
+from models.registry import make_annotator
 from models.types import Pixels
 
 pytest.importorskip("rapidocr")
@@ -129,7 +130,7 @@ def test_a_misspelt_option_is_refused_by_its_name() -> None:
 
 def test_neither_import_nor_fingerprint_loads_a_runtime() -> None:
     script = (
-        "import sys; from models.annotator import make_annotator;"
+        "import sys; from models.registry import make_annotator;"
         "make_annotator('ocr').fingerprint;"
         "heavy = {'onnxruntime', 'rapidocr', 'torch', 'cv2'} & set(sys.modules);"
         "assert not heavy, heavy"

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.annotator import make_annotator
 from models.annotators.places365 import (
     ATTRIBUTE_WEIGHTS,
     ATTRIBUTES,
@@ -29,6 +28,7 @@ from models.annotators.places365 import (
     readable,
 )
 from models.errors import RetrieverUnavailable
+from models.registry import make_annotator
 from models.types import Pixels
 from tests.drawing import scene
 

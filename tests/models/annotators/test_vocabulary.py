@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.annotator import make_annotator
 from models.annotators.vocabulary import Vectors, Vocabulary, VocabularyOptions, choose, parse
 from models.errors import InvalidInput, RetrieverUnavailable
+from models.registry import make_annotator
 from tests.models.extractors.test_clip import loaded, tiny  # noqa: F401
 
 DIM = 1024

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from indexes.base import Hit, Query
-from indexes.local import LocalIndex
-from models.base import make_extractor
+from indexes.local.index import LocalIndex
 from models.descriptors.aliked import CONSTANTS
 from models.errors import RetrieverUnavailable
 from models.extractors.local import Local
+from models.registry import make_extractor
 from models.types import Features, Pixels
-from tests.indexes.scenes import scene
+from tests.indexes.local.scenes import scene
 
 TENSORS = "8abd41e1ad4558d6f6074a339b57c18893def3e5dca71758d988a67cb449714f"
 """Of the lines "name shape" of all tensors in the published aliked-n16.pth, sorted."""

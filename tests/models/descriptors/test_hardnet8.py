@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.base import make_extractor
 from models.errors import RetrieverUnavailable
 from models.extractors.local import Local
+from models.registry import make_extractor
 from models.types import Features
-from tests.indexes.scenes import scene
+from tests.indexes.local.scenes import scene
 
 SMALL = {"descriptor": "hardnet8", "max_keypoints": 60, "query_keypoints": 60}
 

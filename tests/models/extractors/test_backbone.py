@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.base import make_extractor
 from models.errors import RetrieverUnavailable
 from models.extractors.backbone import Backbone, architecture
 from models.neural import import_torchvision, import_transformers
+from models.registry import make_extractor
 from models.types import Pixels
 
 BEIT = {  # config.json of microsoft/beit-base-patch16-224-pt22k-ft22k

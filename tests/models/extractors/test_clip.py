@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.base import make_extractor
 from models.errors import InvalidInput, RetrieverUnavailable
 from models.extractors.clip import Clip, open_network
 from models.neural import import_torchvision, import_transformers
+from models.registry import make_extractor
 from models.types import Pixels
 
 LOOK = {  # OpenAI's mean and deviation of RGB

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from models.base import Extractor, make_extractor
+from models.base import Extractor
+from models.registry import make_extractor
 from models.types import Pixels
 
 

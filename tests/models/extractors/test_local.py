@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.base import make_extractor
 from models.errors import InvalidInput
 from models.extractors.local import LOCAL_DTYPE, Local, LocalOptions
+from models.registry import make_extractor
 from models.types import Features, Pixels
 
 LOCAL = Local(LocalOptions())

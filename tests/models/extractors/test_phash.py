@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from models.base import Extractor, dihedral, make_extractor
-from models.images import decode
+from models.base import Extractor, dihedral
+from models.pictures.decoding import decode
+from models.registry import make_extractor
 from models.types import Features, Pixels
 
 

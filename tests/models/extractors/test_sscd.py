@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.base import make_extractor
 from models.errors import RetrieverUnavailable
 from models.extractors.sscd import MEAN, SHA256, STD, URL, Sscd, architecture
 from models.neural import import_torchvision
+from models.registry import make_extractor
 from models.types import Pixels
 
 

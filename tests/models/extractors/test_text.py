@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from indexes.store import ANNOTATIONS
-from models.base import make_extractor
+from indexes.store.base import ANNOTATIONS
 from models.errors import InvalidInput
+from models.registry import make_extractor
 
 
 def test_it_searches_the_space_of_the_annotations() -> None:

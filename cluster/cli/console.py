@@ -1,0 +1,61 @@
+"""What the commands share: where they print, and how they ask the service."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.console import Console
+
+from cluster.service.data_folder import NotRunning, http_url, running_service
+from deployments.settings import address, data_folder
+from models.errors import AmbienceError
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Config = Annotated[Path | None, typer.Option(help="The YAML of all applications.")]
+
+
+def default_config() -> Path:
+    """`serve_config.yaml` here, else the one beside the sources."""
+    here = Path("serve_config.yaml")
+    return here if here.exists() else Path(__file__).parents[2] / "serve_config.yaml"
+
+
+def service_url() -> str:
+    """The service over AMBIENCE_DATA; one that was started elsewhere by AMBIENCE_HOST and _PORT."""
+    try:
+        return running_service(data_folder()).url
+    except NotRunning:
+        return http_url(*address())
+
+
+def ask(method: str, url: str, body: Any = None, **content: Any) -> Any:
+    if content.get("files") is None and body is not None:
+        content = {"json": body}
+    key = os.environ.get("AMBIENCE_API_KEY")
+    headers = {"X-API-Key": key} if key else {}
+    try:
+        answer = httpx.request(method, url, headers=headers, timeout=60, **content)
+    except httpx.HTTPError as exc:
+        raise NotRunning(f"no answer from {url} ({exc}); start it with `ambience serve`") from exc
+    if answer.status_code >= 400:
+        raise AmbienceError(_detail(answer))
+    return answer.json() if answer.content else None
+
+
+def _detail(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"{answer.status_code} {answer.text[:200]}"
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))

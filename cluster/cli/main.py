@@ -1,0 +1,326 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+
+from cluster.cli import model as model_commands
+from cluster.cli import store as store_commands
+from cluster.cli import train as train_commands
+from cluster.cli.console import Config, Json, default_config, err, out
+from cluster.cli.console import ask as _ask
+from cluster.cli.console import print_json as _print_json
+from cluster.cli.console import service_url as _url
+from cluster.jobs.sources import Ids
+from cluster.service import environment
+from cluster.service import supervisor as service
+from cluster.service.data_folder import NotRunning, end_leftovers, is_alive, running_service
+from deployments.settings import address, data_folder
+from models.errors import AmbienceError
+
+if TYPE_CHECKING:
+    from cluster.jobs.annotate import Outcome
+
+app = typer.Typer(
+    help="Find pictures by picture. Start with `ambience serve`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.add_typer(train_commands.app, name="train")
+app.add_typer(model_commands.app, name="model")
+app.add_typer(store_commands.app, name="store")
+
+EXIT_ERROR, EXIT_NOTHING, EXIT_NOT_RUNNING = 1, 3, 4
+STOP_SECONDS = 60.0
+SHOWN_BAD = 20
+
+ImageFile = Annotated[Path, typer.Argument(help="A picture.", exists=True, dir_okay=False)]
+
+
+@app.command(
+    epilog="**Examples**\n\n    ambience serve\n\n"
+    "    AMBIENCE_PORT=8080 AMBIENCE_DATA=/srv/ambience ambience serve"
+)
+def serve(
+    config: Config = None,
+    reindex: Annotated[
+        bool, typer.Option(help="Accept changed extractor options; backfill afterwards.")
+    ] = False,
+) -> None:
+    """Run the service in the foreground until Ctrl-C.
+
+    AMBIENCE_DATA (./data), AMBIENCE_HOST (127.0.0.1) and AMBIENCE_PORT (44444) choose place and
+    address.
+    """
+    host, port = address()
+    service.serve(config or default_config(), data_folder(), host, port, reindex)
+
+
+@app.command(epilog="**Example**: edit serve_config.yaml, then\n\n    ambience deploy")
+def deploy(
+    config: Config = None,
+    reindex: Annotated[bool, typer.Option(help="Accept changed extractor options.")] = False,
+) -> None:
+    """Bring the running service to the state of an edited config; only what changed restarts."""
+    service.deploy(config or default_config(), data_folder(), reindex)
+    out.print("Deployed.")
+
+
+@app.command(
+    epilog="**Examples**\n\n    ambience manifest | kubectl apply -f -\n\n"
+    "    ambience manifest serve > cluster.yaml && serve deploy cluster.yaml"
+)
+def manifest(
+    kind: Annotated[
+        Literal["rayservice", "serve"],
+        typer.Argument(help="For KubeRay, or for `serve deploy` on any other Ray cluster."),
+    ] = "rayservice",
+    config: Config = None,
+) -> None:
+    """Print the applications of the config as a cluster wants them, behind Serve's proxies."""
+    from cluster.manifests import printing as manifests
+    from cluster.service.applications import read_config
+
+    printed = manifests.rayservice if kind == "rayservice" else manifests.serve_config
+    print(printed(read_config(config or default_config())), end="")
+
+
+@app.command(epilog="**Example**\n\n    ambience stop")
+def stop() -> None:
+    """Stop the service over AMBIENCE_DATA."""
+    data = data_folder()
+    running = running_service(data)
+    os.kill(running.pid, signal.SIGTERM)
+    until = time.monotonic() + STOP_SECONDS
+    while is_alive(running.pid) and time.monotonic() < until:
+        time.sleep(0.1)
+    if is_alive(running.pid):
+        os.kill(running.pid, signal.SIGKILL)
+    end_leftovers(data, patience=1)
+    out.print("Stopped.")
+
+
+@app.command(epilog="**Example**\n\n    ambience status --json")
+def status(as_json: Json = False) -> None:
+    """How the retrievers stand."""
+    url = _url()
+    rows = _ask("GET", f"{url}/v1/retrievers")["retrievers"]
+    if as_json:
+        _print_json({"url": url, "retrievers": rows})
+        return
+    table = Table("retriever", "state", "pictures", "index", "MiB", "change", title=url)
+    for row in rows:
+        state = row["state"] + (f": {row['reason']}" if row.get("reason") else "")
+        size = f"{row['bytes'] / 2**20:.1f}"
+        table.add_row(
+            row["name"], state, str(row["count"]), row["index"], size, str(row["applied_seq"])
+        )
+        for which in row.keys() & {"next", "previous"}:
+            other = row[which]
+            state = other["state"] + (f": {other['reason']}" if other.get("reason") else "")
+            size = f"{other['bytes'] / 2**20:.1f}"
+            table.add_row(f"  its {which} model", state, str(other["count"]), "", size, "")
+    out.print(table)
+
+
+@app.command(epilog="**Examples**\n\n    ambience add cat.jpg\n\n    ambience add cat.jpg --id 7")
+def add(
+    image: ImageFile,
+    image_id: Annotated[int | None, typer.Option("--id", help="Its id; default: the next.")] = None,
+    metadata: Annotated[str | None, typer.Option(help="A JSON object kept with it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Add or replace a picture."""
+    fields = {"metadata": metadata} if metadata else {}
+    files = {"image": (image.name, image.read_bytes())}
+    path = "/v1/images" if image_id is None else f"/v1/images/{image_id}"
+    method = "POST" if image_id is None else "PUT"
+    answer = _ask(method, _url() + path, files=files, data=fields)
+    if as_json:
+        _print_json(answer)
+        return
+    waiting = [name for name, row in answer["retrievers"].items() if row["state"] == "pending"]
+    later = f" (later: {', '.join(waiting)})" if waiting else ""
+    out.print(f"Added as image {answer['image_id']}{later}.")
+
+
+@app.command(epilog="**Example**\n\n    ambience delete 7 8 9")
+def delete(image_ids: Annotated[list[int], typer.Argument(help="Ids.")]) -> None:
+    """Delete pictures from every retriever."""
+    url = _url()
+    for image_id in image_ids:
+        _ask("DELETE", f"{url}/v1/images/{image_id}")
+    out.print(f"Deleted {', '.join(map(str, image_ids))}.")
+
+
+@app.command(
+    epilog="**Examples**\n\n    ambience search cat.jpg\n\n"
+    "    ambience search --text 'dog at the sea'\n\n    ambience search --id 7 -k 5 --json"
+)
+def search(
+    image: Annotated[
+        Path | None, typer.Argument(help="A picture.", exists=True, dir_okay=False)
+    ] = None,
+    image_id: Annotated[int | None, typer.Option("--id", help="Or a stored image.")] = None,
+    text: Annotated[str | None, typer.Option(help="Or words; all three may be mixed.")] = None,
+    k: Annotated[int, typer.Option("-k", help="At most this many.")] = 20,
+    retriever: Annotated[
+        list[str] | None, typer.Option(help="Only these retrievers (repeat).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Search by a picture, by words, or both. Exit status 3 when nothing is found."""
+    query: dict[str, Any] = {"k": k}
+    if text is not None:
+        query["text"] = text
+    if retriever:
+        query["retrievers"] = dict.fromkeys(retriever, 1.0)
+    if image_id is not None:
+        query["image_ids"] = [image_id]
+    files = {"image": (image.name, image.read_bytes())} if image is not None else None
+    data = {"query": json.dumps(query)} if files else None
+    answer = _ask("POST", f"{_url()}/v1/search", files=files, data=data, body=query)
+    if as_json:
+        _print_json(answer)
+    else:
+        _print_hits(answer["hits"])
+    if not answer["hits"]:
+        raise typer.Exit(EXIT_NOTHING)
+
+
+@app.command(
+    epilog="**Examples**\n\n    ambience backfill ~/Pictures\n\n"
+    "    ambience backfill /srv/gallery --ids filename\n\n"
+    "    ambience backfill s3://bucket/pictures --json"
+)
+def backfill(
+    source: Annotated[str, typer.Argument(help="A folder, a list, a Parquet of paths, a URI.")],
+    ids: Annotated[
+        Ids, typer.Option(help="From `{id}.jpg`, or the next free ones.")
+    ] = "sequential",
+    config: Config = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: cores.")] = None,
+    bad_files: Annotated[
+        Path | None, typer.Option(help="Where to list bad files; default: in the data folder.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Index the pictures of a folder. Run it again to go on, or for what is new.
+
+    A running service sees them at once. Bad files are listed with their reasons and not fatal.
+    """
+    environment.prepare(data_folder(), *address())
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    from cluster.jobs import runner as batch
+
+    kinds = config or default_config()
+    folder = data_folder()
+    outcome = batch.backfill(source, ids, kinds, folder, workers, quiet=as_json)
+    listed = bad_files or folder / "backfill-bad-files.tsv"
+    batch.write_bad_files(listed, outcome.bad)
+    if as_json:
+        bad = [{"path": one.path, "reason": one.reason} for one in outcome.bad]
+        _print_json({"indexed": outcome.done, "already": outcome.already, "bad": bad})
+        return
+    for one in outcome.bad[:SHOWN_BAD]:
+        err.print(f"{one.path}: {one.reason}", soft_wrap=True)
+    more = f"; bad files are listed in {listed}" if outcome.bad else ""
+    out.print(
+        f"{outcome.done} indexed, {outcome.already} there already, {len(outcome.bad)} bad{more}.",
+        soft_wrap=True,
+    )
+
+
+@app.command(
+    epilog="**Examples**\n\n    ambience annotate\n\n"
+    "    ambience annotate --only caption --write ~/gallery"
+)
+def annotate(
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only these annotators of the config (repeat).")
+    ] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(help="Then write id_tags.txt and id_caption.txt here.", file_okay=False),
+    ] = None,
+    config: Config = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; each loads models.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Caption, tag and read the stored pictures that lack it. Run it again to go on.
+
+    Takes each picture from its preview, its kept upload or its file. What a person has edited
+    stays. Exit status 1 when no annotator can be had and nothing is to be written.
+    """
+    environment.prepare(data_folder(), *address())
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    from cluster.jobs import runner as batch
+
+    outcome = batch.annotate(
+        only or [], config or default_config(), data_folder(), workers, quiet=as_json
+    )
+    written = batch.write_annotations(write) if write is not None else {}
+    if as_json:
+        bad = [{"image_id": one.image_id, "reason": one.reason} for one in outcome.bad]
+        said = {"annotated": outcome.done, "already": outcome.already, "bad": bad}
+        _print_json(said | {"unavailable": outcome.unavailable, "written": written})
+    else:
+        _print_annotated(outcome, written)
+    if outcome.unavailable and not (outcome.done or outcome.already or written):
+        raise typer.Exit(EXIT_ERROR)
+
+
+def _print_annotated(outcome: Outcome, written: dict[str, int]) -> None:
+    for name, reason in outcome.unavailable.items():
+        err.print(f"{name} is left out: {reason}", soft_wrap=True)
+    for one in outcome.bad[:SHOWN_BAD]:
+        err.print(f"image {one.image_id}: {one.reason}", soft_wrap=True)
+    files = "".join(f"; {count} entries in {name}" for name, count in written.items())
+    out.print(
+        f"{outcome.done} annotated, {outcome.already} there already, "
+        f"{len(outcome.bad)} bad{files}.",
+        soft_wrap=True,
+    )
+
+
+def _print_hits(hits: list[dict[str, Any]]) -> None:
+    if not hits:
+        out.print("Nothing found.")
+        return
+    table = Table("image", "score", "why")
+    for hit in hits:
+        why = []
+        for name, row in hit["retrievers"].items():
+            shown = [f"{key} {value:g}" for key, value in row.items() if key in _MEASURES]
+            shown += ["mirrored"] if row.get("mirrored") else []
+            shown += [f"{one['as']} “{one['found']}”" for one in row.get("matched", ())]
+            why.append(f"{name}: {', '.join(shown)}")
+        table.add_row(str(hit["image_id"]), f"{hit['score']:.4f}", "; ".join(why))
+    out.print(table)
+
+
+_MEASURES = ("distance", "inliers")
+
+
+def main() -> None:
+    """Entry point: expected errors are one sentence and an exit status."""
+    try:
+        app()
+    except NotRunning as exc:
+        err.print(f"ambience: {exc}")
+        sys.exit(EXIT_NOT_RUNNING)
+    except AmbienceError as exc:
+        err.print(f"ambience: {exc}")
+        sys.exit(EXIT_ERROR)

@@ -1,0 +1,110 @@
+"""`ambience model …`: changing the model of a retriever."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from cluster.cli.console import Config, Json, ask, default_config, out, print_json, service_url
+from cluster.service.data_folder import NotRunning, is_noted
+from deployments.settings import data_folder
+
+if TYPE_CHECKING:
+    from cluster.jobs.model_change import Changed, Comparison
+
+app = typer.Typer(help="Change the model of a retriever.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="A retriever with a `next` model, such as global.")]
+
+
+@app.command(epilog="**Example**\n\n    ambience model compare global --sample 500")
+def compare(
+    name: Name,
+    sample: Annotated[int, typer.Option(min=1, help="So many stored pictures as queries.")] = 200,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """How the next model's answers differ: of the 10 nearest pictures, how many both find."""
+    from cluster.jobs import model_change as changing
+
+    done = changing.compare(_read(config), name, sample)
+    if as_json:
+        _print_compared(done)
+        return
+    out.print(
+        f"Of {done.pictures} pictures that both models of {name} have features of, {done.sample} "
+        f"as queries: overlap@{changing.DEPTH} is {done.overlap:.3f}.",
+        soft_wrap=True,
+    )
+    table = Table("query", "overlap", "now", "next", title="changed most")
+    for one in done.changed:
+        now, following = (_listed(done, ids) for ids in (one.own, one.next))
+        table.add_row(_listed(done, [one.image_id]), f"{one.overlap:.1f}", now, following)
+    out.print(table)
+
+
+@app.command(
+    epilog="**Examples**\n\n    ambience model switch global\n\n"
+    "    ambience model switch global --back"
+)
+def switch(
+    name: Name,
+    back: Annotated[bool, typer.Option("--back", help="Undo it.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Though pictures lack features of it.")
+    ] = False,
+    config: Config = None,
+) -> None:
+    """Let searches use the next model from now on: in all replicas at once, and after a restart."""
+    from cluster.jobs import model_change as changing
+
+    done = changing.switch(_read(config), name, back, force, _state(name))
+    lacking = f"; {done.lacking} pictures lack features of it" if done.lacking else ""
+    out.print(f"Searches of {name} use {done.fingerprint} now{lacking}.", soft_wrap=True)
+
+
+@app.command(epilog="**Example**\n\n    ambience model drop global")
+def drop(name: Name, config: Config = None) -> None:
+    """Remove the features of models that the config no longer has."""
+    from cluster.jobs import model_change as changing
+
+    dropped = changing.drop(_read(config), name, _state(name))
+    out.print(f"Dropped the old features of {dropped} pictures.")
+
+
+def _read(config: Config) -> dict[str, Any]:
+    from cluster.service.applications import read_config
+
+    return read_config(config or default_config())
+
+
+def _state(name: str) -> dict[str, Any] | None:
+    """Of the retriever in the running service; None without one.
+
+    Raises NotRunning when there is one that does not answer.
+    """
+    try:
+        rows = ask("GET", f"{service_url()}/v1/retrievers")["retrievers"]
+    except NotRunning:
+        if is_noted(data_folder()):
+            raise
+        return None
+    return next((row for row in rows if row["name"] == name), {})
+
+
+def _print_compared(done: Comparison) -> None:
+    def named(image_id: int) -> dict[str, Any]:
+        return {"image_id": image_id, "file_name": done.names.get(image_id, "")}
+
+    def row(one: Changed) -> dict[str, Any]:
+        lists = {"own": [*map(named, one.own)], "next": [*map(named, one.next)]}
+        return named(one.image_id) | {"overlap": one.overlap} | lists
+
+    shown = {"pictures": done.pictures, "sample": done.sample, "overlap": done.overlap}
+    print_json(shown | {"changed": [row(one) for one in done.changed]})
+
+
+def _listed(done: Comparison, image_ids: Any) -> str:
+    return ", ".join(f"{image_id} {done.names.get(image_id, '')}".strip() for image_id in image_ids)

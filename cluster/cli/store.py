@@ -1,0 +1,55 @@
+"""`ambience store …`: moving what is stored."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from cluster.cli.console import Json, err, out, print_json
+from indexes.store.copying import copy_store
+from indexes.store.url import open_store
+
+app = typer.Typer(help="Move what is stored.", no_args_is_help=True)
+
+EXIT_INCOMPLETE = 1
+
+
+@app.command(
+    epilog="**Example**\n\n"
+    "    ambience store copy lmdb:data/store postgresql://ambience@db/ambience"
+)
+def copy(
+    source: Annotated[str, typer.Argument(help="The URL of a store; it may be in use.")],
+    target: Annotated[str, typer.Argument(help="The URL of one that will hold the same.")],
+    as_json: Json = False,
+) -> None:
+    """Make TARGET hold what SOURCE does, and nothing else; then compare both.
+
+    Run it while the service goes on, again after stopping the service, when only what has changed
+    is left to copy, and start the service with AMBIENCE_STORE=TARGET. Exit status 1 when SOURCE
+    went on changing.
+    """
+    with (
+        closing(open_store(source)) as one,
+        closing(open_store(target)) as other,
+        err.status("comparing …") as status,
+    ):
+        copied = copy_store(one, other, lambda count: status.update(f"{count} compared"))
+    if as_json:
+        print_json(asdict(copied))
+    else:
+        verdict = (
+            f"both hold the same, checksum {copied.checksum}"
+            if copied.complete
+            else "the source went on changing: stop what writes to it and run this again"
+        )
+        out.print(
+            f"{copied.images} images: {copied.written} written, {copied.removed} removed; "
+            f"{verdict}.",
+            soft_wrap=True,
+        )
+    if not copied.complete:
+        raise typer.Exit(EXIT_INCOMPLETE)

@@ -1,0 +1,1 @@
+"""Batch jobs over a collection: backfill, annotate, train, change a model."""

@@ -1,0 +1,254 @@
+"""Annotations of pictures that are stored already, by Ray Data, straight into the store.
+
+Workers take each picture from its stored preview, its kept upload or its file, whichever does, and
+commit one by one; a run that was killed goes on where its last commit was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from cluster.jobs.backfill import map_batches
+from cluster.jobs.sources import read_bytes
+from cluster.service.applications import ANNOTATOR, built_by
+from deployments.storing import open_here
+from indexes.store.annotations import annotations_of, read_annotations
+from indexes.store.base import ANNOTATIONS, Image, Space, Store
+from models.annotator import Annotation, Annotator
+from models.errors import AmbienceError, InvalidInput, RetrieverUnavailable
+from models.pictures.decoder import Decoder
+from models.pictures.decoding import Picture
+from models.registry import make_annotator
+
+BATCH = 8
+LOOK = 1024
+TAGS_FILE, CAPTIONS_FILE = "id_tags.txt", "id_caption.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """An annotator of the config: its application's name and what it is made of."""
+
+    name: str
+    annotator: str
+    options: Mapping[str, Any]
+
+    def make(self) -> Annotator:
+        """The annotator, not yet loaded."""
+        return make_annotator(self.annotator, self.options)
+
+
+@dataclass(frozen=True, slots=True)
+class BadImage:
+    """A picture that could not be annotated, and why."""
+
+    image_id: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run did."""
+
+    done: int = 0
+    already: int = 0
+    bad: list[BadImage] = field(default_factory=list)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    """Annotator → why it can't be had."""
+
+
+def speakers_of(config: Mapping[str, Any]) -> list[Speaker]:
+    """The annotators of a config."""
+    return [
+        Speaker(name, args["annotator"], args.get("options") or {})
+        for name, args in built_by(ANNOTATOR, config).items()
+    ]
+
+
+def had(speakers: Sequence[Speaker]) -> tuple[dict[str, str], dict[str, str]]:
+    """By name: fingerprints of those whose weights can be had; of the others, why not."""
+    fingerprints, unavailable = {}, {}
+    for speaker in speakers:
+        annotator = speaker.make()
+        try:
+            annotator.find(fetch=True)
+        except RetrieverUnavailable as exc:
+            unavailable[speaker.name] = str(exc)
+        else:
+            fingerprints[speaker.name] = annotator.fingerprint
+    return fingerprints, unavailable
+
+
+def lacking(store: Store, fingerprints: Mapping[str, str]) -> Iterator[int]:
+    """Images without the annotation of one of these annotators (name → fingerprint)."""
+    after = -1
+    while images := store.images(after, LOOK):
+        ids = [image.image_id for image in images]
+        rows = store.rows(ANNOTATIONS, ids)
+        yield from (at for at in ids if _unsaid(rows.get(at), fingerprints))
+        after = ids[-1]
+
+
+def run(
+    todo: Sequence[int],
+    speakers: Sequence[Speaker],
+    store: str,
+    workers: int,
+    progress: Callable[[int], None],
+) -> Outcome:
+    """Annotate these images; `progress` is told how many each batch had. Ray must be connected."""
+    outcome = Outcome()
+    items = [{"image_id": image_id} for image_id in todo]
+    for rows in map_batches(items, Worker, (list(speakers), store), BATCH, workers):
+        for image_id, reason in zip(rows["image_id"], rows["reason"], strict=True):
+            if reason:
+                outcome.bad.append(BadImage(int(image_id), str(reason)))
+            else:
+                outcome.done += 1
+        progress(len(rows["image_id"]))
+    return outcome
+
+
+class Worker:
+    """Annotates batches of images, in a process of its own."""
+
+    def __init__(self, speakers: Sequence[Speaker], store: str) -> None:
+        self.store = open_here(store)
+        self.decoder = Decoder()
+        self.annotators: dict[str, Annotator] = {}
+        self.unloaded: list[str] = []
+        for speaker in speakers:
+            annotator = speaker.make()
+            try:
+                annotator.load()
+            except (AmbienceError, ImportError) as exc:
+                self.unloaded.append(f"{speaker.name}: {exc}")
+            else:
+                self.annotators[speaker.name] = annotator
+        self.fingerprints = {name: one.fingerprint for name, one in self.annotators.items()}
+        self.reads = {
+            name: Space(*reads)
+            for name, one in self.annotators.items()
+            if (reads := one.reads()) is not None
+        }
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Column `image_id` in; `image_id`, `reason` (empty when all was said) out."""
+        ids = [int(image_id) for image_id in batch["image_id"]]
+        images, rows = self.store.known(ids), self.store.rows(ANNOTATIONS, ids)
+        reasons = dict.fromkeys(ids, "")
+        asked: dict[str, list[tuple[Image, Picture]]] = {name: [] for name in self.annotators}
+        for image in images.values():
+            unsaid = _unsaid(rows.get(image.image_id), self.fingerprints)
+            lacking = [name for name in unsaid & self.reads.keys() if not self._read(name, image)]
+            unsaid -= self.reads.keys()
+            pictures, faults = self._pictures(image, unsaid)
+            faults += [f"{name}: no features of {self.reads[name].kind} yet" for name in lacking]
+            reasons[image.image_id] = "; ".join([*self.unloaded, *faults])
+            for name, picture in pictures.items():
+                asked[name].append((image, picture))
+        for name, pictures_of in asked.items():
+            self._annotate(name, pictures_of)
+        return {
+            "image_id": np.array(ids, np.int64),
+            "reason": np.array([reasons[at] for at in ids], object),
+        }
+
+    def _read(self, name: str, image: Image) -> bool:
+        """Annotate by stored features; False where there are none."""
+        row = self.store.rows(self.reads[name], [image.image_id]).get(image.image_id)
+        if row is None:
+            return False
+        annotator = self.annotators[name]
+        self._say(name, image, annotator.annotate_features([row])[0])
+        return True
+
+    def _say(self, name: str, image: Image, annotation: Annotation) -> None:
+        said = {**annotation.row(), "fingerprint": self.annotators[name].fingerprint}
+        self.store.annotate(image.image_id, image.generation, {name: said}, "machine")
+
+    def _annotate(self, name: str, pictures: Sequence[tuple[Image, Picture]]) -> None:
+        annotator = self.annotators[name]
+        for begin in range(0, len(pictures), annotator.batch):
+            part = pictures[begin : begin + annotator.batch]
+            views = [picture.view(annotator.view) for _, picture in part]
+            for (image, _), annotation in zip(part, annotator.annotate_many(views), strict=True):
+                self._say(name, image, annotation)
+
+    def _pictures(self, image: Image, names: Set[str]) -> tuple[dict[str, Picture], list[str]]:
+        """For each annotator the picture, decoded once; and why some get none."""
+        small = {name for name in names if self.annotators[name].view == "preview"}
+        faults: list[str] = []
+        if whole := names - small:
+            try:
+                return dict.fromkeys(names, self._whole(image)), []
+            except (InvalidInput, OSError) as exc:
+                faults.append(f"{', '.join(sorted(whole))}: {exc}")
+        if not small:
+            return {}, faults
+        preview = self.store.preview(image.image_id)
+        try:
+            picture = self.decoder.decode_blocking(preview) if preview else self._whole(image)
+        except (InvalidInput, OSError) as exc:
+            return {}, [*faults, f"{', '.join(sorted(small))}: {exc}"]
+        return dict.fromkeys(small, picture), faults
+
+    def _whole(self, image: Image) -> Picture:
+        """From the kept upload or the file; raises InvalidInput or OSError."""
+        data = self.store.original(image.image_id, image.generation)
+        if data is None:
+            if image.source == "online":
+                raise InvalidInput("the upload is no longer kept: add the picture again")
+            data = read_bytes(image.source)
+            if hashlib.sha256(data).hexdigest() != image.sha256:
+                raise InvalidInput(f"{image.source} is another picture now: backfill it again")
+        return self.decoder.decode_blocking(data)
+
+
+def write_files(store: Store, folder: Path) -> dict[str, int]:
+    """Write `id_tags.txt` and `id_caption.txt` for a gallery's importers; entries by file.
+
+    Tags are those of all annotators, the caption is that of `caption`; images of which there is
+    none are left out.
+    """
+    tags, captions = [], []
+    after = -1
+    while images := store.images(after, LOOK):
+        ids = [image.image_id for image in images]
+        for image_id, said in annotations_of(store, ids).items():
+            found = [tag for one in said.values() for tag in one.get("tags", ())]
+            if found:
+                tags.append({"id": image_id, "tags": list(dict.fromkeys(found))})
+            if text := said.get("caption", {}).get("text"):
+                captions.append({"id": image_id, "caption": text})
+        after = ids[-1]
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / TAGS_FILE, tags)
+    _write(folder / CAPTIONS_FILE, captions)
+    return {TAGS_FILE: len(tags), CAPTIONS_FILE: len(captions)}
+
+
+def _unsaid(row: bytes | None, fingerprints: Mapping[str, str]) -> set[str]:
+    """Annotators that have not spoken, or spoke under another fingerprint."""
+    said = read_annotations(row)
+    return {
+        name
+        for name, fingerprint in fingerprints.items()
+        if name not in said
+        or (said[name]["by"] == "machine" and said[name].get("fingerprint") != fingerprint)
+    }
+
+
+def _write(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Beside its place, then renamed, so that no importer reads half a file."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(orjson.dumps(entries))
+    os.replace(part, path)

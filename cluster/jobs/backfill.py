@@ -1,0 +1,228 @@
+"""Backfill: features for pictures that exist already, by Ray Data, straight into the store.
+
+Workers read, decode, extract and commit in batches; a run that was killed goes on where its last
+commit was. A running service follows the same log and needs no restart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from cluster.jobs.sources import NEW, Bad, Ids, list_paths, read_bytes, with_ids
+from cluster.service.applications import RETRIEVER, built_by
+from deployments.storing import open_here
+from indexes.store.base import ImageWrite, Space, Store
+from indexes.store.spaces import missing_spaces
+from models.base import Extractor
+from models.errors import AmbienceError, InvalidInput, RetrieverUnavailable
+from models.pictures.decoder import Decoder
+from models.pictures.decoding import Picture
+from models.registry import make_extractor
+
+BATCH = 32
+WORKER_CPUS = 0.7
+"""Reserved by each worker, so that all of them fit beside a service on the same cores."""
+LOOK = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A retriever to fill, under one of its models: its name and its extractor."""
+
+    name: str
+    extractor: str
+    options: Mapping[str, Any]
+
+    def make(self) -> Extractor:
+        """The extractor, not yet loaded."""
+        return make_extractor(self.extractor, self.options)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a backfill did."""
+
+    done: int = 0
+    already: int = 0
+    bad: list[Bad] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is left to do, after a look at the store."""
+
+    todo: list[tuple[str, int]]
+    already: int
+    bad: list[Bad]
+
+
+def kinds_of(config: Mapping[str, Any]) -> list[Kind]:
+    """The retrievers of a config that have features of pictures."""
+    kinds = [
+        Kind(name, model["extractor"], model.get("options") or {})
+        for name, args in built_by(RETRIEVER, config).items()
+        for model in (args, args.get("next"))
+        if model
+    ]
+    return [kind for kind in kinds if kind.make().of_pictures]
+
+
+def spaces_of(kinds: Sequence[Kind]) -> list[Space]:
+    """Without those whose weights can't be had: nothing can be made of them now."""
+    spaces = []
+    for kind in kinds:
+        extractor = kind.make()
+        with contextlib.suppress(RetrieverUnavailable):
+            extractor.find(fetch=True)
+            spaces.append(Space(kind.name, extractor.fingerprint))
+    return spaces
+
+
+def plan(source: str, ids: Ids, store: Store, spaces: Collection[Space]) -> Plan:
+    """List the source and leave out pictures that lack nothing."""
+    named, bad = with_ids(list_paths(source), ids)
+    known = store.sources()
+    located = [
+        (path, known.get(path, NEW) if image_id == NEW else image_id) for path, image_id in named
+    ]
+    todo: list[tuple[str, int]] = []
+    for begin in range(0, len(located), LOOK):
+        part = located[begin : begin + LOOK]
+        there = [image_id for path, image_id in part if known.get(path) == image_id]
+        missing = missing_spaces(store, spaces, there)
+        complete = {image_id for image_id in there if not missing.get(image_id, {"gone"})}
+        todo += [(path, image_id) for path, image_id in part if image_id not in complete]
+    return Plan(todo, len(located) - len(todo), bad)
+
+
+def run(
+    plan: Plan, kinds: Sequence[Kind], store: str, workers: int, progress: Callable[[int], None]
+) -> Outcome:
+    """Index what the plan holds; `progress` is told how many pictures each batch had.
+
+    Ray must be connected. Bad files are listed, not fatal.
+    """
+    outcome = Outcome(already=plan.already, bad=list(plan.bad))
+    if not plan.todo:
+        return outcome
+    items = [{"path": path, "image_id": image_id} for path, image_id in plan.todo]
+    for rows in map_batches(items, Worker, (list(kinds), store), BATCH, workers):
+        reasons = zip(rows["path"], rows["reason"], strict=True)
+        bad = [Bad(str(path), str(reason)) for path, reason in reasons if reason]
+        outcome.bad += bad
+        outcome.done += len(rows["path"]) - len(bad)
+        progress(len(rows["path"]))
+    return outcome
+
+
+def write_bad_files(path: Path, bad: Sequence[Bad]) -> None:
+    """One line a file: path, tab, reason."""
+    lines = [f"{one.path}\t{' '.join(one.reason.split())}\n" for one in bad]
+    path.write_text("".join(lines))
+
+
+class Worker:
+    """Reads, decodes, extracts and stores batches of paths, in a process of its own."""
+
+    def __init__(self, kinds: Sequence[Kind], store: str) -> None:
+        cv2.setNumThreads(1)
+        self.store = open_here(store)
+        self.decoder = Decoder()
+        self.wanted = frozenset(kind.name for kind in kinds)
+        self.extractors: dict[Space, Extractor] = {}
+        for kind in kinds:
+            extractor = kind.make()
+            try:
+                extractor.load()
+            except RetrieverUnavailable:
+                continue  # Its features stay pending; the service says why.
+            self.extractors[Space(kind.name, extractor.fingerprint)] = extractor
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Columns `path`, `image_id` in; `path`, `reason` (empty when stored) out."""
+        paths = [str(path) for path in batch["path"]]
+        reasons = [""] * len(paths)
+        writes: list[ImageWrite] = []
+        for at, (path, image_id) in enumerate(zip(paths, batch["image_id"], strict=True)):
+            try:
+                writes.append(self.write_of(path, None if image_id == NEW else int(image_id)))
+            except OSError as exc:
+                reasons[at] = f"can't be read: {exc.strerror or exc}"
+            except InvalidInput as exc:
+                reasons[at] = str(exc)
+        self.store.put_many(writes)
+        return {"path": np.array(paths, object), "reason": np.array(reasons, object)}
+
+    def write_of(self, path: str, image_id: int | None) -> ImageWrite:
+        """One picture's row and features; raises OSError or InvalidInput."""
+        data = read_bytes(path)
+        sha256 = hashlib.sha256(data).hexdigest()
+        picture = self.decoder.decode_blocking(data)
+        return ImageWrite(
+            image_id=image_id,
+            sha256=sha256,
+            width=picture.width,
+            height=picture.height,
+            wanted=self.wanted,
+            features=self._features(picture, self._lacking(image_id, sha256)),
+            source=path,
+            preview=picture.preview_jpeg(),
+        )
+
+    def _lacking(self, image_id: int | None, sha256: str) -> Collection[Space]:
+        """All spaces, or of a picture that is there already those in which it has no features."""
+        image = None if image_id is None else self.store.image(image_id)
+        if image is None or image.sha256 != sha256:
+            return self.extractors
+        missing = missing_spaces(self.store, self.extractors, [image.image_id])
+        return missing.get(image.image_id, self.extractors)
+
+    def _features(self, picture: Picture, spaces: Collection[Space]) -> dict[Space, bytes]:
+        rows = {}
+        for space in spaces:
+            extractor = self.extractors[space]
+            rows[space] = extractor.to_row(extractor.extract(picture.view(extractor.view)))
+        return rows
+
+
+def map_batches(
+    items: Sequence[Mapping[str, Any]],
+    worker: type,
+    arguments: tuple[Any, ...],
+    size: int,
+    workers: int,
+) -> Iterator[dict[str, Any]]:
+    """What `workers` processes, each a `worker(*arguments)`, make of batches of `size` items.
+
+    Ray must be connected. Raises AmbienceError when a worker does.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # Small enough that every worker has work to the end.
+    blocks = max(workers, -(-len(items) // size))
+    results = ray.data.from_items(list(items), override_num_blocks=blocks).map_batches(
+        worker,
+        fn_constructor_args=arguments,
+        batch_size=size,
+        compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=4),
+        num_cpus=WORKER_CPUS,
+    )
+    try:
+        yield from results.iter_batches(batch_size=None, batch_format="numpy")
+    except ray.exceptions.RayTaskError as exc:
+        cause = exc.cause
+        raise cause if isinstance(cause, AmbienceError) else exc from exc

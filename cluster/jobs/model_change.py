@@ -1,0 +1,224 @@
+"""Changing a retriever's model: how the next one differs, the switch, the end of the old one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cluster.service.applications import RETRIEVER, built_by
+from deployments.settings import RetrieverArgs, store_url, with_made_files
+from indexes.base import Query
+from indexes.registry import make_index
+from indexes.replica.follower import Follower, row_reader
+from indexes.store.base import Space, Store
+from indexes.store.spaces import lacking
+from indexes.store.url import open_store
+from models.base import Extractor
+from models.errors import Conflict, InvalidInput, UnknownName
+from models.registry import make_extractor
+
+DEPTH = 10
+"""How many of the nearest pictures are compared."""
+SHOWN = 10
+"""How many of the queries that changed most are told."""
+
+State = Mapping[str, Any]
+"""Of one retriever, as GET /v1/retrievers tells it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What one stored picture finds, as a query, under both models."""
+
+    image_id: int
+    overlap: float
+    """Of the 10 nearest, the part that both find."""
+    own: Sequence[int]
+    next: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Of the queries of a sample."""
+
+    pictures: int
+    """That have features of both models."""
+    sample: int
+    overlap: float
+    """The mean over the sample."""
+    changed: Sequence[Changed]
+    """The queries that changed most, the most changed first."""
+    names: Mapping[int, str]
+    """File names of all pictures in `changed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """What searches use now."""
+
+    fingerprint: str
+    lacking: int
+    """Pictures that it does not find, since they have no features of it."""
+
+
+def compare(config: Mapping[str, Any], name: str, sample: int) -> Comparison:
+    """Search with stored pictures under both models, over indexes of our own.
+
+    Raises UnknownName, InvalidInput, RetrieverUnavailable without the weights of both, Conflict
+    while no picture has features of both, and StoreUnavailable.
+    """
+    args = _arguments(config, name)
+    with _opened(args) as store, contextlib.ExitStack() as stack:
+        own, following = (
+            stack.enter_context(_indexed(store, name, model)) for model in _both(args, name)
+        )
+        chosen, pictures = _sample(own, following, sample)
+        if not chosen:
+            raise Conflict(f"no picture has features of both models of {name}: run a backfill")
+        changed = [_changed(image_id, own, following) for image_id in chosen]
+        overlap = float(np.mean([one.overlap for one in changed]))
+        most = sorted(changed, key=lambda one: (one.overlap, one.image_id))[:SHOWN]
+        shown = {at for one in most for at in (one.image_id, *one.own, *one.next)}
+        names = {at: image.file_name for at, image in store.known(sorted(shown)).items()}
+    return Comparison(pictures, len(chosen), overlap, most, names)
+
+
+def switch(
+    config: Mapping[str, Any], name: str, back: bool, force: bool, state: State | None
+) -> Switched:
+    """Let searches use the next model, or with `back` the retriever's own: one write to the store.
+
+    `state` is that of the running service, None without one. Raises Conflict with the reason when
+    that model is in use already, is not ready in every replica or, without `force`, while pictures
+    lack features of it; UnknownName, InvalidInput and RetrieverUnavailable as `compare` does.
+    """
+    args = _arguments(config, name)
+    own, following = (_extractor(model).fingerprint for model in _both(args, name))
+    wanted = own if back else following
+    with _opened(args) as store:
+        if store.active().get(name, own) == wanted:
+            raise Conflict(f"searches of {name} use {wanted} already")
+        _check_replicas(name, wanted, state)
+        missing = sum(map(len, lacking(store, [Space(name, wanted)])))
+        if missing and not force:
+            raise Conflict(
+                f"{missing} pictures have no features of {wanted} yet: run `ambience backfill` "
+                f"over their files, or switch with --force; then {name} finds them once they have"
+            )
+        store.activate(name, wanted)
+    return Switched(wanted, missing)
+
+
+def drop(config: Mapping[str, Any], name: str, state: State | None) -> int:
+    """Remove the features of models that the config no longer has; how many.
+
+    Raises Conflict with the reason when there are none, or they are still in use.
+    """
+    args = _arguments(config, name)
+    kept = {_extractor(model).fingerprint for model in args.models()}
+    with _opened(args) as store:
+        if store.active().get(name) not in (None, *kept):
+            raise Conflict(f"searches of {name} use a model that its arguments don't have")
+        old = [space for space in store.spaces() if space.kind == name]
+        old = [space for space in old if space.fingerprint not in kept]
+        if not old and args.next is not None:
+            raise Conflict(
+                f"the arguments of {name} have both models: leave only the one to keep, as "
+                "`extractor` and `options`, run `ambience deploy`, then this again"
+            )
+        if not old:
+            raise Conflict(f"there are no features of {name} but those of its model")
+        if state is not None and {space.fingerprint for space in old} & _running(state):
+            raise Conflict(f"the service still runs {name} with it: run `ambience deploy` first")
+        return sum(store.drop_space(space) for space in old)
+
+
+def _arguments(config: Mapping[str, Any], name: str) -> RetrieverArgs:
+    retrievers = built_by(RETRIEVER, config)
+    if name not in retrievers:
+        raise UnknownName(f"no retriever {name!r}; there are {', '.join(sorted(retrievers))}")
+    return RetrieverArgs.model_validate(retrievers[name])
+
+
+def _both(args: RetrieverArgs, name: str) -> tuple[RetrieverArgs, ...]:
+    if args.next is None:
+        raise InvalidInput(f"give the other model as `next` in the arguments of {name} and deploy")
+    return args.models()
+
+
+def _extractor(args: RetrieverArgs) -> Extractor:
+    return make_extractor(args.extractor, args.options)
+
+
+@contextlib.contextmanager
+def _opened(args: RetrieverArgs) -> Iterator[Store]:
+    store = open_store(store_url(args.store))
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextlib.contextmanager
+def _indexed(store: Store, name: str, args: RetrieverArgs) -> Iterator[Follower]:
+    """The index that a replica would have, filled."""
+    extractor = _extractor(args)
+    extractor.load()
+    space = Space(name, extractor.fingerprint)
+    options = with_made_files(args.index, name, space.fingerprint)
+    rows = row_reader(store, space, extractor.from_row)
+    index = make_index(extractor.index, options, rows)
+    follower = Follower(store, space, index, extractor.from_row)
+    try:
+        follower.rebuild()
+        yield follower
+    finally:
+        follower.close()
+
+
+def _sample(own: Follower, following: Follower, size: int) -> tuple[list[int], int]:
+    """Ids of pictures that both have features of, at random but always the same; of how many."""
+    held = []
+    for follower in (own, following):
+        with follower.store.scan(follower.space) as scan:
+            held.append({image_id for batch in scan.batches for image_id, _ in batch})
+    both = sorted(held[0] & held[1])
+    chosen = np.random.default_rng(0).permutation(len(both))[:size]
+    return sorted(both[at] for at in chosen), len(both)
+
+
+def _changed(image_id: int, own: Follower, following: Follower) -> Changed:
+    before, after = _nearest(own, image_id), _nearest(following, image_id)
+    most = max(len(before), len(after))
+    overlap = len({*before} & {*after}) / most if most else 1.0
+    return Changed(image_id, overlap, before, after)
+
+
+def _nearest(follower: Follower, image_id: int) -> list[int]:
+    def work(index: Any) -> list[int]:
+        features = index.rows([image_id])[image_id]
+        hits = index.search(Query([features]), index.Params.parse({"k": DEPTH + 1}))
+        return [hit.image_id for hit in hits if hit.image_id != image_id][:DEPTH]
+
+    return follower.submit(work).result()
+
+
+def _check_replicas(name: str, wanted: str, state: State | None) -> None:
+    """Raises Conflict unless every replica of the running service can answer by this model."""
+    if state is None:
+        return
+    for other in (state.get("next"), state.get("previous")):
+        if other is not None and other.get("fingerprint") == wanted:
+            if other["state"] == "ready":
+                return
+            raise Conflict(f"the model is {other['state']}: {other.get('reason')}; try again later")
+    raise Conflict(f"the running service does not have this model of {name}: `ambience deploy`")
+
+
+def _running(state: State) -> set[str]:
+    others = [state.get("next") or {}, state.get("previous") or {}]
+    return {str(one.get("fingerprint")) for one in (state, *others)}

@@ -1,0 +1,153 @@
+"""Runs batch jobs: joins the Ray of the running service, else starts one of its own.
+
+Import it after `environment.prepare`: Ray reads its environment when it is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import ray
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from cluster.jobs import annotate as annotating
+from cluster.jobs.backfill import Outcome, kinds_of, plan, run, spaces_of, write_bad_files
+from cluster.jobs.sources import Ids
+from cluster.jobs.training import Lists, train_lists
+from cluster.service import environment
+from cluster.service.applications import read_config
+from cluster.service.data_folder import NotRunning, running_service
+from cluster.service.local_ray import start_ray
+from deployments.settings import store_url
+from indexes.inverted.learning import Step
+from indexes.store.url import open_store
+from models.errors import UnknownName
+
+__all__ = ["annotate", "backfill", "train", "write_annotations", "write_bad_files"]
+MODEL_WORKERS = 4
+"""At most so many by default where each loads the models."""
+
+
+def backfill(
+    source: str, ids: Ids, config: Path, data: Path, workers: int | None, quiet: bool
+) -> Outcome:
+    """Index what the source holds and the store lacks; raises AmbienceError."""
+    kinds = kinds_of(read_config(config))
+    data.mkdir(parents=True, exist_ok=True)
+    where = source if "://" in source else str(Path(source).absolute())
+    store = open_store(store_url(None))
+    try:
+        todo = plan(where, ids, store, spaces_of(kinds))
+    finally:
+        store.close()
+    if not todo.todo:
+        return Outcome(0, todo.already, todo.bad)
+    cores = workers or os.cpu_count() or 1
+    with _ray(data), _progress("indexing", len(todo.todo), quiet) as (progress, task):
+        return run(todo, kinds, store_url(None), cores, lambda count: progress.advance(task, count))
+
+
+def annotate(
+    only: Sequence[str], config: Path, data: Path, workers: int | None, quiet: bool
+) -> annotating.Outcome:
+    """Annotate what the store holds and lacks an annotation; raises AmbienceError."""
+    speakers = annotating.speakers_of(read_config(config))
+    for name in set(only) - {speaker.name for speaker in speakers}:
+        known = ", ".join(speaker.name for speaker in speakers) or "none"
+        raise UnknownName(f"{config} has no annotator {name!r}; there are {known}")
+    chosen = [speaker for speaker in speakers if not only or speaker.name in only]
+    fingerprints, unavailable = annotating.had(chosen)
+    data.mkdir(parents=True, exist_ok=True)
+    store = open_store(store_url(None))
+    try:
+        todo = list(annotating.lacking(store, fingerprints))
+        already = store.count() - len(todo) if fingerprints else 0
+    finally:
+        store.close()
+    outcome = annotating.Outcome()
+    if todo:
+        count = workers or min(os.cpu_count() or 1, MODEL_WORKERS)
+        with _ray(data), _progress("annotating", len(todo), quiet) as (progress, task):
+            outcome = annotating.run(
+                todo,
+                [speaker for speaker in chosen if speaker.name in fingerprints],
+                store_url(None),
+                count,
+                lambda count: progress.advance(task, count),
+            )
+    outcome.already, outcome.unavailable = already, unavailable
+    return outcome
+
+
+def train(name: str, config: Path, data: Path, quiet: bool) -> Lists:
+    """Train a retriever's inverted lists on what is stored; raises AmbienceError."""
+    data.mkdir(parents=True, exist_ok=True)
+    with _ray(data), _progress("training", 1, quiet) as (progress, task):
+
+        def note(step: Step) -> None:
+            what, done, total = step
+            progress.update(task, description=what, completed=done, total=total)
+
+        return train_lists(read_config(config), name, note)
+
+
+def write_annotations(folder: Path) -> dict[str, int]:
+    """The gallery's files, of all that the store holds; entries by file."""
+    store = open_store(store_url(None))
+    try:
+        return annotating.write_files(store, folder)
+    finally:
+        store.close()
+
+
+class Speed(ProgressColumn):
+    """Pictures a second; nothing before the first batch."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.0f} pictures/s" if task.speed else "")
+
+
+@contextlib.contextmanager
+def _progress(what: str, total: int, quiet: bool) -> Iterator[tuple[Progress, TaskID]]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Speed(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        yield progress, progress.add_task(what, total=total)
+
+
+@contextlib.contextmanager
+def _ray(data: Path) -> Iterator[None]:
+    """Ray, connected: the running service's, the cluster's, or one that ends with the job."""
+    with tempfile.TemporaryDirectory(prefix="ambience-", dir="/tmp") as folder:
+        try:
+            # KubeRay names its cluster to every process of a pod.
+            address = os.environ.get("RAY_ADDRESS") or running_service(data).ray_address
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except NotRunning:
+            del os.environ[environment.MARK]  # A service that starts meanwhile must not end us.
+            start_ray(folder)
+        try:
+            yield
+        finally:
+            ray.shutdown()

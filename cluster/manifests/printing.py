@@ -1,0 +1,42 @@
+"""What a cluster is given: the applications of `serve_config.yaml`, behind Serve's own proxies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import indent
+from typing import Any
+
+import yaml
+
+from cluster.service.applications import INGRESS, built_by, checked
+from cluster.service.data_folder import CannotStart
+
+RAYSERVICE = Path(__file__).with_name("rayservice.yaml")
+"""A RayService that ends with `serveConfigV2: |`, which is filled in."""
+HTTP = {"host": "0.0.0.0", "port": 8000}
+"""Where Serve's proxies listen unless the config says so itself."""
+
+
+def serve_config(config: dict[str, Any]) -> str:
+    """YAML for Serve's own deployment: the same applications, none of which binds a port itself.
+
+    Raises CannotStart where the config is none.
+    """
+    ingresses = built_by(INGRESS, config)
+    if not ingresses:
+        raise CannotStart(f"no application of the config is built by {INGRESS}")
+    applications = [
+        one | {"args": ingresses[one["name"]] | {"listen": False}}
+        if one["name"] in ingresses
+        else one
+        for one in config["applications"]
+    ]
+    changed = {"http_options": HTTP} | config
+    changed |= {"proxy_location": "EveryNode", "applications": applications}
+    checked(changed)
+    return yaml.safe_dump(changed, sort_keys=False)
+
+
+def rayservice(config: dict[str, Any]) -> str:
+    """A KubeRay RayService of these applications; raises CannotStart where the config is none."""
+    return RAYSERVICE.read_text() + indent(serve_config(config), "    ")

@@ -1,0 +1,215 @@
+"""From `serve_config.yaml` to running applications.
+
+The file is a Serve config: `serve deploy` and KubeRay take it as it is. Here the applications are
+built in this process instead of in one Ray task each, which halves a cold start and makes a
+misspelt key fail at once. As with Serve's own deploys, an application restarts only if what makes
+its replicas (import path, arguments, our version) has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import logging
+from collections.abc import Collection, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.service.data_folder import CannotStart
+from indexes.store.base import Store
+from indexes.store.url import open_store
+from models.base import Extractor
+from models.errors import AmbienceError, RetrieverUnavailable
+from models.registry import make_extractor
+
+RETRIEVER, ANNOTATOR, INGRESS = "build_retriever", "build_annotator", "build_ingress"
+"""The builders of `deployments.app`."""
+KEPT = ("num_replicas", "autoscaling_config", "ray_actor_options", "max_surge_percent")
+"""Settings of a deployment that are the config's to say."""
+
+Deployments = dict[str, dict[str, Any]]
+"""Settings of deployments of one application, by name."""
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The YAML of all applications; raises CannotStart saying what is wrong with it."""
+    try:
+        config = yaml.safe_load(path.read_text())
+    except OSError as exc:
+        raise CannotStart(f"can't read {path}: {exc.strerror}; name it with --config") from exc
+    except yaml.YAMLError as exc:
+        raise CannotStart(f"{path} is no YAML: {exc}") from exc
+    if not isinstance(config, dict) or not isinstance(config.get("applications"), list):
+        raise CannotStart(f"{path} has no list of `applications`")
+    return config
+
+
+def built_by(builder: str, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The arguments of the applications of a config that this builder makes, by name."""
+    return {
+        application["name"]: application.get("args") or {}
+        for application in config["applications"]
+        if str(application.get("import_path", "")).endswith(f":{builder}")
+    }
+
+
+def check_spaces(config: dict[str, Any], reindex: bool) -> None:
+    """Refuse a changed extractor over stored features, unless re-indexing is asked for."""
+    from deployments.settings import store_url
+
+    store = open_store(store_url(None))
+    try:
+        for name, given in built_by(RETRIEVER, config).items():
+            _check_space(store, name, given, reindex)
+    finally:
+        store.close()
+
+
+def _check_space(store: Store, name: str, given: Mapping[str, Any], reindex: bool) -> None:
+    """That there are features of the model that searches of one retriever would use."""
+    from deployments.settings import RetrieverArgs
+
+    try:
+        models = RetrieverArgs.model_validate(given).models()
+    except ValueError as exc:
+        raise CannotStart(f"application {name}: {exc}") from exc
+    try:
+        fingerprints = [make_extractor(one.extractor, one.options).fingerprint for one in models]
+    except RetrieverUnavailable:
+        return  # Without its weights nobody knows; it indexes nothing until it has them.
+    active = store.active().get(name, fingerprints[0])
+    if active not in fingerprints and reindex:
+        store.activate(name, None)
+    stored = {space.fingerprint for space in store.spaces() if space.kind == name}
+    if reindex or not stored:
+        return
+    if active not in fingerprints:
+        raise CannotStart(
+            f"searches of `{name}` use a model that its arguments don't have: put it back, "
+            "or start with --reindex"
+        )
+    if active not in stored:
+        raise CannotStart(
+            f"the options of `{name}` begin a new feature space, in which no "
+            "picture is indexed yet: put them back and give the new ones as `next`, or start with "
+            "--reindex and run `ambience backfill` over your pictures"
+        )
+
+
+def light(config: Mapping[str, Any]) -> dict[str, Extractor]:
+    """The retrievers that a first answer needs: those of pictures, without weights.
+
+    Raises CannotStart for one whose method or options there are not.
+    """
+    found = {}
+    for name, args in built_by(RETRIEVER, config).items():
+        try:
+            extractor = make_extractor(str(args.get("extractor")), args.get("options"))
+        except AmbienceError as exc:
+            raise CannotStart(f"application {name}: {exc}") from exc
+        if extractor.of_pictures and not extractor.weights():
+            found[name] = extractor
+    return found
+
+
+def left_behind(config: Mapping[str, Any]) -> dict[str, Deployments]:
+    """The shards that run of retrievers whose number of shards is another one in this config."""
+    from deployments.layout import layouts_of
+    from deployments.statuses import applications
+
+    there = applications()
+    found = {}
+    for name, args in built_by(RETRIEVER, config).items():
+        running = there.get(name, {}).get("deployments", {})
+        old = [
+            deployment
+            for of, names in layouts_of(running).items()
+            if of != args.get("shards", 1)
+            for deployment in names
+        ]
+        if old:
+            found[name] = {one: _settings(running[one]["deployment_config"]) for one in old}
+    return found
+
+
+def apply(
+    config: dict[str, Any],
+    only: Collection[str] | None = None,
+    beside: Mapping[str, Deployments] | None = None,
+) -> None:
+    """Deploy the applications of the config, or some; with all, remove those it doesn't name.
+
+    `beside` are deployments of applications that go on beside those of the config. Ray must be
+    connected.
+    """
+    from ray import serve
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    schema = checked(config)
+    targets = [
+        _target(application, (beside or {}).get(application.name, {}))
+        for application in schema.applications
+        if only is None or application.name in only
+    ]
+    serve.start(proxy_location=schema.proxy_location, http_options={"host": "127.0.0.1"})
+    serve.run_many(
+        targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False
+    )
+    if only is None:
+        for gone in serve.status().applications.keys() - {target.name for target in targets}:
+            serve.delete(gone)
+
+
+def checked(config: Mapping[str, Any]) -> Any:
+    """The config as Serve's schema reads it; raises CannotStart saying what is wrong with it."""
+    from ray.serve.schema import ServeDeploySchema
+
+    try:
+        return ServeDeploySchema.model_validate(config)
+    except ValueError as exc:
+        raise CannotStart(f"the config of the applications: {exc}") from exc
+
+
+def _target(application: Any, beside: Deployments) -> Any:
+    """One application of the schema, built and with its deployments' settings."""
+    from ray.serve import Application
+    from ray.serve.api import RunTarget
+
+    module, _, builder = application.import_path.partition(":")
+    args = application.args | ({"beside": list(beside)} if beside else {})
+    try:
+        built = getattr(importlib.import_module(module), builder)(args)
+    except (ImportError, AttributeError, ValueError, AmbienceError) as exc:
+        raise CannotStart(f"application {application.name}: {exc}") from exc
+    others = [one for one in built._bound_deployment.init_args if isinstance(one, Application)]
+    bound: dict[str, Any] = {one._bound_deployment.name: one for one in (built, *others)}
+    settings = {name: {"version": _version(application)} | beside.get(name, {}) for name in bound}
+    for deployment in application.deployments:
+        if deployment.name not in bound:
+            raise CannotStart(
+                f"application {application.name} has no {deployment.name}; its deployments are "
+                f"{', '.join(bound)}"
+            )
+        settings[deployment.name] |= deployment.model_dump(exclude_unset=True, exclude={"name"})
+    for name, one in bound.items():
+        one._bound_deployment = one._bound_deployment.options(**settings[name], _internal=True)
+    return RunTarget(built, application.name, application.route_prefix)
+
+
+def _settings(running: Mapping[str, Any]) -> dict[str, Any]:
+    """With which a deployment goes on as it is."""
+    kept = {name: running[name] for name in KEPT if running.get(name) is not None}
+    if "autoscaling_config" in kept:
+        kept.pop("num_replicas", None)
+    return kept
+
+
+def _version(application: Any) -> str:
+    """Of what a replica is made of; which shard it is, its deployment's name says."""
+    args = {name: value for name, value in application.args.items() if name != "shards"}
+    made_of = [application.import_path, args, version("ambience")]
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,163 @@
+"""The data folder: one service at a time, and a note of where that service is."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from cluster.service.environment import MARK
+from models.errors import AmbienceError
+
+LEFTOVER_SECONDS = 10.0
+
+
+class CannotStart(AmbienceError):
+    """A sentence that says what is in the way and what to do."""
+
+
+class NotRunning(AmbienceError):
+    """No service runs over this data folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The note in `DATA/service.json`."""
+
+    pid: int
+    host: str
+    port: int
+    ray_address: str
+    ray_folder: str
+
+    @property
+    def url(self) -> str:
+        return http_url(self.host, self.port)
+
+
+def http_url(host: str, port: int) -> str:
+    """The address to ask: a wildcard host is asked on loopback."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+    return f"http://{shown}:{port}"
+
+
+@contextlib.contextmanager
+def locked(data: Path, host: str, port: int) -> Iterator[None]:
+    """Hold the data folder. Raises CannotStart when it can't be written or another one holds it."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        handle = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as exc:
+        raise CannotStart(
+            f"can't write to the data folder {data} ({exc.strerror}); "
+            "choose another with AMBIENCE_DATA, or mend its permissions"
+        ) from exc
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise CannotStart(_held_by(data)) from exc
+        end_leftovers(data)
+        check_port(host, port)
+        yield
+        (data / "service.json").unlink(missing_ok=True)
+    finally:
+        os.close(handle)
+
+
+def note(data: Path, running: Running) -> None:
+    """Write down where the service is."""
+    partial = data / "service.json.partial"
+    partial.write_text(json.dumps(asdict(running)))
+    partial.rename(data / "service.json")
+
+
+def running_service(data: Path) -> Running:
+    """Where the service over this folder is; raises NotRunning."""
+    try:
+        running = Running(**json.loads((data / "service.json").read_text()))
+    except (OSError, ValueError, TypeError) as exc:
+        raise NotRunning(f"no service runs over {data}; start one with `ambience serve`") from exc
+    if not is_alive(running.pid):
+        raise NotRunning(f"the service over {data} has ended; start it with `ambience serve`")
+    return running
+
+
+def is_alive(pid: int) -> bool:
+    """Whether it runs: one that has ended and whose parent has not asked how does not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def is_noted(data: Path) -> bool:
+    """Whether a service runs over this folder."""
+    try:
+        running_service(data)
+    except NotRunning:
+        return False
+    return True
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises CannotStart when the port can't be bound."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except (OSError, OverflowError) as exc:
+            raise CannotStart(
+                f"can't listen on {host}:{port} ({exc}); another program may have it: "
+                "choose another port with AMBIENCE_PORT"
+            ) from exc
+
+
+def service_processes(data: Path) -> list[psutil.Process]:
+    """Processes of a service over this folder, other than this one and its parents."""
+    mine = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid not in mine and process.environ().get(MARK) == str(data):
+                found.append(process)
+    return found
+
+
+def end_leftovers(data: Path, patience: float = 0.0) -> int:
+    """End what an earlier service over this folder left running; how many had to be killed."""
+    until = time.monotonic() + patience
+    while service_processes(data) and time.monotonic() < until:
+        time.sleep(0.05)
+    killed = 0
+    until = time.monotonic() + LEFTOVER_SECONDS
+    while left := service_processes(data):
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+                killed += 1
+        psutil.wait_procs(left, timeout=1)
+        if time.monotonic() > until:
+            pids = ", ".join(str(process.pid) for process in left)
+            raise CannotStart(f"processes {pids} of an earlier run don't end; end them by hand")
+    return killed
+
+
+def _held_by(data: Path) -> str:
+    try:
+        running = running_service(data)
+    except NotRunning:
+        return f"the data folder {data} is in use by another service that is starting or stopping"
+    return (
+        f"the data folder {data} is in use by the service at {running.url} (pid {running.pid}); "
+        "stop it with `ambience stop`, or choose another folder with AMBIENCE_DATA"
+    )

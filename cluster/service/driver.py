@@ -1,0 +1,201 @@
+"""The driver of a service: Ray on loopback, the applications, until standard input ends.
+
+    python -m cluster.service.driver CONFIG RAY_FOLDER
+
+Started by `cluster.service.supervisor`, in whose environment it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import ray
+from ray import serve
+
+from cluster.service.applications import (
+    INGRESS,
+    apply,
+    built_by,
+    left_behind,
+    light,
+    read_config,
+)
+from cluster.service.data_folder import CannotStart, Running, http_url, note
+from cluster.service.local_ray import start_ray
+from deployments.settings import STARTING, address, data_folder
+from indexes.registry import index_class
+from models.errors import AmbienceError
+
+Reached = Callable[[httpx.Client], str | None]
+"""Asks the service; None when it has come so far, else what is missing."""
+
+START_SECONDS = 300.0
+LOOK_SECONDS = 2.0
+
+
+def run(config_path: Path, folder: str, stop: threading.Event) -> None:
+    """Raises CannotStart when an application fails or nothing is ready in time."""
+    began = time.monotonic()
+    config = read_config(config_path)
+    # Ray's own processes take seconds to start; what `apply` needs is imported meanwhile.
+    threading.Thread(target=_import_applications, args=(config,), daemon=True).start()
+    starting = Path(folder) / "starting"
+    starting.touch()
+    os.environ[STARTING] = str(starting)
+    ray_address = start_ray(folder, namespace="serve")
+    host, port = address()
+    note(data_folder(), Running(os.getppid(), host, port, ray_address, folder))
+    try:
+        # Neural retrievers and annotators are many and slow to start: the others answer first.
+        first = light(config).keys() | built_by(INGRESS, config).keys()
+        apply(config, first)
+        _wait(_named(config, first), _answers_first, http_url(host, port), stop)
+        if not stop.is_set():
+            apply(config)
+        starting.unlink()
+        _wait(config, _is_ready, http_url(host, port), stop)
+        if not stop.is_set():
+            print(_welcome(http_url(host, port), time.monotonic() - began), flush=True)
+        stop.wait()
+        print("Stopping …", flush=True)
+    finally:
+        # Ray reports the deaths that it has been asked for.
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            serve.shutdown()  # type: ignore[no-untyped-call]
+            ray.shutdown()
+
+
+def redeploy(config: dict[str, Any], ray_address: str) -> None:
+    """Bring a running service to the state of this config; raises CannotStart when it can't be."""
+    ray.init(
+        address=ray_address, namespace="serve", log_to_driver=False, logging_level=logging.ERROR
+    )
+    try:
+        if old := left_behind(config):
+            # Serve ends at once what a config no longer names: both layouts first, then the new.
+            # All run once the new shards are ready (deployments.replicas.joining); until then the
+            # old ones go on.
+            apply(config, beside=old)
+            _until(lambda: _all_run(config), "not everything runs")
+        apply(config)
+        _until(lambda: _all_run(config), "not everything runs")
+    finally:
+        ray.shutdown()
+
+
+def _until(reached: Callable[[], bool], otherwise: str) -> None:
+    """Raises CannotStart with what is otherwise, after START_SECONDS."""
+    until = time.monotonic() + START_SECONDS
+    while not reached():
+        if time.monotonic() > until:
+            raise CannotStart(f"{otherwise} after {START_SECONDS:g} s")
+        time.sleep(0.2)
+
+
+def _named(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    chosen = [one for one in config["applications"] if one["name"] in names]
+    return config | {"applications": chosen}
+
+
+def _import_applications(config: dict[str, Any]) -> None:
+    for application in config["applications"]:
+        with contextlib.suppress(ImportError, KeyError):  # `apply` says what is wrong.
+            importlib.import_module(str(application["import_path"]).partition(":")[0])
+    with contextlib.suppress(AmbienceError):
+        for extractor in light(config).values():
+            index_class(extractor.index)
+
+
+def _all_run(config: dict[str, Any]) -> bool:
+    """Whether every application runs; raises CannotStart with the message of one that failed."""
+    applications = serve.status().applications
+    for name, application in applications.items():
+        if application.status == "DEPLOY_FAILED":
+            raise CannotStart(f"application {name} failed: {_last_line(application.message)}")
+    names = {application["name"] for application in config["applications"]}
+    return all(name in applications and applications[name].status == "RUNNING" for name in names)
+
+
+def _wait(config: dict[str, Any], reached: Reached, url: str, stop: threading.Event) -> None:
+    """Until that is reached; raises CannotStart when an application fails or it takes too long.
+
+    A retriever without weights does not hold this up.
+    """
+    until = time.monotonic() + START_SECONDS
+    look = time.monotonic() + LOOK_SECONDS
+    detail = "no answer"
+    with httpx.Client(base_url=url, timeout=5) as client:
+        while time.monotonic() < until and not stop.wait(0.2):
+            try:
+                reason = reached(client)
+            except httpx.HTTPError as exc:
+                reason = str(exc)
+            if reason is None:
+                return
+            detail = reason
+            if time.monotonic() > look:
+                _all_run(config)
+                look = time.monotonic() + LOOK_SECONDS
+    if not stop.is_set():
+        raise CannotStart(f"the service is not ready after {START_SECONDS:g} s: {detail}")
+
+
+def _answers_first(client: httpx.Client) -> str | None:
+    """None once all that was deployed first is ready, else why not."""
+    rows = client.get("/v1/retrievers").raise_for_status().json()["retrievers"]
+    waiting = [row["name"] for row in rows if row["state"] != "ready"]
+    return f"{', '.join(waiting)} not ready" if waiting or not rows else None
+
+
+def _is_ready(client: httpx.Client) -> str | None:
+    answer = client.get("/readyz")
+    return None if answer.status_code == 200 else str(answer.json()["detail"])
+
+
+def _welcome(url: str, seconds: float) -> str:
+    return f"""
+ambience is ready at {url}  ({seconds:.0f} s)
+
+  Open {url} in a browser and choose a picture, or
+  index a folder:   .venv/bin/ambience backfill ~/Pictures
+  search:           .venv/bin/ambience search some.jpg
+  the whole API:    {url}/docs
+
+Ctrl-C stops it.
+"""
+
+
+def _last_line(message: str) -> str:
+    lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"
+
+
+def _stop_at_end_of_input(stop: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    stop.set()
+
+
+def main() -> None:
+    """Entry point of the driver's process."""
+    stop = threading.Event()
+    threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
+    try:
+        run(Path(sys.argv[1]), sys.argv[2], stop)
+    except AmbienceError as exc:
+        print(f"ambience: {exc}", file=sys.stderr, flush=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Which retrievers there are, and how they are called."""

@@ -1,0 +1,307 @@
+"""The ingress's view of the retrievers: discovery by status, calls with deadlines.
+
+The ingress lists no retriever. It follows the application statuses and asks an application to
+describe itself when it appears, returns or changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ApplicationStatus
+
+from deployments.directory.entry import Known
+from deployments.directory.sharded import Ask, ShardedSearch
+from deployments.settings import all_deployed
+from deployments.statuses import applications
+from deployments.wire import (
+    AnnotateAnswer,
+    Description,
+    ExtractAnswer,
+    Kind,
+    SearchAnswer,
+    SearchRequest,
+)
+from models.errors import (
+    AmbienceError,
+    DeadlineExceeded,
+    RetrieverUnavailable,
+    StoreUnavailable,
+    UnknownName,
+)
+from models.types import Pixels
+
+POLL_SECONDS = 1.0
+DESCRIBE_SECONDS = 2.0
+PROBE_SECONDS = 0.5
+NO_REPLICA = "no replica answers"
+NOT_DEPLOYED = "not deployed"
+
+_BEGINNING = (ApplicationStatus.NOT_STARTED, ApplicationStatus.DEPLOYING)
+
+
+class Retrievers:
+    """Knows which retrievers there are and asks them."""
+
+    def __init__(
+        self, own_application: str, active: Callable[[], Mapping[str, str]] = dict
+    ) -> None:
+        """`active` says which model's fingerprint searches of a retriever use, by its name."""
+        self._own = own_application
+        self._active = active
+        self._last_active: Mapping[str, str] = {}
+        self._known: dict[str, Known] = {}
+        self._turn = 0
+        self.complete = False
+        """Whether all applications have been deployed and seen."""
+
+    def enabled(self, kind: Kind = "retriever") -> list[str]:
+        """Names of all retrievers, or annotators, of the configuration, ready or not; sorted."""
+        return sorted(known.name for known in self._known.values() if known.kind == kind)
+
+    def wanted(self) -> list[str]:
+        """Names of the retrievers that want features of every picture, ready or not; sorted.
+
+        None before all of the service is deployed: an add would not know of what comes.
+        """
+        if not self.complete:
+            return []
+        return [name for name in self.enabled() if self._known[name].of_pictures]
+
+    def known(self, name: str, kind: Kind = "retriever") -> Known:
+        """One retriever, or annotator; raises UnknownName, listing the known ones."""
+        there = self.enabled(kind)
+        if name not in there:
+            raise UnknownName(f"no {kind} {name!r}; there are {', '.join(there)}")
+        return self._known[name]
+
+    def annotators(self) -> list[Known]:
+        """All annotators of the configuration, ready or not."""
+        return [self._known[name] for name in self.enabled("annotator")]
+
+    async def searched(self, knowns: Sequence[Known]) -> list[Known]:
+        """Each under the model that searches use: one look for all, so that none mixes models.
+
+        While the store can't be read it is the model of the last look.
+        """
+        if any(known.next is not None for known in knowns):
+            with contextlib.suppress(StoreUnavailable):
+                self._last_active = await asyncio.to_thread(self._active)
+        return [known.using(self._last_active.get(known.name)) for known in knowns]
+
+    async def follow(self) -> None:
+        """Keep up with the applications, for ever."""
+        while True:
+            # The controller is restarting, or not all applications are there yet.
+            with contextlib.suppress(RayError, RayServeException, RetrieverUnavailable):
+                await self.refresh()
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def refresh(self) -> None:
+        """One look at the statuses; asks who needs asking."""
+        complete = await asyncio.to_thread(all_deployed)  # Before looking: it may end meanwhile.
+        apps = await asyncio.to_thread(_statuses)
+        apps.pop(self._own, None)
+        for gone in set(self._known) - set(apps):
+            del self._known[gone]
+        for name, (deployments, status) in apps.items():
+            self._known.setdefault(name, Known(name)).see(deployments, status)
+        self.complete = self.complete or complete
+        await asyncio.gather(
+            *(self.describe(known) for known in self._known.values() if known.needs_asking)
+        )
+
+    async def look_again(self, known: Known) -> None:
+        """One that has just failed may have changed, or be split in another way now."""
+        if known.layouts or known.down == NOT_DEPLOYED:
+            with contextlib.suppress(RayError, RayServeException, RetrieverUnavailable):
+                await self.refresh()
+        await self.describe(known)
+
+    async def describe(self, known: Known) -> Description | None:
+        """Ask one application what it is now; None, with the reason noted, if it doesn't answer."""
+        main = known.own or known
+        if main.layouts:
+            shards = [shard for layout in main.layouts.values() for shard in layout]
+            await asyncio.gather(*(self.describe(shard) for shard in shards))
+            main.choose()
+            seen = main if known is main else main.next
+            return seen.description if seen is not None and seen.down is None else None
+        try:
+            answer = await self._call(main, "describe", DESCRIBE_SECONDS)
+        except AmbienceError as exc:
+            for model in {id(one): one for one in (known, *main.models)}.values():
+                model.down = str(exc)
+            return None
+        assert isinstance(answer, Description)
+        main.note(answer)
+        return answer if known is main else answer.next
+
+    async def descriptions(self) -> list[Known]:
+        """All retrievers, then all annotators, asked just now."""
+        enabled = [self._known[name] for name in self.enabled()] + self.annotators()
+        await asyncio.gather(*(self.describe(known) for known in enabled))
+        return enabled
+
+    async def in_all_replicas(self, known: Known) -> list[list[Description | None]]:
+        """What each replica of a retriever says of itself now, shard by shard.
+
+        None for one that does not answer; nothing for a shard that can't be asked.
+        """
+        shards = known.shards or [known]
+        return await asyncio.gather(*(self._in_replicas(shard.handle) for shard in shards))
+
+    async def _in_replicas(self, handle: DeploymentHandle[Any] | None) -> list[Description | None]:
+        if handle is None:
+            return []
+        asked = handle.broadcast("describe")
+        try:
+            answers = await asked.results_async(timeout_s=DESCRIBE_SECONDS, return_exceptions=True)
+        except (RayError, RayServeException, TimeoutError):
+            return []
+        return [answer if isinstance(answer, Description) else None for answer in answers]
+
+    async def search(
+        self, known: Known, request: SearchRequest, partial: bool = False
+    ) -> SearchAnswer:
+        """Raises RetrieverUnavailable, DeadlineExceeded, or what the retriever refused with.
+
+        A shard that was known not to answer is named in the answer as missing; one that fails now
+        only if a `partial` answer will do.
+        """
+        if len(known.shards) > 1:
+            return await self._search_shards(known, request, partial)
+        answer = await self._call(known, "search", request.deadline, request)
+        assert isinstance(answer, SearchAnswer)
+        return answer
+
+    async def _search_shards(
+        self, known: Known, request: SearchRequest, partial: bool
+    ) -> SearchAnswer:
+        def asking(shard: Known) -> Ask:
+            return lambda method, asked: self._call(shard, method, asked.deadline, asked)
+
+        shards = self._rotated(known)
+        up = {shard.name: asking(shard) for shard in shards if shard.reason is None}
+        missing = {shard.name: shard.reason for shard in shards if shard.reason is not None}
+        if not up or known.description is None:
+            raise RetrieverUnavailable(known.reason or NO_REPLICA)
+        search = ShardedSearch(up, missing, partial)
+        return await search.search(known.description.searched_by, request)
+
+    def _rotated(self, known: Known) -> list[Known]:
+        """The shards, another one first each time."""
+        self._turn += 1
+        first = self._turn % len(known.shards)
+        return known.shards[first:] + known.shards[:first]
+
+    async def extract(self, known: Known, pixels: Pixels, deadline: float) -> ExtractAnswer:
+        """Features of one view; raises like `search`."""
+        answer = await self._call(known, "extract", deadline, pixels, known.fingerprint or None)
+        assert isinstance(answer, ExtractAnswer)
+        return answer
+
+    async def annotate(self, known: Known, pixels: Pixels, deadline: float) -> AnnotateAnswer:
+        """What an annotator says of one view; raises like `search`."""
+        answer = await self._call(known, "annotate", deadline, pixels)
+        assert isinstance(answer, AnnotateAnswer)
+        return answer
+
+    async def wait_ready(self, name: str, until: float) -> Known:
+        """Wait for a retriever until a monotonic time; raises RetrieverUnavailable."""
+        while True:
+            known = self._known.get(name)
+            if known is not None and known.reason is None:
+                return known
+            if time.monotonic() >= until:
+                reason = known.reason if known is not None else NOT_DEPLOYED
+                raise RetrieverUnavailable(f"{name}: {reason}")
+            await asyncio.sleep(0.05)
+            if known is not None and known.reason is not None:
+                await self.describe(known)
+
+    async def _call(self, known: Known, method: str, seconds: float, *payload: Any) -> Any:
+        """Of a retriever that is split, any shard is called."""
+        if known.shards:
+            shards = self._rotated(known)
+            known = next((shard for shard in shards if shard.reason is None), shards[0])
+        own = known.own or known
+        call: asyncio.Future[Any] | None = None
+        try:
+            if own.handle is None:
+                own.handle = await asyncio.to_thread(_handle, own)
+            call = asyncio.ensure_future(_answer(own.handle, method, payload))
+            answer = await self._watched(known, call, seconds, probe=method != "describe")
+        except (KeyError, DeploymentUnavailableError) as exc:
+            own.handle, known.down = None, NOT_DEPLOYED
+            raise RetrieverUnavailable(NOT_DEPLOYED) from exc
+        except (RayError, RayServeException) as exc:
+            known.down = NO_REPLICA
+            raise RetrieverUnavailable(NO_REPLICA) from exc
+        finally:
+            if call is not None and not call.done():
+                call.cancel()
+        if isinstance(answer, AmbienceError):
+            raise answer
+        return answer
+
+    async def _watched(
+        self, known: Known, call: asyncio.Future[Any], seconds: float, probe: bool
+    ) -> Any:
+        """The call's answer; Serve would hold a call to a dead replica until another has started.
+
+        A replica works in threads, so one that lives describes itself at once, however busy.
+        """
+        until = time.monotonic() + seconds
+        while True:
+            left = until - time.monotonic()
+            done, _ = await asyncio.wait(
+                {call}, timeout=min(left, PROBE_SECONDS) if probe else left
+            )
+            if done:
+                return call.result()
+            # Timers may fire a little early; a probe must never come to wait for itself.
+            if not probe or time.monotonic() >= until:
+                raise DeadlineExceeded(f"no answer within {seconds:g} s")
+            if await self._probed(known) is None and not call.done():
+                raise RetrieverUnavailable(known.down or NO_REPLICA)
+
+    async def _probed(self, known: Known) -> Description | None:
+        """One `describe` at a time for all calls that wait."""
+        if known.probe is None or known.probe.done():
+            known.probe = asyncio.ensure_future(self.describe(known))
+        return await asyncio.shield(known.probe)
+
+
+def _handle(known: Known) -> DeploymentHandle[Any]:
+    if known.deployment is None:
+        return serve.get_app_handle(known.name)
+    return serve.get_deployment_handle(*known.deployment)
+
+
+def _statuses() -> dict[str, tuple[list[str], str]]:
+    """Deployments and status by application; raises RetrieverUnavailable while one is built."""
+    return {
+        name: (_deployments_of(name, app), str(app["status"]))
+        for name, app in applications().items()
+    }
+
+
+def _deployments_of(name: str, application: Mapping[str, Any]) -> list[str]:
+    deployments = application["deployments"]
+    if not deployments and application["status"] in _BEGINNING:
+        # An add that did not know of all kinds would leave some out for ever.
+        raise RetrieverUnavailable(f"{name} is being built")
+    return list(deployments)
+
+
+async def _answer(handle: DeploymentHandle[Any], method: str, payload: tuple[Any, ...]) -> Any:
+    return await getattr(handle, method).remote(*payload)

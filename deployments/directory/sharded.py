@@ -1,0 +1,108 @@
+"""A search of all shards of a retriever, and one answer of theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from deployments.wire import SearchAnswer, SearchRequest
+from indexes.base import Index, Part, Query, SearchParams
+from indexes.registry import index_class
+from indexes.replica.sharding import agreed, merged
+from models.errors import AmbienceError, DeadlineExceeded, RetrieverUnavailable
+
+Ask = Callable[[str, SearchRequest], Awaitable[Any]]
+"""Calls a method of one shard with a request."""
+
+
+@dataclass(slots=True)
+class ShardedSearch:
+    """One search. Shards that fail are left out of what is still to do, and named as missing."""
+
+    shards: dict[str, Ask]
+    """Those that can be asked, by name."""
+    missing: dict[str, str]
+    """Those that can't → reason."""
+    partial: bool
+    """Whether an answer will do that lacks one of `shards`; else their failure is raised."""
+    answers: list[SearchAnswer] = field(default_factory=list)
+    """Of the last round."""
+
+    async def search(self, searched_by: str, request: SearchRequest) -> SearchAnswer:
+        """Raises RetrieverUnavailable when no shard answers, or what they refused with."""
+        began = time.perf_counter()
+        kind = await asyncio.to_thread(index_class, searched_by)
+        params = kind.Params.parse(request.params)
+        request = replace(await self._by_features(request), sharded=True)
+        parts = await self._round(request, began)
+        query = _query(request)
+        common = await asyncio.to_thread(agreed, kind, parts, query, params)
+        if common is not None:
+            parts = await self._round(replace(request, agreed=common), began)
+        return await self._merged(kind, parts, params, began)
+
+    async def _by_features(self, request: SearchRequest) -> SearchRequest:
+        """The features are made once, by any shard: a rotation of them spreads the work."""
+        if request.features is not None:
+            return request
+        for name, ask in list(self.shards.items()):
+            answers = await self._asked({name: ask}, "features", replace(request, allowed=None))
+            for made in answers:
+                assert isinstance(made, SearchRequest)
+                return replace(made, allowed=request.allowed)
+        raise self._nobody()
+
+    async def _round(self, request: SearchRequest, began: float) -> list[Part]:
+        left = max(0.01, request.deadline - (time.perf_counter() - began))
+        self.answers = await self._asked(self.shards, "search", replace(request, deadline=left))
+        if not self.answers:
+            raise self._nobody()
+        return [answer.part for answer in self.answers if answer.part is not None]
+
+    async def _asked(
+        self, shards: Mapping[str, Ask], method: str, request: SearchRequest
+    ) -> list[Any]:
+        results = await asyncio.gather(*(_outcome(ask(method, request)) for ask in shards.values()))
+        for name, result in zip(list(shards), results, strict=True):
+            if isinstance(result, AmbienceError):
+                self._lose(name, result)
+        return [result for result in results if not isinstance(result, AmbienceError)]
+
+    def _lose(self, name: str, why: AmbienceError) -> None:
+        """Raises what is no failure of this shard alone, and what another try may mend."""
+        lost = isinstance(why, RetrieverUnavailable | DeadlineExceeded)
+        if not lost or (isinstance(why, RetrieverUnavailable) and not self.partial):
+            raise why
+        self.missing[name] = str(why)
+        del self.shards[name]
+
+    def _nobody(self) -> RetrieverUnavailable:
+        name, reason = next(iter(self.missing.items()))
+        return RetrieverUnavailable(f"{name}: {reason}")
+
+    async def _merged(
+        self, kind: type[Index], parts: Sequence[Part], params: SearchParams, began: float
+    ) -> SearchAnswer:
+        return SearchAnswer(
+            hits=await asyncio.to_thread(merged, kind, parts, params),
+            applied_seq=min(answer.applied_seq for answer in self.answers),
+            stale=any(answer.stale for answer in self.answers),
+            seconds=time.perf_counter() - began,
+            missing=self.missing,
+        )
+
+
+def _query(request: SearchRequest) -> Query:
+    assert request.features is not None
+    return Query(request.features, request.allowed, request.of_a_picture, sharded=True)
+
+
+async def _outcome(call: Awaitable[Any]) -> Any:
+    """Its answer, or its expected error as a value: the other shards are waited for."""
+    try:
+        return await call
+    except AmbienceError as exc:
+        return exc

@@ -1,0 +1,162 @@
+"""Admission: who may ask, how much at once, how large. Plain ASGI, below nothing of Serve's."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from deployments.http.problems import problem
+from deployments.settings import IngressArgs
+from models.errors import AmbienceError, Overloaded, PictureTooLarge
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+FORM_OVERHEAD_BYTES = 2**20
+MAX_CLIENTS = 10_000
+ALWAYS_OPEN = {"/healthz", "/readyz", "/metrics"}
+READING_POSTS = (
+    *("/v1/search", "/v1/retrievers/", "/v1/annotate"),
+    *("/reverse_search", "/get_image_"),
+)
+
+
+class Forbidden(AmbienceError):
+    """No key, or one that may not do this."""
+
+    status = 401
+    title = "API key needed"
+
+
+class TooManyRequests(AmbienceError):
+    """This client's rate limit is used up."""
+
+    status = 429
+    title = "Too many requests"
+
+
+class SlowUpload(AmbienceError):
+    """The body did not come in time; it would hold its place for ever."""
+
+    status = 408
+    title = "Request timeout"
+
+
+class Admission:
+    """Refuses what can't be served.
+
+    503 when full, 429 over the rate, 413 too large, 408 too slow, 401 no key.
+    """
+
+    def __init__(
+        self, app: App, args: IngressArgs, draining: threading.Event | None = None
+    ) -> None:
+        self.app = app
+        self.args = args
+        self.in_flight = 0
+        self.draining = draining or threading.Event()
+        self._minutes: OrderedDict[str, tuple[int, int]] = OrderedDict()
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in ALWAYS_OPEN:
+            await self.app(scope, receive, send)
+            return
+        try:
+            self._admit(scope)
+        except AmbienceError as exc:
+            await problem(exc)(scope, receive, send)
+            return
+        self.in_flight += 1
+        try:
+            await self.app(scope, self._limited(receive), self._sending(send))
+        finally:
+            self.in_flight -= 1
+
+    def _admit(self, scope: MutableMapping[str, Any]) -> None:
+        headers = dict(scope["headers"])
+        self._check_key(scope, headers)
+        self._check_rate(scope)
+        limit = self.args.max_requests
+        if self.in_flight >= limit:
+            raise Overloaded(f"{limit} requests are in flight; try again in a second")
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._max_bytes:
+            raise self._too_large()
+
+    def _check_key(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> None:
+        args = self.args
+        if not args.read_keys and not args.write_keys:
+            return
+        given = headers.get(b"x-api-key", b"")
+        bearer = headers.get(b"authorization", b"")
+        given = given or bearer.removeprefix(b"Bearer ").strip()
+        reads = scope["method"] in ("GET", "HEAD", "OPTIONS") or _only_reads(scope["path"])
+        allowed = (*args.write_keys, *(args.read_keys if reads else ()))
+        if reads and not args.read_keys:
+            return
+        if not any(hmac.compare_digest(given, key.encode()) for key in allowed):
+            what = "read or write" if reads else "write"
+            raise Forbidden(f"send a {what} key as X-API-Key or Authorization: Bearer")
+
+    def _check_rate(self, scope: MutableMapping[str, Any]) -> None:
+        limit = self.args.requests_per_minute
+        if limit is None:
+            return
+        client = (scope.get("client") or ("",))[0]
+        minute = int(time.monotonic() // 60)
+        seen, count = self._minutes.pop(client, (minute, 0))
+        count = count + 1 if seen == minute else 1
+        self._minutes[client] = (minute, count)
+        if len(self._minutes) > MAX_CLIENTS:
+            self._minutes.popitem(last=False)
+        if count > limit:
+            raise TooManyRequests(f"more than {limit} requests a minute; wait until the next")
+
+    def _limited(self, receive: Receive) -> Receive:
+        """The body, within its limits of size and time."""
+        read, whole = 0, False
+        until = time.monotonic() + self.args.upload_deadline
+
+        async def counted() -> Message:
+            nonlocal read, whole
+            if whole:  # What follows the body is the client's leaving, whenever that is.
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), until - time.monotonic())
+            except TimeoutError as exc:
+                limit = self.args.upload_deadline
+                raise SlowUpload(f"the body did not come within {limit:g} s") from exc
+            whole = not message.get("more_body", False)
+            read += len(message.get("body", b""))
+            if read > self._max_bytes:
+                raise self._too_large()
+            return message
+
+        return counted
+
+    def _sending(self, send: Send) -> Send:
+        async def closing(message: Message) -> None:
+            if self.draining.is_set() and message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
+            await send(message)
+
+        return closing
+
+    @property
+    def _max_bytes(self) -> int:
+        return self.args.max_upload_bytes + FORM_OVERHEAD_BYTES
+
+    def _too_large(self) -> PictureTooLarge:
+        limit = self.args.max_upload_bytes / 2**20
+        return PictureTooLarge(f"image: at most {limit:g} MiB", "image")
+
+
+def _only_reads(path: str) -> bool:
+    return path.startswith(READING_POSTS) or "_get_similar_images_by_" in path

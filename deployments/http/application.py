@@ -1,0 +1,117 @@
+"""The ingress: a FastAPI application over the gateway, on a socket of its own or behind Serve's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import threading
+from collections.abc import AsyncIterator
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from ray import serve
+
+from deployments.http import editing, gallery, health, metrics, problems, v1
+from deployments.http.admission import Admission
+from deployments.ingress.gateway import Gateway
+from deployments.loopback import keep_sockets_on_loopback
+from deployments.page import routes as page
+from deployments.settings import IngressArgs, address
+
+logger = logging.getLogger(__name__)
+DRAIN_SECONDS = 1.0
+STOP_SECONDS = 5
+ABOUT = """Finds pictures by picture, by colour and by detail.
+
+Errors are `application/problem+json`. Every answer says in `Server-Timing` how long each retriever
+took, in `X-Ambience-Answered` who answered, and in `X-Ambience-Missing` who did not, and why."""
+
+
+class Ingress:
+    """Serve deployment that answers HTTP."""
+
+    def __init__(self, args: IngressArgs) -> None:
+        keep_sockets_on_loopback()
+        self.args = args
+        self.gateway = Gateway(args, serve.get_replica_context().app_name)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return make_app(self.gateway)
+
+    def check_health(self) -> None:
+        """Alive while the loop runs."""
+
+
+def make_app(gateway: Gateway) -> FastAPI:
+    """All routes over this gateway."""
+    draining = threading.Event()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        following = asyncio.create_task(gateway.retrievers.follow())
+        listener = Listener(app) if gateway.args.listen else None
+        try:
+            yield
+        finally:
+            if listener is not None:
+                draining.set()
+                await listener.drain()
+            following.cancel()
+            gateway.close()
+
+    app = FastAPI(title="ambience", description=ABOUT, version="1", lifespan=lifespan)
+    app.state.gateway = gateway
+    problems.install(app)
+    for routes in (v1, editing, gallery, health, metrics, page):
+        app.include_router(routes.router)
+    if gateway.args.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(gateway.args.cors_origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Server-Timing", "X-Ambience-Answered", "X-Ambience-Missing"],
+        )
+    app.add_middleware(Admission, args=gateway.args, draining=draining)
+    app.add_middleware(metrics.Counted)
+    return app
+
+
+class Listener:
+    """An HTTP server on AMBIENCE_HOST:AMBIENCE_PORT inside the replica.
+
+    The port is shared (SO_REUSEPORT), so a replica that replaces this one listens before this one
+    stops, and several may share the load of one host. It answers 3 times as many requests a second
+    as Serve's own proxy (benchmarks/serving_modes.py).
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        host, port = address()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._socket.bind((host, port))
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=STOP_SECONDS,
+        )
+        self._server = uvicorn.Server(config)
+        # The process's signals belong to Ray.
+        setattr(self._server, "capture_signals", contextlib.nullcontext)  # noqa: B010
+
+        self._serving = asyncio.create_task(self._server.serve([self._socket]))
+
+    async def drain(self) -> None:
+        """Let clients of kept connections go, stop accepting, let requests in flight end."""
+        await asyncio.sleep(DRAIN_SECONDS)
+        self._server.should_exit = True
+        await asyncio.wait({self._serving}, timeout=STOP_SECONDS)

@@ -1,0 +1,67 @@
+"""How the retrievers and annotators stand, as GET /v1/retrievers shows it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from deployments.directory.entry import Known
+from deployments.directory.retrievers import Retrievers
+from deployments.http import openapi
+from deployments.wire import Description
+
+
+async def state_rows(retrievers: Retrievers) -> list[dict[str, Any]]:
+    """Asked just now; one that does not answer is `unavailable`, with the reason.
+
+    A retriever of two models is shown as searches use it, with the other one as `next` or, after
+    the switch, as `previous`.
+    """
+    knowns = await retrievers.descriptions()
+    used = await retrievers.searched(knowns)
+    rows = [_row(one) for one in used]
+    others = [_other_row(retrievers, *both) for both in zip(knowns, used, strict=True)]
+    for row, other in zip(rows, await asyncio.gather(*others), strict=True):
+        row.update(other)
+    return rows
+
+
+def _row(known: Known) -> dict[str, Any]:
+    row = openapi.UNKNOWN_STATE | {"name": known.name, "kind": known.kind}
+    if known.description is not None:
+        row |= known.description.row()
+    if known.down is not None:
+        row |= {"state": "unavailable", "reason": known.down}
+    return row
+
+
+async def _other_row(retrievers: Retrievers, known: Known, used: Known) -> dict[str, Any]:
+    if known.next is None or known.down is not None:
+        return {}
+    answers = await retrievers.in_all_replicas(known)
+    if used is known:
+        return {"next": _of_all([[one and one.next for one in shard] for shard in answers])}
+    return {"previous": _of_all(answers)}
+
+
+def _of_all(shards: Sequence[Sequence[Description | None]]) -> dict[str, Any]:
+    """One model over all replicas: ready when all are, with what the last of them has."""
+    replicas = [one for answers in shards for one in answers]
+    there = [[one for one in answers if one is not None] for answers in shards]
+    flat = [one for shard in there for one in shard]
+    ready = sum(one.state == "ready" for one in flat)
+    whole = all(shards) and ready == len(replicas)
+    shown: dict[str, Any] = {
+        "state": "ready" if whole else "loading",
+        "count": sum(min((one.count for one in shard), default=0) for shard in there),
+        "bytes": sum(max((one.bytes for one in shard), default=0) for shard in there),
+    }
+    if flat:
+        last = min(flat, key=lambda one: one.state == "ready")
+        shown |= {"extractor": last.extractor, "fingerprint": last.fingerprint}
+    if not whole:
+        reasons = [one.reason for one in flat if one.reason]
+        said = f": {reasons[0]}" if reasons else ""
+        shown["reason"] = f"ready in {ready} of {len(replicas)} replicas{said}"
+    return shown

@@ -1,0 +1,275 @@
+"""The routes of /v1."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import TypeAdapter
+
+from deployments.directory.entry import Known
+from deployments.http import openapi
+from deployments.http.answers import JsonAnswer
+from deployments.http.editing import image_rows
+from deployments.http.problems import documented
+from deployments.http.reading import Body, parsed, read_body, validated
+from deployments.http.states import state_rows
+from deployments.ingress.adding import Added
+from deployments.ingress.fused import decode_cursor, encode_cursor, fused_search
+from deployments.ingress.gateway import Gateway
+from deployments.ingress.report import Report, begin_report
+from deployments.ingress.searching import Ask
+from deployments.schemas import (
+    AddAnswer,
+    ImageAnswer,
+    ImageList,
+    RetrieverQuery,
+    RetrieverResults,
+    RetrieverStates,
+    SearchQuery,
+    SearchResults,
+)
+from deployments.wire import MixedQuery
+from models.errors import ImageNotFound, InvalidInput, RetrieverUnavailable
+from models.types import MAX_IMAGE_ID, Variants
+
+router = APIRouter(prefix="/v1", tags=["v1"])
+ImageIdPath = Annotated[
+    int, Path(ge=0, le=MAX_IMAGE_ID, description="The image's id, 0 ≤ id < 2^47.")
+]
+WHOLE = TypeAdapter(int)
+"""Reads `k` as the retriever has read it: "5" and 5.0 are 5."""
+JSON_FIELDS = ("image_ids", "negative", "retrievers", "filter", "region")
+
+
+@router.put(
+    "/images/{image_id}",
+    summary="Add or replace a picture",
+    response_model=AddAnswer,
+    responses={201: {"model": AddAnswer, "description": "New"}, **documented(400, 413, 415, 503)},
+    openapi_extra=openapi.ADD,
+)
+async def put_image(request: Request, image_id: ImageIdPath) -> Response:
+    """Durable when answered. The same picture again changes nothing; another one replaces it."""
+    return await _add(request, image_id)
+
+
+@router.post(
+    "/images",
+    status_code=201,
+    summary="Add a picture under the next free id",
+    response_model=AddAnswer,
+    responses=documented(400, 413, 415, 503),
+    openapi_extra=openapi.ADD,
+)
+async def post_image(request: Request) -> Response:
+    """Durable when answered; the id is never one that was used before."""
+    return await _add(request, None)
+
+
+@router.get(
+    "/images/{image_id}",
+    summary="What is known of a picture",
+    response_model=ImageAnswer,
+    responses=documented(400, 404, 503),
+)
+async def get_image(request: Request, image_id: ImageIdPath) -> Response:
+    """Its row, its retrievers, its annotations."""
+    gateway = _gateway(request)
+    image = await asyncio.to_thread(gateway.store.image, image_id)
+    if image is None:
+        raise ImageNotFound(f"no image {image_id}", "image_id")
+    return JsonAnswer((await asyncio.to_thread(image_rows, gateway, [image]))[0])
+
+
+@router.delete(
+    "/images/{image_id}",
+    status_code=204,
+    summary="Delete a picture",
+    responses=documented(400, 503),
+)
+async def delete_image(request: Request, image_id: ImageIdPath) -> Response:
+    """Durable, and gone from every retriever, when answered. Unknown ids are fine."""
+    await _gateway(request).adder.delete(image_id)
+    return Response(status_code=204)
+
+
+@router.get(
+    "/images/{image_id}/thumbnail",
+    summary="A small JPEG of a picture",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}, **documented(400, 404, 503)},
+)
+async def get_thumbnail(request: Request, image_id: ImageIdPath) -> Response:
+    """The stored preview."""
+    preview = await asyncio.to_thread(_gateway(request).store.preview, image_id)
+    if preview is None:
+        raise ImageNotFound(f"no thumbnail of image {image_id}", "image_id")
+    return Response(preview, media_type="image/jpeg", headers={"Cache-Control": "no-cache"})
+
+
+@router.get(
+    "/images",
+    summary="List pictures",
+    response_model=ImageList,
+    responses=documented(400, 503),
+)
+async def list_images(
+    request: Request,
+    cursor: Annotated[
+        int | None, Query(ge=-1, le=MAX_IMAGE_ID, description="`next_cursor` of the page before.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Pictures a page.")] = 100,
+) -> Response:
+    """By ascending id."""
+    gateway = _gateway(request)
+    after = -1 if cursor is None else cursor
+    images = await asyncio.to_thread(gateway.store.images, after, limit)
+    rows = await asyncio.to_thread(image_rows, gateway, images)
+    more = str(images[-1].image_id) if len(images) == limit else None
+    return JsonAnswer({"images": rows, "next_cursor": more})
+
+
+@router.get(
+    "/retrievers",
+    summary="How the retrievers and annotators stand",
+    response_model=RetrieverStates,
+    responses=documented(503),
+)
+async def list_retrievers(request: Request) -> Response:
+    """Asked just now; one that does not answer is `unavailable`, with the reason."""
+    return JsonAnswer({"retrievers": await state_rows(_gateway(request).retrievers)})
+
+
+@router.post(
+    "/search",
+    summary="Search by pictures, stored images and words at once",
+    response_model=SearchResults,
+    responses=documented(400, 404, 413, 415, 503),
+    openapi_extra=openapi.SEARCH,
+)
+async def search(request: Request) -> Response:
+    """Pictures verified by phash or local come first; reciprocal rank fusion orders each class."""
+    body = await read_body(request)
+    report = begin_report(request)
+    hits, cursor = await fused_search(_gateway(request), _query_of(body), body.images, report)
+    content = {"hits": [hit.row() for hit in hits], "next_cursor": cursor}
+    return JsonAnswer(content, headers=report.headers())
+
+
+@router.post(
+    "/retrievers/{name}/search",
+    summary="Search one retriever",
+    response_model=RetrieverResults,
+    responses=documented(400, 404, 413, 415, 503),
+    openapi_extra=openapi.RETRIEVER_SEARCH,
+)
+async def search_retriever(
+    request: Request,
+    name: Annotated[str, Path(max_length=100, description="A name of GET /v1/retrievers.")],
+) -> Response:
+    """With its own parameters: `k`, `distance_threshold`, for local also `explain` and others."""
+    gateway = _gateway(request)
+    (known,) = await gateway.chosen([name])
+    if known.reason is not None:
+        raise RetrieverUnavailable(f"{name}: {known.reason}")
+    body = await read_body(request)
+    own = {key: body.fields[key] for key in body.fields if key in RetrieverQuery.model_fields}
+    # Beside a picture an empty field of a form is none; alone it is a query without words.
+    empty = {"text": ""} if own.get("text") == "" and not body.images else {}
+    query = validated(RetrieverQuery, _decoded(own) | empty)
+    params = {key: value for key, value in body.fields.items() if key not in own and value != ""}
+    offset = decode_cursor(query.cursor)
+    limits = await gateway.limits(query.filter, query.min_seq)
+    report = begin_report(request)
+    ask = await _one_ask(gateway, body, query, known, params | {"offset": offset}, report)
+    hits = await gateway.searcher.ask(ask, limits, report)
+    k = WHOLE.validate_python(params.get("k") or 0)
+    cursor = encode_cursor(offset + k) if k and len(hits) == k else None
+    content = {"hits": [hit.row() for hit in hits], "next_cursor": cursor}
+    return JsonAnswer(content, headers=report.headers())
+
+
+async def _one_ask(
+    gateway: Gateway,
+    body: Body,
+    query: RetrieverQuery,
+    known: Known,
+    params: Mapping[str, Any],
+    report: Report,
+) -> Ask:
+    variants: Variants = query.variants or ("mirror" if query.mirrored else "identity")
+    assert known.description is not None
+    if query.text is not None and not known.description.reads_text:
+        raise InvalidInput(f"{known.name} does not search by words", "text")
+    if (query.image_id is not None) + bool(body.images) + (query.text is not None) != 1:
+        raise InvalidInput("give either an image, an image_id or text", "image")
+    if query.text is not None:
+        return Ask(known, params, mixed=MixedQuery(text=query.text))
+    if not known.of_pictures:
+        raise InvalidInput(f"{known.name} searches by words only", "text")
+    if query.image_id is not None:
+        return Ask(known, params, image_id=query.image_id, variants=variants)
+    picture = await gateway.searcher.prepare(body.image(), [known], variants, report, query.region)
+    return Ask(known, params, picture=picture)
+
+
+async def _add(request: Request, image_id: int | None) -> Response:
+    body = await read_body(request)
+    metadata = None
+    given = body.given("metadata")
+    if given:
+        metadata = _json_object(given["metadata"], "metadata")
+    report = begin_report(request)
+    added = await _gateway(request).adder.add(image_id, body.image(), report, metadata)
+    status = 201 if added.receipt.outcome == "created" else 200
+    return JsonAnswer(_added_row(added), status, headers=report.headers())
+
+
+def _added_row(added: Added) -> dict[str, Any]:
+    return {
+        "image_id": added.receipt.image_id,
+        "seq": added.receipt.seq,
+        "retrievers": {name: outcome.row() for name, outcome in added.retrievers.items()},
+    }
+
+
+def _query_of(body: Body) -> SearchQuery:
+    given = body.fields.get("query")
+    if isinstance(given, str):
+        return parsed(SearchQuery, given, "query")
+    if body.images and given is None:
+        return validated(SearchQuery, _decoded(body.fields))
+    return validated(SearchQuery, given if isinstance(given, dict) else body.fields)
+
+
+def _decoded(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a multipart request that hold JSON as values."""
+    return {
+        key: _json(value, key) if key in JSON_FIELDS and isinstance(value, str) else value
+        for key, value in fields.items()
+        if value != ""
+    }
+
+
+def _json(text: str, name: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as exc:
+        raise InvalidInput(f"{name}: not JSON: {exc}", name) from exc
+
+
+def _json_object(value: Any, name: str) -> dict[str, Any]:
+    if isinstance(value, str):
+        value = _json(value, name)
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{name}: must be a JSON object", name)
+    return value
+
+
+def _gateway(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway

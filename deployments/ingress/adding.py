@@ -1,0 +1,228 @@
+"""Adds and deletes: acknowledged by the store alone, once durable."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from deployments.directory.entry import Known
+from deployments.directory.retrievers import Retrievers
+from deployments.ingress.report import Report
+from indexes.store.base import ANNOTATE, Image, ImageWrite, Receipt, Space, Store
+from models.errors import AlreadyIndexed, AmbienceError, Conflict, InvalidInput, Unavailable
+from models.pictures.decoder import Decoder
+from models.pictures.decoding import Picture
+from models.types import MAX_IMAGE_ID, Pixels, View
+
+State = Literal["indexed", "pending"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one retriever's features."""
+
+    state: State
+    reason: str | None = None
+
+    def row(self) -> dict[str, str]:
+        return {"state": self.state} | ({"reason": self.reason} if self.reason else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    receipt: Receipt
+    retrievers: Mapping[str, Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the worker thread makes of an upload in one hop."""
+
+    width: int
+    height: int
+    preview: bytes | None
+    rows: Mapping[Space, bytes]
+    views: Mapping[View, Pixels]
+
+
+class Adder:
+    """Turns uploads into durable rows."""
+
+    def __init__(
+        self,
+        store: Store,
+        retrievers: Retrievers,
+        decoder: Decoder,
+        add_deadline: float,
+        previews: bool,
+    ) -> None:
+        self.store = store
+        self.retrievers = retrievers
+        self.decoder = decoder
+        self.add_deadline = add_deadline
+        self.previews = previews
+
+    async def add(
+        self,
+        image_id: int | None,
+        data: bytes,
+        report: Report,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Added:
+        """Add or replace, with the features of every enabled retriever.
+
+        Waits up to `add_deadline` for retrievers that are ready; what is missing is completed
+        later, and so are all annotations. Raises InvalidInput for an id out of range or a picture
+        that can't be decoded, and Unavailable while no retriever is known.
+        """
+        check_id(image_id)
+        wanted = self.retrievers.wanted()
+        if not wanted:  # Acknowledged now, it would never be indexed.
+            raise Unavailable("no retriever is known yet; try again in a second")
+        annotators = self.retrievers.annotators()
+        sha256 = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
+        if image_id is not None and metadata is None:
+            there = await asyncio.to_thread(self.store.image, image_id)
+            kinds = [*wanted, *_kinds(annotators)]
+            if there is not None and _complete(there, sha256, kinds):
+                receipt = Receipt(image_id, there.generation, there.generation, "unchanged")
+                return Added(receipt, {name: Outcome("indexed") for name in wanted})
+        return await self._write(image_id, data, sha256, wanted, report, metadata, annotators)
+
+    async def add_kind(self, image_id: int, data: bytes, kind: str, report: Report) -> Added:
+        """Add one kind of features.
+
+        Raises AlreadyIndexed if the image has them, Conflict if the id holds another picture.
+        """
+        check_id(image_id)
+        self.retrievers.known(kind)
+        sha256 = hashlib.sha256(data).hexdigest()
+        there = await asyncio.to_thread(self.store.image, image_id)
+        if there is not None and kind in there.wanted:
+            raise AlreadyIndexed("Image with the same id is already in the db", "image_id")
+        if there is not None and there.sha256 != sha256:
+            raise Conflict(f"id {image_id} holds another picture; delete it first", "image_id")
+        return await self._write(image_id, data, sha256, [kind], report, None)
+
+    async def delete(self, image_id: int) -> bool:
+        """Remove an image; whether it was there."""
+        check_id(image_id)
+        return await asyncio.to_thread(self.store.delete, image_id) is not None
+
+    async def delete_kind(self, image_id: int, kind: str) -> bool:
+        """Remove one kind of features; whether they were there."""
+        check_id(image_id)
+        return await asyncio.to_thread(self.store.delete_kind, image_id, kind) is not None
+
+    async def _write(
+        self,
+        image_id: int | None,
+        data: bytes,
+        sha256: str,
+        wanted: Sequence[str],
+        report: Report,
+        metadata: Mapping[str, Any] | None,
+        annotators: Sequence[Known] = (),
+    ) -> Added:
+        knowns = [self.retrievers.known(name) for name in wanted]
+        ready = [model for known in knowns for model in known.models if _can_extract(model)]
+        with report.timed("decode"):
+            prepared = await self.decoder.decode(
+                data, then=lambda picture: self._prepare(picture, ready)
+            )
+        rows = dict(prepared.rows)
+        reasons = await self._extract_elsewhere(prepared, ready, rows, report)
+        have = await self._found_by(knowns, rows)
+        write = ImageWrite(
+            image_id=image_id,
+            sha256=sha256,
+            width=prepared.width,
+            height=prepared.height,
+            wanted=frozenset([*wanted, *_kinds(annotators)]),
+            features=rows,
+            metadata=metadata,
+            preview=prepared.preview,
+            original=data if self._needs_original(wanted, annotators, have) else None,
+        )
+        with report.timed("store"):
+            receipt = await asyncio.to_thread(self.store.put, write)
+        return Added(receipt, {name: self._outcome(name, have, reasons) for name in wanted})
+
+    async def _found_by(self, knowns: Sequence[Known], rows: Mapping[Space, bytes]) -> set[str]:
+        """Names of the retrievers that find the image: of two models it is the one in use."""
+        used = await self.retrievers.searched([known for known in knowns if known.next is not None])
+        lacking = {one.name for one in used if Space(one.name, one.fingerprint) not in rows}
+        return {space.kind for space in rows} - lacking
+
+    def _needs_original(
+        self, wanted: Sequence[str], annotators: Sequence[Known], have: set[str]
+    ) -> bool:
+        """Whether what is missing needs more than the preview.
+
+        Features do, always: those of a preview that was a JPEG differ a little.
+        """
+        if not have.issuperset(wanted) or (annotators and not self.previews):
+            return True
+        described = (known.description for known in annotators)
+        return any(one is None or one.view != "preview" for one in described)
+
+    def _prepare(self, picture: Picture, ready: Sequence[Known]) -> Prepared:
+        rows: dict[Space, bytes] = {}
+        views: dict[View, Pixels] = {}
+        for known in ready:
+            assert known.description is not None
+            view = known.description.view
+            if known.extractor is None:
+                views[view] = picture.view(view)
+                continue
+            features = known.extractor.extract(picture.view(view))
+            rows[Space(known.name, known.extractor.fingerprint)] = known.extractor.to_row(features)
+        preview = picture.preview_jpeg() if self.previews else None
+        return Prepared(picture.width, picture.height, preview, rows, views)
+
+    async def _extract_elsewhere(
+        self, prepared: Prepared, ready: Sequence[Known], rows: dict[Space, bytes], report: Report
+    ) -> dict[str, str]:
+        """Ask replicas for their features, all at once; reasons of those that did not answer."""
+        reasons: dict[str, str] = {}
+
+        async def one(known: Known) -> None:
+            assert known.description is not None
+            pixels = prepared.views[known.description.view]
+            try:
+                with report.timed(known.name):
+                    answer = await self.retrievers.extract(known, pixels, self.add_deadline)
+            except AmbienceError as exc:
+                reasons[known.name] = str(exc)
+                return
+            rows[Space(known.name, answer.fingerprint)] = answer.row
+
+        await asyncio.gather(*(one(known) for known in ready if known.extractor is None))
+        return reasons
+
+    def _outcome(self, name: str, have: set[str], reasons: Mapping[str, str]) -> Outcome:
+        if name in have:
+            return Outcome("indexed")
+        return Outcome("pending", reasons.get(name) or self.retrievers.known(name).reason)
+
+
+def check_id(image_id: int | None) -> None:
+    """Raises InvalidInput unless the id is None or in [0, 2^47)."""
+    if image_id is not None and not 0 <= image_id <= MAX_IMAGE_ID:
+        raise InvalidInput(f"image_id must lie in 0..{MAX_IMAGE_ID}", "image_id")
+
+
+def _kinds(annotators: Sequence[Known]) -> list[str]:
+    return [ANNOTATE + known.name for known in annotators]
+
+
+def _can_extract(known: Known) -> bool:
+    """What is extracted here needs no replica."""
+    return known.extractor is not None or known.reason is None
+
+
+def _complete(image: Image, sha256: str, wanted: Sequence[str]) -> bool:
+    return image.sha256 == sha256 and image.wanted >= set(wanted)

@@ -1,0 +1,155 @@
+"""The fused search: every retriever's list, cut to what can be true, then one ranking."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from deployments.directory.entry import Known
+from deployments.ingress.gateway import Gateway
+from deployments.ingress.report import Report
+from deployments.ingress.searching import Ask, QueryPicture
+from deployments.schemas import SearchQuery
+from deployments.wire import Description, MixedQuery
+from indexes.ranking.fusion import FusedHit, RankedList, believed, fuse
+from models.errors import ImageNotFound, InvalidInput
+from models.types import Variants
+
+
+async def fused_search(
+    gateway: Gateway, query: SearchQuery, images: Sequence[bytes], report: Report
+) -> tuple[list[FusedHit], str | None]:
+    """One page of hits and the next page's cursor.
+
+    A retriever that adds vectors is asked once, with all parts of the query; another one for each
+    picture and stored image; one that searches annotations for the text alone. Raises InvalidInput
+    when nothing is searched for, and ImageNotFound for an unknown image_id.
+    """
+    weights = query.retrievers
+    knowns = await gateway.chosen(list(weights) if weights is not None else None)
+    _check(query, images, knowns)
+    offset = decode_cursor(query.cursor)
+    limits = await gateway.limits(query.filter, query.min_seq, query.stale_ok)
+    known = await asyncio.to_thread(gateway.store.known, query.image_ids) if query.image_ids else {}
+    for image_id in query.image_ids:
+        if image_id not in known:
+            raise ImageNotFound(f"no image {image_id}", "image_ids")
+    variants: Variants = "mirror" if query.mirrored else "identity"
+    pictures = [
+        await gateway.searcher.prepare(data, knowns, variants, report, query.region)
+        for data in images
+    ]
+    asks = _asks(knowns, pictures, query, variants)
+    lists = await gateway.searcher.ask_all(asks, limits, report)
+    with report.timed("fuse"):
+        ranked = [
+            _ranked(ask.known, hits, weights)
+            for ask, hits in zip(asks, lists.hits, strict=True)
+            if hits is not None
+        ]
+        hits = believed(fuse(ranked, query.negative.image_ids), query.min_confidence)
+    page = hits[offset : offset + query.k]
+    more = len(hits) > offset + query.k
+    return page, encode_cursor(offset + query.k) if more else None
+
+
+def encode_cursor(offset: int) -> str:
+    """An opaque name of the place where the next page begins."""
+    return base64.urlsafe_b64encode(f"o{offset}".encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str | None) -> int:
+    """Raises InvalidInput for what `encode_cursor` never made."""
+    if cursor is None:
+        return 0
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        offset = int(text.removeprefix("o"))
+    except (ValueError, binascii.Error) as exc:
+        raise InvalidInput(
+            "cursor: pass on the next_cursor of a previous answer", "cursor"
+        ) from exc
+    if not 0 <= offset <= 10_000 or not text.startswith("o"):
+        raise InvalidInput("cursor: pass on the next_cursor of a previous answer", "cursor")
+    return offset
+
+
+def _check(query: SearchQuery, images: Sequence[bytes], knowns: Sequence[Known]) -> None:
+    words = query.text is not None or query.negative.text is not None
+    if words and not any(_may_read_text(known) for known in knowns):
+        if query.retrievers is not None:
+            raise InvalidInput("none of these retrievers searches by words", "text")
+        raise InvalidInput("no retriever that searches by words is deployed", "text")
+    if not images and not query.image_ids:
+        if query.text is None:
+            raise InvalidInput("give an image, image_ids or text to search by", "image")
+    elif query.text is None and knowns and not any(known.of_pictures for known in knowns):
+        raise InvalidInput("these retrievers search by words only", "retrievers")
+    if query.region is not None and len(images) != 1:
+        raise InvalidInput("region: applies to exactly one uploaded image", "region")
+
+
+def _asks(
+    knowns: Sequence[Known],
+    pictures: Sequence[QueryPicture],
+    query: SearchQuery,
+    variants: Variants,
+) -> list[Ask]:
+    asks = []
+    for known in knowns:
+        params = list_params(known, query.explain)
+        if known.description is not None and known.description.additive:
+            mixed = _mixed(known.description, pictures, query)
+            if mixed.pixels or mixed.image_ids or mixed.text is not None:
+                asks.append(Ask(known, params, mixed=mixed))
+            continue
+        if known.of_pictures:
+            asks += [Ask(known, params, picture=picture) for picture in pictures]
+            asks += [
+                Ask(known, params, image_id=image_id, variants=variants)
+                for image_id in query.image_ids
+            ]
+        if query.text is not None and _may_read_text(known):
+            asks.append(Ask(known, params, mixed=MixedQuery(text=query.text)))
+    return asks
+
+
+def _mixed(
+    description: Description, pictures: Sequence[QueryPicture], query: SearchQuery
+) -> MixedQuery:
+    """All parts of the query that this retriever can add up.
+
+    Not tried mirrored: a neural method's features hardly change, and each try costs a forward pass.
+    What is asked for and avoided at once is only left out of the answer.
+    """
+    reads = description.reads_text
+    return MixedQuery(
+        pixels=[picture.views[description.view] for picture in pictures],
+        image_ids=query.image_ids,
+        text=query.text if reads else None,
+        negative_text=query.negative.text if reads else None,
+        negative_ids=[at for at in query.negative.image_ids if at not in query.image_ids],
+        negative_weight=query.negative.weight,
+    )
+
+
+def _may_read_text(known: Known) -> bool:
+    """One that has not described itself yet may turn out to: it is asked, and named as missing."""
+    return known.description is None or known.description.reads_text
+
+
+def list_params(known: Known, explain: bool) -> Mapping[str, Any]:
+    """A retriever's parameters for one list of a fused search."""
+    if known.description is None:
+        return {}
+    params = dict(known.description.fused_params)
+    return params | {"explain": True} if explain and known.description.explains else params
+
+
+def _ranked(known: Known, hits: list[Any], weights: Mapping[str, float] | None) -> RankedList:
+    assert known.description is not None
+    weight = 1.0 if weights is None else weights[known.name]
+    return RankedList(known.name, hits, weight, known.description.verifying)

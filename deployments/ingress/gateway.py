@@ -1,0 +1,119 @@
+"""All that the routes share: the store, the retrievers, adds and searches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from deployments.directory.entry import Known
+from deployments.directory.retrievers import Retrievers
+from deployments.ingress.adding import Adder
+from deployments.ingress.searching import Limits, Searcher
+from deployments.schemas import Filter
+from deployments.settings import IngressArgs, store_url
+from deployments.storing import open_here
+from deployments.wire import Kind
+from indexes.store.base import ANNOTATE, Image
+from models.errors import InvalidInput, StoreUnavailable
+from models.pictures.decoder import Decoder
+from models.pictures.decoding import Limits as PictureLimits
+
+log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """What the ingress replica holds."""
+
+    def __init__(self, args: IngressArgs, application: str) -> None:
+        self.args = args
+        self.store = open_here(store_url(args.store))
+        self.retrievers = Retrievers(application, self.store.active)
+        limits = PictureLimits(max_bytes=args.max_upload_bytes, max_pixels=args.max_pixels)
+        self.decoder = Decoder(limits)
+        self.searcher = Searcher(self.retrievers, self.decoder, args.retriever_deadline)
+        self.adder = Adder(
+            self.store, self.retrievers, self.decoder, args.add_deadline, args.previews
+        )
+
+    def close(self) -> None:
+        """End the decoder's children and close the store."""
+        self.decoder.close()
+        self.store.close()
+
+    async def limits(
+        self, wanted: Filter | None = None, min_seq: int | None = None, stale_ok: bool = False
+    ) -> Limits:
+        """The deadline of a request beginning now, the ids its filter allows, how new it must be.
+
+        The head is read once for all retrievers: one that stands there need not ask the store.
+        """
+        until = time.monotonic() + self.args.deadline
+        allowed = await asyncio.to_thread(self._allowed, wanted) if wanted is not None else None
+        if stale_ok:
+            return Limits(until, allowed, min_seq or 0, stale_ok)
+        try:
+            head = await asyncio.to_thread(self.store.head)
+        except StoreUnavailable as exc:
+            log.warning("searches are answered from memory: %s", exc)
+            return Limits(until, allowed, stale_ok=True, stale=True)
+        return Limits(until, allowed, max(head, min_seq or 0))
+
+    async def unready(self) -> dict[str, str]:
+        """Why /readyz fails: what is required and does not answer → reason."""
+        reasons = {}
+        try:
+            await asyncio.to_thread(self.store.head)
+        except StoreUnavailable as exc:
+            reasons["store"] = str(exc)
+        if not self.retrievers.complete:
+            reasons["applications"] = "not all are deployed yet"
+        there = {known.name: known for known in await self.chosen()}
+        for name in self.args.required:
+            lacks = there[name].lacks if name in there else "not deployed"
+            if lacks is not None:
+                reasons[name] = lacks
+        return reasons
+
+    async def chosen(self, names: Sequence[str] | None = None) -> list[Known]:
+        """These retrievers, or all enabled ones, as searches use them now; raises UnknownName."""
+        knowns = [self.retrievers.known(name) for name in names or self.retrievers.enabled()]
+        return await self.retrievers.searched(knowns)
+
+    def pending_reason(self, image: Image, kind: str) -> str:
+        """Why an image has no features, or annotations, of this kind yet."""
+        name = kind.removeprefix(ANNOTATE)
+        of: Kind = "annotator" if name != kind else "retriever"
+        if name not in self.retrievers.enabled(of):
+            return "not deployed"
+        known = self.retrievers.known(name, of)
+        if known.reason is not None:
+            return known.reason
+        views = {one.description.view for one in known.models if one.description is not None}
+        if image.has_original or (image.has_preview and "preview" in views):
+            return "being completed"
+        return "original needed"
+
+    def _allowed(self, wanted: Filter) -> npt.NDArray[np.int64] | None:
+        sets: list[npt.NDArray[np.int64]] = []
+        if wanted.ids is not None:
+            sets.append(np.unique(np.asarray(wanted.ids, np.int64)))
+        if wanted.metadata:
+            sets.append(np.asarray(self.store.matching(wanted.metadata), np.int64))
+        sets += [self._tagged(tag) for tag in wanted.tags or ()]
+        if not sets:
+            return None
+        allowed = sets[0]
+        for other in sets[1:]:
+            allowed = np.intersect1d(allowed, other, assume_unique=True)
+        return allowed
+
+    def _tagged(self, tag: str) -> npt.NDArray[np.int64]:
+        found = self.store.matching({"tags": tag})
+        if not found:
+            raise InvalidInput(f"filter.tags: no image has the tag {tag!r}", "filter.tags")
+        return np.asarray(found, np.int64)

@@ -1,0 +1,1 @@
+"""The deployments that Serve replicates: retrievers and annotators."""

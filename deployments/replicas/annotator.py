@@ -1,0 +1,122 @@
+"""One annotator: text of pictures, when asked, and for pictures that were added, by completion."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from ray import serve
+
+from deployments.loopback import keep_sockets_on_loopback
+from deployments.replicas.completion import AnnotationCompleter, keep_completing
+from deployments.replicas.loading import load_until_it_works
+from deployments.replicas.metrics import METRICS_SECONDS, RetrieverMetrics
+from deployments.settings import AnnotatorArgs, store_url
+from deployments.storing import open_here
+from deployments.wire import AnnotateAnswer, Description, State
+from indexes.store.base import Store
+from models.annotator import Annotation
+from models.errors import AmbienceError, RetrieverUnavailable
+from models.registry import make_annotator
+from models.types import Pixels
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+BATCH_WAIT = 0.01
+"""Seconds that a picture waits for others to share its pass of the model."""
+
+
+class Annotator:
+    """Annotates one view of a picture. All CPU work runs in a thread, never on the loop."""
+
+    def __init__(self, args: AnnotatorArgs) -> None:
+        keep_sockets_on_loopback()
+        self.name = serve.get_replica_context().app_name
+        self.annotator = make_annotator(args.annotator, args.options)
+        self.args = args
+        self.store: Store = open_here(store_url(args.store))
+        self._annotating = ThreadPoolExecutor(1, "annotate")
+        self._loaded = False
+        self._unavailable: str | None = None
+        self._batched: Any = serve.batch(
+            max_batch_size=self.annotator.batch, batch_wait_timeout_s=BATCH_WAIT
+        )(self._annotate_many)
+        self._starting = asyncio.get_event_loop().create_task(self._start())
+
+    async def describe(self) -> Description:
+        """State, and all the ingress needs to send pictures."""
+        state, reason = self._state()
+        return Description(
+            name=self.name,
+            kind="annotator",
+            state=state,
+            reason=reason,
+            extractor=self.args.annotator,
+            options=self.args.options,
+            fingerprint=self.annotator.fingerprint if self._loaded else "",
+            view=self.annotator.view,
+            place="replica",
+            index="",
+            count=0,
+            bytes=0,
+            applied_seq=0,
+            verifying=False,
+            explains=False,
+        )
+
+    async def annotate(self, pixels: Pixels) -> AnnotateAnswer | AmbienceError:
+        """What there is to say of one picture's view; expected errors travel as values."""
+        began = time.perf_counter()
+        try:
+            if not self._loaded:
+                state, reason = self._state()
+                raise RetrieverUnavailable(f"{state}: {reason}")
+            if self.annotator.batch > 1:
+                annotation: Annotation = await self._batched(pixels)
+            else:
+                annotation = await self._run(lambda: self.annotator.annotate(pixels))
+        except AmbienceError as exc:
+            return exc
+        spent = time.perf_counter() - began
+        return AnnotateAnswer(annotation.row(), self.annotator.fingerprint, spent)
+
+    def check_health(self) -> None:
+        """Fails when start-up ended in an unforeseen error, so that Serve replaces the replica."""
+        if self._starting.done() and self._starting.exception() is not None:
+            raise RuntimeError(f"{self.name} could not start") from self._starting.exception()
+
+    async def _annotate_many(self, pixels: list[Pixels]) -> list[Annotation]:
+        return await self._run(lambda: self.annotator.annotate_many(pixels))
+
+    async def _start(self) -> None:
+        metrics = asyncio.create_task(self._show_metrics())
+        try:
+            await load_until_it_works(self.annotator, self._run, self._note)
+            self._loaded = True
+            completer = AnnotationCompleter(self.name, self.store, self.annotator)
+            await keep_completing(completer, self._run, self.args.completion_interval)
+        finally:
+            metrics.cancel()
+
+    async def _show_metrics(self) -> None:
+        metrics = RetrieverMetrics(self.name)
+        while True:
+            metrics.show_ready(self._loaded)
+            await asyncio.sleep(METRICS_SECONDS)
+
+    def _note(self, reason: str | None) -> None:
+        self._unavailable = reason
+
+    def _state(self) -> tuple[State, str | None]:
+        if self._loaded:
+            return "ready", None
+        if self._unavailable is not None:
+            return "unavailable", self._unavailable
+        return "loading", "loading"
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._annotating, work)

@@ -1,0 +1,139 @@
+"""Completion: what an add could not wait for is made later, by one replica per kind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+
+from indexes.store.base import ANNOTATE, Pending, Space, Store
+from models.annotator import Annotation, Annotator
+from models.base import Extractor
+from models.errors import AmbienceError, InvalidInput
+from models.pictures.decoder import Decoder
+from models.pictures.decoding import Picture
+from models.types import View
+
+logger = logging.getLogger(__name__)
+LEASE_SECONDS = 30.0
+
+
+class Completer(ABC):
+    """Completes pending pictures of one kind, one at a time, while it holds the lease."""
+
+    def __init__(self, kind: str, store: Store, view: View) -> None:
+        self.kind = kind
+        self.store = store
+        self.view = view
+        self._decoder = Decoder()
+        self._holder = uuid.uuid4().hex
+        self._held_until = 0.0
+        self._hopeless: set[tuple[int, int]] = set()
+
+    def complete_one(self) -> bool:
+        """Complete the first picture that can be; False when there is none, or no lease."""
+        pending = self._next()
+        if pending is None or not self._holds_lease():
+            return False
+        self._complete(pending)
+        return True
+
+    @abstractmethod
+    def _write(self, pending: Pending, picture: Picture, whole: bool) -> None:
+        """Make what is pending of the picture and store it; `whole` unless it is the preview."""
+
+    def _next(self) -> Pending | None:
+        after = -1
+        while page := self.store.pending(self.kind, after):
+            for pending in page:
+                if self._possible(pending):
+                    return pending
+            after = page[-1].image_id
+        return None
+
+    def _possible(self, pending: Pending) -> bool:
+        if (pending.image_id, pending.generation) in self._hopeless:
+            return False
+        return pending.has_original or (pending.has_preview and self.view == "preview")
+
+    def _holds_lease(self) -> bool:
+        now = time.monotonic()
+        if now > self._held_until and self.store.lease(
+            f"complete:{self.kind}", self._holder, LEASE_SECONDS
+        ):
+            self._held_until = now + LEASE_SECONDS / 3
+        return now <= self._held_until
+
+    def _complete(self, pending: Pending) -> None:
+        data = self.store.original(pending.image_id, pending.generation)
+        whole = data is not None
+        if data is None and self.view == "preview":
+            data = self.store.preview(pending.image_id)
+        if data is None:
+            return  # Replaced or deleted meanwhile.
+        try:
+            self._write(pending, self._decoder.decode_blocking(data), whole)
+        except InvalidInput as exc:
+            self._hopeless.add((pending.image_id, pending.generation))
+            logger.warning("picture %d can't be completed: %s", pending.image_id, exc)
+
+
+async def keep_completing(
+    completer: Completer, run: Callable[[Callable[[], bool]], Awaitable[bool]], interval: float
+) -> None:
+    """Complete picture after picture, in the thread of `run`; look again every `interval` seconds.
+
+    What the store or the method can't do now is tried again.
+    """
+    while True:
+        try:
+            more = await run(completer.complete_one)
+        except AmbienceError as exc:
+            logger.warning("completion of %s: %s", completer.kind, exc)
+            more = False
+        await asyncio.sleep(0 if more else interval)
+
+
+class FeatureCompleter(Completer):
+    """Features of one retriever."""
+
+    def __init__(self, name: str, store: Store, extractor: Extractor) -> None:
+        super().__init__(name, store, extractor.view)
+        self.extractor = extractor
+
+    def _write(self, pending: Pending, picture: Picture, whole: bool) -> None:  # noqa: ARG002
+        row = self.extractor.to_row(self.extractor.extract(picture.view(self.view)))
+        space = Space(self.kind, self.extractor.fingerprint)
+        self.store.complete(pending.image_id, pending.generation, {space: row})
+
+
+class AnnotationCompleter(Completer):
+    """Annotations of one annotator, of pictures or of their stored features."""
+
+    def __init__(self, name: str, store: Store, annotator: Annotator) -> None:
+        super().__init__(ANNOTATE + name, store, annotator.view)
+        self.name = name
+        self.annotator = annotator
+        reads = annotator.reads()
+        self._reads = None if reads is None else Space(*reads)
+
+    def _possible(self, pending: Pending) -> bool:
+        if self._reads is None:
+            return super()._possible(pending)
+        return bool(self.store.rows(self._reads, [pending.image_id]))
+
+    def _complete(self, pending: Pending) -> None:
+        if self._reads is None:
+            super()._complete(pending)
+        elif row := self.store.rows(self._reads, [pending.image_id]).get(pending.image_id):
+            self._say(pending, self.annotator.annotate_features([row])[0])
+
+    def _write(self, pending: Pending, picture: Picture, whole: bool) -> None:  # noqa: ARG002
+        self._say(pending, self.annotator.annotate(picture.view(self.view)))
+
+    def _say(self, pending: Pending, annotation: Annotation) -> None:
+        said = {**annotation.row(), "fingerprint": self.annotator.fingerprint}
+        self.store.annotate(pending.image_id, pending.generation, {self.name: said}, "machine")

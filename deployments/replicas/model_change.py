@@ -1,0 +1,196 @@
+"""A retriever under two models: its own and the next one. Each has an index; a query names one.
+
+Which of them searches use is said by the store (`Store.activate`) alone, and looked up once for
+each search by the ingress. So a switch needs no word to any replica, and no search mixes models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+from deployments.replicas.completion import Completer, keep_completing
+from deployments.replicas.metrics import keep_showing
+from deployments.replicas.retriever import Retriever
+from deployments.settings import RetrieverArgs
+from deployments.wire import Description, ExtractAnswer, SearchAnswer, SearchRequest
+from indexes.store.base import Pending, Space, Store
+from indexes.store.spaces import PAGE, missing_spaces
+from models.errors import AmbienceError, RetrieverUnavailable
+from models.pictures.decoding import Picture
+from models.types import Pixels
+
+
+class Model(Retriever):
+    """One of the two. Its features are completed, and its metrics shown, for both together."""
+
+    @property
+    def space(self) -> Space | None:
+        """Where its features lie; None until it is loaded."""
+        return self._space if self._loaded else None
+
+    @property
+    def uses_previews(self) -> bool:
+        """Whether a stored preview is all that it needs."""
+        return self.extractor.view == "preview"
+
+    def row_of(self, picture: Picture) -> bytes:
+        """Features to be stored, made in the thread that also makes those of queries."""
+        pixels = picture.view(self.extractor.view)
+        extract = self._extracting.submit(self.extractor.extract, pixels)
+        return self.extractor.to_row(extract.result())
+
+    async def _complete(self) -> None:
+        pass
+
+    async def _show_metrics(self) -> None:
+        pass
+
+
+class ChangingRetriever:
+    """Answers searches of either of its feature spaces."""
+
+    def __init__(self, args: RetrieverArgs, *_: object) -> None:
+        self.args = args
+        self.models = tuple(Model(alone) for alone in args.models())
+        self.name = self.models[0].name
+        self.store = self.models[0].store
+        loop = asyncio.get_event_loop()
+        self._working = [loop.create_task(self._complete()), loop.create_task(self._show_metrics())]
+
+    async def describe(self) -> Description:
+        """Of the retriever's own model, with that of the next one."""
+        own, following = [await model.describe() for model in self.models]
+        return replace(own, next=following)
+
+    async def search(self, request: SearchRequest) -> SearchAnswer | AmbienceError:
+        """Hits of one query in the feature space that it names."""
+        model = self._of(request.fingerprint)
+        return await model.search(request) if isinstance(model, Model) else model
+
+    async def features(self, request: SearchRequest) -> SearchRequest | AmbienceError:
+        """The query by its features, in the space that it names."""
+        model = self._of(request.fingerprint)
+        return await model.features(request) if isinstance(model, Model) else model
+
+    async def extract(
+        self, pixels: Pixels, fingerprint: str | None = None
+    ) -> ExtractAnswer | AmbienceError:
+        """Features of one picture's view, to be stored."""
+        model = self._of(fingerprint)
+        return await model.extract(pixels) if isinstance(model, Model) else model
+
+    async def check_health(self) -> None:
+        """Fails when something ended in an unforeseen error, so that Serve replaces the replica."""
+        await asyncio.gather(*(model.check_health() for model in self.models))
+        for task in self._working:
+            if task.done() and task.exception() is not None:
+                raise RuntimeError(f"{self.name} has stopped") from task.exception()
+
+    def _of(self, fingerprint: str | None) -> Model | AmbienceError:
+        if fingerprint is None:
+            return self.models[0]
+        for model in self.models:
+            if model.space is not None and model.space.fingerprint == fingerprint:
+                return model
+        return RetrieverUnavailable(f"{self.name} has no model {fingerprint}, or not yet")
+
+    async def _complete(self) -> None:
+        completer = ModelsCompleter(self.name, self.store, self.models)
+        await keep_completing(completer, asyncio.to_thread, self.args.completion_interval)
+
+    async def _show_metrics(self) -> None:
+        await keep_showing(self.models[0].shown_as, self._describe_active, self.store)
+
+    async def _describe_active(self) -> Description:
+        """Of the model that searches use."""
+        active = (await asyncio.to_thread(self.store.active)).get(self.name)
+        model = self._of(active)
+        return await (model if isinstance(model, Model) else self.models[0]).describe()
+
+
+class ModelsCompleter(Completer):
+    """Makes the features of every model that is loaded, of every image that lacks them.
+
+    It looks once through all images, then at what changes. An image that lacks all features of the
+    kind gets those of both models from one decode: its original goes when it has any.
+    """
+
+    def __init__(self, name: str, store: Store, models: Sequence[Model]) -> None:
+        super().__init__(name, store, "preview")
+        self._models = models
+        self._spaces: list[Space] = []
+        self._todo: deque[int] = deque()
+        self._looked_through: int | None = -1
+        """The last id of the look through all images; None once it has come to the end."""
+        self._followed = 0
+        """The log has been looked at up to here."""
+
+    def complete_one(self) -> bool:
+        """One image, or a look at the next page; False when there is nothing to do, or no lease."""
+        spaces = [model.space for model in self._models if model.space is not None]
+        if not spaces or not self._holds_lease():
+            self._spaces = []  # Whoever had the lease meanwhile may have left anything undone.
+            return False
+        if spaces != self._spaces:
+            self._spaces, self._looked_through = spaces, -1
+            self._followed = self.store.head()
+        if not self._todo:
+            return self._look()
+        image_id = self._todo.popleft()
+        image = self.store.image(image_id)
+        if image is not None and self.kind in image.wanted:
+            work = Pending(image_id, image.generation, image.has_original, image.has_preview)
+            if self._possible(work):
+                self._complete(work)
+        return True
+
+    def _look(self) -> bool:
+        """Find images to complete; whether to go on at once."""
+        before = self._looked_through, self._followed
+        if self._looked_through is None:
+            ids = self._changed()
+        else:
+            images = self.store.images(self._looked_through, PAGE)
+            ids = [image.image_id for image in images]
+            self._looked_through = ids[-1] if ids else None
+        lacking = missing_spaces(self.store, self._spaces, ids)
+        self._todo += [image_id for image_id, spaces in lacking.items() if spaces]
+        if (pending := self._next()) is not None:
+            self._todo.append(pending.image_id)
+        return bool(self._todo) or before != (self._looked_through, self._followed)
+
+    def _changed(self) -> list[int]:
+        """Ids that got features, or lost them, since the last look."""
+        heads, ids = [], set[int]()
+        for space in self._spaces:
+            changes = self.store.changes(space, self._followed, PAGE)
+            if changes is None:
+                self._spaces = []
+                return []
+            heads.append(changes.head)
+            ids |= changes.rows.keys()
+        self._followed = min(heads)
+        return sorted(ids)
+
+    def _possible(self, pending: Pending) -> bool:
+        if (pending.image_id, pending.generation) in self._hopeless:
+            return False
+        return pending.has_original or (pending.has_preview and bool(self._from_previews()))
+
+    def _from_previews(self) -> list[Model]:
+        return [model for model in self._models if model.space and model.uses_previews]
+
+    def _write(self, pending: Pending, picture: Picture, whole: bool) -> None:
+        able = self._models if whole else self._from_previews()
+        image_id = pending.image_id
+        lacking = missing_spaces(self.store, self._spaces, [image_id]).get(image_id, set())
+        rows = {
+            space: model.row_of(picture)
+            for model in able
+            if (space := model.space) is not None and space in lacking
+        }
+        if rows:
+            self.store.complete(image_id, pending.generation, rows)

@@ -1,0 +1,343 @@
+"""One retriever: an extractor, an index that follows the store, and completion of pending work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ray import serve
+
+from deployments.layout import shard_of
+from deployments.loopback import keep_sockets_on_loopback
+from deployments.replicas.completion import FeatureCompleter, keep_completing
+from deployments.replicas.joining import wait_beside_others
+from deployments.replicas.loading import load_until_it_works
+from deployments.replicas.metrics import keep_showing
+from deployments.replicas.mixing import mixed_features
+from deployments.replicas.saving import keep_saving
+from deployments.settings import (
+    RetrieverArgs,
+    made_files,
+    snapshots_folder,
+    store_url,
+    with_made_files,
+)
+from deployments.storing import open_here
+from deployments.wire import (
+    Description,
+    ExtractAnswer,
+    SearchAnswer,
+    SearchRequest,
+    State,
+)
+from indexes.base import Query, Rows
+from indexes.registry import index_class, make_index
+from indexes.replica.follower import Follower, Status, row_reader
+from indexes.replica.sharding import WHOLE
+from indexes.replica.snapshots import Snapshots
+from indexes.store.base import ANNOTATIONS, Space, Store
+from models.base import Extractor
+from models.errors import AmbienceError, ImageNotFound, InvalidInput, RetrieverUnavailable
+from models.registry import make_extractor
+from models.types import Features, Pixels
+
+T = TypeVar("T")
+Stamps = dict[Path, tuple[int, int] | None]
+logger = logging.getLogger(__name__)
+FIRST_RETRY, LAST_RETRY = 2.0, 60.0
+BATCH_SECONDS = 0.005
+"""How long a picture waits for others to share its forward pass."""
+RENEWAL_SECONDS = 1.0
+CLOSING_SECONDS = 30.0
+"""How long searches that began on an index that was swapped may take."""
+
+
+class Retriever:
+    """Answers searches of one feature space. All CPU work runs in threads, never on the loop."""
+
+    def __init__(self, args: RetrieverArgs, *_: object) -> None:
+        keep_sockets_on_loopback()
+        context = serve.get_replica_context()
+        self.name = context.app_name
+        self.shard = shard_of(context.deployment)
+        self.extractor: Extractor = make_extractor(args.extractor, args.options)
+        self.args = args
+        self.store: Store = open_here(store_url(args.store))
+        self._index_class = index_class(self.extractor.index)
+        self._extracting = ThreadPoolExecutor(1, "extract")
+        self._in_batch = serve.batch(
+            max_batch_size=self.extractor.batch, batch_wait_timeout_s=BATCH_SECONDS
+        )(self._extract_many)
+        self._loaded = self._joined = False
+        self._unavailable: str | None = None
+        self._follower: Follower | None = None
+        self._starting = asyncio.get_event_loop().create_task(self._start())
+
+    async def describe(self) -> Description:
+        """State, counts and all the ingress needs to send queries."""
+        status = self._follower.status if self._follower is not None else None
+        state, reason = self._state(status)
+        return Description(
+            name=self.name,
+            kind="retriever",
+            state=state,
+            reason=reason,
+            extractor=self.args.extractor,
+            options=self.args.options,
+            fingerprint=self.extractor.fingerprint if self._loaded else "",
+            view=self.extractor.view,
+            place=self.extractor.place,
+            index=status.kind if status is not None else self.extractor.index,
+            count=status.count if status is not None else 0,
+            bytes=status.nbytes if status is not None else 0,
+            applied_seq=status.applied if status is not None else 0,
+            verifying=self._index_class.verifying,
+            explains="explain" in self._index_class.Params.model_fields,
+            fused_params=dict(self._index_class.fused),
+            reads_text=self.extractor.reads_text,
+            additive=self.extractor.additive,
+            of_pictures=self.extractor.of_pictures,
+            searched_by=self.extractor.index,
+            shards=self.shard.of,
+        )
+
+    async def search(self, request: SearchRequest) -> SearchAnswer | AmbienceError:
+        """Hits of one query."""
+        return await _as_value(self._search(request))
+
+    async def features(self, request: SearchRequest) -> SearchRequest | AmbienceError:
+        """The query by its features, so that all shards are asked the same."""
+        return await _as_value(self._by_features(request))
+
+    async def extract(
+        self, pixels: Pixels, fingerprint: str | None = None
+    ) -> ExtractAnswer | AmbienceError:
+        """Features of one picture's view, to be stored; in this feature space, if one is given."""
+        return await _as_value(self._extract(pixels, fingerprint))
+
+    async def check_health(self) -> None:
+        """Fails when start-up ended in an unforeseen error, so that Serve replaces the replica.
+
+        Serve sends no queries before the first call ends: it waits for the index.
+        """
+        if not self._joined:
+            await wait_beside_others(self._now)
+            self._joined = True
+        self._now()
+
+    async def _start(self) -> None:
+        """Load, index, then complete pending work."""
+        showing = asyncio.create_task(self._show_metrics())
+        await load_until_it_works(self.extractor, self._run, self._note)
+        self._loaded = True
+        stamps = self._stamps()
+        while self._follower is None:
+            try:
+                self._follower = self._new_follower()
+            except AmbienceError as exc:  # A damaged file.
+                self._unavailable = str(exc)
+                await asyncio.sleep(FIRST_RETRY)
+        self._follower.start()
+        saving = keep_saving(self._following)
+        await asyncio.gather(showing, self._complete(), self._renew(stamps), saving)
+
+    def _new_follower(self) -> Follower:
+        """Over an empty index."""
+        options = with_made_files(self.args.index, self.name, self.extractor.fingerprint)
+        index = make_index(self.extractor.index, options, self._rows)
+        folder, layout = snapshots_folder(), str(self.shard)
+        return Follower(
+            self.store,
+            self._space,
+            index,
+            self.extractor.from_row,
+            snapshots=Snapshots(folder, self.store, self._space, layout),
+            shard=self.shard,
+        )
+
+    async def _renew(self, stamps: Stamps) -> None:
+        """Once a training is there, or the index is worn, build one beside the old, then swap.
+
+        Searches that have begun end on the old one. Meanwhile both take memory.
+        """
+        while True:
+            await asyncio.sleep(RENEWAL_SECONDS)
+            now = self._stamps()
+            if now == stamps and not self._following().status.worn:
+                continue
+            try:
+                fresh = await asyncio.to_thread(self._filled_follower)
+            except AmbienceError as exc:
+                logger.warning("%s keeps its index: %s", self.name, exc)
+                await asyncio.sleep(LAST_RETRY)
+                continue
+            old, self._follower, stamps = self._follower, fresh, now
+            assert old is not None
+            try:
+                await asyncio.sleep(CLOSING_SECONDS)
+            finally:
+                await asyncio.to_thread(old.close)
+
+    def _filled_follower(self) -> Follower:
+        follower = self._new_follower()
+        try:
+            follower.catch_up()
+        except AmbienceError:
+            follower.close()
+            raise
+        follower.start()
+        return follower
+
+    def _stamps(self) -> Stamps:
+        """Of all that trainings made for it; one changes whenever its file does."""
+        files = made_files(self.args.index, self.name, self.extractor.fingerprint)
+        return {path: _stamp(path) for path in files.values()}
+
+    async def _complete(self) -> None:
+        if self.extractor.of_pictures:
+            completer = FeatureCompleter(self.name, self.store, self.extractor)
+            await keep_completing(completer, self._run, self.args.completion_interval)
+
+    def _note(self, reason: str | None) -> None:
+        self._unavailable = reason
+
+    @property
+    def shown_as(self) -> str:
+        """Its name in the metrics."""
+        return self.name if self.shard == WHOLE else f"{self.name}/{self.shard.number}"
+
+    async def _show_metrics(self) -> None:
+        await keep_showing(self.shown_as, self.describe, self.store)
+
+    def _state(self, status: Status | None) -> tuple[State, str | None]:
+        if status is None:
+            return (
+                ("unavailable", self._unavailable) if self._unavailable else ("loading", "loading")
+            )
+        return status.state, status.reason or None
+
+    def _now(self) -> State:
+        """Raises RuntimeError where it could not start."""
+        if self._starting.done() and self._starting.exception() is not None:
+            raise RuntimeError(f"{self.name} could not start") from self._starting.exception()
+        return self._state(None if self._follower is None else self._follower.status)[0]
+
+    async def _search(self, request: SearchRequest) -> SearchAnswer:
+        began = time.perf_counter()
+        if request.sharded != (self.shard != WHOLE):
+            raise RetrieverUnavailable(f"{self.name} is split over {self.shard.of} shards now")
+        follower = self._following()
+        params = self._index_class.Params.parse(request.params)
+        variants = await self._query_features(request)
+        answer = await follower.asearch(
+            Query(variants, request.allowed, request.of_a_picture, request.sharded, request.agreed),
+            params,
+            request.min_seq,
+            request.deadline,
+            request.stale_ok,
+        )
+        seconds = time.perf_counter() - began
+        return SearchAnswer(answer.hits, answer.applied_seq, answer.stale, seconds, answer.part)
+
+    async def _by_features(self, request: SearchRequest) -> SearchRequest:
+        self._following()
+        return replace(
+            request,
+            features=await self._query_features(request),
+            fingerprint=self.extractor.fingerprint,
+            pixels=None,
+            image_id=None,
+            mixed=None,
+            of_a_sum=not request.of_a_picture,
+        )
+
+    async def _extract(self, pixels: Pixels, fingerprint: str | None) -> ExtractAnswer:
+        if not self._loaded:
+            self._following()
+        self._check_space(fingerprint)
+        began = time.perf_counter()
+        features = await self._features(pixels)
+        row = self.extractor.to_row(features)
+        return ExtractAnswer(row, self.extractor.fingerprint, time.perf_counter() - began)
+
+    async def _features(self, pixels: Pixels) -> Features:
+        """Of one picture; several at once share a forward pass where the method has one."""
+        if self.extractor.batch == 1:
+            return await self._run(lambda: self.extractor.extract(pixels))
+        features: Features = await self._in_batch(pixels)
+        return features
+
+    async def _extract_many(self, pixels: list[Pixels]) -> list[Features]:
+        return await self._run(lambda: self.extractor.extract_many(pixels))
+
+    async def _query_features(self, request: SearchRequest) -> list[Features]:
+        self._check_space(request.fingerprint)
+        if request.features is not None:
+            return list(request.features)
+        if request.mixed is not None:
+            mixed = request.mixed
+            made = await asyncio.gather(*(self._features(one) for one in mixed.pixels))
+            work = partial(mixed_features, self.extractor, self._rows, mixed, made)
+            return [await self._run(work)]
+        if request.pixels is not None:
+            pixels, variants = request.pixels, request.variants
+            if variants == "identity" and self.extractor.batch > 1:
+                return [await self._features(pixels)]
+            return await self._run(lambda: self.extractor.extract_variants(pixels, variants))
+        if request.image_id is None:
+            raise InvalidInput("give an image or an image_id", "image_id")
+        return await self._run(lambda: self._stored_features(request))
+
+    def _check_space(self, fingerprint: str | None) -> None:
+        if fingerprint not in (None, self.extractor.fingerprint):
+            raise RetrieverUnavailable(f"{self.name} has changed; its features differ now")
+
+    def _stored_features(self, request: SearchRequest) -> list[Features]:
+        assert request.image_id is not None
+        features = self._rows([request.image_id]).get(request.image_id)
+        if features is None:
+            raise ImageNotFound(f"{self.name} knows no image {request.image_id}", "image_id")
+        mirrored = self.extractor.mirrored(features) if request.variants != "identity" else None
+        return [features] if mirrored is None else [features, mirrored]
+
+    @property
+    def _space(self) -> Space:
+        if not self.extractor.of_pictures:
+            return ANNOTATIONS
+        return Space(self.name, self.extractor.fingerprint)
+
+    @property
+    def _rows(self) -> Rows:
+        return row_reader(self.store, self._space, self.extractor.from_row)
+
+    def _following(self) -> Follower:
+        if self._follower is None:
+            state, reason = self._state(None)
+            raise RetrieverUnavailable(f"{state}: {reason}")
+        return self._follower
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._extracting, work)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino
+
+
+async def _as_value(answer: Coroutine[Any, Any, T]) -> T | AmbienceError:
+    """Expected errors travel as values: Serve would log and wrap an exception."""
+    try:
+        return await answer
+    except AmbienceError as exc:
+        return exc

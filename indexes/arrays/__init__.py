@@ -1,0 +1,1 @@
+"""Rows in arrays of our own: storage, scans, selection of the nearest, frozen state."""

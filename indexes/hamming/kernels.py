@@ -1,0 +1,69 @@
+"""The numba kernels of Hamming search: they release the GIL and run on one core."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numba import njit
+
+from indexes.arrays.intrinsics import popcount, prefetch
+from indexes.arrays.kernels import Kernel
+
+BLOCK = 256
+"""Rows whose words lie side by side, to be counted in wide registers."""
+
+
+@cache
+def hamming_kernel(words: int, variants: int) -> Kernel:
+    """A kernel for rows (n, words) and query variants (variants, words), uint64, to uint16 (n,).
+
+    The distance of a row is that of its nearest variant. Both counts are constants of the compiled
+    code: unrolled so, 576 bits run at nearly the speed of memory.
+    """
+    if words == 3 and variants == 8:
+        return _three_words_of_eight
+
+    @njit(nogil=True, cache=True)
+    def scan(rows, queries, out):  # type: ignore[no-untyped-def]
+        for row in range(rows.shape[0]):
+            prefetch(rows, row, 0)
+            best = np.uint64(65535)
+            for variant in range(variants):
+                distance = np.uint64(0)
+                for word in range(words):
+                    distance += popcount(rows[row, word] ^ queries[variant, word])
+                best = min(best, distance)
+            out[row] = best
+
+    return scan
+
+
+@njit(nogil=True, cache=True)
+def _three_words_of_eight(rows, queries, out):  # type: ignore[no-untyped-def]
+    """`hamming_kernel(3, 8)`, whose time is counting: a full adder leaves two counts of three.
+
+    Harley and Seal's way (Warren, Hacker's Delight, 5-1).
+    """
+    first = np.empty(BLOCK, np.uint64)
+    second = np.empty(BLOCK, np.uint64)
+    third = np.empty(BLOCK, np.uint64)
+    last = np.empty(BLOCK, np.uint16)
+    for start in range(0, rows.shape[0], BLOCK):
+        size = min(BLOCK, rows.shape[0] - start)
+        for row in range(size):
+            first[row], second[row], third[row] = rows[start + row]
+        best = out[start : start + BLOCK] if size == BLOCK else last
+        for row in range(BLOCK):
+            nearest = np.uint64(65535)
+            for variant in range(8):
+                one = first[row] ^ queries[variant, 0]
+                two = second[row] ^ queries[variant, 1]
+                three = third[row] ^ queries[variant, 2]
+                odd = one ^ two
+                twice = (one & two) | (odd & three)
+                distance = popcount(odd ^ three) + (popcount(twice) << np.uint64(1))
+                nearest = min(nearest, distance)
+            best[row] = nearest
+        if size < BLOCK:
+            out[start:] = last[:size]

@@ -1,0 +1,1 @@
+"""Exact L1 search over colour histograms."""

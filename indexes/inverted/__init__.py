@@ -1,0 +1,1 @@
+"""Inverted files of product-quantised rows, and their training; `vectors` and `local` use them."""

@@ -1,0 +1,77 @@
+"""Learning inverted lists step by step, so that an interruption costs one step."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from indexes.inverted.file import (
+    ITERATIONS,
+    Floats,
+    Learnt,
+    Method,
+    better_centroids,
+    rotation_of,
+    train,
+)
+
+Step = tuple[str, int, int]
+"""What is done, how much of it, and of how much."""
+
+
+class Work:
+    """What a training has come to, in a folder of its own, for one that goes on after it."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        """What is there of a training of another identity is removed."""
+        self._folder = folder
+        self._state = folder / "state.json"
+        try:
+            self.state: dict[str, Any] = orjson.loads(self._state.read_bytes())
+        except (OSError, ValueError):
+            self.state = {}
+        if self.state.get("identity") != identity:
+            self.remove()
+            self.state = {"identity": identity}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def load(self, name: str) -> Floats | None:
+        if name not in self.state:
+            return None
+        loaded: Floats = np.load(self._folder / f"{name}.npy")
+        return loaded
+
+    def save(self, name: str, array: Floats, **state: int) -> None:
+        """The array, then the state that names it: a kill between them repeats a step."""
+        np.save(self._folder / f"{name}.npy", array)
+        self.state |= {name: True, **state}
+        partial = self._state.with_suffix(".partial")
+        partial.write_bytes(orjson.dumps(self.state))
+        partial.rename(self._state)
+
+    def remove(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def learn(sample: Floats, lists: int, method: Method, work: Work) -> Generator[Step, None, Learnt]:
+    """The rotation, where the method has one, the lists and the codes of a sample (n, d)."""
+    rotation, rotated = work.load("rotation"), sample
+    if rotation is None:
+        yield "rotation", 0, 1
+        rotation = rotation_of(sample, method)
+        if rotation is not None:
+            work.save("rotation", rotation)
+    if rotation is not None:
+        rotated = sample @ rotation.T
+    centroids = work.load("centroids")
+    for iteration in range(work.state.get("iterations", 0), ITERATIONS):
+        yield "lists", iteration, ITERATIONS
+        centroids = better_centroids(rotated, lists, method, centroids)
+        work.save("centroids", centroids, iterations=iteration + 1)
+    yield "codes", 0, 1
+    return train(sample, lists, method, centroids, rotation)

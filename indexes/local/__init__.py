@@ -1,0 +1,1 @@
+"""Search by local features: descriptors, votes, geometric verification."""

@@ -1,0 +1,366 @@
+"""Search by local features: votes of nearest descriptors, then geometric verification.
+
+Sivic & Zisserman 2003 (votes), Jégou et al. 2008 (weak geometric consistency), Philbin et al. 2007
+(spatial verification). Small collections are searched exactly; above `train_above` descriptors an
+IVF-PQ index is trained and filled by a thread of its own, and takes over when it is whole. With a
+file of `ambience train` the index is that from the start, in all replicas and shards alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from indexes.arrays.frozen import Frozen, Saved
+from indexes.base import Hit, Index, Query, Rows, SearchParams
+from indexes.calibration import Belief, confidence_of
+from indexes.inverted.file import InvertedFile, Method, list_count
+from indexes.inverted.trained import AUTO, load
+from indexes.local.descriptors import (
+    Descriptors,
+    DescriptorSearch,
+    FlatSearch,
+    IvfPqSearch,
+    Wanted,
+    descriptor_ids,
+    method,
+    unit,
+)
+from indexes.local.ranking import DEFAULT_K, MIN_INLIERS, LocalParams, Ranking, score
+from indexes.local.slots import SlotTable, quantise_geometry
+from indexes.local.training import Training
+from indexes.local.verification import Side, agreeing, follows, match
+from indexes.local.voting import Voters, by_votes, candidates_of, nearest, shortlist
+from models.errors import InvalidInput
+from models.extractors.local import LOCAL_DTYPE
+from models.types import Features, Options
+
+SHORTLIST = 32
+LONGEST_SHORTLIST = 512
+AT_ONCE = 64
+"""Pictures added in one go: the lists of many rows are found in a fraction of the time of few."""
+DEAD_AT_LEAST = 1024
+"""Slots of removed pictures, above which (and above as many as live) the index is made anew."""
+RETRY_GROWTH = 1.1
+"""After a training that failed, the next begins when the index is so much larger."""
+CHANCE = 1e-4
+"""Of unrelated pairs reaching MIN_INLIERS (none of 7,813 did); halved by each further inlier."""
+
+
+class LocalIndex(Index):
+    """Features are structured arrays (n,), n ≤ 256: x, y, scale, angle, descriptor (128,).
+
+    Descriptors are uint8 or int8 of any length: their directions are compared. Where keypoints have
+    no scale (0), theirs and their angles' agreement isn't asked for.
+
+    A query's second variant is its mirror image, with an x axis that points left.
+    """
+
+    class Config(Options):
+        train_above: int = Field(
+            30_000, ge=1000, description="Descriptors above which IVF-PQ is trained."
+        )
+        factory: str = Field(
+            "IVF{lists},PQ64x4fs", description="FAISS factory string of the trained index."
+        )
+        probes: int = Field(16, ge=1, description="Inverted lists searched for a descriptor.")
+        voters: int = Field(
+            256, ge=1, description="How many of the query's first keypoints vote; all are matched."
+        )
+        trained: str | None = Field(
+            None, description="A file of `ambience train`; `auto`: this retriever's own."
+        )
+        retrain_growth: float = Field(
+            4, gt=1, description="Trained anew when this many times as large as at its training."
+        )
+
+    options: Config
+    Params: ClassVar[type[SearchParams]] = LocalParams
+    verifying = True
+
+    def __init__(self, options: Config, rows: Rows) -> None:
+        super().__init__(options, rows)
+        self._table = SlotTable()
+        given = options.trained
+        self._trained = None if given in (None, AUTO) else load(Path(str(given)))
+        self._search_by = self._no_rows()
+        self._training: Training | None = None
+        self._train_at = options.train_above
+        self._renew_at = DEAD_AT_LEAST
+        _warm_up()
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @property
+    def nbytes(self) -> int:
+        return self._table.nbytes + self._search_by.nbytes
+
+    @property
+    def kind(self) -> str:
+        if self._trained is None:
+            return self._search_by.kind
+        return f"{self._search_by.kind}, training {self._trained.version}"
+
+    @property
+    def worn(self) -> bool:
+        return self._trained is not None and self._table.dead > self._renew_at
+
+    @property
+    def made_with(self) -> Mapping[str, Any]:
+        return {"trained": self._trained and self._trained.checksum}
+
+    def apply(self, changes: Mapping[int, Features | None]) -> None:
+        """See Index.apply. Raises InvalidInput, with nothing applied, for more than 256 rows."""
+        for image_id, features in changes.items():
+            if features is not None and len(features) > 256:
+                raise InvalidInput(f"image {image_id} has {len(features)} keypoints, 256 at most")
+        self._adopt()
+        added: list[tuple[int, Features]] = []
+        for image_id, features in changes.items():
+            self._table.drop(image_id)
+            if features is not None:
+                slot = self._table.add(image_id, features)
+                added.append((slot, features))
+                if self._training is not None:
+                    self._training.late.append((slot, image_id))
+        for start in range(0, len(added), AT_ONCE):
+            some = added[start : start + AT_ONCE]
+            ids = np.concatenate([descriptor_ids(slot, len(features)) for slot, features in some])
+            descriptors = np.concatenate([features["descriptor"] for _, features in some])
+            self._search_by.add(ids, unit(descriptors))
+        self._maintain()
+
+    def learns(self, _: int) -> Method:
+        return method(self.options.factory)
+
+    def points(self, features: Sequence[Features]) -> Descriptors:
+        return unit(np.concatenate([row["descriptor"] for row in features]))
+
+    def freeze(self) -> Frozen:
+        """A training under way is not kept: it begins anew."""
+        search = self._search_by.freeze()
+        renewal = {
+            "train_at": self._train_at if self._training is None else 0,
+            "renew_at": self._renew_at,
+        }
+        return Frozen({**search.scalars, **renewal}, {**self._table.freeze(), **search.arrays})
+
+    def restore(self, saved: Saved) -> None:
+        search: DescriptorSearch
+        if saved.scalars["search"] == FlatSearch.kind:
+            search = FlatSearch.restored(saved)
+        else:
+            search = IvfPqSearch.restored(saved, self.options.probes)
+        self._table, self._search_by = SlotTable.restored(saved), search
+        self._train_at, self._renew_at = saved.scalars["train_at"], saved.scalars["renew_at"]
+        self._maintain()
+
+    def settle(self) -> None:
+        """Wait for a training under way, and take its index over."""
+        while self._training is not None:
+            self._training.join()
+            self._adopt()
+            self._maintain()
+
+    # --- changing over ---------------------------------------------------------------------------
+
+    def _no_rows(self) -> DescriptorSearch:
+        if self._trained is None:
+            return FlatSearch()
+        return IvfPqSearch(InvertedFile(self._trained.learnt, self.options.probes))
+
+    def _maintain(self) -> None:
+        if self._trained is not None:
+            return  # Its owner sees that it is worn, and builds another.
+        if self._training is not None and self._table.live_keypoints > self._train_at:
+            # A bulk load outruns the training: wait, or the exact index would fill the memory.
+            self._training.join()
+            self._adopt()
+        if self._training is None and self._table.live_keypoints > self._train_at:
+            self._train()
+        elif self._training is None and self._table.dead > self._renew_at:
+            if isinstance(self._search_by, FlatSearch):
+                self._compact()
+            else:
+                self._train()
+
+    def _train(self) -> None:
+        table = self._table
+        self._training = Training(
+            self.options.factory,
+            self.options.probes,
+            self.rows,
+            table.image_ids.copy(),
+            list_count(table.live_keypoints),
+        )
+        self._train_at = int(table.live_keypoints * self.options.retrain_growth)
+        self._training.start()
+
+    def _adopt(self) -> None:
+        """Take a finished training's index over, with the pictures that came too late for it."""
+        training = self._training
+        if training is None or training.is_alive():
+            return
+        self._training = None
+        if training.result is None:
+            self._train_at = int(self._table.live_keypoints * RETRY_GROWTH)
+            self._renew_at = int(self._table.dead * RETRY_GROWTH) + DEAD_AT_LEAST
+            return
+        training.add_late(training.result)
+        self._search_by = training.result
+        self._compact()
+
+    def _compact(self) -> None:
+        self._search_by.renumber(self._table.compact())
+        self._renew_at = max(DEAD_AT_LEAST, len(self._table))
+
+    # --- searching -------------------------------------------------------------------------------
+
+    def _search(self, query: Query, params: SearchParams) -> list[Hit]:
+        assert isinstance(params, LocalParams)
+        agreed = query.agreed
+        if agreed is None:
+            agreed = self.agree([self._say(query, params)], query, params)
+        mine = [one for one in agreed if self._table.has(one[0])]
+        if params.verifies:
+            mine = self._verified(query, mine, params)
+        return mine[: params.k or DEFAULT_K]
+
+    def _say(self, query: Query, params: SearchParams) -> list[Voters]:
+        """The nearest descriptors of each variant's."""
+        assert isinstance(params, LocalParams)
+        self._adopt()
+        asked = [features[: self.options.voters] for features in query.variants]
+        # All in one search: what it costs to begin is paid once.
+        descriptors = unit(np.concatenate([features["descriptor"] for features in asked]))
+        found = self._search_by.search(descriptors, params.k_clusters, self._wanted(query))
+        voters = []
+        for features in asked:
+            count = len(features)
+            voters.append(self._voters(features, found[0][:count], found[1][:count], params))
+            found = found[0][count:], found[1][count:]
+        return voters
+
+    @classmethod
+    def agree(
+        cls, said: Sequence[list[Voters]], _: Query, params: SearchParams
+    ) -> list[Hit] | list[tuple[int, int]]:
+        """Those that most likely verify, as image id and variant; or, unverified, the hits."""
+        assert isinstance(params, LocalParams)
+        merged = [nearest(list(parts), params.k_clusters) for parts in zip(*said, strict=True)]
+        parts = [
+            candidates_of(variant, one, params.knn_min_matches)
+            for variant, one in enumerate(merged)
+        ]
+        candidates = np.concatenate(parts)
+        k = params.k or DEFAULT_K
+        if not params.verifies:
+            return by_votes(candidates, len(parts) > 1)[:k]
+        return shortlist(candidates, min(max(SHORTLIST, k), LONGEST_SHORTLIST))
+
+    @classmethod
+    def confident(
+        cls,
+        hits: list[Hit],
+        judged: npt.NDArray[np.float64] | None,
+        count: int,
+        _: Belief | None,
+    ) -> list[Hit]:
+        """By inliers; votes alone say nothing of what is true."""
+        if judged is None:
+            return hits
+        chance = min(count, SHORTLIST) * CHANCE * 0.5 ** np.maximum(judged - MIN_INLIERS, 0)
+        sure = confidence_of(chance).round(4).tolist()
+        return [
+            hit if hit.inliers is None else hit._replace(confidence=one)
+            for hit, one in zip(hits, sure, strict=True)
+        ]
+
+    def _judged(self, hits: Sequence[Hit], _: Query) -> npt.NDArray[np.float64]:
+        return np.array([hit.inliers or 0 for hit in hits], np.float64)
+
+    @classmethod
+    def most(cls, params: SearchParams) -> int:
+        return super().most(params) or DEFAULT_K
+
+    @staticmethod
+    def rank(hit: Hit) -> tuple[float, int]:
+        return -score(hit), hit.image_id
+
+    def _wanted(self, query: Query) -> Wanted:
+        live = self._table.image_ids
+        if query.allowed is None:
+            return live
+        chosen = np.full(len(live), -1, np.int64)
+        slots = self._table.of(query.allowed)
+        chosen[slots] = live[slots]
+        return chosen
+
+    def _voters(
+        self,
+        features: Features,
+        distances: npt.NDArray[np.float32],
+        ids: npt.NDArray[np.int64],
+        params: LocalParams,
+    ) -> Voters:
+        near = (ids >= 0) & (distances < params.matching_threshold)
+        slots, keypoints = np.where(near, ids >> 8, 0), np.where(near, ids & 255, 0)
+        geometry = np.zeros((*ids.shape, 2), np.uint8)
+        table = self._table
+        geometry[near] = table.geometry[table.starts[slots[near]] + keypoints[near]]
+        image_ids = np.full(ids.shape, -1, np.int64)
+        image_ids[near] = table.image_ids[slots[near]]
+        return Voters(
+            np.where(near, distances, np.inf),
+            image_ids,
+            keypoints.astype(np.uint8),
+            geometry,
+            quantise_geometry(features),
+        )
+
+    def _verified(
+        self, query: Query, shortlist: Sequence[tuple[int, int]], params: LocalParams
+    ) -> list[Hit]:
+        stored = self.rows(sorted({image_id for image_id, _ in shortlist}))
+        images = {image_id: Side.of(features) for image_id, features in stored.items()}
+        ratio = params.smnn_match_threshold if params.use_smnn_matching else 1.0
+        matched = []
+        for variant, features in enumerate(query.variants):
+            ids = [one for one, which in shortlist if which == variant and one in images]
+            sides = [images[image_id] for image_id in ids]
+            found = match(Side.of(features), sides, ratio, params.matching_threshold)
+            if params.use_ransac:
+                found = [agreeing(matches) for matches in found]
+            matched += [
+                (matches, image_id, variant) for matches, image_id in zip(found, ids, strict=True)
+            ]
+        matched.sort(key=lambda found: (-len(found[0]), *found[1:]))
+        ranking = Ranking(params, mirrors=len(query.variants) > 1)
+        for matches, image_id, variant in matched:
+            if ranking.is_settled(len(matches)):
+                break
+            ranking.add(image_id, variant, matches)
+        return ranking.hits()
+
+
+def _warm_up() -> None:
+    """Compile, or load from the cache, every kernel before the first query."""
+    blank = np.zeros(4, LOCAL_DTYPE)
+    table, search = SlotTable(), FlatSearch()
+    search.add(descriptor_ids(table.add(0, blank), len(blank)), unit(blank["descriptor"]))
+    search.search(unit(blank["descriptor"]), 1, table.image_ids)
+    geometry = quantise_geometry(blank)
+    ids = np.zeros((len(blank), 1), np.int64)
+    distances, keypoints = ids.astype(np.float32), ids.astype(np.uint8)
+    candidates_of(0, Voters(distances, ids, keypoints, geometry[:, None], geometry), 1)
+    matches = agreeing(match(Side.of(blank), [Side.of(blank)], 1.0, 4.0)[0])
+    follows(matches, np.eye(3))
+
+
+INDEX = LocalIndex

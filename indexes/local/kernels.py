@@ -1,0 +1,158 @@
+"""The numba kernels of the local index: nearest rows, votes, mutual nearest neighbours.
+
+All release the GIL and run on one core; see `indexes.arrays.kernels` for how they are compiled and
+cached.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+ANGLES = 16
+"""Bins of a turn in the weak geometric check: 22.5 degrees each."""
+SCALES = 16
+"""Bins of one octave each, the middle one of equal scale."""
+PRODUCT_ERROR = 1e-5
+"""Similarities of a float32 matrix product of unit rows are nearer than this to the exact ones."""
+
+
+@njit(nogil=True, cache=True)
+def keep_nearest(similarity, queries, rows, ids, image_ids, best, best_ids):  # type: ignore[no-untyped-def]
+    """Merge a block's similarities (n, m) into the k best of each query (n, k), descending.
+
+    `ids` (m,) int64 name slot << 8 | keypoint; `image_ids` (slots,) int64 are -1 where a slot
+    doesn't count, and looked up only for the few that are near enough. Those are compared by a dot
+    product of `queries` (n, d) and `rows` (m, d) that is the same wherever a row lies, as a matrix
+    product's is not; ties by image id, then keypoint.
+    """
+    last = best.shape[1] - 1
+    for query in range(similarity.shape[0]):
+        floor = best[query, last] - PRODUCT_ERROR
+        for row in range(similarity.shape[1]):
+            if similarity[query, row] < floor or image_ids[ids[row] >> 8] < 0:
+                continue
+            value = _dot(queries[query], rows[row])
+            place = last + 1
+            while place > 0 and _before(
+                value, ids[row], best[query, place - 1], best_ids[query, place - 1], image_ids
+            ):
+                if place <= last:
+                    best[query, place] = best[query, place - 1]
+                    best_ids[query, place] = best_ids[query, place - 1]
+                place -= 1
+            if place <= last:
+                best[query, place] = value
+                best_ids[query, place] = ids[row]
+                floor = best[query, last] - PRODUCT_ERROR
+
+
+@njit(nogil=True, cache=True)
+def _dot(one, other):  # type: ignore[no-untyped-def]
+    """In float64, in order, then rounded to float32."""
+    total = 0.0
+    for place in range(len(one)):
+        total += np.float64(one[place]) * np.float64(other[place])
+    return np.float32(total)
+
+
+@njit(nogil=True, cache=True)
+def _before(value, row, other_value, other, image_ids):  # type: ignore[no-untyped-def]
+    """Whether a row id of this similarity comes before another, or before none (-1)."""
+    if value != other_value or other < 0:
+        return value > other_value
+    image, other_image = image_ids[row >> 8], image_ids[other >> 8]
+    return image < other_image or (image == other_image and (row & 255) < (other & 255))
+
+
+@njit(nogil=True, cache=True)
+def count_votes(places, geometry, query_geometry, count):  # type: ignore[no-untyped-def]
+    """Votes, and votes that agree on scale and angle (Jégou et al. 2008), of `count` pictures.
+
+    `places` (n, k) int64 name the pictures of near descriptors, nearest first, -1 for none;
+    `geometry` (n, k, 2) and `query_geometry` (n, 2) uint8 are theirs and the query's. A query
+    descriptor votes once for a picture, by its nearest there. Returns two int32 (count,).
+    """
+    votes = np.zeros(count, np.int32)
+    histogram = np.zeros((count, ANGLES, SCALES), np.int32)
+    last_voter = np.full(count, -1, np.int32)
+    for query in range(places.shape[0]):
+        for rank in range(places.shape[1]):
+            place = places[query, rank]
+            if place < 0 or last_voter[place] == query:
+                continue
+            last_voter[place] = query
+            votes[place] += 1
+            octaves = np.int32(geometry[query, rank, 0]) - np.int32(query_geometry[query, 0])
+            turn = np.int32(geometry[query, rank, 1]) - np.int32(query_geometry[query, 1])
+            scale = min(max((octaves + 8 * SCALES) >> 4, 0), SCALES - 1)
+            histogram[place, (turn & 255) >> 4, scale] += 1  # type: ignore[index]
+    agreeing = np.zeros(count, np.int32)
+    for place in range(count):
+        for angle in range(ANGLES):
+            after = (angle + 1) % ANGLES
+            for scale in range(SCALES - 1):
+                # Two neighbouring bins each way: no agreement is cut by a bin's edge.
+                window = (
+                    histogram[place, angle, scale]
+                    + histogram[place, angle, scale + 1]
+                    + histogram[place, after, scale]
+                    + histogram[place, after, scale + 1]
+                )
+                agreeing[place] = max(agreeing[place], window)
+    return votes, agreeing
+
+
+@njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
+def mutual_nearest(products, start, query_scale, row_scale, points, radius, ratio, farthest):  # type: ignore[no-untyped-def]
+    """Of each of n queries the row that is its nearest, and whose nearest it is; -1 for none.
+
+    `products` (n, ≥ start + m) float32, from column `start` on, times `query_scale` (n,) and
+    `row_scale` (m,) are their cosines. Left out are rows at `farthest` (squared L2) or beyond, and
+    those whose distance is more than `ratio` of that of the nearest row farther than `radius` from
+    it (`points` (m, 2) are the rows' places): keypoints of several angles or neighbouring scales
+    share a place and don't speak against it (first geometrically inconsistent neighbour, Mishkin et
+    al. 2015). Returns int32 (n,).
+    """
+    queries, rows = len(query_scale), len(row_scale)
+    none = np.float32(-2)
+    highest = np.full(rows, none)
+    best = np.full(queries, none)
+    for query in range(queries):
+        scale = query_scale[query]
+        top = none
+        for row in range(rows):
+            value = products[query, start + row] * row_scale[row] * scale
+            top = max(top, value)
+            highest[row] = max(highest[row], value)
+        best[query] = top
+    chosen = np.full(queries, np.int32(-1))
+    for row in range(rows):
+        distance = 2 - 2 * highest[row]
+        if distance >= farthest:
+            continue
+        # To look for a value again is faster than to keep its place while it is looked for.
+        first = queries
+        for query in range(queries):
+            first = min(first, query if best[query] == highest[row] else queries)
+        for query in range(first, queries):
+            value = products[query, start + row] * row_scale[row] * query_scale[query]
+            if value == best[query] == highest[row]:
+                line = products[query, start : start + rows]
+                second = _highest_apart(line, row_scale, points, row, radius)
+                if distance <= ratio * ratio * (2 - 2 * second * query_scale[query]):
+                    chosen[query] = row
+                break
+    return chosen
+
+
+@njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
+def _highest_apart(products, row_scale, points, nearest, radius):  # type: ignore[no-untyped-def]
+    """The highest product (m,), scaled, of rows that lie farther than `radius` from the nearest."""
+    highest = np.float32(-np.inf)
+    for row in range(len(products)):
+        across = points[row, 0] - points[nearest, 0]
+        down = points[row, 1] - points[nearest, 1]
+        apart = across * across + down * down > radius * radius
+        highest = max(highest, products[row] * row_scale[row] if apart else highest)
+    return highest

@@ -1,0 +1,91 @@
+"""What a search by local features asks for, and how its candidates are ranked."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from indexes.base import MAX_K, Hit, SearchParams
+from indexes.local.verification import Matches, verify
+
+DEFAULT_K = 20
+MIN_INLIERS = 6
+"""See benchmarks/quality.py: fewer than 1 in 1,000 unrelated pairs reach it."""
+
+
+class LocalParams(SearchParams):
+    """Full verification unless switched off; then `matches` are votes."""
+
+    k: int | None = Field(None, ge=1, le=MAX_K, description="At most this many hits; 20.")
+    k_clusters: int = Field(5, ge=1, le=64, description="Nearest descriptors for each one's vote.")
+    knn_min_matches: int = Field(1, ge=1, description="Fewer votes than this don't count.")
+    matching_threshold: float = Field(
+        0.9, gt=0, le=4, description="A match is nearer: squared L2 of unit descriptors."
+    )
+    use_smnn_matching: bool = Field(
+        True, description="Match against stored descriptors: mutual nearest neighbours with ratio."
+    )
+    smnn_match_threshold: float = Field(
+        0.9, gt=0, le=1, description="Distance to the nearest over that to the second nearest."
+    )
+    use_ransac: bool = Field(True, description="Verify by a homography; hits have `inliers`.")
+    min_inliers: int = Field(
+        MIN_INLIERS, ge=4, description="Verified hits with fewer are left out."
+    )
+    explain: bool = Field(False, description="Give the homography and the matched points.")
+
+    @model_validator(mode="after")
+    def _no_distance(self) -> LocalParams:
+        if self.distance_threshold is not None:
+            raise ValueError("local matches have no distance: give k or min_inliers")
+        return self
+
+    @property
+    def verifies(self) -> bool:
+        """Whether stored descriptors are looked at; else votes alone make the hits."""
+        return self.use_smnn_matching or self.use_ransac
+
+
+class Ranking:
+    """The best hit of each picture, as its candidates come by falling count of matches."""
+
+    def __init__(self, params: LocalParams, *, mirrors: bool) -> None:
+        self._params = params
+        self._mirrors = mirrors
+        self._best: dict[int, Hit] = {}
+
+    def is_settled(self, matches: int) -> bool:
+        """Whether no candidate with so few matches, or fewer, can change the first k hits."""
+        k = self._params.k or DEFAULT_K
+        least = self._params.min_inliers if self._params.use_ransac else 1
+        if matches < least:
+            return True
+        if len(self._best) < k:
+            return False
+        return sorted(map(score, self._best.values()), reverse=True)[k - 1] > matches
+
+    def add(self, image_id: int, variant: int, matches: Matches) -> None:
+        mirrored = bool(variant) if self._mirrors else None
+        matched = Hit(image_id, matches=len(matches), mirrored=mirrored)
+        hit = self._checked(matched, variant, matches) if self._params.use_ransac else matched
+        best = self._best.get(image_id)
+        if hit is not None and (best is None or score(hit) > score(best)):
+            self._best[image_id] = hit
+
+    def hits(self) -> list[Hit]:
+        return sorted(self._best.values(), key=lambda hit: (-score(hit), hit.image_id))
+
+    def _checked(self, hit: Hit, variant: int, matches: Matches) -> Hit | None:
+        verified = verify(matches)
+        if verified is None or verified.inliers < self._params.min_inliers:
+            return None
+        if not self._params.explain:
+            return hit._replace(inliers=verified.inliers)
+        homography, points = verified.shown(mirrored=bool(variant))
+        return hit._replace(inliers=verified.inliers, homography=homography, points=points)
+
+
+def score(hit: Hit) -> int:
+    """Inliers or, unverified, matches."""
+    count = hit.matches if hit.inliers is None else hit.inliers
+    assert count is not None
+    return count

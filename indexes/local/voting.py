@@ -1,0 +1,94 @@
+"""Votes of near descriptors, and the pictures that they make candidates for verification."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes.base import Hit
+from indexes.local.kernels import count_votes
+
+CANDIDATE = np.dtype(
+    [("agreeing", np.int32), ("votes", np.int32), ("image_id", np.int64), ("variant", np.int64)]
+)
+"""A picture that one variant of the query voted for; `agreeing` votes do on scale and angle."""
+Candidates = npt.NDArray[np.void]
+CHANCE_VOTES = 10
+"""Agreeing votes that unrelated pictures of a collection often have."""
+
+
+class Voters(NamedTuple):
+    """The k nearest of each of n query descriptors."""
+
+    distances: npt.NDArray[np.float32]
+    """(n, k) ascending; infinite where there is none."""
+    image_ids: npt.NDArray[np.int64]
+    """(n, k); -1 where there is none."""
+    keypoints: npt.NDArray[np.uint8]
+    """(n, k)"""
+    geometry: npt.NDArray[np.uint8]
+    """(n, k, 2): see `quantise_geometry`."""
+    asked: npt.NDArray[np.uint8]
+    """(n, 2): of the query descriptors."""
+
+
+def nearest(shards: Sequence[Voters], k: int) -> Voters:
+    """The k nearest over all shards, ties by image id, then keypoint."""
+    if len(shards) == 1:
+        return shards[0]
+    distances, image_ids, keypoints, geometry = (
+        np.concatenate(arrays, axis=1)
+        for arrays in zip(*(shard[:-1] for shard in shards), strict=True)
+    )
+    order = np.lexsort((keypoints, image_ids, distances), axis=1)[:, :k]
+
+    def kept(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.take_along_axis(values, order, axis=1)
+
+    geometry = np.take_along_axis(geometry, order[:, :, None], axis=1)
+    return Voters(kept(distances), kept(image_ids), kept(keypoints), geometry, shards[0].asked)
+
+
+def candidates_of(variant: int, voters: Voters, least: int) -> Candidates:
+    """The pictures that at least so many of this variant's descriptors vote for."""
+    images, places = np.unique(voters.image_ids, return_inverse=True)
+    places = places.reshape(voters.image_ids.shape)
+    if images.size and images[0] < 0:
+        images, places = images[1:], places - 1
+    votes, agreeing = count_votes(
+        places.astype(np.int64), voters.geometry, voters.asked, len(images)
+    )
+    candidates = np.empty(len(images), CANDIDATE)
+    candidates["agreeing"], candidates["votes"] = agreeing, votes
+    candidates["image_id"], candidates["variant"] = images, variant
+    enough: Candidates = candidates[votes >= least]
+    return enough
+
+
+def by_votes(candidates: Candidates, mirrors: bool) -> list[Hit]:
+    """Each picture once, by the better variant's votes."""
+    order = np.lexsort([candidates[name] for name in ("variant", "image_id")])
+    order = order[np.argsort(-candidates["votes"][order], kind="stable")]
+    best: dict[int, Hit] = {}
+    for _, votes, image_id, variant in candidates[order].tolist():
+        mirrored = bool(variant) if mirrors else None
+        best.setdefault(image_id, Hit(image_id, matches=votes, mirrored=mirrored))
+    return list(best.values())
+
+
+def shortlist(candidates: Candidates, length: int) -> list[tuple[int, int]]:
+    """Image id and variant of those that most likely verify, best first, at most so many.
+
+    Few votes agree by chance in any picture: a number of them, below CHANCE_VOTES, that more
+    candidates have than there is room for tells nothing, and none of these is worth verifying.
+    """
+    keys = [candidates["variant"], candidates["image_id"]]
+    order = np.lexsort([*keys, -candidates["votes"], -candidates["agreeing"]])
+    agreeing = candidates["agreeing"][order]
+    if len(order) > length and agreeing[length] < CHANCE_VOTES:
+        length = int(np.searchsorted(-agreeing, -agreeing[length]))
+    chosen = candidates[order[:length]]
+    return [(image_id, variant) for _, _, image_id, variant in chosen.tolist()]

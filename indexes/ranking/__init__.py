@@ -1,0 +1,1 @@
+"""What ranks the hits of several retrievers in one list."""

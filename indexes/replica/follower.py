@@ -1,0 +1,399 @@
+"""Keeps one index in step with the store's log, and answers from it.
+
+Every call of the index runs on the follower's one thread: first what the log has new, then the
+search, so that an answer holds every write that was acknowledged before the question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from indexes.base import Hit, Index, Part, Query, Rows, SearchParams
+from indexes.calibration import Background
+from indexes.replica.adaptive_batch import Pace
+from indexes.replica.sharding import WHOLE, Shard, spread, stored_ids
+from indexes.replica.snapshots import Snapshots
+from indexes.store.base import Space, Store
+from models.errors import RetrieverUnavailable, StoreUnavailable
+from models.types import Features
+
+T = TypeVar("T")
+Decode = Callable[[bytes], Features]
+State = Literal["loading", "ready"]
+
+log = logging.getLogger(__name__)
+
+BATCH = 4096
+"""Rows read in one go while rebuilding."""
+DEADLINE = 5.0
+"""Seconds of a search; half of them may go to following the log and waiting for a seq."""
+PAUSE = 0.005
+"""Seconds between two looks for a seq that the store does not have yet."""
+SAMPLE, SAMPLE_LEAST = 512, 50
+"""Pictures whose pairs show how near unrelated ones lie; with fewer, the usual is assumed."""
+RETRY = 1.0
+"""Seconds between two tries to read a store that can't be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Hits, and how new the index was."""
+
+    hits: list[Hit]
+    applied_seq: int
+    stale: bool
+    """The store could not be read, or `min_seq` or the end of the log was not reached in time."""
+    part: Part | None = None
+    """In place of hits, when a shard is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One look at a follower; never half old and half new."""
+
+    state: State
+    reason: str
+    applied: int
+    count: int
+    nbytes: int
+    kind: str
+    worn: bool
+
+
+class Follower:
+    """Owns the index. `applied` is the seq that a loaded index stands at; None rebuilds it.
+
+    With `snapshots` it begins from one where it would read all rows, if there is one that holds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        space: Space,
+        index: Index,
+        decode: Decode,
+        applied: int | None = None,
+        snapshots: Snapshots | None = None,
+        shard: Shard = WHOLE,
+    ) -> None:
+        self.store = store
+        self.shard = shard
+        self.space = space
+        self.snapshots = snapshots
+        self._index = index
+        self._decode = decode
+        self._applied = 0 if applied is None else applied
+        self._state: State = "loading" if applied is None else "ready"
+        self._closing = threading.Event()
+        self._executor = ThreadPoolExecutor(1, f"index-{space.kind}")
+        self._poller: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self._background: Background | None = None
+        self._fitted_at = 0
+        self._pace = Pace()
+        self._status: Status
+        self._become(self._state, "loading" if applied is None else "")
+
+    # --- looks, from any thread ------------------------------------------------------------------
+
+    @property
+    def status(self) -> Status:
+        return self._status
+
+    @property
+    def state(self) -> State:
+        return self._status.state
+
+    @property
+    def applied(self) -> int:
+        return self._status.applied
+
+    @property
+    def count(self) -> int:
+        return self._status.count
+
+    @property
+    def nbytes(self) -> int:
+        return self._status.nbytes
+
+    @property
+    def kind(self) -> str:
+        return self._status.kind
+
+    # --- work, from any thread -------------------------------------------------------------------
+
+    def start(self, poll: float = 0.5) -> None:
+        """Rebuild in the background, then follow the log: when the store tells of a change, or
+        every `poll` seconds while idle."""
+        self._poller = threading.Thread(target=self._follow, args=(poll,), daemon=True)
+        self._poller.start()
+
+    def submit(self, job: Callable[[Index], T]) -> Future[T]:
+        """Run a job on the index's thread; raises RetrieverUnavailable when closed."""
+        try:
+            return self._executor.submit(lambda: job(self._index))
+        except RuntimeError as exc:
+            raise RetrieverUnavailable(f"{self.space.kind} is closed") from exc
+
+    def rebuild(self) -> None:
+        """Fill it from a snapshot or all rows, then follow the log; raises StoreUnavailable."""
+
+        def job() -> None:
+            self._rebuild()
+            self._catch_up()
+
+        self._executor.submit(job).result()
+
+    def catch_up(self) -> int:
+        """Apply the log to its end as of now, or rebuild where it no longer reaches back.
+
+        Returns the applied seq; raises StoreUnavailable.
+        """
+        return self._executor.submit(self._catch_up_or_rebuild).result()
+
+    def check(self) -> None:
+        """Raises RetrieverUnavailable, with the reason, when no search can be answered."""
+        if self._failure is not None:
+            raise RetrieverUnavailable(f"{self.space.kind} has stopped: {self._failure!r}")
+        if self.state == "loading":
+            raise RetrieverUnavailable(f"{self.space.kind} is {self._status.reason}")
+
+    def search(
+        self,
+        query: Query,
+        params: SearchParams,
+        min_seq: int = 0,
+        deadline: float = DEADLINE,
+        stale_ok: bool = False,
+    ) -> Answer:
+        """Hits with all that the log holds now or, given a `min_seq`, at least with all up to it.
+
+        One that stands at `min_seq` already does not ask the store. `deadline` in seconds: half of
+        it may go to getting there, then the answer is marked stale.
+        With `stale_ok` the log is not looked at. Raises RetrieverUnavailable while loading.
+        """
+        self.check()
+        until = time.monotonic() + deadline / 2
+        job = partial(self._search, query, params, min_seq, stale_ok, until)
+        answer = self._executor.submit(job).result()
+        while not stale_ok and _waits(answer, min_seq, until):
+            time.sleep(PAUSE)
+            answer = self._executor.submit(job).result()
+        return _marked(answer, min_seq)
+
+    async def asearch(
+        self,
+        query: Query,
+        params: SearchParams,
+        min_seq: int = 0,
+        deadline: float = DEADLINE,
+        stale_ok: bool = False,
+    ) -> Answer:
+        """`search` for an event loop, which is never blocked."""
+        self.check()
+        until = time.monotonic() + deadline / 2
+        job = partial(self._search, query, params, min_seq, stale_ok, until)
+        answer = await asyncio.wrap_future(self._executor.submit(job))
+        while not stale_ok and _waits(answer, min_seq, until):
+            await asyncio.sleep(PAUSE)
+            answer = await asyncio.wrap_future(self._executor.submit(job))
+        return _marked(answer, min_seq)
+
+    def close(self) -> None:
+        """Stops after the job in progress; what was asked for and not begun is cancelled."""
+        self._closing.set()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._poller is not None:
+            self._poller.join()
+
+    # --- on the poller's thread ------------------------------------------------------------------
+
+    def _follow(self, poll: float) -> None:
+        while not self._closing.is_set():
+            try:
+                self._follow_once()
+            except StoreUnavailable as exc:
+                log.warning("%s can't follow the store: %s", self.space.kind, exc)
+                self._closing.wait(RETRY)
+            except BaseException as exc:
+                if self._closing.is_set():
+                    return
+                self._failure = exc
+                raise
+            self.store.wait(self.applied, poll, self._closing)
+
+    def _follow_once(self) -> None:
+        if self.state == "loading":
+            self._executor.submit(self._reload).result()
+        # Chunk by chunk, so that searches get their turn in a long tail.
+        while self.state == "ready" and self.store.head() != self.applied:
+            self._executor.submit(self._apply_chunk).result()
+        grown = not self._fitted_at / 2 < self.count < self._fitted_at * 2
+        if self.state == "ready" and self.count and grown:
+            self._fit_background()
+        while self.state == "ready" and self.submit(lambda index: index.make_room()).result():
+            pass
+
+    def _fit_background(self) -> None:
+        """Learn how near unrelated pictures of this collection lie: once, and as it grows."""
+        self._fitted_at = self.count
+        image_ids = self.submit(lambda index: index.image_ids()).result()
+        if len(image_ids) and self.shard != WHOLE:
+            image_ids = stored_ids(self.store, self.space)
+        if len(image_ids) < SAMPLE_LEAST:
+            return
+        rows = self.store.rows(self.space, spread(image_ids, SAMPLE).tolist())
+        sample = [
+            found for at, row in rows.items() if (found := self._decoded(at, row)) is not None
+        ]
+        if len(sample) >= SAMPLE_LEAST:
+            self._background = self._index.background_of(np.stack(sample))
+            self._index.background = self._background
+
+    # --- on the index's thread -------------------------------------------------------------------
+
+    def _search(
+        self, query: Query, params: SearchParams, min_seq: int, stale_ok: bool, until: float
+    ) -> Answer:
+        stale = False
+        if not stale_ok and not 0 < min_seq <= self._applied:
+            try:
+                stale = not self._catch_up(until)
+            except StoreUnavailable as exc:
+                log.warning("%s answers from memory: %s", self.space.kind, exc)
+                stale = True
+        if self._state == "loading":
+            self._executor.submit(self._reload)
+        self.check()
+        if query.sharded:
+            return Answer([], self._applied, stale, self._index.part(query, params))
+        return Answer(self._index.answer(query, params), self._applied, stale)
+
+    def _catch_up(self, until: float = math.inf) -> bool:
+        """Apply the log to its end as of now; False when that took too long."""
+        target = self.store.head()
+        while self._state == "ready" and self._applied != target:
+            self._apply_chunk()
+            if self._applied >= target:
+                break
+            if time.monotonic() > until:
+                return False
+        return True
+
+    def _catch_up_or_rebuild(self) -> int:
+        self._catch_up()
+        if self._state == "loading":
+            self._rebuild()
+            self._catch_up()
+        return self._applied
+
+    def _apply_chunk(self) -> None:
+        if self._state == "loading":
+            return  # A job before this one found that the log no longer reaches back.
+        if self._advance():
+            self._become("ready")
+        else:
+            self._become("loading", "loading: the log no longer reaches back")
+
+    def _advance(self) -> bool:
+        """Apply a chunk of the log; False where it no longer reaches back."""
+        began = time.perf_counter()
+        changes = self.store.changes(self.space, self._applied, self._pace.entries)
+        if changes is None:
+            return False
+        if mine := self._decode_mine(changes.rows.items()):
+            self._index.apply(mine)
+        self._pace.note(changes.head - self._applied, time.perf_counter() - began)
+        self._applied = changes.head
+        return True
+
+    def _reload(self) -> None:
+        """Rebuild, however often the store has to be tried: nothing is answered meanwhile."""
+        while self._state == "loading" and not self._closing.is_set():
+            try:
+                self._rebuild()
+            except StoreUnavailable as exc:
+                self._become("loading", f"loading: {exc}")
+                self._closing.wait(RETRY)
+
+    def _resume(self) -> bool:
+        """Begin from a snapshot and apply the log since; False where that can't be done."""
+        applied = None if self.snapshots is None else self.snapshots.load(self._index)
+        if applied is None:
+            return False
+        self._applied, head = applied, self.store.head()
+        self._become("loading", f"loading: {head - applied} changes since the snapshot")
+        while self._applied < head and not self._closing.is_set():
+            if not self._advance():
+                return False
+        self._become("ready")
+        return True
+
+    def _empty(self) -> None:
+        """Begin anew, with what is known of the collection."""
+        if len(self._index):
+            self._index = type(self._index)(self._index.options, self._index.rows)
+            self._index.background = self._background or self._index.background
+
+    def _rebuild(self) -> None:
+        self._become("loading", "loading")
+        self._empty()
+        if self._resume():
+            return
+        self._empty()
+        with self.store.scan(self.space, BATCH) as scan:
+            for batch in scan.batches:
+                if self._closing.is_set():
+                    return
+                if mine := self._decode_mine(batch):
+                    self._index.apply(mine)
+                self._become("loading", f"loading: {len(self._index)} pictures so far")
+        self._applied = scan.head
+        self._become("ready")
+
+    def _decode_mine(self, rows: Iterable[tuple[int, bytes | None]]) -> dict[int, Features | None]:
+        return {at: self._decoded(at, row) for at, row in rows if self.shard.holds(at)}
+
+    def _decoded(self, image_id: int, row: bytes | None) -> Features | None:
+        """One unreadable row must not stop all others from being found."""
+        try:
+            return None if row is None else self._decode(row)
+        except ValueError as exc:
+            log.error("%s of image %d can't be read: %s", self.space.kind, image_id, exc)
+            return None
+
+    def _become(self, state: State, reason: str = "") -> None:
+        self._state = state
+        index = self._index
+        self._status = Status(
+            state, reason, self._applied, len(index), index.nbytes, index.kind, index.worn
+        )
+
+
+def row_reader(store: Store, space: Space, decode: Decode) -> Rows:
+    """Reads stored features for an index that ranks again on them."""
+
+    def rows(image_ids: Sequence[int]) -> Mapping[int, Features]:
+        return {at: decode(row) for at, row in store.rows(space, image_ids).items()}
+
+    return rows
+
+
+def _waits(answer: Answer, min_seq: int, until: float) -> bool:
+    """Whether the answer lacks a seq that may still come."""
+    return answer.applied_seq < min_seq and not answer.stale and time.monotonic() < until
+
+
+def _marked(answer: Answer, min_seq: int) -> Answer:
+    return replace(answer, stale=answer.stale or answer.applied_seq < min_seq)

@@ -1,0 +1,126 @@
+"""When a snapshot is due and how it is written, and how far back the log is kept.
+
+Searches go on: the index's thread is held for one piece of an array at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from indexes.arrays.frozen import Frozen
+from indexes.base import Index
+from indexes.replica.follower import Follower, Status
+from indexes.replica.snapshot_file import write
+from indexes.replica.snapshots import DAY, Snapshots
+from models.errors import RetrieverUnavailable
+
+T = TypeVar("T")
+
+CHANGES = 20_000
+SHARE = 10
+"""A snapshot is due after CHANGES, or a SHARE-th of the index where that is more …"""
+SECONDS = 1800.0
+"""… or so long after the last one if anything has changed."""
+RENEWAL = 3600.0
+"""Seconds after which the store is told again from where on its log is needed."""
+LEASE = 600.0
+
+
+def keep_snapshot(follower: Follower) -> bool:
+    """Write a snapshot if one is due, unless another replica of this host does; whether it was.
+
+    Raises OSError, with the old one still there, StoreUnavailable and RetrieverUnavailable.
+    """
+    snapshots = follower.snapshots
+    if snapshots is None or follower.state != "ready":
+        return False
+    index = _on_thread(follower, lambda index: index)
+    written = snapshots.written(index)
+    if _is_due(written, follower.status):
+        return _save_alone(follower, snapshots, index)
+    path = snapshots.path(index)
+    if written is not None and time.time() - path.stat().st_mtime > RENEWAL:
+        os.utime(path)
+        snapshots.mark(index, written["seq"])
+        compact(snapshots)
+    return False
+
+
+def compact(snapshots: Snapshots) -> None:
+    """Forget the log behind the slowest snapshot in use, unless another replica is at it."""
+    store, marks = snapshots.store, snapshots.store.marks()
+    if marks and store.lease("compact", snapshots.holder, LEASE):
+        try:
+            store.compact(min(marks.values()))
+        finally:
+            store.release("compact", snapshots.holder)
+
+
+def _is_due(written: Mapping[str, Any] | None, status: Status) -> bool:
+    if written is None:
+        return True
+    changes: int = status.applied - written["seq"]
+    late = time.time() - written["written"] > SECONDS
+    return changes >= max(CHANGES, status.count // SHARE) or (changes > 0 and late)
+
+
+def _save_alone(follower: Follower, snapshots: Snapshots, index: Index) -> bool:
+    """Save while holding the lease, if it is still due then."""
+    name, store = snapshots.name(index), snapshots.store
+    if not store.lease(name, snapshots.holder, LEASE):
+        return False
+    try:
+        if not _is_due(snapshots.written(index), follower.status):
+            return False
+        _save(follower, snapshots)
+        return True
+    finally:
+        store.release(name, snapshots.holder)
+
+
+def _save(follower: Follower, snapshots: Snapshots) -> None:
+    index, applied, frozen = _on_thread(follower, lambda index: _frozen(follower, index))
+    path = snapshots.path(index)
+    header = {**snapshots.header(index), "seq": applied, "written": time.time()}
+    try:
+        write(
+            path, header, frozen, lambda pieces: _on_thread(follower, lambda _: next(pieces, None))
+        )
+    finally:
+        _release(follower, frozen)
+    snapshots.mark(index, applied)
+    compact(snapshots)
+    _remove_old(snapshots.folder, snapshots.prefix)
+
+
+def _frozen(follower: Follower, index: Index) -> tuple[Index, int, Frozen]:
+    """On the index's thread, where index and seq can't part."""
+    follower.check()
+    return index, follower.applied, index.freeze()
+
+
+def _release(follower: Follower, frozen: Frozen) -> None:
+    with suppress(RetrieverUnavailable):
+        _on_thread(follower, lambda _: frozen.release())
+
+
+def _remove_old(folder: Path, prefix: str) -> None:
+    """Files of options that this retriever no longer has; those in use are touched every hour."""
+    for path in folder.glob(f"{prefix}*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > DAY:
+                path.unlink()
+
+
+def _on_thread(follower: Follower, job: Callable[[Index], T]) -> T:
+    """Raises RetrieverUnavailable where the follower closes meanwhile."""
+    try:
+        return follower.submit(job).result()
+    except CancelledError as exc:
+        raise RetrieverUnavailable(f"{follower.space.kind} closes") from exc

@@ -1,0 +1,81 @@
+"""One retriever split by image id: which ids a shard has, and one answer of all shards' parts.
+
+A search takes one round, or two where shards must know of each other first: in the first, each says
+what its `Index._say` gives, and what `Index.agree` makes of all of it goes to each in the second.
+The answer is that of one index over everything; only of indexes that are themselves approximate
+(trained ones) each shard has its own approximation.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from itertools import islice, repeat
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes.base import Hit, Index, Part, Query, SearchParams
+from indexes.store.base import Space, Store
+
+BATCH = 4096
+"""Rows read in one go."""
+
+
+class Shard(NamedTuple):
+    """Number `number` (from 0) of `of` shards: it has the image ids that leave it as remainder."""
+
+    number: int = 0
+    of: int = 1
+
+    def holds(self, image_id: int) -> bool:
+        return image_id % self.of == self.number
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+
+WHOLE = Shard()
+"""Of a retriever that is not split."""
+
+
+def agreed(kind: type[Index], parts: Sequence[Part], query: Query, params: SearchParams) -> Any:
+    """What the second round's queries carry as `agreed`; None when the first was the last."""
+    said = [part.said for part in parts if part.said is not None]
+    return kind.agree(said, query, params) if said else None
+
+
+def merged(kind: type[Index], parts: Sequence[Part], params: SearchParams) -> list[Hit]:
+    """The hits of a search, of the shards' parts of its last round.
+
+    Confidence is said of all pictures together, by the belief of the first shard that has one.
+    """
+    count = sum(part.count for part in parts)
+    belief = next((part.belief for part in parts if part.belief), None)
+    lists = (
+        zip(part.hits, repeat(None) if part.judged is None else part.judged, strict=False)
+        for part in parts
+    )
+    rows = islice(heapq.merge(*lists, key=lambda row: kind.rank(row[0])), kind.most(params))
+    hits, judged = [], []
+    for hit, one in rows:
+        hits.append(hit)
+        judged.append(one)
+    known = None if any(one is None for one in judged) else np.array(judged, np.float64)
+    return kind.confident(hits, known, count, belief)[params.offset :]
+
+
+def stored_ids(store: Store, space: Space) -> npt.NDArray[np.int64]:
+    """Of all shards, which have one background."""
+    with store.scan(space, BATCH) as scan:
+        return np.array([at for batch in scan.batches for at, _ in batch], np.int64)
+
+
+def spread(image_ids: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """At most `count` of these ids, ascending: as at random, but always the same of the same."""
+    mixed = image_ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    return np.sort(image_ids[np.argsort(mixed)[:count]])

@@ -1,0 +1,111 @@
+"""What every store decides alike: which writes are refused and what metadata means."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from indexes.store.annotations import tags_in
+from indexes.store.base import ANNOTATE, ImageWrite, Space
+from models.errors import Conflict, InvalidInput
+from models.types import MAX_IMAGE_ID
+
+MAX_NAME = 200
+"""Bytes; kinds and fingerprints are parts of keys."""
+
+
+def check_writes(writes: Sequence[ImageWrite]) -> None:
+    """Refuse before a transaction begins; raises InvalidInput."""
+    for write in writes:
+        if write.image_id is not None and not is_image_id(write.image_id):
+            raise InvalidInput(
+                f"image_id {write.image_id} is not in [0, {MAX_IMAGE_ID}]", "image_id"
+            )
+        for name in (*write.wanted, *(part for space in write.features for part in space)):
+            if not 0 < len(name.encode()) <= MAX_NAME or "\0" in name:
+                raise InvalidInput(f"no name of a kind or fingerprint: {name[:MAX_NAME]!r}")
+        if write.metadata is not None:
+            dump_metadata(write.metadata)
+
+
+def check_unused(space: Space, active: Mapping[str, str]) -> None:
+    """Raises Conflict for a space that searches use."""
+    if active.get(space.kind) == space.fingerprint:
+        raise Conflict(f"searches of {space.kind} use {space.fingerprint}: it can't be dropped")
+
+
+def is_image_id(image_id: int) -> bool:
+    return 0 <= image_id <= MAX_IMAGE_ID
+
+
+def name_hash(file_name: str) -> bytes:
+    """What a file name is looked up by; bytes that are no UTF-8 are surrogates in it."""
+    name = file_name.encode("utf-8", "surrogateescape")
+    return hashlib.blake2b(name, digest_size=16).digest()
+
+
+def next_free_id(following: int) -> int:
+    """The id that the service gives; raises InvalidInput when the last one was taken."""
+    if not is_image_id(following):
+        raise InvalidInput(f"id {MAX_IMAGE_ID} is taken, so no free id follows: give one")
+    return following
+
+
+def wanted_kinds(write: ImageWrite) -> frozenset[str]:
+    """Features that come along are wanted too."""
+    return write.wanted | {space.kind for space in write.features}
+
+
+def is_forsaken(wanted: Collection[str]) -> bool:
+    """Whether no retriever wants the image any more."""
+    return all(kind.startswith(ANNOTATE) for kind in wanted)
+
+
+def dump_metadata(metadata: Mapping[str, Any]) -> bytes:
+    """As JSON; raises InvalidInput for what JSON can't hold."""
+    try:
+        return orjson.dumps(dict(metadata), option=orjson.OPT_SORT_KEYS)
+    except TypeError as exc:
+        raise InvalidInput(f"metadata is no JSON object: {exc}", "metadata") from exc
+
+
+def merged(metadata: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata after these changes; None removes a key."""
+    removed = {name for name, value in changes.items() if value is None}
+    return {name: value for name, value in {**metadata, **changes}.items() if name not in removed}
+
+
+def stored_terms(metadata: Mapping[str, Any]) -> set[bytes]:
+    """What an image can be found by: each key with its value, and with each element of a list."""
+    terms = set()
+    for name, value in metadata.items():
+        terms.add(_term(name, value))
+        if isinstance(value, list):
+            terms.update(_term(name, element) for element in value)
+    return terms
+
+
+def image_terms(metadata: Mapping[str, Any], annotations: bytes | None) -> set[bytes]:
+    """`stored_terms` of the metadata, and the tags of a row of annotations."""
+    return stored_terms(metadata) | {_term("tags", tag) for tag in tags_in(annotations)}
+
+
+def wanted_terms(metadata: Mapping[str, Any]) -> list[bytes]:
+    """What an image must have to match; raises InvalidInput for what JSON can't hold."""
+    dump_metadata(metadata)
+    return [_term(name, value) for name, value in metadata.items()]
+
+
+def _term(name: str, value: Any) -> bytes:
+    # 1 and 1.0 are one number in JSON; true and 1 are not the same.
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    try:
+        text = orjson.dumps([name, value], option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        # Only a float such as 1e30, which has no 64-bit integer, comes here.
+        text = orjson.dumps([name, float(value)])
+    return hashlib.blake2b(text, digest_size=16).digest()

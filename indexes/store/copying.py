@@ -1,0 +1,183 @@
+"""One store copied into another, of any kinds, while the source is being served.
+
+A pass walks both by ascending id and writes what differs; it also is the check, since the last pass
+is the one that finds both the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from indexes.store.annotations import read_annotations
+from indexes.store.base import ANNOTATIONS, Author, Image, ImageWrite, Space, Store
+from indexes.store.checks import dump_metadata
+
+BATCH = 128
+"""Images read, and written in one transaction, at a time."""
+PASSES = 10
+"""As often is a source that goes on changing walked through."""
+_AUTHORS: tuple[Author, ...] = ("machine", "person")
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """An image with all that belongs to it, but for a kept upload."""
+
+    image: Image
+    features: dict[Space, bytes]
+    """With the row of annotations."""
+    preview: bytes | None
+
+    @property
+    def digest(self) -> bytes:
+        """Of all that a copy must have: not of generations, which each store counts for itself."""
+        image = self.image
+        told = [image.image_id, image.sha256, image.width, image.height, image.created]
+        named = [image.source.encode("utf-8", "surrogateescape").hex(), sorted(image.wanted)]
+        rows = [[*space, _hash(row)] for space, row in sorted(self.features.items())]
+        parts = [*told, *named, rows, _hash(self.preview), _hash(dump_metadata(image.metadata))]
+        return hashlib.blake2b(orjson.dumps(parts), digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """How a copy went."""
+
+    images: int
+    checksum: str
+    """Of all images of the source, in hexadecimal; of the copy too where it is `complete`."""
+    written: int
+    removed: int
+    complete: bool
+    """Whether the last pass found both the same and the source unchanged."""
+
+
+def copy_store(
+    source: Store, target: Store, progress: Callable[[int], None] = lambda _: None
+) -> Copied:
+    """Make `target` hold the images of `source`, and no others, under the same ids.
+
+    What is there already is not written again, so a second copy is a check and little more. Kept
+    uploads come along where the target has room. `progress` is told how many images were compared.
+    """
+    written = removed = 0
+    for _ in range(PASSES):
+        # Ids of deleted images must not be given again, so the counter comes along.
+        target.reserve_ids(source.reserve_ids(0))
+        _copy_active(source, target)
+        head = source.head()
+        walk = _Pass(source, target, progress)
+        walk.run()
+        written, removed = written + walk.written, removed + walk.removed
+        if not walk.written and not walk.removed and source.head() == head:
+            return Copied(walk.images, walk.checksum.hexdigest(), written, removed, True)
+    return Copied(walk.images, walk.checksum.hexdigest(), written, removed, False)
+
+
+class _Pass:
+    """One walk through both stores."""
+
+    def __init__(self, source: Store, target: Store, progress: Callable[[int], None]) -> None:
+        self.source, self.target, self.progress = source, target, progress
+        self.images = self.written = self.removed = 0
+        self.checksum = hashlib.blake2b(digest_size=16)
+
+    def run(self) -> None:
+        after = -1
+        last: int | None = after
+        while last is not None:
+            ours = _wholes(self.source, after, BATCH)
+            last = ours[-1].image.image_id if len(ours) == BATCH else None
+            theirs = {one.image.image_id: one for one in _until(self.target, after, last)}
+            self._bring_over(ours, theirs)
+            self.progress(self.images)
+            after = last or after
+
+    def _bring_over(self, ours: Sequence[Whole], theirs: dict[int, Whole]) -> None:
+        changed = []
+        for whole in ours:
+            digest = whole.digest
+            self.checksum.update(digest)
+            there = theirs.get(whole.image.image_id)
+            if there is None or there.digest != digest:
+                changed.append(whole)
+        self.images += len(ours)
+        gone = theirs.keys() - {whole.image.image_id for whole in ours}
+        for image_id in sorted(gone | {whole.image.image_id for whole in changed} & theirs.keys()):
+            self.target.delete(image_id)
+        self.removed += len(gone)
+        self.written += len(changed)
+        writes = [_write(self.source, whole) for whole in changed]
+        for whole, receipt in zip(changed, self.target.put_many(writes), strict=True):
+            _annotate(self.target, receipt.image_id, receipt.generation, whole)
+
+
+def _wholes(store: Store, after: int, limit: int) -> list[Whole]:
+    """Read in several transactions: what changes meanwhile is found by the next pass."""
+    images = store.images(after, limit)
+    ids = [image.image_id for image in images]
+    rows = {space: store.rows(space, ids) for space in store.spaces()} if ids else {}
+    return [
+        Whole(
+            image,
+            {space: found[at] for space, found in rows.items() if (at := image.image_id) in found},
+            store.preview(image.image_id) if image.has_preview else None,
+        )
+        for image in images
+    ]
+
+
+def _until(store: Store, after: int, last: int | None) -> Iterator[Whole]:
+    """All above `after`, up to `last` if given."""
+    while batch := _wholes(store, after, BATCH):
+        for whole in batch:
+            if last is not None and whole.image.image_id > last:
+                return
+            yield whole
+        after = batch[-1].image.image_id
+
+
+def _copy_active(source: Store, target: Store) -> None:
+    named = source.active()
+    for kind in target.active().keys() | named.keys():
+        target.activate(kind, named.get(kind))
+
+
+def _write(source: Store, whole: Whole) -> ImageWrite:
+    image = whole.image
+    original = source.original(image.image_id, image.generation) if image.has_original else None
+    return ImageWrite(
+        image.image_id,
+        image.sha256,
+        image.width,
+        image.height,
+        image.wanted,
+        {space: row for space, row in whole.features.items() if space != ANNOTATIONS},
+        image.source,
+        image.metadata,
+        whole.preview,
+        original,
+        image.created,
+    )
+
+
+def _annotate(target: Store, image_id: int, generation: int, whole: Whole) -> None:
+    said = read_annotations(whole.features.get(ANNOTATIONS))
+    for author in _AUTHORS:
+        by: dict[str, dict[str, Any] | None] = {}
+        for name, one in said.items():
+            if one["by"] == author:
+                # A person's removal is an annotation that says nothing.
+                removal = author == "person" and len(one) == 1
+                by[name] = None if removal else {key: one[key] for key in one if key != "by"}
+        if by:
+            target.annotate(image_id, generation, by, author)
+
+
+def _hash(row: bytes | None) -> str | None:
+    return None if row is None else hashlib.blake2b(row, digest_size=16).hexdigest()

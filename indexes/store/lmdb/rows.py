@@ -1,0 +1,282 @@
+"""How rows lie in LMDB: keys, their order, and the reads of one transaction.
+
+Numbers in keys are 8 bytes, big-endian, so that keys sort as numbers do.
+
+    meta       name                    → seq, tail, next id, bytes of originals, uuid, schema
+               "active" 0 kind         → fingerprint
+    images     id                      → ImageRow
+    features   space no. (4) id        → features
+    spaces     kind 0 fingerprint      → space no.
+    log        seq                     → op (1) id, space nos. touched
+    originals  seq id                  → upload's bytes, oldest first
+    previews   id                      → JPEG
+    metadata   id                      → JSON, only of images that have any
+    terms      term (16) id            → nothing
+    names      hash of file name (16) id → nothing
+    pending    kind 0 id               → nothing
+    leases     name                    → JSON [holder, expires]
+    marks      name                    → JSON [seq, expires]
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import lmdb
+import orjson
+
+from indexes.store.base import Changes, Image, Pending, Space, file_name_of
+from indexes.store.checks import is_image_id, name_hash
+from models.types import MAX_IMAGE_ID
+
+SCHEMA = 1
+ACTIVE = b"active\0"
+_NUMBER = struct.Struct(">Q")
+_SPACE = struct.Struct(">I")
+_FEATURE = struct.Struct(">IQ")
+
+
+def number(value: int) -> bytes:
+    return _NUMBER.pack(value)
+
+
+def to_number(key: bytes) -> int:
+    return int(_NUMBER.unpack(key)[0])
+
+
+@dataclass(slots=True)
+class ImageRow:
+    """An image as it is stored; `have` names the spaces of its features by number.
+
+    It has an annotator's kind with no space: what was said lies in that of the annotations.
+    """
+
+    generation: int
+    sha256: str
+    width: int
+    height: int
+    source: str
+    created: float
+    wanted: set[str]
+    have: dict[str, list[int]] = field(default_factory=dict)
+    original: int = 0
+    """The seq under which the upload's bytes lie; 0 for none."""
+    preview: bool = False
+
+    @property
+    def pending(self) -> set[str]:
+        return self.wanted - self.have.keys()
+
+    @property
+    def space_numbers(self) -> set[int]:
+        return {space for spaces in self.have.values() for space in spaces}
+
+    def encode(self) -> bytes:
+        wanted = sorted(self.wanted)
+        return orjson.dumps(
+            [
+                *(self.generation, self.sha256, self.width, self.height, _latin(self.source)),
+                *(self.created, wanted, self.have, self.original, self.preview),
+            ],
+            option=orjson.OPT_SORT_KEYS,
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> ImageRow:
+        row = cls(*orjson.loads(data))
+        row.wanted = set(row.wanted)
+        row.source = row.source.encode("latin-1").decode("utf-8", "surrogateescape")
+        return row
+
+
+class Reader:
+    """The reads of one transaction."""
+
+    def __init__(self, txn: lmdb.Transaction[bytes], tables: Mapping[str, Any]) -> None:
+        self.txn = txn
+        self.tables = tables
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        return self.txn.get(key, db=self.tables[table])
+
+    def meta(self, name: bytes) -> int:
+        found = self.get("meta", name)
+        return to_number(found) if found else 0
+
+    def row(self, image_id: int) -> ImageRow | None:
+        found = self.get("images", number(image_id)) if is_image_id(image_id) else None
+        return ImageRow.decode(found) if found else None
+
+    def from_key(self, table: str, start: bytes, prefix: bytes = b"") -> Iterator[bytes]:
+        """Keys from `start` on that begin with `prefix`."""
+        with self.txn.cursor(db=self.tables[table]) as cursor:
+            found = cursor.set_range(start)
+            while found and (key := cursor.key()).startswith(prefix):
+                yield key
+                found = cursor.next()
+
+    def ids_under(self, table: str, prefix: bytes, after: int = -1) -> Iterator[int]:
+        """The ids at the end of all keys with this prefix, ascending, above `after`."""
+        first = min(max(after, -1), MAX_IMAGE_ID) + 1
+        for key in self.from_key(table, prefix + number(first), prefix):
+            yield to_number(key[len(prefix) :])
+
+    def marks(self) -> dict[str, int]:
+        with self.txn.cursor(db=self.tables["marks"]) as cursor:
+            found = [(key.decode(), *orjson.loads(value)) for key, value in cursor]
+        return {name: seq for name, seq, expires in found if expires > time.time()}
+
+    # --- features --------------------------------------------------------------------------------
+
+    def space_number(self, space: Space) -> int | None:
+        found = self.get("spaces", space_key(space))
+        return _SPACE.unpack(found)[0] if found else None
+
+    def feature(self, space: int | None, image_id: int) -> bytes | None:
+        if space is None or not is_image_id(image_id):
+            return None
+        return self.get("features", feature_key(space, image_id))
+
+    def features(self, space: int | None, image_ids: Iterable[int]) -> dict[int, bytes]:
+        """Of those that have any, in one call of LMDB's: a fraction of the time of single ones."""
+        if space is None:
+            return {}
+        keys = [feature_key(space, image_id) for image_id in image_ids if is_image_id(image_id)]
+        with self.txn.cursor(db=self.tables["features"]) as cursor:
+            return {_FEATURE.unpack(key)[1]: data for key, data in cursor.getmulti(keys)}
+
+    def space_rows(self, space: int | None, batch: int) -> Iterator[list[tuple[int, bytes]]]:
+        """All rows of a space by ascending id, in lists of `batch`."""
+        if space is None:
+            return
+        prefix = _SPACE.pack(space)
+        rows: list[tuple[int, bytes]] = []
+        with self.txn.cursor(db=self.tables["features"]) as cursor:
+            found = cursor.set_range(prefix)
+            while found and cursor.key().startswith(prefix):
+                rows.append((to_number(cursor.key()[4:]), cursor.value()))
+                if len(rows) == batch:
+                    yield rows
+                    rows = []
+                found = cursor.next()
+        if rows:
+            yield rows
+
+    def active(self) -> dict[str, str]:
+        named = [(key, self.get("meta", key)) for key in self.from_key("meta", ACTIVE, ACTIVE)]
+        return {key[len(ACTIVE) :].decode(): (mark or b"").decode() for key, mark in named}
+
+    def spaces(self) -> list[Space]:
+        with self.txn.cursor(db=self.tables["spaces"]) as cursor:
+            named = [(Space(*key.decode().split("\0")), prefix) for key, prefix in cursor]
+        held = (space for space, prefix in named if any(self.from_key("features", prefix, prefix)))
+        return sorted(held)
+
+    def changes(self, space: Space, after: int, limit: int | None) -> Changes | None:
+        head = self.meta(b"seq")
+        if not self.meta(b"tail") <= after <= head:
+            return None
+        wanted = self.space_number(space)
+        with self.txn.cursor(db=self.tables["log"]) as cursor:
+            found = cursor.set_range(number(after + 1))
+            entries = list(islice(cursor, limit)) if found else []
+        if len(entries) == limit:
+            head = to_number(entries[-1][0])
+        sought = b"" if wanted is None else _SPACE.pack(wanted)
+        ids = {read_entry(data) for _, data in entries if touches(data, sought)}
+        rows = self.features(wanted, sorted(ids))
+        return Changes(head, {image_id: rows.get(image_id) for image_id in ids})
+
+    # --- images ----------------------------------------------------------------------------------
+
+    def image(self, image_id: int, row: ImageRow) -> Image:
+        metadata = self.get("metadata", number(image_id))
+        return Image(
+            image_id=image_id,
+            generation=row.generation,
+            sha256=row.sha256,
+            width=row.width,
+            height=row.height,
+            source=row.source,
+            created=row.created,
+            wanted=frozenset(row.wanted),
+            pending=frozenset(row.pending),
+            metadata=orjson.loads(metadata) if metadata else {},
+            has_preview=row.preview,
+            has_original=row.original > 0,
+        )
+
+    def known(self, image_ids: Collection[int]) -> dict[int, Image]:
+        rows = ((int(image_id), self.row(image_id)) for image_id in image_ids)
+        return {image_id: self.image(image_id, row) for image_id, row in rows if row is not None}
+
+    def image_rows(self) -> Iterator[tuple[int, ImageRow]]:
+        with self.txn.cursor(db=self.tables["images"]) as cursor:
+            for key, value in cursor:
+                yield to_number(key), ImageRow.decode(value)
+
+    def original(self, image_id: int, row: ImageRow) -> bytes | None:
+        return self.get("originals", number(row.original) + number(image_id))
+
+    def pending(self, image_id: int) -> Pending:
+        row = self.row(image_id)
+        assert row is not None, image_id
+        return Pending(image_id, row.generation, row.original > 0, row.preview)
+
+    def named(self, file_name: str) -> list[int]:
+        ids = set(self.ids_under("names", name_hash(file_name)))
+        digits, _, ending = file_name.partition(".")
+        if ending == "online" and len(digits) <= 15 and digits.isascii() and digits.isdecimal():
+            row = self.row(int(digits))
+            if row is not None and file_name_of(int(digits), row.source) == file_name:
+                ids.add(int(digits))
+        return sorted(ids)
+
+    def matching(self, terms: list[bytes]) -> list[int]:
+        if not terms:
+            return list(self.ids_under("images", b""))
+        found = set(self.ids_under("terms", terms[0]))
+        for term in terms[1:]:
+            found = {i for i in found if self.get("terms", term + number(i)) is not None}
+        return sorted(found)
+
+
+def space_key(space: Space) -> bytes:
+    return f"{space.kind}\0{space.fingerprint}".encode()
+
+
+def feature_key(space: int, image_id: int) -> bytes:
+    return _FEATURE.pack(space, image_id)
+
+
+def pending_key(kind: str) -> bytes:
+    return kind.encode() + b"\0"
+
+
+def entry(op: bytes, image_id: int, touched: Collection[int]) -> bytes:
+    """A log entry: op, id, and the spaces whose row it touched."""
+    return op + number(image_id) + b"".join(_SPACE.pack(space) for space in sorted(touched))
+
+
+def touches(data: bytes, space: bytes) -> bool:
+    """Whether a log entry names this space, by its packed number; b"" is named by none."""
+    place = data.find(space, 9) if space else -1
+    while place >= 0 and (place - 9) % len(space):
+        place = data.find(space, place + 1)
+    return place >= 0
+
+
+def read_entry(data: bytes) -> int:
+    """The image's id."""
+    image_id: int = _NUMBER.unpack_from(data, 1)[0]
+    return image_id
+
+
+def _latin(source: str) -> str:
+    # Names of old files are often no UTF-8: such bytes are surrogates here, which JSON refuses.
+    return source.encode("utf-8", "surrogateescape").decode("latin-1")

@@ -1,0 +1,252 @@
+"""The embedded store: an LMDB environment in one folder of one host, shared by its processes."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lmdb
+
+from indexes.store.base import (
+    Author,
+    Changes,
+    Image,
+    ImageWrite,
+    Pending,
+    Receipt,
+    Scan,
+    Space,
+    Store,
+)
+from indexes.store.checks import check_writes, is_image_id, wanted_terms
+from indexes.store.lmdb.environment import Environment, LmdbOptions, acquire, release
+from indexes.store.lmdb.rows import SCHEMA, Reader, number, pending_key
+from indexes.store.lmdb.writes import Writer
+from models.errors import StoreUnavailable
+
+T = TypeVar("T")
+
+COMPACT_STEP = 10_000
+"""Log entries forgotten in one transaction, so that compaction holds no writer up for long."""
+DROP_STEP = 500
+"""Rows dropped in one transaction, likewise."""
+
+
+class LmdbStore(Store):
+    """Any process of this host may open the folder; all threads of a process share one store."""
+
+    def __init__(self, folder: Path, options: LmdbOptions | None = None) -> None:
+        self._options = options or LmdbOptions()
+        self._opened: Environment | None = acquire(folder, self._options)
+        try:
+            self._uuid = self._write(_found)
+        except BaseException:
+            self.close()
+            raise
+
+    # --- writes ----------------------------------------------------------------------------------
+
+    def put_many(self, writes: Sequence[ImageWrite]) -> list[Receipt]:
+        check_writes(writes)
+        return self._write(lambda writer: [writer.put(write) for write in writes])
+
+    def delete(self, image_id: int) -> int | None:
+        return self._write(lambda writer: writer.delete(image_id))
+
+    def delete_kind(self, image_id: int, kind: str) -> int | None:
+        return self._write(lambda writer: writer.delete_kind(image_id, kind))
+
+    def complete(
+        self, image_id: int, generation: int, features: Mapping[Space, bytes]
+    ) -> int | None:
+        return self._write(lambda writer: writer.complete(image_id, generation, features))
+
+    def annotate(
+        self,
+        image_id: int,
+        generation: int,
+        annotations: Mapping[str, Mapping[str, Any] | None],
+        by: Author,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> int | None:
+        changes = metadata or {}
+        return self._write(
+            lambda writer: writer.annotate(image_id, generation, annotations, by, changes)
+        )
+
+    def activate(self, kind: str, fingerprint: str | None) -> None:
+        self._write(lambda writer: writer.activate(kind, fingerprint))
+
+    def drop_space(self, space: Space) -> int:
+        dropped = 0
+        while more := self._write(lambda writer: writer.drop_space(space, DROP_STEP)):
+            dropped += more
+        return dropped
+
+    def compact(self, through: int) -> None:
+        while not self._write(lambda writer: writer.compact(through, COMPACT_STEP)):
+            pass
+
+    def reserve_ids(self, following: int) -> int:
+        return self._write(lambda writer: writer.reserve_ids(following))
+
+    def lease(self, name: str, holder: str, seconds: float) -> bool:
+        return self._write(lambda writer: writer.lease(name, holder, seconds))
+
+    def release(self, name: str, holder: str) -> None:
+        self._write(lambda writer: writer.release(name, holder))
+
+    def mark(self, name: str, seq: int, seconds: float) -> None:
+        self._write(lambda writer: writer.mark(name, seq, seconds))
+
+    # --- reads -----------------------------------------------------------------------------------
+
+    @property
+    def uuid(self) -> str:
+        return self._uuid
+
+    def head(self) -> int:
+        return self._read(lambda reader: reader.meta(b"seq"))
+
+    def marks(self) -> dict[str, int]:
+        return self._read(lambda reader: reader.marks())
+
+    def changes(self, space: Space, after: int, limit: int | None = None) -> Changes | None:
+        return self._read(lambda reader: reader.changes(space, after, limit))
+
+    def scan(self, space: Space, batch: int = 4096) -> Scan:
+        environment = self._environment
+        txn, close = environment.snapshot()
+        reader = Reader(txn, environment.tables)
+
+        def batches() -> Iterator[list[tuple[int, bytes]]]:
+            with environment.translated():
+                yield from reader.space_rows(reader.space_number(space), batch)
+
+        try:
+            with environment.translated():
+                return Scan(reader.meta(b"seq"), batches(), close)
+        except BaseException:
+            close()
+            raise
+
+    def rows(self, space: Space, image_ids: Sequence[int]) -> dict[int, bytes]:
+        def work(reader: Reader) -> dict[int, bytes]:
+            return reader.features(reader.space_number(space), map(int, image_ids))
+
+        return self._read(work)
+
+    def image(self, image_id: int) -> Image | None:
+        return self.known([image_id]).get(image_id)
+
+    def images(self, after: int = -1, limit: int = 100) -> list[Image]:
+        def work(reader: Reader) -> list[Image]:
+            return list(
+                reader.known(list(islice(reader.ids_under("images", b"", after), limit))).values()
+            )
+
+        return self._read(work)
+
+    def known(self, image_ids: Sequence[int]) -> dict[int, Image]:
+        return self._read(lambda reader: reader.known(image_ids))
+
+    def named(self, file_name: str) -> list[int]:
+        return self._read(lambda reader: reader.named(file_name))
+
+    def matching(self, metadata: Mapping[str, Any]) -> list[int]:
+        terms = wanted_terms(metadata)
+        return self._read(lambda reader: reader.matching(terms))
+
+    def preview(self, image_id: int) -> bytes | None:
+        if not is_image_id(image_id):
+            return None
+        return self._read(lambda reader: reader.get("previews", number(image_id)))
+
+    def original(self, image_id: int, generation: int) -> bytes | None:
+        def work(reader: Reader) -> bytes | None:
+            row = reader.row(image_id)
+            if row is None or row.generation != generation or not row.original:
+                return None
+            return reader.original(image_id, row)
+
+        return self._read(work)
+
+    def pending(self, kind: str, after: int = -1, limit: int = 64) -> list[Pending]:
+        def work(reader: Reader) -> list[Pending]:
+            ids = islice(reader.ids_under("pending", pending_key(kind), after), limit)
+            return [reader.pending(image_id) for image_id in ids]
+
+        return self._read(work)
+
+    def sources(self) -> dict[str, int]:
+        def work(reader: Reader) -> dict[str, int]:
+            rows = reader.image_rows()
+            return {row.source: image_id for image_id, row in rows if row.source != "online"}
+
+        return self._read(work)
+
+    def missing(self, kinds: Mapping[str, str], image_ids: Sequence[int]) -> dict[int, set[str]]:
+        def work(reader: Reader) -> dict[int, set[str]]:
+            spaces = {kind: reader.space_number(Space(kind, mark)) for kind, mark in kinds.items()}
+            rows = ((int(image_id), reader.row(image_id)) for image_id in image_ids)
+            return {
+                image_id: {kind for kind in spaces if spaces[kind] not in row.have.get(kind, [])}
+                for image_id, row in rows
+                if row is not None
+            }
+
+        return self._read(work)
+
+    def active(self) -> dict[str, str]:
+        return self._read(lambda reader: reader.active())
+
+    def spaces(self) -> list[Space]:
+        return self._read(lambda reader: reader.spaces())
+
+    def count(self) -> int:
+        return self._read(lambda reader: int(reader.txn.stat(reader.tables["images"])["entries"]))
+
+    def close(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            release(opened)
+
+    # --- transactions ----------------------------------------------------------------------------
+
+    @property
+    def _environment(self) -> Environment:
+        if self._opened is None:
+            raise StoreUnavailable("the store was closed: open it again")
+        return self._opened
+
+    def _read(self, work: Callable[[Reader], T]) -> T:
+        environment = self._environment
+        return environment.read(lambda txn: work(Reader(txn, environment.tables)))
+
+    def _write(self, work: Callable[[Writer], T]) -> T:
+        environment = self._environment
+
+        def attempt(txn: lmdb.Transaction[bytes]) -> T:
+            writer = Writer(txn, environment.tables)
+            writer.originals_bytes = self._options.originals_bytes
+            return work(writer)
+
+        return environment.write(attempt)
+
+
+def _found(writer: Writer) -> str:
+    """Make the store's UUID at its creation, and read it ever after."""
+    known = writer.get("meta", b"uuid")
+    if known is None:
+        writer.put_meta(b"schema", SCHEMA)
+        known = uuid.uuid4().hex.encode()
+        writer.keep("meta", b"uuid", known)
+    if writer.meta(b"schema") != SCHEMA:
+        raise StoreUnavailable(
+            f"the store has layout {writer.meta(b'schema')}, this version reads {SCHEMA}: "
+            "export it with the version that wrote it and import it here"
+        )
+    return known.decode()

@@ -1,0 +1,399 @@
+"""A store in plain dicts: for tests, and the model that the other stores are checked against."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import orjson
+
+from indexes.store.annotations import annotated_kinds, changed_row, without
+from indexes.store.base import (
+    ANNOTATE,
+    ANNOTATIONS,
+    Author,
+    Changes,
+    Image,
+    ImageWrite,
+    Pending,
+    Receipt,
+    Scan,
+    Space,
+    Store,
+    missing_kinds,
+)
+from indexes.store.checks import (
+    check_unused,
+    check_writes,
+    dump_metadata,
+    image_terms,
+    is_forsaken,
+    merged,
+    next_free_id,
+    wanted_kinds,
+    wanted_terms,
+)
+from models.errors import StoreUnavailable
+
+
+@dataclass(slots=True)
+class _Kept:
+    image: Image
+    features: dict[Space, bytes] = field(default_factory=dict)
+    preview: bytes | None = None
+    original: bytes | None = None
+    stored: int = 0
+    """When the original was kept, as a seq."""
+
+    def missing(self) -> frozenset[str]:
+        """Wanted kinds that have neither features nor annotations."""
+        spoken = annotated_kinds(self.features.get(ANNOTATIONS))
+        return missing_kinds(self.image.wanted, self.features) - spoken
+
+    def annotated(self, row: bytes | None) -> _Kept:
+        """With this row of annotations."""
+        self.features.pop(ANNOTATIONS, None)
+        if row is not None:
+            self.features[ANNOTATIONS] = row
+        return self.settled()
+
+    def terms(self) -> set[bytes]:
+        """What the image can be found by."""
+        return image_terms(self.image.metadata, self.features.get(ANNOTATIONS))
+
+    def settled(self) -> _Kept:
+        """The image row brought in line with what is kept; no original without pending work."""
+        pending = self.missing()
+        if not pending:
+            self.original = None
+        self.image = replace(
+            self.image,
+            pending=pending,
+            has_preview=self.preview is not None,
+            has_original=self.original is not None,
+        )
+        return self
+
+
+class MemoryStore(Store):
+    """Every method holds one lock, so each is a transaction."""
+
+    def __init__(self, originals_bytes: int = 2 << 30) -> None:
+        self._originals_bytes = originals_bytes
+        self._uuid = uuid.uuid4().hex
+        self._lock = threading.RLock()
+        self._kept: dict[int, _Kept] = {}
+        self._log: dict[int, int] = {}
+        self._leases: dict[str, tuple[str, float]] = {}
+        self._active: dict[str, str | None] = {}
+        self._marks: dict[str, tuple[int, float]] = {}
+        self._seq = 0
+        self._tail = 0
+        self._next = 0
+        self._closed = False
+
+    # --- writes ----------------------------------------------------------------------------------
+
+    def put_many(self, writes: Sequence[ImageWrite]) -> list[Receipt]:
+        check_writes(writes)
+        with self._open():
+            # As in a transaction, all or none: an exhausted counter is found before anything.
+            following = self._next
+            for write in writes:
+                taken = next_free_id(following) if write.image_id is None else write.image_id
+                following = max(following, taken + 1)
+            return [self._put(write) for write in writes]
+
+    def delete(self, image_id: int) -> int | None:
+        with self._open():
+            return None if self._kept.pop(image_id, None) is None else self._entry(image_id)
+
+    def delete_kind(self, image_id: int, kind: str) -> int | None:
+        with self._open():
+            kept = self._kept.get(image_id)
+            if kept is None or kind not in kept.image.wanted:
+                return None
+            kept.image = replace(kept.image, wanted=kept.image.wanted - {kind})
+            if is_forsaken(kept.image.wanted):
+                return self.delete(image_id)
+            if kind.startswith(ANNOTATE):
+                row = kept.features.get(ANNOTATIONS)
+                kept.annotated(without(row, kind.removeprefix(ANNOTATE)))
+            kept.features = {at: data for at, data in kept.features.items() if at.kind != kind}
+            kept.settled()
+            return self._entry(image_id)
+
+    def complete(
+        self, image_id: int, generation: int, features: Mapping[Space, bytes]
+    ) -> int | None:
+        with self._open():
+            kept = self._kept.get(image_id)
+            if kept is None or kept.image.generation != generation:
+                return None
+            given = {at: data for at, data in features.items() if at.kind in kept.image.wanted}
+            if not given:
+                return None
+            if given.items() <= kept.features.items():
+                return self._seq
+            kept.features.update(given)
+            kept.settled()
+            return self._entry(image_id)
+
+    def annotate(
+        self,
+        image_id: int,
+        generation: int,
+        annotations: Mapping[str, Mapping[str, Any] | None],
+        by: Author,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> int | None:
+        with self._open():
+            kept = self._kept.get(image_id)
+            if kept is None or kept.image.generation != generation:
+                return None
+            row = kept.features.get(ANNOTATIONS)
+            changed = changed_row(row, annotations, by)
+            now = orjson.loads(dump_metadata(merged(kept.image.metadata, metadata or {})))
+            if changed == row and now == kept.image.metadata:
+                return self._seq
+            kept.image = replace(kept.image, metadata=now)
+            kept.annotated(changed)
+            return self._entry(image_id)
+
+    def activate(self, kind: str, fingerprint: str | None) -> None:
+        with self._open():
+            self._active[kind] = fingerprint
+
+    def drop_space(self, space: Space) -> int:
+        with self._open():
+            check_unused(space, self.active())
+            held = [at for at, kept in sorted(self._kept.items()) if space in kept.features]
+            for image_id in held:
+                del self._kept[image_id].features[space]
+                self._kept[image_id].settled()
+                self._entry(image_id)
+            return len(held)
+
+    def compact(self, through: int) -> None:
+        with self._open():
+            self._tail = max(self._tail, min(through, self._seq))
+            self._log = {seq: at for seq, at in self._log.items() if seq > self._tail}
+
+    def reserve_ids(self, following: int) -> int:
+        with self._open():
+            self._next = max(self._next, following)
+            return self._next
+
+    def lease(self, name: str, holder: str, seconds: float) -> bool:
+        with self._open():
+            other, expires = self._leases.get(name, (holder, 0.0))
+            if other != holder and expires > time.time():
+                return False
+            self._leases[name] = (holder, time.time() + seconds)
+            return True
+
+    def release(self, name: str, holder: str) -> None:
+        with self._open():
+            if self._leases.get(name, ("", 0.0))[0] == holder:
+                del self._leases[name]
+
+    def mark(self, name: str, seq: int, seconds: float) -> None:
+        with self._open():
+            self._marks[name] = (seq, time.time() + seconds)
+
+    def _put(self, write: ImageWrite) -> Receipt:
+        image_id = self._next if write.image_id is None else write.image_id
+        self._next = max(self._next, image_id + 1)
+        old = self._kept.get(image_id)
+        if old is not None and old.image.sha256 == write.sha256:
+            return self._extend(image_id, old, write)
+        seq = self._seq + 1
+        fresh = Image(
+            image_id=image_id,
+            generation=seq,
+            sha256=write.sha256,
+            width=write.width,
+            height=write.height,
+            source=write.source,
+            created=time.time() if write.created is None else write.created,
+            wanted=frozenset(),
+            pending=frozenset(),
+        )
+        self._kept[image_id] = self._filled(_Kept(fresh), write)
+        return Receipt(
+            image_id, self._entry(image_id), seq, "created" if old is None else "replaced"
+        )
+
+    def _extend(self, image_id: int, old: _Kept, write: ImageWrite) -> Receipt:
+        generation = old.image.generation
+        new = self._filled(replace(old, features=dict(old.features)), write)
+        if replace(new, stored=old.stored) == old:
+            return Receipt(image_id, generation, generation, "unchanged")
+        self._kept[image_id] = new
+        return Receipt(image_id, self._entry(image_id), generation, "replaced")
+
+    def _filled(self, kept: _Kept, write: ImageWrite) -> _Kept:
+        image = kept.image
+        kept.features.update(write.features)
+        kept.preview = write.preview if kept.preview is None else kept.preview
+        metadata = image.metadata if write.metadata is None else write.metadata
+        kept.image = replace(
+            image,
+            wanted=image.wanted | wanted_kinds(write),
+            metadata=orjson.loads(dump_metadata(metadata)),
+            source=image.source if write.source == "online" else write.source,
+        )
+        pending = kept.missing()
+        if write.original is not None and kept.original is None and pending:
+            self._keep_original(kept, write.original)
+        return kept.settled()
+
+    def _keep_original(self, kept: _Kept, data: bytes) -> None:
+        if len(data) > self._originals_bytes:
+            return
+        # The picture that this one replaces gives its room back first.
+        others = [one for at, one in self._kept.items() if at != kept.image.image_id]
+        holders = sorted((one for one in others if one.original), key=lambda one: one.stored)
+        held = sum(len(one.original or b"") for one in holders)
+        for oldest in holders:
+            if held + len(data) <= self._originals_bytes:
+                break
+            held -= len(oldest.original or b"")
+            oldest.original = None
+            oldest.settled()
+        kept.original, kept.stored = data, self._seq + 1
+
+    def _entry(self, image_id: int) -> int:
+        self._seq += 1
+        self._log[self._seq] = image_id
+        return self._seq
+
+    # --- reads -----------------------------------------------------------------------------------
+
+    @property
+    def uuid(self) -> str:
+        return self._uuid
+
+    def head(self) -> int:
+        with self._open():
+            return self._seq
+
+    def marks(self) -> dict[str, int]:
+        with self._open():
+            return {n: seq for n, (seq, until) in self._marks.items() if until > time.time()}
+
+    def changes(self, space: Space, after: int, limit: int | None = None) -> Changes | None:
+        with self._open():
+            if not self._tail <= after <= self._seq:
+                return None
+            head = self._seq if limit is None else min(self._seq, after + limit)
+            ids = {self._log[seq] for seq in range(after + 1, head + 1)}
+            return Changes(head, {image_id: self._row(space, image_id) for image_id in ids})
+
+    def scan(self, space: Space, batch: int = 4096) -> Scan:
+        with self._open():
+            found = [(image_id, self._row(space, image_id)) for image_id in sorted(self._kept)]
+            rows = [(image_id, data) for image_id, data in found if data is not None]
+
+            def batches() -> Iterator[list[tuple[int, bytes]]]:
+                for start in range(0, len(rows), batch):
+                    yield rows[start : start + batch]
+
+            return Scan(self._seq, batches(), lambda: None)
+
+    def rows(self, space: Space, image_ids: Sequence[int]) -> dict[int, bytes]:
+        with self._open():
+            found = ((int(image_id), self._row(space, image_id)) for image_id in image_ids)
+            return {image_id: data for image_id, data in found if data is not None}
+
+    def image(self, image_id: int) -> Image | None:
+        return self.known([image_id]).get(image_id)
+
+    def images(self, after: int = -1, limit: int = 100) -> list[Image]:
+        with self._open():
+            return list(
+                self.known([at for at in sorted(self._kept) if at > after][:limit]).values()
+            )
+
+    def known(self, image_ids: Sequence[int]) -> dict[int, Image]:
+        with self._open():
+            return {
+                int(image_id): self._kept[image_id].image
+                for image_id in image_ids
+                if image_id in self._kept
+            }
+
+    def named(self, file_name: str) -> list[int]:
+        with self._open():
+            kept = self._kept.items()
+            return sorted(at for at, one in kept if one.image.file_name == file_name)
+
+    def matching(self, metadata: Mapping[str, Any]) -> list[int]:
+        terms = set(wanted_terms(metadata))
+        with self._open():
+            return sorted(at for at, one in self._kept.items() if terms <= one.terms())
+
+    def preview(self, image_id: int) -> bytes | None:
+        with self._open():
+            kept = self._kept.get(image_id)
+            return None if kept is None else kept.preview
+
+    def original(self, image_id: int, generation: int) -> bytes | None:
+        with self._open():
+            kept = self._kept.get(image_id)
+            if kept is None or kept.image.generation != generation:
+                return None
+            return kept.original
+
+    def pending(self, kind: str, after: int = -1, limit: int = 64) -> list[Pending]:
+        with self._open():
+            rows = [one.image for _, one in sorted(self._kept.items(), key=lambda item: item[0])]
+            return [
+                Pending(row.image_id, row.generation, row.has_original, row.has_preview)
+                for row in rows
+                if row.image_id > after and kind in row.pending
+            ][:limit]
+
+    def sources(self) -> dict[str, int]:
+        with self._open():
+            rows = (self._kept[at].image for at in sorted(self._kept))
+            return {row.source: row.image_id for row in rows if row.source != "online"}
+
+    def missing(self, kinds: Mapping[str, str], image_ids: Sequence[int]) -> dict[int, set[str]]:
+        wanted = [Space(kind, fingerprint) for kind, fingerprint in kinds.items()]
+        with self._open():
+            return {
+                int(image_id): {
+                    space.kind for space in wanted if space not in self._kept[image_id].features
+                }
+                for image_id in image_ids
+                if image_id in self._kept
+            }
+
+    def active(self) -> dict[str, str]:
+        with self._open():
+            return {kind: mark for kind, mark in self._active.items() if mark is not None}
+
+    def spaces(self) -> list[Space]:
+        with self._open():
+            return sorted({space for kept in self._kept.values() for space in kept.features})
+
+    def count(self) -> int:
+        with self._open():
+            return len(self._kept)
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _open(self) -> threading.RLock:
+        if self._closed:
+            raise StoreUnavailable("the store was closed: open it again")
+        return self._lock
+
+    def _row(self, space: Space, image_id: int) -> bytes | None:
+        kept = self._kept.get(image_id)
+        return None if kept is None else kept.features.get(space)

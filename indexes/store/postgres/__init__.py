@@ -1,0 +1,1 @@
+"""The store for clusters: a PostgreSQL database."""

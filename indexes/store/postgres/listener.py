@@ -1,0 +1,87 @@
+"""Hears of commits: one connection that LISTENs, and threads that wait for it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import suppress
+
+from indexes.store.postgres.connections import Connection, Connections
+from indexes.store.postgres.rows import Reader
+from indexes.store.postgres.writes import CHANNEL
+from models.errors import StoreUnavailable
+
+RETRY = 1.0
+"""Seconds between two tries to listen."""
+QUIET = 5.0
+"""Seconds without a word after which the connection is tried."""
+SLICE = 0.1
+"""Seconds between two looks whether whoever waits has been told to end."""
+
+
+class Listener:
+    """Listens from the first `wait` on; connects again by itself."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._changed = threading.Condition()
+        self._newest = 0
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._connection: Connection | None = None
+
+    def wait(self, after: int, seconds: float, ended: threading.Event) -> None:
+        """Until a seq beyond `after` was heard of, `ended` is set, or time is up."""
+        until = time.monotonic() + seconds
+        with self._changed:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._listen, daemon=True)
+                self._thread.start()
+            while self._newest <= after and not (ended.is_set() or self._closing.is_set()):
+                left = until - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(min(left, SLICE))
+
+    def close(self) -> None:
+        self._closing.set()
+        with self._changed:
+            self._changed.notify_all()
+            thread, connection = self._thread, self._connection
+        if thread is None:
+            return
+        if connection is not None:
+            # Wakes the thread, which alone may touch the connection itself.
+            with suppress(OSError), socket.socket(fileno=connection.fileno()) as ours:
+                ours.shutdown(socket.SHUT_RDWR)
+                ours.detach()
+        thread.join(self._connections.options.connect_timeout)
+
+    def _listen(self) -> None:
+        while not self._closing.is_set():
+            with suppress(StoreUnavailable), self._connections.translated():
+                self._listen_once()
+            self._closing.wait(RETRY)
+
+    def _listen_once(self) -> None:
+        connection = self._connections.connect()
+        try:
+            connection.execute(f"LISTEN {CHANNEL}".encode())
+            # What was committed before we listened: nobody tells us of it.
+            self._hear(Reader(connection).head())
+            with self._changed:
+                self._connection = connection
+            while not self._closing.is_set():
+                for notice in connection.notifies(timeout=QUIET):
+                    self._hear(int(notice.payload))
+                connection.execute("SELECT 1")
+        finally:
+            with self._changed:
+                self._connection = None
+            connection.close()
+
+    def _hear(self, seq: int) -> None:
+        with self._changed:
+            self._newest = seq
+            self._changed.notify_all()

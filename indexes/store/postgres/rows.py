@@ -1,0 +1,186 @@
+"""The reads of the PostgreSQL store: each is one statement, so one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from indexes.store.base import Changes, Image, Pending, Space
+from indexes.store.checks import is_image_id, name_hash
+from indexes.store.postgres.connections import Connection
+from models.types import MAX_IMAGE_ID
+
+HEAD = "coalesce((SELECT max(seq) FROM log), (SELECT tail FROM store))"
+SPACE = "(SELECT number FROM spaces WHERE kind = %(kind)s AND fingerprint = %(fingerprint)s)"
+"""In the same statement as the rows: a space may be made at any time."""
+IMAGE = """
+    id, generation, sha256, width, height, source, created, wanted, have, metadata,
+    EXISTS (SELECT FROM previews p WHERE p.image_id = id),
+    EXISTS (SELECT FROM originals o WHERE o.image_id = id)
+"""
+_CHANGES = f"""
+    WITH span AS (
+        SELECT seq, image_id, spaces FROM log WHERE seq > %(after)s ORDER BY seq LIMIT %(limit)s
+    ), touched AS (
+        SELECT DISTINCT image_id FROM span WHERE {SPACE} = ANY (spaces)
+    )
+    SELECT (SELECT tail FROM store), {HEAD}, (SELECT max(seq) FROM span), t.image_id, f.data
+    FROM (VALUES (1)) AS one LEFT JOIN touched t ON true
+    LEFT JOIN features f ON f.image_id = t.image_id AND f.space = {SPACE}
+"""
+
+
+class Reader:
+    """The reads over one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def all(self, sql: str, given: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        return self._connection.execute(sql.encode(), given, binary=True).fetchall()
+
+    def one(self, sql: str, given: Mapping[str, Any] | None = None) -> Any:
+        """The first column of the first row; None without one."""
+        row = self._connection.execute(sql.encode(), given, binary=True).fetchone()
+        return None if row is None else row[0]
+
+    def ids(self, sql: str, given: Mapping[str, Any]) -> list[int]:
+        return [row[0] for row in self.all(sql, given)]
+
+    def head(self) -> int:
+        return int(self.one(f"SELECT {HEAD}"))
+
+    def changes(self, space: Space, after: int, limit: int | None) -> Changes | None:
+        found = self.all(_CHANGES, {**space._asdict(), "after": after, "limit": limit})
+        tail, head, last = found[0][:3]
+        if not tail <= after <= head:
+            return None
+        rows = {at: data for *_, at, data in found if at is not None}
+        return Changes(after if last is None else last, rows)
+
+    def rows(self, space: Space, image_ids: Iterable[int]) -> dict[int, bytes]:
+        sql = f"SELECT image_id, data FROM features WHERE space = {SPACE}"
+        ids = " AND image_id = ANY (%(ids)s)"
+        return dict(self.all(sql + ids, {**space._asdict(), "ids": valid(image_ids)}))
+
+    def known(self, image_ids: Iterable[int]) -> dict[int, Image]:
+        ids = valid(image_ids)
+        rows = self.all(f"SELECT {IMAGE} FROM images WHERE id = ANY (%(ids)s)", {"ids": ids})
+        images = {row[0]: image_of(row) for row in rows}
+        return {at: images[at] for at in ids if at in images}
+
+    def images(self, after: int, limit: int) -> list[Image]:
+        sql = f"SELECT {IMAGE} FROM images WHERE id > %(after)s ORDER BY id LIMIT %(limit)s"
+        return [image_of(row) for row in self.all(sql, {"after": _id(after), "limit": limit})]
+
+    def named(self, file_name: str) -> list[int]:
+        digits, _, ending = file_name.partition(".")
+        plain = len(digits) <= 15 and digits.isascii() and digits.isdecimal()
+        upload = int(digits) if plain and ending == "online" and str(int(digits)) == digits else -1
+        return self.ids(
+            "SELECT id FROM images WHERE name = %(name)s "
+            "UNION SELECT id FROM images WHERE id = %(upload)s AND name IS NULL ORDER BY 1",
+            {"name": name_hash(file_name), "upload": upload},
+        )
+
+    def matching(self, terms: list[bytes]) -> list[int]:
+        if not terms:
+            return self.ids("SELECT id FROM images ORDER BY id", {})
+        return self.ids(
+            "SELECT image_id FROM terms WHERE term = ANY (%(terms)s) "
+            "GROUP BY image_id HAVING count(*) = %(count)s ORDER BY image_id",
+            {"terms": list(set(terms)), "count": len(set(terms))},
+        )
+
+    def preview(self, image_id: int) -> bytes | None:
+        sql = "SELECT data FROM previews WHERE image_id = ANY (%(ids)s)"
+        data: bytes | None = self.one(sql, {"ids": valid([image_id])})
+        return data
+
+    def original(self, image_id: int, generation: int) -> bytes | None:
+        data: bytes | None = self.one(
+            "SELECT data FROM originals JOIN images ON id = image_id "
+            "WHERE id = ANY (%(ids)s) AND generation = %(generation)s",
+            {"ids": valid([image_id]), "generation": generation},
+        )
+        return data
+
+    def pending(self, kind: str, after: int, limit: int) -> list[Pending]:
+        rows = self.all(
+            "SELECT id, generation, "
+            "EXISTS (SELECT FROM originals o WHERE o.image_id = id), "
+            "EXISTS (SELECT FROM previews p WHERE p.image_id = id) "
+            "FROM pending JOIN images ON id = image_id "
+            "WHERE kind = %(kind)s AND image_id > %(after)s ORDER BY image_id LIMIT %(limit)s",
+            {"kind": kind, "after": _id(after), "limit": limit},
+        )
+        return [Pending(*row) for row in rows]
+
+    def sources(self) -> dict[str, int]:
+        rows = self.all("SELECT source, id FROM images WHERE name IS NOT NULL ORDER BY id")
+        return {source_of(source): image_id for source, image_id in rows}
+
+    def missing(self, kinds: Mapping[str, str], image_ids: Sequence[int]) -> dict[int, set[str]]:
+        rows = self.all(
+            "SELECT i.id, w.kind FROM images i "
+            "LEFT JOIN unnest(%(kinds)s::text[], %(marks)s::text[]) w (kind, mark) ON NOT EXISTS ("
+            "SELECT FROM features f JOIN spaces s ON s.number = f.space WHERE f.image_id = i.id "
+            "AND s.kind = w.kind AND s.fingerprint = w.mark) "
+            "WHERE i.id = ANY (%(ids)s)",
+            {"kinds": list(kinds), "marks": list(kinds.values()), "ids": valid(image_ids)},
+        )
+        lacking: dict[int, set[str]] = {image_id: set() for image_id, _ in rows}
+        for image_id, kind in rows:
+            if kind is not None:
+                lacking[image_id].add(kind)
+        return lacking
+
+    def ids_in(self, space: Space, limit: int) -> list[int]:
+        """The first ids with a row in a space."""
+        sql = f"SELECT image_id FROM features WHERE space = {SPACE} ORDER BY image_id LIMIT %(n)s"
+        return self.ids(sql, {**space._asdict(), "n": limit})
+
+    def marks(self) -> dict[str, int]:
+        return dict(self.all("SELECT name, seq FROM marks WHERE ends > clock_timestamp()"))
+
+    def active(self) -> dict[str, str]:
+        return dict(self.all("SELECT kind, fingerprint FROM active"))
+
+    def spaces(self) -> list[Space]:
+        rows = self.all(
+            "SELECT kind, fingerprint FROM spaces WHERE EXISTS "
+            "(SELECT FROM features WHERE space = number)"
+        )
+        return sorted(Space(*row) for row in rows)
+
+
+def image_of(row: Sequence[Any]) -> Image:
+    """Of the columns `IMAGE`."""
+    image_id, generation, sha256, width, height, source, created, wanted, have, metadata = row[:10]
+    return Image(
+        image_id=image_id,
+        generation=generation,
+        sha256=sha256,
+        width=width,
+        height=height,
+        source=source_of(source),
+        created=created,
+        wanted=frozenset(wanted),
+        pending=frozenset(wanted) - have.keys(),
+        metadata=metadata,
+        has_preview=row[10],
+        has_original=row[11],
+    )
+
+
+def source_of(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def valid(image_ids: Iterable[int]) -> list[int]:
+    """Those that an image can have: the database's numbers end at 2^63."""
+    return [int(image_id) for image_id in image_ids if is_image_id(image_id)]
+
+
+def _id(after: int) -> int:
+    return min(max(after, -1), MAX_IMAGE_ID)

@@ -1,0 +1,123 @@
+"""How rows lie in PostgreSQL, as numbered steps; a step that was ever released never changes.
+
+store      one row: the store's uuid, and the seq up to which the log was forgotten
+images     id → what an image row has; `have` names the spaces of its features by number
+features   space, image id → features
+spaces     number, kind, fingerprint
+log        seq → image id, numbers of the spaces touched
+originals  image id → upload's bytes; `kept` tells the oldest
+previews   image id → JPEG
+terms      term, image id: what an image can be found by
+pending    kind, image id
+leases     name → holder, end by the server's clock
+marks      name → seq from which on the log is needed, end by the server's clock
+active     kind → fingerprint of the space that searches use
+next_id    a sequence: the id that the service gives next
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from indexes.store.postgres.connections import Connection
+from models.errors import StoreUnavailable
+
+STEPS: tuple[str, ...] = (
+    """
+    CREATE TABLE store (uuid text NOT NULL, tail bigint NOT NULL DEFAULT 0);
+    CREATE TABLE images (
+        id bigint PRIMARY KEY,
+        generation bigint NOT NULL,
+        sha256 text NOT NULL,
+        width integer NOT NULL,
+        height integer NOT NULL,
+        source bytea NOT NULL,
+        name bytea,
+        created double precision NOT NULL,
+        wanted jsonb NOT NULL,
+        have jsonb NOT NULL,
+        metadata json NOT NULL
+    );
+    CREATE INDEX images_name ON images (name) WHERE name IS NOT NULL;
+    CREATE TABLE spaces (
+        number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        kind text NOT NULL,
+        fingerprint text NOT NULL,
+        UNIQUE (kind, fingerprint)
+    );
+    CREATE TABLE features (
+        space integer NOT NULL,
+        image_id bigint NOT NULL,
+        data bytea STORAGE EXTERNAL NOT NULL,
+        PRIMARY KEY (space, image_id)
+    );
+    CREATE TABLE previews (image_id bigint PRIMARY KEY, data bytea STORAGE EXTERNAL NOT NULL);
+    CREATE TABLE originals (
+        image_id bigint PRIMARY KEY,
+        kept bigint GENERATED ALWAYS AS IDENTITY,
+        data bytea STORAGE EXTERNAL NOT NULL
+    );
+    CREATE TABLE terms (term bytea, image_id bigint, PRIMARY KEY (term, image_id));
+    CREATE TABLE pending (kind text, image_id bigint, PRIMARY KEY (kind, image_id));
+    CREATE TABLE log (
+        seq bigint PRIMARY KEY, image_id bigint NOT NULL, spaces integer[] NOT NULL
+    );
+    CREATE TABLE marks (name text PRIMARY KEY, seq bigint NOT NULL, ends timestamptz NOT NULL);
+    CREATE TABLE active (kind text PRIMARY KEY, fingerprint text NOT NULL);
+    CREATE TABLE leases (name text PRIMARY KEY, holder text NOT NULL, ends timestamptz NOT NULL);
+    CREATE SEQUENCE next_id MINVALUE 0 START 0;
+    """,
+)
+
+MIGRATION_LOCK = 0x616D6269656E6365
+"""An advisory lock: one process at a time brings the tables up to date."""
+
+
+def migrate(connection: Connection) -> None:
+    """Bring the tables up to date, in one transaction; a newer database is refused."""
+    if _version(connection) == len(STEPS):
+        return
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
+        found = _version(connection)
+        if found > len(STEPS):
+            raise StoreUnavailable(
+                f"the database has layout {found}, this version knows {len(STEPS)}: "
+                "start the version of ambience that wrote it, or a newer one"
+            )
+        if found == 0:
+            _check_encoding(connection)
+            connection.execute("CREATE SCHEMA IF NOT EXISTS ambience")
+            connection.execute("CREATE TABLE ambience.schema_version (version integer NOT NULL)")
+            connection.execute("INSERT INTO schema_version VALUES (0)")
+        for step in STEPS[found:]:
+            # A step is text of this file, never of a user.
+            connection.execute(step.encode())
+        if found == 0:
+            connection.execute("INSERT INTO store (uuid) VALUES (%s)", [uuid.uuid4().hex])
+        connection.execute("UPDATE schema_version SET version = %s", [len(STEPS)])
+
+
+def read_uuid(connection: Connection) -> str:
+    row = connection.execute("SELECT uuid FROM store").fetchone()
+    if row is None:
+        raise StoreUnavailable("the database has lost its table `store`: restore a backup")
+    return str(row[0])
+
+
+def _version(connection: Connection) -> int:
+    """0 for a database that has no tables yet."""
+    # to_regclass would look into this connection's cache, and miss what another one has just made.
+    there = "SELECT FROM pg_tables WHERE schemaname = 'ambience' AND tablename = 'schema_version'"
+    if connection.execute(there.encode()).rowcount == 0:
+        return 0
+    row = connection.execute("SELECT version FROM ambience.schema_version").fetchone()
+    return int(row[0]) if row else 0
+
+
+def _check_encoding(connection: Connection) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise StoreUnavailable(
+            f"the database's encoding is {encoding}: create one with ENCODING 'UTF8'"
+        )

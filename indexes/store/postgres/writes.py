@@ -1,0 +1,323 @@
+"""The write transactions of the PostgreSQL store.
+
+First the ids are locked, in order, and their rows read; then all is written; last comes the one
+lock of the log, under which the seqs are given. So a seq is seen only when all below it are, and
+the lock is held for no round trip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import orjson
+
+from indexes.store.base import ANNOTATIONS, Space, file_name_of
+from indexes.store.checks import dump_metadata, name_hash, next_free_id
+from indexes.store.postgres.connections import Connection
+from indexes.store.postgres.draft import Draft, Row
+from indexes.store.postgres.rows import HEAD, source_of
+
+T = TypeVar("T")
+
+CHANNEL = "ambience_log"
+ALL, IMAGE, OF_LOG, OF_IDS = 0x616D6200, 0x616D6201, 0x616D6202, 0x616D6203
+"""The first halves of advisory locks."""
+MANY = 256
+"""Ids above which a transaction locks all of them: the server has room for some thousand locks."""
+
+_ROWS = """
+    SELECT id, generation, sha256, width, height, source, created, wanted, have, metadata,
+        (SELECT data FROM features f WHERE f.image_id = id AND f.space = %(annotations)s),
+        EXISTS (SELECT FROM previews p WHERE p.image_id = id),
+        EXISTS (SELECT FROM originals o WHERE o.image_id = id)
+    FROM images WHERE id = ANY (%(ids)s)
+"""
+_DIGESTS = """
+    SELECT space, image_id, sha256(data) FROM features
+    WHERE space = ANY (%(spaces)s) AND image_id = ANY (%(ids)s)
+"""
+_APPEND = f"""
+    WITH base AS (SELECT {HEAD} AS seq), entries AS (
+        INSERT INTO log (seq, image_id, spaces)
+        SELECT base.seq + n, image_id, spaces::integer[]
+        FROM base, unnest(%(entries)b::bigint[], %(touched)s::text[])
+            WITH ORDINALITY AS e (image_id, spaces, n)
+    ), written AS (
+        INSERT INTO images AS i (id, generation, sha256, width, height, source, name, created,
+            wanted, have, metadata)
+        SELECT r.id, CASE WHEN r.generation < 0 THEN base.seq - r.generation ELSE r.generation END,
+            r.sha256, r.width, r.height, r.source, r.name, r.created,
+            r.wanted::jsonb, r.have::jsonb, r.metadata::json
+        FROM base, unnest(%(id)b::bigint[], %(generation)b::bigint[], %(sha256)s::text[],
+            %(width)s::integer[], %(height)s::integer[], %(source)b::bytea[], %(name)b::bytea[],
+            %(created)b::float8[], %(wanted)s::text[], %(have)s::text[], %(metadata)s::text[])
+            AS r (id, generation, sha256, width, height, source, name, created, wanted, have,
+                metadata)
+        ON CONFLICT (id) DO UPDATE SET generation = excluded.generation,
+            sha256 = excluded.sha256, width = excluded.width, height = excluded.height,
+            source = excluded.source, name = excluded.name, created = excluded.created,
+            wanted = excluded.wanted, have = excluded.have, metadata = excluded.metadata
+    )
+    SELECT seq FROM base
+"""
+
+
+def number_spaces(connection: Connection, spaces: Collection[Space]) -> dict[Space, int]:
+    """The numbers of these spaces, which are given for good."""
+    given = {"kinds": [at.kind for at in spaces], "marks": [at.fingerprint for at in spaces]}
+    connection.execute(
+        "INSERT INTO spaces (kind, fingerprint) "
+        "SELECT * FROM unnest(%(kinds)s::text[], %(marks)s::text[]) ON CONFLICT DO NOTHING",
+        given,
+    )
+    rows = connection.execute("SELECT kind, fingerprint, number FROM spaces").fetchall()
+    return {Space(kind, fingerprint): number for kind, fingerprint, number in rows}
+
+
+def claim_ids(connection: Connection, given: Sequence[int | None]) -> list[int]:
+    """The ids of a group: those given, and new ones above every id that was ever seen.
+
+    On its own, before the group is written: what is claimed stays claimed. Raises InvalidInput
+    when the last id was taken.
+    """
+    count = sum(image_id is None for image_id in given)
+    above = max((image_id + 1 for image_id in given if image_id is not None), default=0)
+    with connection.pipeline():
+        connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+        connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", [OF_IDS])
+        row = connection.execute(
+            "SELECT setval('next_id', greatest(last_value, %s) + %s, false) FROM next_id",
+            [above, count],
+        )
+        connection.execute("COMMIT")
+    (following,) = row.fetchone() or (0,)
+    if count:
+        next_free_id(following - 1)
+    fresh = iter(range(following - count, following))
+    return [next(fresh) if image_id is None else image_id for image_id in given]
+
+
+def activate(connection: Connection, kind: str, fingerprint: str | None) -> None:
+    """See `Store.activate`; after all writes that have begun."""
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", [ALL])
+        connection.execute("DELETE FROM active WHERE kind = %s", [kind])
+        if fingerprint is not None:
+            connection.execute("INSERT INTO active VALUES (%s, %s)", [kind, fingerprint])
+
+
+def mark(connection: Connection, name: str, seq: int, seconds: float) -> None:
+    """See `Store.mark`; marks whose time is over go."""
+    with connection.transaction():
+        connection.execute("DELETE FROM marks WHERE ends <= clock_timestamp()")
+        connection.execute(
+            "INSERT INTO marks VALUES (%s, %s, clock_timestamp() + %s * interval '1 second') "
+            "ON CONFLICT (name) DO UPDATE SET seq = excluded.seq, ends = excluded.ends",
+            [name, seq, seconds],
+        )
+
+
+def reserve_ids(connection: Connection, following: int) -> int:
+    """See `Store.reserve_ids`."""
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", [OF_IDS])
+        row = connection.execute(
+            "SELECT setval('next_id', greatest(last_value, %s), false) FROM next_id", [following]
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def change(
+    connection: Connection,
+    image_ids: Iterable[int],
+    spaces: Collection[Space],
+    numbers: Mapping[Space, int],
+    originals_bytes: int,
+    work: Callable[[Draft], T],
+) -> tuple[T, Callable[[int], int]]:
+    """One transaction: what `work` returned, and what makes the draft's numbers seqs."""
+    draft = _begin(connection, sorted(set(image_ids)), spaces, numbers, originals_bytes)
+    done = work(draft)
+    if not draft.entries:
+        connection.execute("ROLLBACK")
+        return done, lambda number: number
+    base = _commit(connection, draft)
+    return done, lambda number: base - number if number < 0 else number
+
+
+def _begin(
+    connection: Connection,
+    ids: list[int],
+    spaces: Collection[Space],
+    numbers: Mapping[Space, int],
+    originals_bytes: int,
+) -> Draft:
+    """Lock the ids and read what there is under them."""
+    few = len(ids) <= MANY
+    one = "pg_advisory_xact_lock_shared" if few else "pg_advisory_xact_lock"
+    given = {"ids": ids, "annotations": numbers[ANNOTATIONS]}
+    with connection.pipeline():
+        connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+        connection.execute(f"SELECT {one}(%s, 0)".encode(), [ALL])
+        if few:
+            keys = sorted({image_id & 0x7FFFFFFF for image_id in ids})
+            connection.execute(
+                "SELECT pg_advisory_xact_lock(%s, k) FROM unnest(%s::integer[]) AS k",
+                [IMAGE, keys],
+            )
+        rows = connection.execute(_ROWS, given, binary=True)
+        digests = connection.execute(
+            _DIGESTS, {"spaces": [numbers[at] for at in spaces], "ids": ids}, binary=True
+        )
+        head = connection.execute(f"SELECT {HEAD}".encode())
+    return Draft(
+        {row[0]: _row_of(row) for row in rows},
+        {(space, image_id): digest for space, image_id, digest in digests},
+        numbers,
+        int((head.fetchone() or (0,))[0]),
+        originals_bytes,
+    )
+
+
+def _commit(connection: Connection, draft: Draft) -> int:
+    """Write it all; the head before its entries."""
+    connection.committing = True
+    with connection.pipeline():
+        _write_parts(connection, draft)
+        _write_marks(connection, draft)
+        connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", [OF_LOG])
+        base = connection.execute(_APPEND, _appended(draft))
+        connection.execute("SELECT pg_notify(%s, (SELECT max(seq) FROM log)::text)", [CHANNEL])
+        connection.execute("COMMIT")
+    connection.committing = False
+    return int((base.fetchone() or (0,))[0])
+
+
+def _write_parts(connection: Connection, draft: Draft) -> None:
+    """Features, previews, uploads: what is None goes, the rest takes the place of the old."""
+    gone = [at for at, data in draft.features.items() if data is None]
+    kept = {at: data for at, data in draft.features.items() if data is not None}
+    if gone:
+        connection.execute(
+            "DELETE FROM features f USING unnest(%s::integer[], %s::bigint[]) AS d (space, id) "
+            "WHERE f.space = d.space AND f.image_id = d.id",
+            [[space for space, _ in gone], [image_id for _, image_id in gone]],
+        )
+    if kept:
+        connection.execute(
+            "INSERT INTO features SELECT * FROM unnest(%s::integer[], %s::bigint[], %b::bytea[]) "
+            "ON CONFLICT (space, image_id) DO UPDATE SET data = excluded.data",
+            [[space for space, _ in kept], [at for _, at in kept], list(kept.values())],
+        )
+    _write_blobs(connection, "previews", draft, draft.previews)
+    _write_blobs(connection, "originals", draft, draft.originals)
+
+
+def _write_blobs(
+    connection: Connection, table: str, draft: Draft, blobs: Mapping[int, bytes | None]
+) -> None:
+    held = {image_id: data for image_id, data in blobs.items() if data is not None}
+    if any(image_id in draft.before for image_id in blobs):
+        connection.execute(f"DELETE FROM {table} WHERE image_id = ANY (%s)".encode(), [[*blobs]])
+    if held:
+        connection.execute(
+            f"INSERT INTO {table} (image_id, data) "
+            "SELECT * FROM unnest(%s::bigint[], %b::bytea[])".encode(),
+            [[*held], [*held.values()]],
+        )
+
+
+def _write_marks(connection: Connection, draft: Draft) -> None:
+    """Bring terms and pending work from what they were to what they are; images that are gone."""
+    for table, column, kind, marks in (
+        ("terms", "term", "bytea", lambda row: row.terms),
+        ("pending", "kind", "text", lambda row: row.pending),
+    ):
+        less, more = _changed_marks(draft, marks)
+        columns = f"unnest(%s::{kind}[], %s::bigint[])"
+        if less:
+            connection.execute(
+                f"DELETE FROM {table} t USING {columns} AS d (mark, id) "
+                f"WHERE t.{column} = d.mark AND t.image_id = d.id".encode(),
+                [[mark for mark, _ in less], [image_id for _, image_id in less]],
+            )
+        if more:
+            connection.execute(
+                f"INSERT INTO {table} SELECT * FROM {columns}".encode(),
+                [[mark for mark, _ in more], [image_id for _, image_id in more]],
+            )
+    gone = [at for at, row in draft.rows.items() if row is None and at in draft.before]
+    if gone:
+        connection.execute("DELETE FROM images WHERE id = ANY (%s)", [gone])
+
+
+Marks = list[tuple[Any, int]]
+"""Each with its image id."""
+
+
+def _changed_marks(draft: Draft, marks: Callable[[Row], Collection[Any]]) -> tuple[Marks, Marks]:
+    """Those that go, and those that come."""
+    less: Marks = []
+    more: Marks = []
+    for image_id, row in draft.rows.items():
+        old = draft.before.get(image_id)
+        before = set(marks(old)) if old is not None else set()
+        after = set(marks(row)) if row is not None else set()
+        less += [(mark, image_id) for mark in before - after]
+        more += [(mark, image_id) for mark in after - before]
+    return less, more
+
+
+def _appended(draft: Draft) -> dict[str, list[Any]]:
+    """The arguments of `_APPEND`."""
+    changed = {image_id for image_id, _ in draft.entries}
+    rows = {at: row for at, row in draft.rows.items() if row is not None and at in changed}
+    images = rows.values()
+    return {
+        "entries": [image_id for image_id, _ in draft.entries],
+        "touched": [f"{{{','.join(map(str, sorted(at)))}}}" for _, at in draft.entries],
+        "id": [*rows],
+        "generation": [row.generation for row in images],
+        "sha256": [row.sha256 for row in images],
+        "width": [row.width for row in images],
+        "height": [row.height for row in images],
+        "source": [row.source.encode("utf-8", "surrogateescape") for row in images],
+        "name": [_name_of(at, row.source) for at, row in rows.items()],
+        "created": [row.created for row in images],
+        "wanted": [orjson.dumps(sorted(row.wanted)).decode() for row in images],
+        "have": [orjson.dumps(row.have).decode() for row in images],
+        "metadata": [dump_metadata(row.metadata).decode() for row in images],
+    }
+
+
+def _name_of(image_id: int, source: str) -> bytes | None:
+    return None if source == "online" else name_hash(file_name_of(image_id, source))
+
+
+def _row_of(found: Sequence[Any]) -> Row:
+    return Row(
+        generation=found[1],
+        sha256=found[2],
+        width=found[3],
+        height=found[4],
+        source=source_of(found[5]),
+        created=found[6],
+        wanted=frozenset(found[7]),
+        have=found[8],
+        metadata=found[9],
+        annotations=found[10],
+        preview=found[11],
+        original=found[12],
+    )
+
+
+def trim_originals(connection: Connection, room: int) -> None:
+    """Let the oldest kept uploads go until all of them fit."""
+    connection.execute(
+        "DELETE FROM originals WHERE image_id IN (SELECT image_id FROM ("
+        "SELECT image_id, sum(octet_length(data)) OVER (ORDER BY kept DESC) AS held "
+        "FROM originals) AS o WHERE held > %s)",
+        [room],
+    )

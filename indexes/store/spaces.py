@@ -1,0 +1,42 @@
+"""Which images lack features, where a kind may have several spaces."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+from indexes.store.base import Image, Space, Store
+
+PAGE = 1024
+
+
+def missing_spaces(
+    store: Store, spaces: Collection[Space], image_ids: Sequence[int]
+) -> dict[int, set[Space]]:
+    """For each id that exists: those of the spaces in which it has no row."""
+    missing: dict[int, set[Space]] = {}
+    left = list(dict.fromkeys(spaces))
+    while left:
+        one_a_kind = dict(left)  # The store is asked for one fingerprint of a kind at a time.
+        left = [space for space in left if one_a_kind[space.kind] != space.fingerprint]
+        for image_id, kinds in store.missing(one_a_kind, image_ids).items():
+            lacking = {Space(kind, one_a_kind[kind]) for kind in kinds}
+            missing.setdefault(image_id, set()).update(lacking)
+    return missing
+
+
+def lacking(
+    store: Store, spaces: Collection[Space], after: int = -1
+) -> Iterator[list[tuple[Image, set[Space]]]]:
+    """Of the images above `after`, those that want a kind and lack one of its spaces.
+
+    Page by page by ascending id; a page may be empty.
+    """
+    while images := store.images(after, PAGE):
+        after = images[-1].image_id
+        missing = missing_spaces(store, spaces, [image.image_id for image in images])
+        named = ((image, _wanted(image, missing.get(image.image_id, set()))) for image in images)
+        yield [(image, lacks) for image, lacks in named if lacks]
+
+
+def _wanted(image: Image, spaces: Collection[Space]) -> set[Space]:
+    return {space for space in spaces if space.kind in image.wanted}

@@ -1,0 +1,32 @@
+"""A store by its URL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from indexes.store.base import Store
+from models.errors import InvalidInput
+
+KNOWN = (
+    "known are lmdb:FOLDER (a folder of this host), postgresql://USER:PASSWORD@HOST/DATABASE "
+    "and memory: (gone with the process)"
+)
+
+
+def open_store(url: str) -> Store:
+    """Open `lmdb:FOLDER`, `postgresql://…` or `memory:`; raises InvalidInput for any other."""
+    scheme, _, rest = url.partition(":")
+    if scheme == "lmdb" and rest:
+        from indexes.store.lmdb.store import LmdbStore
+
+        return LmdbStore(Path(rest))
+    if scheme in ("postgresql", "postgres") and rest.startswith("//"):
+        from indexes.store.postgres.store import PostgresStore
+
+        return PostgresStore(url)
+    if scheme == "memory" and not rest:
+        from indexes.store.memory import MemoryStore
+
+        return MemoryStore()
+    # The rest of a database's URL holds its password.
+    raise InvalidInput(f"no store {scheme}:…; {KNOWN}", "store")

@@ -1,0 +1,1 @@
+"""Cosine search over unit vectors, exact or by trained inverted lists."""

@@ -1,0 +1,166 @@
+"""Where the rows of a vector index lie, and which of them can be hits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes.arrays.frozen import Frozen, Saved
+from indexes.arrays.rows import GATHER_BELOW, Column, RowArrays
+from indexes.arrays.selection import at_places
+from indexes.base import SearchParams
+from indexes.vectors.codes import CodedQuery, code_columns, encode, kth_largest, scale_rows
+
+Vectors = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+
+COSINE_ERROR = np.float32(1e-4)
+"""Cosines in float32 are nearer than this to the exact ones up to 1,600 dimensions."""
+BATCH = 1 << 12
+"""Rows that are taken at a time."""
+
+
+class VectorRows(ABC):
+    """Unit vectors (d,) by image id. Not thread-safe."""
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def put(self, image_ids: Ids, vectors: Vectors) -> None:
+        """Write float32 rows (n, d) for these ids (unique)."""
+
+    @abstractmethod
+    def remove(self, image_ids: Ids) -> None:
+        """Unknown ids are passed over."""
+
+    @abstractmethod
+    def near(self, variants: Vectors, allowed: Ids | None, params: SearchParams) -> Ids:
+        """Ids (m,) that can be hits of the query's variants (v, d), in any order.
+
+        `params` bound them by `k`, by `distance_threshold` or both; `allowed` (sorted) limits them.
+        """
+
+    @abstractmethod
+    def take(self, image_ids: Ids) -> tuple[Ids, Vectors]:
+        """Those of these ids (at most BATCH) that have a row, in any order, and their rows."""
+
+    @abstractmethod
+    def image_ids(self) -> Ids:
+        """All ids (n,), in any order."""
+
+    @abstractmethod
+    def freeze(self) -> Frozen:
+        """See Index.freeze."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int: ...
+
+    def make_room(self) -> bool:
+        """See Index.make_room."""
+        return False
+
+    @property
+    def worn(self) -> bool:
+        """See Index.worn."""
+        return False
+
+
+class CodedRows(VectorRows):
+    """In memory as float32, beside codes of a quarter of their size that are scanned first."""
+
+    kind = "cosine-flat"
+
+    def __init__(self, width: int, rows: RowArrays | None = None) -> None:
+        self._rows = RowArrays(_columns(width)) if rows is None else rows
+        self._bounds = np.empty((2, 0), np.float32)
+
+    @classmethod
+    def restored(cls, width: int, saved: Saved) -> CodedRows:
+        return cls(width, RowArrays.restored(_columns(width), saved))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def nbytes(self) -> int:
+        return self._rows.nbytes + self._bounds.nbytes
+
+    def put(self, image_ids: Ids, vectors: Vectors) -> None:
+        self._rows.put(image_ids, {"vector": vectors, **encode(vectors)})
+
+    def remove(self, image_ids: Ids) -> None:
+        self._rows.remove(image_ids)
+
+    def image_ids(self) -> Ids:
+        return self._rows.ids.copy()
+
+    def make_room(self) -> bool:
+        return self._rows.make_room()
+
+    def freeze(self) -> Frozen:
+        return Frozen({}, *self._rows.freeze())
+
+    def take(self, image_ids: Ids) -> tuple[Ids, Vectors]:
+        positions = self._rows.positions(image_ids)
+        return self._rows.ids[positions], self._rows.take("vector", positions)
+
+    def near(self, variants: Vectors, allowed: Ids | None, params: SearchParams) -> Ids:
+        """See VectorRows.near: none that is a hit is left out."""
+        positions = None if allowed is None else self._rows.positions(allowed)
+        if positions is None or len(positions) * GATHER_BELOW >= len(self):
+            lower, upper = self._scan(variants)
+            if positions is not None:
+                lower, upper = lower[positions], upper[positions]
+            positions = at_places(_possible(lower, upper, params), positions)
+        cosines = np.empty(len(positions), np.float32)
+        for start in range(0, len(positions), BATCH):
+            here = slice(start, start + BATCH)
+            cosines[here] = (self._rows.take("vector", positions[here]) @ variants.T).max(axis=1)
+        near = _possible(cosines - COSINE_ERROR, cosines + COSINE_ERROR, params)
+        return self._rows.ids[positions[near]]
+
+    def _scan(self, variants: Vectors) -> tuple[Vectors, Vectors]:
+        """What the cosine (n,) of each row and the nearest variant lies between.
+
+        The next scan overwrites it.
+        """
+        if self._bounds.shape[1] < len(self):
+            self._bounds = np.empty((2, len(self) + len(self) // 8), np.float32)
+        lower, upper = self._bounds[:, : len(self)]
+        query = CodedQuery(variants)
+        both = zip(self._rows.used("code"), self._rows.used("scale"), strict=True)
+        for (start, code), (_, scale) in both:
+            here = slice(start, start + len(code))
+            query.bound(code, scale, lower[here], upper[here])
+        return lower, upper
+
+
+def warm_up() -> None:
+    """Compile, or load from the cache, every kernel before the first query."""
+    rows, blank = CodedRows(1), np.zeros((1, 1), np.float32)
+    scale_rows(blank, blank.copy(), np.empty(1))
+    rows.put(np.zeros(1, np.int64), blank)
+    rows.near(blank, None, SearchParams())
+    rows.near(blank, np.zeros(1, np.int64), SearchParams())
+    kth_largest(blank[0], np.empty(1, np.float32))
+
+
+def _possible(lower: Vectors, upper: Vectors, params: SearchParams) -> npt.NDArray[np.intp]:
+    """Places, ascending, of those that can be hits, by what their cosines lie between."""
+    least = np.float32(-np.inf)
+    if params.distance_threshold is not None:
+        least = np.float32(1 - params.distance_threshold)
+    if params.k is not None and params.k < len(lower):
+        least = max(least, kth_largest(lower, np.empty(params.k, np.float32)))
+    return np.flatnonzero(upper >= least)
+
+
+def _columns(width: int) -> dict[str, Column]:
+    return {"vector": Column(np.float32, width), **code_columns(width)}

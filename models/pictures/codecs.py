@@ -1,0 +1,55 @@
+"""Whether this Python reads every accepted format: what `make simd` asks of its Pillow."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+from PIL import Image, features
+
+from models.errors import AmbienceError
+from models.pictures.decoding import decode
+
+FORMATS = {
+    "JPEG": {},
+    "PNG": {},
+    "WEBP": {},
+    "GIF": {},
+    "BMP": {},
+    "PPM": {},
+    "TIFF": {"compression": "tiff_lzw"},
+    "AVIF": {},
+    "HEIF": {},
+}
+"""Pillow's name → options of the file that is tried; LZW is read by libtiff alone."""
+
+
+def unreadable() -> dict[str, str]:
+    """Format → why a small picture of it can't be written and read again."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return {name: reason for name in FORMATS if (reason := _reason(name)) is not None}
+
+
+def _reason(name: str) -> str | None:
+    file = io.BytesIO()
+    try:
+        Image.new("RGB", (64, 64), "red").save(file, name, **FORMATS[name])
+        decode(file.getvalue())
+    except (KeyError, OSError, ValueError, AmbienceError) as exc:
+        return f"{type(exc).__name__}: {exc}"
+    return None
+
+
+def main() -> None:
+    """Exit status 1, and the formats, when one can't be read."""
+    print(f"Pillow {features.version('pil')}")
+    for name, reason in (missing := unreadable()).items():
+        print(f"{name} can't be read: {reason}", file=sys.stderr)
+    if missing:
+        sys.exit("install the libraries with their headers, then run `make simd` again")
+
+
+if __name__ == "__main__":
+    main()

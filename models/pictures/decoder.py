@@ -1,0 +1,150 @@
+"""Decoding for a service: threads for what ends by itself, killable children for the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import ParamSpec, TypeVar, overload
+
+from PIL import Image
+
+from models.pictures.decoding import Header, Limits, Picture, read_header
+from models.pictures.formats import needs_child
+from models.pictures.pixel_budget import PixelBudget
+from models.pictures.sandbox import Sandbox
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Of mallopt(3). 32 MiB is the most that glibc takes for the latter."""
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    """The budget had no room: the header to go on with."""
+
+    header: Header
+
+
+class Decoder:
+    """Owns the threads, the children and the budget of one process; `close` ends them."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        # Pillow finds its plugins on first use, which two threads may not do at once.
+        Image.init()
+        _keep_freed_memory()
+        self._budget = PixelBudget(self.limits.in_flight_pixels)
+        threads = self.limits.threads or len(os.sched_getaffinity(0))
+        self._threads = ThreadPoolExecutor(threads, "decode")
+        self._escorts = ThreadPoolExecutor(self.limits.children, "decode-child")
+        self._sandboxes = [Sandbox(self.limits) for _ in range(self.limits.children)]
+        self._idle: SimpleQueue[Sandbox] = SimpleQueue()
+        for sandbox in self._sandboxes:
+            self._idle.put(sandbox)
+
+    @property
+    def child_pids(self) -> list[int]:
+        """Process ids of the children that were started."""
+        return [sandbox.pid for sandbox in self._sandboxes if sandbox.pid is not None]
+
+    @overload
+    async def decode(self, data: bytes) -> Picture: ...
+    @overload
+    async def decode(self, data: bytes, then: Callable[[Picture], T]) -> T: ...
+    async def decode(self, data: bytes, then: Callable[[Picture], T] | None = None) -> Picture | T:
+        """Decode and, in the same thread and hop, apply `then`: cheap extraction goes there.
+
+        Raises what `models.pictures.decoding.decode` and `then` raise.
+        """
+        if needs_child(data):
+            apart = self._escorts.submit(self._decode_apart, data)
+            if then is None:
+                return await asyncio.wrap_future(apart)
+            return await self.run(then, await asyncio.wrap_future(apart))
+        begun = await self.run(self._begin, data, then)
+        return await self._resume(begun.header, then) if isinstance(begun, _Waiting) else begun
+
+    def decode_blocking(self, data: bytes) -> Picture:
+        """The same in the calling thread, for batch workers."""
+        if needs_child(data):
+            return self._decode_apart(data)
+        header = read_header(data, self.limits)
+        self._budget.acquire(header.cost).result()
+        try:
+            return header.decode()
+        finally:
+            self._budget.release(header.cost)
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do short CPU work, such as cheap extraction, in a decoding thread."""
+        return await asyncio.wrap_future(self._threads.submit(work, *args, **kwargs))
+
+    def side_by_side(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
+        """Results of short jobs asked for by a decoding thread, which shares them with idle ones.
+
+        What no other thread has begun runs here: waiting for it could be waiting for ourselves.
+        """
+        begun = [self._threads.submit(job) for job in jobs[1:]]
+        first = [job() for job in jobs[:1]]
+        rest = zip(jobs[1:], begun, strict=True)
+        return first + [job() if future.cancel() else future.result() for job, future in rest]
+
+    def close(self) -> None:
+        """End children and threads; what is under way fails."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._escorts.shutdown(wait=False, cancel_futures=True)
+        for sandbox in self._sandboxes:
+            sandbox.close()
+
+    def _begin(self, data: bytes, then: Callable[[Picture], T] | None) -> Picture | T | _Waiting:
+        header = read_header(data, self.limits)
+        cost = header.cost
+        if not self._budget.try_acquire(cost):
+            return _Waiting(header)
+        try:
+            picture = header.decode()
+        finally:
+            self._budget.release(cost)
+        return picture if then is None else then(picture)
+
+    async def _resume(self, header: Header, then: Callable[[Picture], T] | None) -> Picture | T:
+        """Wait for room without holding a thread, then decode."""
+        cost = header.cost
+        ticket = self._budget.acquire(cost)
+        try:
+            await asyncio.wrap_future(ticket)
+            job: Future[Picture] = self._threads.submit(header.decode)
+        except (asyncio.CancelledError, RuntimeError):
+            if not ticket.cancel():
+                self._budget.release(cost)
+            raise
+        # The thread goes on when the request is cancelled: only the job's end frees its pixels.
+        job.add_done_callback(lambda _: self._budget.release(cost))
+        picture = await asyncio.wrap_future(job)
+        return picture if then is None else await self.run(then, picture)
+
+    def _decode_apart(self, data: bytes) -> Picture:
+        sandbox = self._idle.get()
+        try:
+            return sandbox.decode(data, self._budget)
+        finally:
+            self._idle.put(sandbox)
+
+
+def _keep_freed_memory() -> None:
+    """Have the C library reuse a picture's memory instead of giving it back after each.
+
+    Getting 30 MB anew from the kernel, page by page, costs up to half as much as the decode. Does
+    nothing where the C library isn't glibc.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 128 << 20)

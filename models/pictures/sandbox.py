@@ -1,0 +1,224 @@
+"""Decoding in a child process: it can be killed, and its crash ends one request only.
+
+The child is `python -m models.pictures.sandbox`. Its standard input is a socket to the parent, so
+the child ends when the parent is gone. A message is the lengths of both parts, a JSON object and
+raw bytes: a compromised child can't use it to run code in the parent.
+
+parent → file; child → cost in pixels; parent → go, once the budget allows; child → picture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.errors import (
+    BrokenPicture,
+    InvalidInput,
+    PictureTooLarge,
+    Unavailable,
+    UnsupportedPicture,
+)
+from models.pictures.decoding import Limits, Picture, read_header
+from models.pictures.pixel_budget import PixelBudget
+
+_LENGTHS = struct.Struct("<II")
+_ERRORS: dict[str, type[InvalidInput]] = {
+    error.__name__: error for error in (BrokenPicture, UnsupportedPicture, PictureTooLarge)
+}
+_FIELD = "image"
+_START_SECONDS = 60.0
+
+
+class Sandbox:
+    """The parent's side of one child, started when first needed. Used by one thread at a time."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the child, None while there is none."""
+        return self._process.pid if self._process else None
+
+    def decode(self, data: bytes, budget: PixelBudget) -> Picture:
+        """Decode in the child. Raises what `decoding.decode` raises.
+
+        Also raises BrokenPicture when the child crashed or took longer than `child_seconds` (the
+        next call then starts another child), and Unavailable when no child can be started.
+        """
+        if len(data) > self._limits.max_bytes:
+            read_header(data, self._limits)
+        cost: int = self._ask({}, data)[0]["cost"]
+        budget.acquire(cost).result()
+        try:
+            about, pixels = self._ask({"go": True})
+        finally:
+            budget.release(cost)
+        full = np.frombuffer(pixels, np.uint8).reshape(about["shape"])
+        return Picture(full, about["width"], about["height"], about["format"])
+
+    def close(self) -> None:
+        """Kill the child, if there is one."""
+        process, self._process = self._process, None
+        if process:
+            process.kill()
+            process.wait()
+        if self._socket:
+            self._socket.close()
+            self._socket = None
+
+    def _ask(self, about: dict[str, Any], payload: bytes = b"") -> tuple[dict[str, Any], bytearray]:
+        connection = self._connected()
+        until = time.monotonic() + self._limits.child_seconds
+        try:
+            _send(connection, about, payload, until)
+            reply = _receive(connection, until)
+        except TimeoutError as exc:
+            self.close()
+            raise BrokenPicture(
+                f"decoding took longer than the limit of {self._limits.child_seconds:g} s", _FIELD
+            ) from exc
+        except ConnectionError as exc:
+            reason = self._reap()
+            raise BrokenPicture(f"the decoder crashed on this picture ({reason})", _FIELD) from exc
+        if "error" in reply[0]:
+            raise _ERRORS[reply[0]["error"]](reply[0]["detail"], _FIELD)
+        return reply
+
+    def _connected(self) -> socket.socket:
+        if self._process and self._process.poll() is not None:
+            self.close()
+        return self._socket or self._start()
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, self._limits.model_dump_json()],
+                cwd=Path(__file__).parents[2],
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+            )
+        self._socket = ours
+        try:
+            _receive(ours, time.monotonic() + _START_SECONDS)
+        except (TimeoutError, ConnectionError) as exc:
+            reason = self._reap()
+            raise Unavailable(f"the decoder's process did not start ({reason})") from exc
+        return ours
+
+    def _reap(self) -> str:
+        process = self._process
+        if process is None:
+            return "it was closed"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(1)
+        self.close()
+        code = process.returncode
+        return f"signal {-code}" if code < 0 else f"exit status {code}"
+
+
+def _send(
+    connection: socket.socket,
+    about: dict[str, Any],
+    payload: bytes = b"",
+    until: float | None = None,
+) -> None:
+    head = json.dumps(about).encode()
+    connection.settimeout(_remaining(until))
+    connection.sendall(_LENGTHS.pack(len(head), len(payload)) + head)
+    connection.settimeout(_remaining(until))
+    connection.sendall(payload)
+
+
+def _receive(
+    connection: socket.socket, until: float | None = None
+) -> tuple[dict[str, Any], bytearray]:
+    sizes = _LENGTHS.unpack(_receive_exactly(connection, _LENGTHS.size, until))
+    head, payload = (_receive_exactly(connection, size, until) for size in sizes)
+    return json.loads(head), payload
+
+
+def _receive_exactly(connection: socket.socket, size: int, until: float | None) -> bytearray:
+    received = bytearray(size)
+    rest = memoryview(received)
+    while rest:
+        connection.settimeout(_remaining(until))
+        count = connection.recv_into(rest)
+        if count == 0:
+            raise ConnectionResetError("the other side is gone")
+        rest = rest[count:]
+    return received
+
+
+def _remaining(until: float | None) -> float | None:
+    return None if until is None else max(until - time.monotonic(), 1e-3)
+
+
+def _serve(connection: socket.socket, limits: Limits) -> None:
+    _send(connection, {"ready": True})
+    while True:
+        _, data = _receive(connection)
+        try:
+            with _alarm(limits):
+                header = read_header(bytes(data), limits)
+            _send(connection, {"cost": header.cost})
+            _receive(connection)
+            with _alarm(limits):
+                picture = header.decode()
+        except tuple(_ERRORS.values()) as exc:
+            _send(connection, {"error": type(exc).__name__, "detail": exc.detail})
+            continue
+        about = {
+            "shape": picture.full.shape,
+            "width": picture.width,
+            "height": picture.height,
+            "format": picture.format,
+        }
+        _send(connection, about, picture.full.tobytes())
+
+
+@contextlib.contextmanager
+def _alarm(limits: Limits) -> Iterator[None]:
+    """End this process if it hangs in a codec when no parent is left to kill it."""
+    signal.setitimer(signal.ITIMER_REAL, 2 * limits.child_seconds)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _limit_memory(limits: Limits) -> None:
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (now + limits.child_bytes, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def main() -> None:
+    """The child: answer until the parent is gone."""
+    # Ctrl-C goes to the whole group; the parent decides when its children end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    limits = Limits.model_validate_json(sys.argv[1])
+    _limit_memory(limits)
+    with socket.socket(fileno=0) as connection, contextlib.suppress(ConnectionError):
+        _serve(connection, limits)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""Changing a model: comparison, switch, the end of the old one, and what a deploy refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.jobs.backfill import Worker, kinds_of, plan, spaces_of
+from cluster.jobs.model_change import compare, drop, switch
+from cluster.service.applications import check_spaces
+from cluster.service.data_folder import CannotStart
+from indexes.store.base import ImageWrite, Space
+from indexes.store.lmdb.store import LmdbStore
+from models.errors import Conflict, InvalidInput, RetrieverUnavailable, UnknownName
+from models.pictures.decoding import decode
+from models.registry import make_extractor
+from tests.deployments import served
+from tests.drawing import jpeg
+
+COUNT = 30
+OWN, NEXT = {"mark": 0}, {"mark": 400}
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("AMBIENCE_DATA", str(tmp_path))
+    with served.of_the_tests():
+        yield
+
+
+def config(own: dict[str, Any] = OWN, following: dict[str, Any] | None = NEXT) -> dict[str, Any]:
+    args: dict[str, Any] = {"extractor": "stamp", "options": own}
+    if following is not None:
+        args["next"] = {"extractor": "stamp", "options": following}
+    builder = "deployments.app:build_retriever"
+    return {"applications": [{"name": "stamp", "import_path": builder, "args": args}]}
+
+
+def space(options: dict[str, Any]) -> Space:
+    return Space("stamp", make_extractor("stamp", options).fingerprint)
+
+
+def state(options: dict[str, Any], **said: Any) -> dict[str, Any]:
+    """What a service that can switch to this model says of the retriever."""
+    other = {"fingerprint": space(options).fingerprint, "state": "ready"} | said
+    return {"fingerprint": "of the model in use", "next": other}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[LmdbStore]:
+    """Pictures 0 to 29, all with features of the own model, those below 20 of the next, too."""
+    store = LmdbStore(tmp_path / "store")
+    for number in range(COUNT):
+        pixels = decode(jpeg(number, 64, 48)).preview
+        features = {
+            space(options): make_extractor("stamp", options).extract(pixels).tobytes()
+            for options in (OWN, NEXT)[: 2 if number < 20 else 1]
+        }
+        write = ImageWrite(number, f"{number:064}", 64, 48, frozenset({"stamp"}), features)
+        store.put(write)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def whole(store: LmdbStore) -> LmdbStore:
+    """All pictures have features of both models."""
+    for number in range(20, COUNT):
+        image = store.image(number)
+        assert image is not None
+        made = make_extractor("stamp", NEXT).extract(decode(jpeg(number, 64, 48)).preview)
+        store.complete(number, image.generation, {space(NEXT): made.tobytes()})
+    return store
+
+
+def test_a_comparison_is_exact_over_what_both_models_know(store: LmdbStore) -> None:
+    done = compare(config(), "stamp", sample=12)
+    assert (done.pictures, done.sample) == (20, 12)
+    vectors = {}
+    for options in (OWN, NEXT):
+        made = make_extractor("stamp", options)
+        held = store.rows(space(options), range(COUNT))
+        vectors[options["mark"]] = {at: made.from_row(row) for at, row in held.items()}
+    for one in done.changed:
+        lists = []
+        for of_model in vectors.values():
+            gaps = {at: 1 - float(row @ of_model[one.image_id]) for at, row in of_model.items()}
+            nearest = sorted(gaps, key=lambda at: gaps[at])
+            lists.append([at for at in nearest if at != one.image_id][:10])
+        assert {*one.own} == {*lists[0]}
+        assert {*one.next} == {*lists[1]}
+        assert one.overlap == len({*lists[0]} & {*lists[1]}) / 10
+        assert done.names[one.image_id] == f"{one.image_id}.online"
+        assert done.names.keys() >= {*one.own, *one.next}
+    overlaps = [one.overlap for one in done.changed]
+    assert overlaps == sorted(overlaps)
+    assert 0 < overlaps[0] < 1
+    assert compare(config(), "stamp", sample=12) == done
+
+
+def test_the_same_model_twice_differs_in_nothing(whole: LmdbStore) -> None:
+    assert whole.count() == COUNT
+    done = compare(config(OWN, OWN), "stamp", sample=200)
+    assert (done.sample, done.overlap) == (COUNT, 1.0)
+
+
+def test_a_switch_is_refused_while_pictures_lack_features_unless_forced(store: LmdbStore) -> None:
+    with pytest.raises(Conflict, match="10 pictures have no features"):
+        switch(config(), "stamp", back=False, force=False, state=None)
+    assert store.active() == {}
+    done = switch(config(), "stamp", back=False, force=True, state=None)
+    assert (done.fingerprint, done.lacking) == (space(NEXT).fingerprint, 10)
+    assert store.active() == {"stamp": space(NEXT).fingerprint}
+
+
+def test_a_switch_goes_there_and_back(whole: LmdbStore) -> None:
+    own, following = space(OWN).fingerprint, space(NEXT).fingerprint
+    with pytest.raises(Conflict, match="already"):
+        switch(config(), "stamp", back=True, force=False, state=None)
+    assert switch(config(), "stamp", False, False, state(NEXT)).fingerprint == following
+    with pytest.raises(Conflict, match="already"):
+        switch(config(), "stamp", False, False, state(NEXT))
+    assert whole.active() == {"stamp": following}
+    previous = {"previous": state(OWN)["next"]}
+    assert switch(config(), "stamp", True, False, previous).fingerprint == own
+    assert whole.active() == {"stamp": own}
+
+
+def test_a_switch_waits_for_every_replica(whole: LmdbStore) -> None:
+    for force in (False, True):
+        loading = state(NEXT, state="loading", reason="ready in 1 of 2 replicas")
+        with pytest.raises(Conflict, match="1 of 2 replicas"):
+            switch(config(), "stamp", False, force, loading)
+        for without in ({}, state(OWN)):
+            with pytest.raises(Conflict, match="ambience deploy"):
+                switch(config(), "stamp", False, force, without)
+    assert whole.active() == {}
+
+
+def test_what_has_no_next_model_or_is_unknown_is_named(tmp_path: Path, store: LmdbStore) -> None:
+    assert store.count() == COUNT
+    with pytest.raises(InvalidInput, match="`next` in the arguments of stamp"):
+        switch(config(OWN, None), "stamp", False, False, None)
+    with pytest.raises(UnknownName, match=r"no retriever 'tint'; there are stamp"):
+        compare(config(), "tint", 5)
+    weightless = config()
+    weightless["applications"][0]["args"]["next"] = {
+        "extractor": "shade",
+        "options": {"path": str(tmp_path / "matrix.npy")},
+    }
+    with pytest.raises(RetrieverUnavailable, match=r"matrix\.npy"):
+        switch(weightless, "stamp", False, False, None)
+
+
+def test_old_features_are_dropped_once_neither_config_nor_service_has_them(
+    whole: LmdbStore,
+) -> None:
+    switch(config(), "stamp", False, False, None)
+    with pytest.raises(Conflict, match="have both models"):
+        drop(config(), "stamp", None)
+    with pytest.raises(Conflict, match="use a model that its arguments don't have"):
+        drop(config(OWN, None), "stamp", None)
+    kept = config(NEXT, None)
+    still = {"fingerprint": space(NEXT).fingerprint, "previous": state(OWN)["next"]}
+    with pytest.raises(Conflict, match="ambience deploy"):
+        drop(kept, "stamp", still)
+    assert whole.spaces() == sorted([space(OWN), space(NEXT)])
+    assert drop(kept, "stamp", {"fingerprint": space(NEXT).fingerprint}) == COUNT
+    assert whole.spaces() == [space(NEXT)]
+    with pytest.raises(Conflict, match="no features of stamp but"):
+        drop(kept, "stamp", None)
+
+
+def test_a_deploy_is_accepted_at_each_step_and_refused_beside_them(whole: LmdbStore) -> None:
+    other = {"mark": 9}
+    for accepted in (config(OWN, None), config(), config(OWN, other)):
+        check_spaces(accepted, reindex=False)
+    with pytest.raises(CannotStart, match="`next`"):
+        check_spaces(config(other, None), reindex=False)
+    switch(config(), "stamp", False, False, None)
+    for accepted in (config(), config(NEXT, None), config(NEXT, OWN), config(NEXT, other)):
+        check_spaces(accepted, reindex=False)
+    with pytest.raises(CannotStart, match="a model that its arguments don't have"):
+        check_spaces(config(OWN, None), reindex=False)
+    check_spaces(config(OWN, None), reindex=True)
+    assert whole.active() == {}
+
+
+def test_a_backfill_makes_what_the_next_model_lacks_and_no_more(tmp_path: Path) -> None:
+    folder, where = tmp_path / "pictures", f"lmdb:{tmp_path / 'store'}"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.jpg").write_bytes(jpeg(number, 64, 48))
+    store = LmdbStore(tmp_path / "store")
+
+    def backfill(applications: dict[str, Any]) -> int:
+        kinds = kinds_of(applications)
+        made = plan(str(folder), "filename", store, spaces_of(kinds))
+        batch = {"path": [one for one, _ in made.todo], "image_id": [at for _, at in made.todo]}
+        worker = Worker(kinds, where)
+        assert not any(worker(batch)["reason"])
+        worker.store.close()
+        return len(made.todo)
+
+    assert backfill(config(OWN, None)) == 4
+    before = store.head()
+    assert backfill(config()) == 4
+    assert store.rows(space(NEXT), range(4)).keys() == {*range(4)}
+    assert store.head() == before + 4
+    assert store.changes(space(OWN), before) is not None
+    assert store.changes(space(OWN), before).rows == {}  # type: ignore[union-attr]
+    assert backfill(config()) == 0
+    store.close()

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.service import local_ray as own_ray
+from cluster.service.local_ray import start_ray
+
+
+class Starts:
+    """Ray's own start, which takes half a minute to give up, by what each try raises."""
+
+    def __init__(self, *raised: Exception | None) -> None:
+        self.raised = list(raised)
+
+    def __call__(self, **_: Any) -> None:
+        if (failure := self.raised.pop(0)) is not None:
+            raise failure
+
+
+def starting(monkeypatch: pytest.MonkeyPatch, *raised: Exception | None) -> Starts:
+    starts = Starts(*raised)
+    monkeypatch.setattr(own_ray.ray, "init", starts)
+    context = SimpleNamespace(gcs_address="127.0.0.1:1")
+    monkeypatch.setattr(own_ray.ray, "get_runtime_context", lambda: context)
+    return starts
+
+
+def test_a_start_that_took_too_long_is_tried_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = Exception("The current node timed out during startup. This could happen because …")
+    starts = starting(monkeypatch, late, None)
+    assert start_ray("/tmp/nowhere") == "127.0.0.1:1"
+    assert not starts.raised
+    starting(monkeypatch, late, late)
+    with pytest.raises(Exception, match="timed out during startup"):
+        start_ray("/tmp/nowhere")
+
+
+def test_any_other_failure_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = starting(monkeypatch, ValueError("no room"), None)
+    with pytest.raises(ValueError, match="no room"):
+        start_ray("/tmp/nowhere")
+    assert len(starts.raised) == 1

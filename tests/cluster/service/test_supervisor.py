@@ -1,0 +1,225 @@
+"""The life of a service: start, refuse, survive, end. Real processes throughout."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from cluster.service.data_folder import is_alive, service_processes
+from tests.conftest import AMBIENCE, Service, start_service, stop_service, wait_all_ready
+from tests.drawing import jpeg
+
+
+def ambience(*arguments: str, data: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end."""
+    return subprocess.run(
+        [str(AMBIENCE), *arguments],
+        env=os.environ | {"AMBIENCE_DATA": str(data), "COLUMNS": "400"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def listening(data: Path) -> dict[str, set[str]]:
+    """Every listening address of every process of the service."""
+    found: dict[str, set[str]] = {}
+    for process in service_processes(data):
+        for connection in process.net_connections(kind="inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                found.setdefault(connection.laddr.ip, set()).add(process.name())
+    return found
+
+
+def snapshots(data: Path) -> dict[str, int]:
+    """The files of all retrievers, when they are there, and which ones they are."""
+    until = time.monotonic() + 60
+    while True:
+        found = {path.name: path.stat().st_ino for path in data.glob("snapshots/*.snapshot")}
+        if {name.partition("@")[0] for name in found} == {"phash", "color", "local"}:
+            return found
+        assert time.monotonic() < until, found
+        time.sleep(0.1)
+
+
+def test_it_says_where_it_is_and_what_to_try_first(shared_service: Service) -> None:
+    until = time.monotonic() + 30
+    while "ready at" not in shared_service.log.read_text() and time.monotonic() < until:
+        time.sleep(0.2)
+    said = shared_service.log.read_text()
+    assert f"ambience is ready at {shared_service.url}" in said
+    assert "ambience backfill" in said
+
+
+def test_every_socket_of_every_process_is_on_loopback(shared_service: Service) -> None:
+    addresses = listening(shared_service.data)
+    assert len(addresses) >= 1
+    outside = {
+        address: names
+        for address, names in addresses.items()
+        if address not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+    }
+    assert outside == {}
+
+
+def test_a_second_service_over_the_same_folder_names_the_first(shared_service: Service) -> None:
+    done = ambience("serve", data=shared_service.data, AMBIENCE_PORT="1")
+    assert done.returncode == 1
+    assert f"in use by the service at {shared_service.url}" in done.stderr
+    assert "ambience stop" in done.stderr
+    assert httpx.get(f"{shared_service.url}/readyz").status_code == 200
+
+
+def test_a_taken_port_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = ambience("serve", data=tmp_path / "data", AMBIENCE_PORT=port)
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "AMBIENCE_PORT" in done.stderr
+
+
+def test_the_port_of_another_service_is_refused(shared_service: Service, tmp_path: Path) -> None:
+    port = shared_service.url.rsplit(":", 1)[1]
+    done = ambience("serve", data=tmp_path / "data", AMBIENCE_PORT=port)
+    assert done.returncode == 1
+    assert "AMBIENCE_PORT" in done.stderr
+
+
+def test_an_unwritable_folder_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    done = ambience("serve", data=tmp_path / "file" / "data")
+    assert done.returncode == 1
+    assert "can't write to the data folder" in done.stderr
+    assert "AMBIENCE_DATA" in done.stderr
+
+
+def test_a_missing_and_a_broken_config_are_refused(tmp_path: Path) -> None:
+    missing = ambience("serve", "--config", str(tmp_path / "none.yaml"), data=tmp_path / "data")
+    assert missing.returncode == 1
+    assert "none.yaml" in missing.stderr
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("applications: [")
+    done = ambience("serve", "--config", str(broken), data=tmp_path / "data")
+    assert done.returncode == 1
+    assert "no YAML" in done.stderr
+
+
+def test_after_a_kill_everything_is_found_again_and_after_a_stop_nothing_runs(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    service = start_service(data)
+    with service.client() as client:
+        for seed in range(3):
+            client.put(f"/v1/images/{seed}", files={"image": jpeg(seed)}).raise_for_status()
+        written = snapshots(data)
+        client.delete("/v1/images/1").raise_for_status()
+    os.kill(service.process.pid, signal.SIGKILL)
+    service.process.wait()
+
+    again = start_service(data)
+    try:
+        wait_all_ready(again)
+        assert snapshots(data) == written, "an index did not begin from its snapshot"
+        with again.client() as client:
+            images = client.get("/v1/images").json()["images"]
+            assert [image["image_id"] for image in images] == [0, 2]
+            hits = client.post("/v1/search", files={"image": jpeg(2)}).json()["hits"]
+            assert hits[0]["image_id"] == 2
+        assert ambience("stop", data=data).returncode == 0
+        assert again.process.wait(30) == 0
+    finally:
+        stop_service(again)
+    assert service_processes(data) == []
+    assert not (data / "service.json").exists()
+    assert ambience("status", data=data, AMBIENCE_PORT="1").returncode == 4
+
+
+def test_a_process_that_has_ended_does_not_run_though_nobody_asked_how() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    until = time.monotonic() + 60
+    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert not is_alive(child.pid)
+    child.wait()
+    assert not is_alive(child.pid)
+    assert is_alive(os.getpid())
+
+
+def test_an_interrupt_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    environment = os.environ | {"AMBIENCE_DATA": str(data), "AMBIENCE_PORT": "0"}
+    process = subprocess.Popen([str(AMBIENCE), "serve"], env=environment, start_new_session=True)
+    until = time.monotonic() + 60
+    while len(service_processes(data)) < 2 and time.monotonic() < until:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert service_processes(data) == []
+
+
+def under_make(folder: Path, seconds: float, *wrapper: str) -> subprocess.Popen[str]:
+    """make, of which a child looks for so long whether make was interrupted, and says so."""
+    script = (
+        "import time\nfrom cluster.service.supervisor import make_was_interrupted\n"
+        "print('up', flush=True)\n"
+        f"until = time.monotonic() + {seconds}\n"
+        "while not make_was_interrupted() and time.monotonic() < until: time.sleep(0.05)\n"
+        "print('noticed' if make_was_interrupted() else 'missed', flush=True)\n"
+    )
+    (folder / "run.py").write_text(script)
+    (folder / "Makefile").write_text(f"run:\n\t@exec {sys.executable} run.py\n")
+    make = subprocess.Popen(
+        [*wrapper, "make", "-C", str(folder), "run"],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+    )
+    assert make.stdout is not None
+    lines = [make.stdout.readline()]
+    while lines[-1] != "up\n":  # make names its folder first
+        lines.append(make.stdout.readline())
+    return make
+
+
+def test_an_interrupt_sent_to_make_alone_is_noticed(tmp_path: Path) -> None:
+    # The tests may themselves run in the background of a script, which ignores SIGINT.
+    heeding = (
+        "import os, signal, sys\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+        "os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    make = under_make(tmp_path, 20, sys.executable, "-c", heeding)
+    os.kill(make.pid, signal.SIGINT)
+    assert make.stdout is not None
+    assert "noticed" in make.stdout.read()
+    make.wait(10)
+
+
+def test_make_in_the_background_of_a_script_was_not_interrupted(tmp_path: Path) -> None:
+    """Shells begin such jobs with SIGINT ignored."""
+    make = under_make(tmp_path, 1, "sh", "-c", 'trap "" INT; exec "$@"', "sh")
+    assert make.stdout is not None
+    assert "missed" in make.stdout.read()
+    assert make.wait(10) == 0
+
+
+@pytest.mark.parametrize("command", ["serve", "stop", "add", "search", "backfill", "deploy"])
+def test_help_teaches_by_example(command: str, tmp_path: Path) -> None:
+    done = ambience(command, "--help", data=tmp_path)
+    assert done.returncode == 0
+    assert f"ambience {command}" in done.stdout.split("Example", 1)[1]

@@ -1,0 +1,235 @@
+"""Replicas that are killed or replaced while requests come in."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import psutil
+import yaml
+
+from cluster.service.data_folder import service_processes
+from tests.conftest import AMBIENCE, Service, light_config, wait_all_ready
+from tests.drawing import jpeg
+
+
+class Load:
+    """Searches from several threads until told to stop; keeps every answer."""
+
+    def __init__(self, service: Service, threads: int = 3) -> None:
+        self.answers: list[tuple[Any, ...]] = []
+        self._stop = threading.Event()
+        self._service = service
+        self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for(self, count: int, condition: Callable[[], bool] = lambda: True) -> None:
+        """Until so many answers have come and the condition holds."""
+        until = time.monotonic() + 120
+        while len(self.answers) < count or not condition():
+            assert time.monotonic() < until, f"{len(self.answers)} answers; the condition fails"
+            time.sleep(0.05)
+
+    def ask(self, client: httpx.Client) -> tuple[Any, ...]:
+        """One search: its status, who was missing, what it found."""
+        try:
+            answer = client.post("/v1/search", files={"image": jpeg(0, 320, 240)})
+            missing = answer.headers.get("X-Ambience-Missing", "")
+            ids = [hit["image_id"] for hit in answer.json().get("hits", [])]
+            return answer.status_code, missing, ids
+        except httpx.HTTPError as exc:
+            return 0, repr(exc), []
+
+    def _run(self) -> None:
+        with self._service.client() as client:
+            while not self._stop.is_set():
+                self.answers.append(self.ask(client))
+
+    @property
+    def failed(self) -> list[tuple[Any, ...]]:
+        return [answer for answer in self.answers if answer[0] != 200]
+
+
+def replica(service: Service, name: str) -> psutil.Process:
+    """The process of a retriever's replica."""
+    found = replicas(service, name)
+    assert len(found) == 1, found
+    return next(iter(found.values()))
+
+
+def replicas(service: Service, name: str) -> dict[int, psutil.Process]:
+    """All replicas of an application, by process id."""
+    title = f"ServeReplica:{name}:"
+    found = service_processes(service.data)
+    return {p.pid: p for p in found if title in " ".join(p.cmdline())}
+
+
+def states(client: httpx.Client) -> dict[str, dict[str, Any]]:
+    rows = client.get("/v1/retrievers").json()["retrievers"]
+    return {row["name"]: row for row in rows}
+
+
+def add_some(client: httpx.Client, count: int = 4) -> None:
+    for seed in range(count):
+        body = jpeg(seed, 320, 240)
+        client.put(f"/v1/images/{seed}", files={"image": body}).raise_for_status()
+
+
+def test_a_killed_replica_costs_its_own_results_only_and_comes_back(
+    service: Service, client: httpx.Client
+) -> None:
+    add_some(client)
+    with Load(service) as load:
+        load.wait_for(10)
+        replica(service, "color").kill()
+        load.wait_for(60)
+        # Acknowledged while color is away: it must be found there later.
+        client.put("/v1/images/9", files={"image": jpeg(9, 320, 240)}).raise_for_status()
+        client.delete("/v1/images/3").raise_for_status()
+        load.wait_for(80, lambda: states(client)["color"]["state"] == "ready")
+    assert load.failed == []
+    assert all(0 in ids for _, _, ids in load.answers)
+    answer = client.post(
+        "/v1/retrievers/color/search", files={"image": jpeg(9, 320, 240)}, data={"k": "10"}
+    )
+    assert answer.json()["hits"][0]["image_id"] == 9
+    assert {hit["image_id"] for hit in answer.json()["hits"]} == {0, 1, 2, 9}
+
+
+def test_a_replica_that_hangs_is_named_as_missing_while_the_others_answer(
+    service: Service, client: httpx.Client
+) -> None:
+    add_some(client, 2)
+    hanging = replica(service, "color")
+    hanging.suspend()
+    try:
+        answer = client.post("/v1/search", files={"image": jpeg(1, 320, 240)})
+    finally:
+        hanging.resume()
+    assert answer.status_code == 200
+    assert answer.headers["X-Ambience-Missing"].startswith("color;reason=")
+    assert set(answer.headers["X-Ambience-Answered"].split(",")) == {"phash", "local"}
+    assert answer.json()["hits"][0]["image_id"] == 1
+    wait_all_ready(service)
+
+
+def test_a_picture_added_while_a_retriever_is_away_is_completed_by_itself(
+    service: Service, client: httpx.Client
+) -> None:
+    replica(service, "local").kill()
+    added = client.put("/v1/images/5", files={"image": jpeg(5)}).json()
+    assert added["retrievers"]["phash"] == {"state": "indexed"}
+    assert added["retrievers"]["local"]["state"] == "pending"
+    assert added["retrievers"]["local"]["reason"]
+    until = time.monotonic() + 120
+    while client.get("/v1/images/5").json()["retrievers"]["local"]["state"] != "indexed":
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    wait_all_ready(service)
+    answer = client.post("/v1/retrievers/local/search", files={"image": jpeg(5)}, data={"k": "3"})
+    assert answer.json()["hits"][0]["image_id"] == 5
+
+
+def test_the_import_check_waits_for_a_killed_phash(service: Service, client: httpx.Client) -> None:
+    add_some(client, 2)
+    replica(service, "phash").kill()
+    answer = client.post(
+        "/reverse_search", data={"find_duplicate": "1"}, files={"image": jpeg(1, 320, 240)}
+    )
+    assert answer.status_code == 200
+    assert answer.json()["duplicate"][0]["image_id"] == 1
+
+
+def test_a_killed_ingress_is_back_on_its_port(service: Service, client: httpx.Client) -> None:
+    add_some(client, 2)
+    process = replica(service, "ambience")
+    process.kill()
+    process.wait(10)
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        try:
+            if httpx.get(f"{service.url}/readyz", timeout=5).status_code == 200:
+                break
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.1)
+    with service.client() as fresh:
+        hits = fresh.post("/v1/search", files={"image": jpeg(1, 320, 240)}).json()["hits"]
+    assert hits[0]["image_id"] == 1
+
+
+def test_redeploying_what_changed_fails_no_request(
+    service: Service, client: httpx.Client, tmp_path: Path
+) -> None:
+    """A retriever and the ingress; the others are left as they are."""
+    add_some(client)
+    before = {name: replica(service, name).pid for name in ("ambience", "phash", "color", "local")}
+    config = yaml.safe_load(light_config().read_text())
+    config["applications"][0]["args"]["max_requests"] = 60
+    color = next(one for one in config["applications"] if one["name"] == "color")
+    color["args"]["completion_interval"] = 1.5
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(yaml.safe_dump(config))
+    with Load(service) as load:
+        load.wait_for(20)
+        deploy(service, edited)
+        seen = len(load.answers)
+        load.wait_for(
+            seen + 100,
+            lambda: (
+                before["ambience"] not in replicas(service, "ambience")
+                and all(len(replicas(service, name)) == 1 for name in before)
+            ),
+        )
+    assert load.failed == []
+    assert all(0 in ids for _, _, ids in load.answers)
+    assert not any(missing for _, missing, _ in load.answers)
+    after = {name: replica(service, name).pid for name in before}
+    assert {name for name in before if before[name] != after[name]} == {"ambience", "color"}
+    deploy(service, light_config())
+    wait_all_ready(service)
+
+
+def test_a_deploy_of_other_extractor_options_is_refused(
+    service: Service, client: httpx.Client, tmp_path: Path
+) -> None:
+    add_some(client, 1)
+    config = yaml.safe_load(light_config().read_text())
+    local = next(one for one in config["applications"] if one["name"] == "local")
+    local["args"]["options"] = {"max_keypoints": 100}
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(yaml.safe_dump(config))
+    done = subprocess.run(
+        [str(AMBIENCE), "deploy", "--config", str(edited)],
+        env=service.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "new feature space" in done.stderr
+    assert "--reindex" in done.stderr
+
+
+def deploy(service: Service, config: Path) -> None:
+    subprocess.run(
+        [str(AMBIENCE), "deploy", "--config", str(config)],
+        env=service.environment(),
+        check=True,
+        capture_output=True,
+        timeout=240,
+    )

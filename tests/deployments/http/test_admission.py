@@ -1,0 +1,169 @@
+"""Who may ask, how much at once, how large: the middleware alone, over a small application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+
+from deployments.http import problems
+from deployments.http.admission import FORM_OVERHEAD_BYTES, Admission
+from deployments.settings import IngressArgs
+from tests.deployments.pictures import problem_of
+
+pytestmark = pytest.mark.anyio
+
+
+def small_app() -> FastAPI:
+    """Answers how many bytes it was sent; `/slow` waits for `/go`."""
+    app = FastAPI()
+    problems.install(app)
+    go = asyncio.Event()
+
+    @app.get("/slow")
+    async def slow() -> None:
+        await go.wait()
+
+    @app.get("/healthz")
+    async def healthz() -> None:
+        go.set()
+
+    @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"])
+    async def size(request: Request, path: str) -> dict[str, object]:
+        return {"path": path, "bytes": len(await request.body())}
+
+    return app
+
+
+def admission(**args: object) -> Admission:
+    return Admission(small_app(), IngressArgs.model_validate(args))
+
+
+def client(app: Admission, address: str = "10.0.0.1") -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, client=(address, 1234))
+    return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+
+async def chunks(count: int) -> AsyncIterator[bytes]:
+    for _ in range(count):
+        yield b"x" * 2**18
+
+
+async def test_a_full_service_answers_503_and_when_to_come_again() -> None:
+    app = admission(max_requests=2)
+    async with client(app) as http:
+        slow = [asyncio.create_task(http.get("/slow")) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        assert app.in_flight == 2
+        refused = await http.get("/other")
+        assert "2 requests" in problem_of(refused, 503)["detail"]
+        assert refused.headers["retry-after"] == "1"
+        # Health is always answered; here it also lets the slow ones go.
+        assert (await http.get("/healthz")).status_code == 200
+        assert [answer.status_code for answer in await asyncio.gather(*slow)] == [200, 200]
+        assert (await http.get("/other")).status_code == 200
+    assert app.in_flight == 0
+
+
+async def test_a_client_over_its_rate_answers_429_and_others_are_served() -> None:
+    app = admission(requests_per_minute=3)
+    async with client(app) as http, client(app, "10.0.0.2") as other:
+        statuses = [(await http.get("/")).status_code for _ in range(7)]
+        # A minute may have ended in between.
+        assert statuses.count(200) in (3, 4, 5, 6)
+        assert 429 in statuses
+        assert statuses[:3] == [200, 200, 200]
+        assert (await other.get("/")).status_code == 200
+        problem_of(await http.get("/"), 429)
+        assert (await http.get("/healthz")).status_code == 200
+
+
+async def test_without_keys_in_the_configuration_everything_is_open() -> None:
+    async with client(admission()) as http:
+        assert (await http.post("/calculate_all_image_features")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "read", "write"),
+    [
+        ("GET", "/v1/images", 200, 200),
+        ("POST", "/v1/search", 200, 200),
+        ("POST", "/v1/retrievers/phash/search", 200, 200),
+        ("POST", "/reverse_search", 200, 200),
+        ("POST", "/get_image_tags", 200, 200),
+        ("POST", "/color_get_similar_images_by_id", 200, 200),
+        ("PUT", "/v1/images/7", 401, 200),
+        ("POST", "/v1/images", 401, 200),
+        ("DELETE", "/v1/images/7", 401, 200),
+        ("POST", "/calculate_all_image_features", 401, 200),
+        ("POST", "/delete_all_image_features", 401, 200),
+        ("POST", "/delete_phash_features", 401, 200),
+    ],
+)
+async def test_a_read_key_searches_and_a_write_key_does_both(
+    method: str, path: str, read: int, write: int
+) -> None:
+    app = admission(read_keys=["reader"], write_keys=["writer"])
+    async with client(app) as http:
+        for key, expected in (("reader", read), ("writer", write), ("wrong", 401), ("", 401)):
+            for headers in ({"X-API-Key": key}, {"Authorization": f"Bearer {key}"}):
+                answer = await http.request(method, path, headers=headers)
+                assert answer.status_code == expected, (method, path, key)
+        problem_of(await http.request(method, path), 401)
+
+
+async def test_health_needs_no_key() -> None:
+    async with client(admission(read_keys=["reader"])) as http:
+        assert (await http.get("/healthz")).status_code == 200
+
+
+async def test_with_write_keys_alone_reading_is_open() -> None:
+    async with client(admission(write_keys=["writer"])) as http:
+        assert (await http.get("/v1/images")).status_code == 200
+        problem_of(await http.delete("/v1/images/7"), 401)
+
+
+async def test_a_body_announced_too_large_is_refused_before_it_is_sent() -> None:
+    headers = {"content-length": str(2**20 + FORM_OVERHEAD_BYTES + 1)}
+    async with client(admission(max_upload_bytes=2**20)) as http:
+        answer = await http.post("/", content=b"x", headers=headers)
+    assert problem_of(answer, 413)["field"] == "image"
+
+
+async def test_a_body_in_chunks_is_refused_as_soon_as_it_is_too_large() -> None:
+    async with client(admission(max_upload_bytes=2**20)) as http:
+        problem_of(await http.post("/", content=chunks(9)), 413)
+        answer = await http.post("/", content=chunks(8))
+    assert answer.json()["bytes"] == 2**21
+
+
+async def test_a_body_that_never_ends_is_given_up() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.sleep(60)
+
+    app = admission(upload_deadline=0.2)
+    async with client(app) as http:
+        problem_of(await http.post("/", content=endless()), 408)
+    assert app.in_flight == 0
+
+
+async def test_a_slow_answer_to_a_whole_body_is_waited_for() -> None:
+    app = admission(upload_deadline=0.1)
+    async with client(app) as http:
+        slow = asyncio.create_task(http.get("/slow"))
+        await asyncio.sleep(0.3)
+        assert not slow.done()
+        await http.get("/healthz")
+        assert (await slow).status_code == 200
+
+
+async def test_a_draining_service_closes_its_connections() -> None:
+    app = admission()
+    async with client(app) as http:
+        assert "connection" not in (await http.get("/")).headers
+        app.draining.set()
+        assert (await http.get("/")).headers["connection"] == "close"

@@ -1,0 +1,87 @@
+"""What an add wants and keeps, by a gateway that knows its applications without asking any."""
+
+from __future__ import annotations
+
+import pytest
+
+from deployments.directory.entry import Known
+from deployments.ingress.gateway import Gateway
+from deployments.ingress.report import Report
+from deployments.wire import Kind
+from indexes.store.base import ANNOTATE, Image
+from models.errors import Unavailable
+from models.registry import make_extractor
+from models.types import View
+from tests.deployments import served
+from tests.deployments.pictures import picture
+
+pytestmark = pytest.mark.anyio
+
+
+def know(gateway: Gateway, name: str, kind: Kind, view: View | None) -> None:
+    """As if the application had described itself; without a view, as if it had not yet."""
+    known = Known(name, kind)
+    if view is not None:
+        known.description = served.description(name, kind, view)
+        known.down = None
+    if kind == "retriever":
+        known.extractor = make_extractor(name)
+    gateway.retrievers._known[name] = known
+
+
+async def added(gateway: Gateway) -> Image:
+    """Image 7, added once pHash and the annotators are known."""
+    know(gateway, "phash", "retriever", "full")
+    done = await gateway.adder.add(7, picture(1), Report())
+    assert {name: one.row() for name, one in done.retrievers.items()} == {
+        "phash": {"state": "indexed"}
+    }
+    image = gateway.store.image(7)
+    assert image is not None
+    return image
+
+
+async def test_every_annotator_is_wanted_and_none_is_waited_for(gateway: Gateway) -> None:
+    know(gateway, "caption", "annotator", "preview")
+    know(gateway, "ocr", "annotator", None)
+    image = await added(gateway)
+    assert image.wanted == {"phash", ANNOTATE + "caption", ANNOTATE + "ocr"}
+    assert image.pending == {ANNOTATE + "caption", ANNOTATE + "ocr"}
+
+
+@pytest.mark.parametrize(
+    ("view", "kept"), [("preview", False), ("full", True), ("gray", True), (None, True)]
+)
+async def test_the_original_is_kept_only_for_annotators_that_need_it(
+    gateway: Gateway, view: View | None, kept: bool
+) -> None:
+    know(gateway, "caption", "annotator", view)
+    image = await added(gateway)
+    assert image.has_preview
+    assert image.has_original == kept
+
+
+async def test_without_previews_every_annotator_needs_the_original(gateway: Gateway) -> None:
+    gateway.adder.previews = False
+    know(gateway, "caption", "annotator", "preview")
+    assert (await added(gateway)).has_original
+
+
+async def test_the_same_picture_again_asks_for_annotators_that_are_new(gateway: Gateway) -> None:
+    first = await added(gateway)
+    assert first.pending == frozenset()
+    again = await gateway.adder.add(7, picture(1), Report())
+    assert again.receipt.outcome == "unchanged"
+    know(gateway, "caption", "annotator", "preview")
+    more = await added(gateway)
+    assert more.pending == {ANNOTATE + "caption"}
+    assert more.generation == first.generation
+
+
+async def test_before_all_is_deployed_an_add_is_refused(gateway: Gateway) -> None:
+    know(gateway, "phash", "retriever", "full")
+    gateway.retrievers.complete = False
+    with pytest.raises(Unavailable, match="try again"):
+        await gateway.adder.add(7, picture(1), Report())
+    assert gateway.store.image(7) is None
+    assert "applications" in await gateway.unready()

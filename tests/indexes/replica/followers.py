@@ -1,0 +1,22 @@
+"""Followers of a tiny index."""
+
+from __future__ import annotations
+
+from indexes.replica.follower import Answer, Follower
+from indexes.store.base import Store
+from tests.indexes.pictures import PHASH
+from tests.indexes.tiny_index import TinyIndex, decode, tiny
+
+
+def follow(store: Store, index: TinyIndex | None = None, applied: int | None = None) -> Follower:
+    return Follower(store, PHASH, tiny() if index is None else index, decode, applied)
+
+
+def ready(store: Store, index: TinyIndex | None = None) -> Follower:
+    follower = follow(store, index)
+    follower.rebuild()
+    return follower
+
+
+def best(answer: Answer) -> tuple[int, float | None]:
+    return answer.hits[0].image_id, answer.hits[0].distance

@@ -1,0 +1,21 @@
+"""What every store must do. A store's own test is a short subclass that opens it."""
+
+from __future__ import annotations
+
+from tests.indexes.store.contract_annotations import AnnotationContract
+from tests.indexes.store.contract_completion import CompletionContract
+from tests.indexes.store.contract_marks import MarkContract
+from tests.indexes.store.contract_reads import ReadContract
+from tests.indexes.store.contract_spaces import SpaceContract
+from tests.indexes.store.contract_writes import WriteContract
+
+
+class StoreContract(
+    WriteContract,
+    CompletionContract,
+    ReadContract,
+    AnnotationContract,
+    SpaceContract,
+    MarkContract,
+):
+    """All of it; a subclass says in `open` how a new, empty store is opened."""

@@ -1,0 +1,149 @@
+"""Writers and replicas of the kill test: endless, until they are killed.
+
+A writer says in its journal what it is about to do, does it, and says that it was acknowledged.
+A replica reads the journals, asks its own index, and says in its report what was wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexes.replica.follower import Follower
+from indexes.store.base import ImageWrite, Store
+from indexes.store.lmdb.environment import LmdbOptions
+from indexes.store.lmdb.store import LmdbStore
+from indexes.store.postgres.connections import PostgresOptions
+from indexes.store.postgres.store import PostgresStore
+from tests.indexes.pictures import LOCAL, PHASH, row_of
+from tests.indexes.store.forks import lines, say
+from tests.indexes.tiny_index import decode, nearest, tiny
+
+IDS = 12
+"""Of each writer: few, so that every id is soon used again."""
+FIRST_MAP = 1 << 18
+"""Tiny, so that the map grows under the kills too."""
+
+
+def opened(url: str) -> Store:
+    if url.startswith("postgresql:"):
+        return PostgresStore(url, PostgresOptions(originals_bytes=50_000))
+    return LmdbStore(Path(url), LmdbOptions(map_size=FIRST_MAP, originals_bytes=50_000))
+
+
+def write_of(image_id: int, content: str, complete: bool) -> ImageWrite:
+    """All of the image tells its content; what is not complete keeps its original."""
+    features = {PHASH: row_of(content)}
+    if complete:
+        features[LOCAL] = row_of(f"local {content}", 4000)
+    return ImageWrite(
+        image_id,
+        sha256=hashlib.sha256(content.encode()).hexdigest(),
+        width=4,
+        height=3,
+        wanted=frozenset({"phash", "local"}),
+        features=features,
+        metadata={"content": content},
+        preview=row_of(f"preview {content}", 3000),
+        original=row_of(f"original {content}", 5000),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """One journal entry: an id holds `content` from now on; "" for a deleted one.
+
+    `line` tells it from another one just like it: a delete, an add, a delete.
+    """
+
+    line: int
+    image_id: int
+    content: str
+    done: bool
+
+
+def journal(path: Path) -> list[Deed]:
+    deeds = []
+    for number, line in enumerate(lines(path)):
+        image_id, content, done = line.split(" ")
+        deeds.append(Deed(number, int(image_id), content.strip("."), done == "done"))
+    return deeds
+
+
+def write(url: str, path: str, first_id: int, run: int) -> None:
+    """Add, replace, delete and complete, one image or a group at a time."""
+    store = opened(url)
+    dice = random.Random(f"{path} {run}")
+    for step in range(10**9):
+        ids = dice.sample(range(first_id, first_id + IDS), dice.choice([1, 1, 1, 4]))
+        contents = ["" if dice.random() < 0.3 else f"{run}-{step}-{at}" for at in ids]
+        if "" in contents:
+            ids, contents = ids[:1], [""]
+        deeds = [f"{at} .{content}" for at, content in zip(ids, contents, strict=True)]
+        for deed in deeds:
+            say(path, f"{deed} begun")
+        if contents == [""]:
+            store.delete(ids[0])
+        else:
+            pairs = zip(ids, contents, strict=True)
+            store.put_many([write_of(at, content, dice.random() < 0.5) for at, content in pairs])
+        for deed in deeds:
+            say(path, f"{deed} done")
+        complete_some(store, dice)
+
+
+def complete_some(store: Store, dice: random.Random) -> None:
+    """As a completer does: read the pending work, and write it when the id may hold another."""
+    for work in store.pending("local", limit=3):
+        original = store.original(work.image_id, work.generation)
+        image = store.image(work.image_id)
+        if dice.random() < 0.5 and image is not None and image.generation == work.generation:
+            content = image.metadata["content"]
+            assert original in (None, row_of(f"original {content}", 5000))
+            features = {LOCAL: row_of(f"local {content}", 4000)}
+            store.complete(work.image_id, work.generation, features)
+
+
+def settled(journals: list[Path]) -> dict[int, Deed]:
+    """The last deed on each id, where that is acknowledged."""
+    last = {deed.image_id: deed for path in journals for deed in journal(path)}
+    return {image_id: deed for image_id, deed in last.items() if deed.done}
+
+
+def follow(url: str, path: str, journals: list[str]) -> None:
+    """A replica: asks for what is acknowledged, and checks what the index says to it."""
+    store = opened(url)
+    follower = Follower(store, PHASH, tiny(), decode)
+    follower.rebuild()
+    paths = [Path(name) for name in journals]
+    dice = random.Random(os.getpid())
+    while True:
+        before = settled(paths)
+        if not before:
+            continue
+        image_id = dice.choice(sorted(before))
+        content = before[image_id].content or "nobody has this"
+        answer = follower.search(*nearest(row_of(content), k=100))
+        found = {hit.image_id: hit.distance for hit in answer.hits}
+        held = [*answer_errors(before, settled(paths), image_id, found)]
+        if answer.stale:
+            held.append("marked stale")
+        say(path, f"stale {held}" if held else "ok")
+
+
+def answer_errors(
+    before: dict[int, Deed], after: dict[int, Deed], asked: int, found: dict[int, float | None]
+) -> Iterator[str]:
+    """What the answer lacks or has too much, of ids that nobody was changing meanwhile."""
+    quiet = {at: deed.content for at, deed in before.items() if after.get(at) == deed}
+    for image_id, content in quiet.items():
+        if not content and image_id in found:
+            yield f"{image_id} was deleted and is found"
+        if content and image_id not in found:
+            yield f"{image_id} was added and is not found"
+    if quiet.get(asked) and found.get(asked) != 0.0:
+        yield f"{asked} is found as another picture"

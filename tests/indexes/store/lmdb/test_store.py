@@ -1,0 +1,127 @@
+"""The embedded store keeps the contract, and LMDB's traps are handled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from indexes.store.base import Store
+from indexes.store.lmdb.environment import LmdbOptions, acquire, release
+from indexes.store.lmdb.rows import entry, read_entry, touches
+from indexes.store.lmdb.store import LmdbStore
+from models.errors import StoreUnavailable
+from tests.indexes.pictures import (
+    COLOR,
+    PHASH,
+    picture,
+    tail,
+    upload,
+)
+from tests.indexes.store.contract import StoreContract
+from tests.indexes.store.forks import Forks
+
+TINY = 1 << 18
+SMALL = LmdbOptions(map_size=TINY)
+
+
+class TestLmdbStore(StoreContract):
+    def open(self, folder: Path, cap: int = 1 << 20) -> Store:
+        return LmdbStore(folder, LmdbOptions(originals_bytes=cap))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    with Forks("tests.indexes.store.lmdb.processes") as forks:
+        yield forks
+
+
+# --- what stays -----------------------------------------------------------------------------------
+
+
+def test_a_reopened_store_has_everything(folder: Path) -> None:
+    store = LmdbStore(folder)
+    store.put(upload(7, metadata={"a": 1}, source="/photos/a.jpg"))
+    store.put(picture(90, "gone"))
+    store.delete(90)
+    uuid, image = store.uuid, store.image(7)
+    store.close()
+    again = LmdbStore(folder)
+    assert (again.uuid, again.image(7), again.head()) == (uuid, image, 3)
+    assert again.original(7, 1) == b"original of a"
+    assert again.put(picture(None, "next")).image_id == 91
+    again.close()
+
+
+def test_a_lease_outlives_its_process(folder: Path) -> None:
+    store = LmdbStore(folder)
+    store.lease("completer", "one", 60)
+    store.close()
+    again = LmdbStore(folder)
+    assert not again.lease("completer", "two", 60)
+    again.close()
+
+
+def test_the_map_is_huge_and_the_file_is_not(folder: Path) -> None:
+    store = LmdbStore(folder)
+    store.put(picture(1))
+    assert LmdbOptions().map_size >= 64 << 30
+    assert LmdbOptions().max_readers == 1024
+    assert os.stat(folder / "data.mdb").st_blocks * 512 < 1 << 20
+    store.close()
+
+
+def test_a_group_is_one_commit(folder: Path) -> None:
+    store = LmdbStore(folder)
+    environment = acquire(folder, SMALL)
+    before = environment.read(lambda txn: txn.id())
+    store.put_many([picture(n, str(n)) for n in range(64)])
+    assert environment.read(lambda txn: txn.id()) == before + 1
+    release(environment)
+    store.close()
+
+
+def test_a_change_elsewhere_does_not_touch_a_space(folder: Path) -> None:
+    """Else every index would take each image out and in again for each retriever's completion."""
+    store = LmdbStore(folder)
+    generation = store.put(picture(1, wanted=frozenset({"phash", "color"}))).generation
+    store.complete(1, generation, {COLOR: b"c"})
+    store.put(picture(1, metadata={"a": 1}))
+    assert tail(store, PHASH, 1).rows == {}
+    assert tail(store, PHASH, 1).head == 3
+    assert tail(store, COLOR, 1).rows == {1: b"c"}
+    store.close()
+
+
+def test_a_long_log_is_compacted_in_steps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexes.store.lmdb.store.COMPACT_STEP", 7)
+    store = LmdbStore(folder)
+    store.put_many([picture(n, str(n)) for n in range(30)])
+    store.compact(25)
+    assert store.changes(PHASH, 24) is None
+    assert set(tail(store, PHASH, 25).rows) == {25, 26, 27, 28, 29}
+    store.close()
+
+
+def test_another_layout_is_refused_by_number(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    LmdbStore(folder).close()
+    monkeypatch.setattr("indexes.store.lmdb.store.SCHEMA", 9)
+    with pytest.raises(StoreUnavailable, match="layout 1, this version reads 9"):
+        LmdbStore(folder)
+    monkeypatch.undo()
+    LmdbStore(folder).close()
+
+
+def test_a_log_entry_touches_the_spaces_that_it_names_and_no_other() -> None:
+    data = entry(b"p", 7, {1, 256, 70_000})
+    some = (0, 1, 2, 256, 65_536, 70_000)
+    assert [one for one in some if touches(data, one.to_bytes(4, "big"))] == [1, 256, 70_000]
+    assert not touches(data, b"")
+    assert read_entry(data) == 7

@@ -1,0 +1,128 @@
+"""Two writers and two replicas on one store, killed again and again."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from indexes.store.base import Store
+from tests.indexes.pictures import LOCAL, PHASH, known, row_of, scanned, tail
+from tests.indexes.store.forks import Forks, lines, wait_for
+from tests.indexes.store.kill_processes import Deed, journal, opened, settled, write_of
+
+KILLS = 100
+
+
+def test_nothing_acknowledged_is_lost_when_processes_are_killed_a_hundred_times(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "store"
+    kill_and_check(str(folder), tmp_path, 500)
+    assert (folder / "data.mdb").stat().st_size > 1 << 18
+
+
+def test_nor_when_they_share_a_database(tmp_path: Path, new_database: Callable[[], str]) -> None:
+    kill_and_check(new_database(), tmp_path, 100)
+
+
+def kill_and_check(url: str, tmp_path: Path, least: int) -> None:
+    journals = [tmp_path / "writer0", tmp_path / "writer1"]
+    reports = [tmp_path / "replica0", tmp_path / "replica1"]
+    with Forks("tests.indexes.store.kill_processes") as forks:
+        kills = kill_at_random(forks, url, journals, reports)
+    assert sum(kills.values()) == KILLS
+    assert min(kills.values()) >= 10
+    store = opened(url)
+    check_images(store, journals)
+    check_spaces(store)
+    answers = Counter(line for path in reports for line in lines(path))
+    deeds = sum(len(journal(path)) for path in journals)
+    print(f"\n{deeds // 2} deeds, {answers['ok']} answers, kills {dict(kills)}")
+    assert set(answers) == {"ok"}
+    assert answers["ok"] > 100
+    assert deeds > least
+    store.close()
+
+
+def kill_at_random(
+    forks: Forks, url: str, journals: list[Path], reports: list[Path]
+) -> Counter[str]:
+    """Kill one of the four `KILLS` times and start it again at once; how often each was killed."""
+    dice = random.Random(7)
+    names = [str(path) for path in journals]
+
+    def start(name: str, run: int) -> int:
+        number = int(name[-1])
+        if name.startswith("writer"):
+            return forks.start("write", url, names[number], 100 * number, run)
+        return forks.start("follow", url, str(reports[number]), names)
+
+    pids = {name: start(name, 0) for name in ("writer0", "writer1", "replica0", "replica1")}
+    kills: Counter[str] = Counter()
+    for run in range(1, KILLS + 1):
+        time.sleep(dice.uniform(0.05, 0.35))
+        name = dice.choice(sorted(pids))
+        forks.kill(pids[name])
+        kills[name] += 1
+        pids[name] = start(name, run)
+    # Each must have come back to life after the last kill.
+    sizes = {path: len(lines(path)) for path in journals + reports}
+    wait_for(lambda: all(len(lines(path)) > size + 2 for path, size in sizes.items()), 20)
+    return kills
+
+
+def check_images(store: Store, journals: list[Path]) -> None:
+    """Every id holds its last acknowledged deed, or one that a killed writer had begun after it."""
+    certain = settled(journals)
+    for path in journals:
+        for image_id, allowed in possible(journal(path)).items():
+            image = store.image(image_id)
+            content = "" if image is None else image.metadata["content"]
+            assert content in allowed, (image_id, content, allowed)
+            assert image_id not in certain or certain[image_id].content == content
+            if image is not None:
+                check_whole(store, image_id, content)
+
+
+def possible(deeds: list[Deed]) -> dict[int, set[str]]:
+    """For each id the contents it may have."""
+    allowed: dict[int, set[str]] = {}
+    for deed in deeds:
+        if deed.done:
+            allowed[deed.image_id] = {deed.content}
+        else:
+            allowed.setdefault(deed.image_id, {""}).add(deed.content)
+    return allowed
+
+
+def check_whole(store: Store, image_id: int, content: str) -> None:
+    image = known(store, image_id)
+    assert image.sha256 == write_of(image_id, content, True).sha256
+    assert store.preview(image_id) == row_of(f"preview {content}", 3000)
+    assert store.rows(PHASH, [image_id]) == {image_id: row_of(content)}
+    assert store.matching({"content": content}) == [image_id]
+    if image.pending:
+        assert store.rows(LOCAL, [image_id]) == {}
+        original = row_of(f"original {content}", 5000) if image.has_original else None
+        assert store.original(image_id, image.generation) == original
+    else:
+        assert store.rows(LOCAL, [image_id]) == {image_id: row_of(f"local {content}", 4000)}
+        assert not image.has_original
+
+
+def check_spaces(store: Store) -> None:
+    """No row without its image, and the log leads to the rows."""
+    images = {image.image_id: image for image in store.images(limit=1000)}
+    assert store.count() == len(images)
+    head, rows = scanned(store, PHASH)
+    assert rows.keys() == images.keys()
+    assert head == store.head()
+    complete = {at for at, image in images.items() if not image.pending}
+    assert scanned(store, LOCAL)[1].keys() == complete
+    assert {
+        work.image_id for work in store.pending("local", limit=1000)
+    } == images.keys() - complete
+    assert {at: row for at, row in tail(store, PHASH, 0).rows.items() if row} == rows
