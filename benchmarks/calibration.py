@@ -20,7 +20,7 @@ from benchmarks import loading
 from benchmarks.quality import CHANGES, LIMITS, Corpus
 from deployments.schemas import SearchQuery
 from indexes.base import Index, Query
-from indexes.ranking.fusion import FusedHit, RankedList, believed, fuse
+from indexes.ranking.fusion import FusedHit, RankedList, above_confidence, fuse
 from indexes.registry import make_index
 from models.base import Extractor
 from models.pictures.decoding import Picture, decode
@@ -83,7 +83,9 @@ def measure(corpus: Corpus, seed: int, every: int) -> dict[str, list[float]]:
             answers.setdefault(name, []).append([_is_first(hits, at, one) for one in LEVELS])
     for at in outside[::every]:
         hits = collection.search(pictures[at])
-        answers.setdefault(STRANGERS, []).append([not believed(hits, one) for one in LEVELS])
+        answers.setdefault(STRANGERS, []).append(
+            [not above_confidence(hits, one) for one in LEVELS]
+        )
     return {name: np.mean(rows, axis=0).tolist() for name, rows in answers.items()}
 
 
@@ -94,7 +96,7 @@ def _copy(path: Path, name: str, seed: int) -> bytes:
 
 
 def _is_first(hits: Sequence[FusedHit], image_id: int, level: float) -> bool:
-    kept = believed(hits, level)
+    kept = above_confidence(hits, level)
     return bool(kept) and kept[0].image_id == image_id
 
 

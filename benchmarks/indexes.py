@@ -121,13 +121,13 @@ def bench_histogram(
     flat.add(rows)
     same_distances(index, asked, lambda row: flat.search(row[None], K)[0][0])
     for name, some in (("of the collection", asked), ("unlike any", fresh)):
-        judged = Judged(index)
+        evidence = Judged(index)
         took = compare(
             f"histogram top-{K}, {name}",
             [lambda row=row: index.search(Query([row]), top(K)) for row in some],
             [lambda row=row: flat.search(row[None], K) for row in some],
         )
-        report_roofline(64 * count + 516 * judged.rows // judged.queries, took)
+        report_roofline(64 * count + 516 * evidence.rows // evidence.queries, took)
     compare(
         "histogram range 3e6",
         [lambda row=row: index.search(Query([row]), within(3e6)) for row in asked],
@@ -287,8 +287,8 @@ def pictures(
         share = shares[scene] * rng.lognormal(0, 0.5, used.shape)
         share = (share / share.sum(axis=1, keepdims=True)).astype(np.float32)
         edges = np.arange(0, used.size + 1, parts)
-        mixed = csr_matrix((share.ravel(), used.ravel(), edges), (len(scene), len(patches)))
-        counts = np.floor((mixed @ patches) * np.float32(pixels))
+        composite = csr_matrix((share.ravel(), used.ravel(), edges), (len(scene), len(patches)))
+        counts = np.floor((composite @ patches) * np.float32(pixels))
         rows[start : start + BATCH] = counts / counts.sum(axis=1, keepdims=True) * np.float32(1e7)
     return rows
 

@@ -66,8 +66,8 @@ def made_up(real: Sequence[Features], number: int) -> Features:
     picture: Features = pool[rng.integers(0, len(pool), 200)].copy()
     strangers = pool["descriptor"][rng.integers(0, len(pool), 200)]
     swapped = rng.random((200, 128)) < 0.25
-    mixed = np.where(swapped, strangers, picture["descriptor"])
-    picture["descriptor"] = np.rint(mixed + rng.normal(0, 10, mixed.shape)).clip(0, 255)
+    composite = np.where(swapped, strangers, picture["descriptor"])
+    picture["descriptor"] = np.rint(composite + rng.normal(0, 10, composite.shape)).clip(0, 255)
     for name in ("x", "y", "scale", "angle"):
         picture[name] = pool[name][rng.integers(0, len(pool), 200)]
     return picture
@@ -218,10 +218,10 @@ def main() -> int:
 def learnt_from(rows: Rows, folder: Path) -> Path:
     """A file of `ambience train`, of as many pictures' descriptors as its lists need."""
     count = sum(map(len, rows.values()))
-    chosen = np.random.default_rng(1).permutation(len(rows))
-    chosen = chosen[: 1 + list_count(count) * POINTS_PER_LIST * len(rows) // count]
-    sample = unit(np.concatenate([rows[int(at)]["descriptor"] for at in chosen]))
-    method = LocalIndex(LocalIndex.Config(), lambda _: {}).learns(sample.shape[1])
+    entries_named = np.random.default_rng(1).permutation(len(rows))
+    entries_named = entries_named[: 1 + list_count(count) * POINTS_PER_LIST * len(rows) // count]
+    sample = unit(np.concatenate([rows[int(at)]["descriptor"] for at in entries_named]))
+    method = LocalIndex(LocalIndex.Config(), lambda _: {}).training_method(sample.shape[1])
     return train_file(sample, count, method, folder)
 
 
@@ -248,9 +248,9 @@ def stages(index: LocalIndex, asked: Sequence[Question]) -> dict[str, float]:
     for question in asked:
         query = Query(question.variants)
         began = time.perf_counter()
-        said = index._say(query, params)
+        said = index._candidates(query, params)
         near = time.perf_counter()
-        index.agree([said], query, params)
+        index.merge_candidates([said], query, params)
         voted = time.perf_counter()
         index.search(query, params)
         spans = (near - began, voted - near, time.perf_counter() - voted)

@@ -95,7 +95,7 @@ def learnt_from(case: Case, rows: int, folder: Path) -> Path:
     points = points + np.random.default_rng(1).normal(0, 0.02, points.shape)
     sample = points[:SAMPLE].astype(np.float32)
     per_row = KEYPOINTS if case.index == "local" else 1
-    return train_file(sample, rows * per_row, index.learns(case.width), folder)
+    return train_file(sample, rows * per_row, index.training_method(case.width), folder)
 
 
 def measure(name: str, rows: int, options: Mapping[str, Any]) -> Measured:

@@ -195,7 +195,7 @@ def start(
     for name, extractor in extractors.items():
         rows = features.get(name, {})
         options = {"train_above": 10**9} if exact and name == "local" else {}
-        index = make_index(extractor.index, options, lambda ids, rows=rows: _known(rows, ids))
+        index = make_index(extractor.index, options, lambda ids, rows=rows: _entries(rows, ids))
         index.apply(rows)
         if isinstance(index, LocalIndex):
             index.settle()
@@ -203,7 +203,7 @@ def start(
     SEARCH = Search(corpus, extractors, features, indexes)
 
 
-def _known(rows: Mapping[int, Features], ids: Sequence[int]) -> dict[int, Features]:
+def _entries(rows: Mapping[int, Features], ids: Sequence[int]) -> dict[int, Features]:
     return {number: rows[number] for number in ids if number in rows}
 
 
@@ -264,7 +264,7 @@ def count_unrelated(number: int) -> tuple[int, list[tuple[int, int]]]:
     others = [other for other in rows if not corpus.related(number, other)]
     verified = []
     for other in others:
-        alone = make_index(extractor.index, {}, lambda ids: _known(rows, ids))
+        alone = make_index(extractor.index, {}, lambda ids: _entries(rows, ids))
         alone.apply({other: rows[other]})
         hits = alone.search(query, alone.Params.parse({"k": 1}))
         verified.extend((other, hit.inliers or 0) for hit in hits)

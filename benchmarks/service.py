@@ -84,10 +84,10 @@ def make_collection(photographs: Sequence[Image.Image], count: int) -> Collectio
     codes = rng.integers(0, 256, (count, 72), np.uint8)
     codes[: len(views)] = [phash.extract(view) for view in views]
     real = np.array([color.extract(view) for view in views], np.float32)
-    return Collection(codes, np.concatenate([real, _mixed(real, count - len(real), rng)]))
+    return Collection(codes, np.concatenate([real, _composite(real, count - len(real), rng)]))
 
 
-def _mixed(
+def _composite(
     real: npt.NDArray[np.float32], count: int, rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
     """Each of two photographs in random shares, every bin changed by about a third."""
@@ -96,9 +96,9 @@ def _mixed(
         part = rows[begin : begin + BATCH]
         share = rng.uniform(0.5, 1, (len(part), 1)).astype(np.float32)
         first, second = real[rng.integers(0, len(real), (2, len(part)))]
-        mixed = share * first + (1 - share) * second
-        mixed *= rng.lognormal(0, 0.3, mixed.shape).astype(np.float32)
-        part[:] = mixed * (1e7 / mixed.sum(axis=1, keepdims=True))
+        composite = share * first + (1 - share) * second
+        composite *= rng.lognormal(0, 0.3, composite.shape).astype(np.float32)
+        part[:] = composite * (1e7 / composite.sum(axis=1, keepdims=True))
     return rows
 
 

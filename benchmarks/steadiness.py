@@ -82,7 +82,7 @@ def made(name: str, image_id: int, row: Rows) -> ImageWrite:
     return ImageWrite(image_id, digest, 1, 1, frozenset({name}), {space: row.tobytes()})
 
 
-def searched(
+def with_active_models(
     follower: Follower, asked: Rows, name: str, until: Callable[[], bool]
 ) -> npt.NDArray[np.float64]:
     """Milliseconds of each search."""
@@ -131,7 +131,7 @@ def _phases(
     follower: Follower, folder: Path, pool: Rows, name: str, count: int, seconds: float
 ) -> list[list[str]]:
     timer = time.monotonic() + seconds
-    quiet = searched(follower, pool, name, lambda: time.monotonic() > timer)
+    quiet = with_active_models(follower, pool, name, lambda: time.monotonic() > timer)
     lines = [_line(f"{name}, alone", quiet, quiet)]
     for number, group in enumerate(GROUPS):
         first = count + number * max(GROUPS)
@@ -140,7 +140,7 @@ def _phases(
         writer.start()
         writing = threading.Event()
         threading.Thread(target=lambda at=writer, over=writing: (at.join(), over.set())).start()
-        taken = searched(follower, pool, name, writing.is_set)
+        taken = with_active_models(follower, pool, name, writing.is_set)
         lines.append(_line(f"{name}, groups of {group:,}", taken, quiet))
         params = follower.submit(lambda index: index.Params.parse({"k": 1})).result()
         for at in range(first, first + min(group, 50)):

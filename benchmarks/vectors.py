@@ -97,7 +97,7 @@ def ours_trained(collection: Collection) -> Contender:
     """With the steps of `ambience train`."""
     began = time.perf_counter()
     sample = collection.rows[np.random.default_rng(1).permutation(len(collection.rows))[:SAMPLE]]
-    method = VectorIndex(VectorIndex.Config(), lambda _: {}).learns(sample.shape[1])
+    method = VectorIndex(VectorIndex.Config(), lambda _: {}).training_method(sample.shape[1])
     with tempfile.TemporaryDirectory() as folder:
         path = train_file(sample, len(collection.rows), method, Path(folder))
         learning = time.perf_counter() - began

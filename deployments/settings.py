@@ -15,8 +15,8 @@ STARTING = "AMBIENCE_STARTING"
 """Names a file that is there until all applications of the configuration are deployed."""
 MAX_SHARDS = 64
 AUTO = "auto"
-Made = Literal["whitening", "trained"]
-MADE: tuple[Made, ...] = get_args(Made)
+Trainable = Literal["whitening", "trained"]
+TRAINABLE: tuple[Trainable, ...] = get_args(Trainable)
 """Options of an index that name what a training made, and the folders of the data folder for it."""
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 44444
@@ -110,7 +110,7 @@ def data_folder() -> Path:
     return Path(os.environ.get("AMBIENCE_DATA", "data")).absolute()
 
 
-def made_file(what: Made, given: str, name: str, fingerprint: str) -> Path:
+def training_file(what: Trainable, given: str, name: str, fingerprint: str) -> Path:
     """Where what a training made of a retriever lies: as configured or, for `auto`, in the data
     folder.
 
@@ -121,15 +121,15 @@ def made_file(what: Made, given: str, name: str, fingerprint: str) -> Path:
     return Path(given)
 
 
-def made_files(index: Mapping[str, Any], name: str, fingerprint: str) -> dict[Made, Path]:
+def training_files(index: Mapping[str, Any], name: str, fingerprint: str) -> dict[Trainable, Path]:
     """Where all that these options of an index ask for lies."""
-    asked = {what: index[what] for what in MADE if index.get(what)}
-    return {what: made_file(what, given, name, fingerprint) for what, given in asked.items()}
+    asked = {what: index[what] for what in TRAINABLE if index.get(what)}
+    return {what: training_file(what, given, name, fingerprint) for what, given in asked.items()}
 
 
-def with_made_files(index: Mapping[str, Any], name: str, fingerprint: str) -> dict[str, Any]:
+def with_training_files(index: Mapping[str, Any], name: str, fingerprint: str) -> dict[str, Any]:
     """Options of an index that name files in the place of `auto`."""
-    made = made_files(index, name, fingerprint)
+    made = training_files(index, name, fingerprint)
     return {**index, **{what: str(path) for what, path in made.items()}}
 
 

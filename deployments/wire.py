@@ -63,7 +63,7 @@ class Description:
 
 
 @dataclass(frozen=True, slots=True)
-class MixedQuery:
+class CompositeQuery:
     """One query of several parts: unit vectors added up, those of the negative parts taken off.
 
     A retriever that reads text but does not add vectors takes `text` alone.
@@ -78,7 +78,7 @@ class MixedQuery:
     """What each negative part's vector is multiplied by before it is taken off."""
 
     @property
-    def of_a_picture(self) -> bool:
+    def is_one_picture(self) -> bool:
         """Whether there is only one part, a picture."""
         words = self.text or self.negative_text
         return not words and not self.negative_ids and len(self.pixels) + len(self.image_ids) == 1
@@ -97,7 +97,7 @@ class SearchRequest:
     fingerprint: str | None = None
     pixels: Pixels | None = None
     image_id: int | None = None
-    mixed: MixedQuery | None = None
+    composite: CompositeQuery | None = None
     allowed: npt.NDArray[np.int64] | None = None
     min_seq: int = 0
     stale_ok: bool = False
@@ -107,13 +107,13 @@ class SearchRequest:
     """Whether the features are of words or a mixture."""
     sharded: bool = False
     """Whether a part of the answer is asked for; see `indexes.replica.sharding`."""
-    agreed: Any = None
+    candidates: Any = None
     """What came of the first round of a sharded search."""
 
     @property
-    def of_a_picture(self) -> bool:
+    def is_one_picture(self) -> bool:
         """Whether the query is one picture, not words or a mixture."""
-        return not self.of_a_sum and (self.mixed is None or self.mixed.of_a_picture)
+        return not self.of_a_sum and (self.composite is None or self.composite.is_one_picture)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
 from indexes.arrays.frozen import Frozen, Saved
-from indexes.calibration import Background, Belief, FalseDiscovery
+from indexes.calibration import BackgroundModel, ConfidenceModel, FalseDiscoveryRate
 from models.errors import InvalidInput
 from models.types import Features, Options
 
@@ -92,12 +92,12 @@ class Query:
     variants: Sequence[Features]
     allowed: npt.NDArray[np.int64] | None = None
     """Only these image ids (sorted, unique) may be found; None allows all."""
-    of_a_picture: bool = True
+    is_one_picture: bool = True
     """Whether it is one picture's, whose distances compare with those of the collection's pairs;
     words and sums of vectors lie elsewhere."""
     sharded: bool = False
     """Whether a shard is asked, for its part of the answer."""
-    agreed: Any = None
+    candidates: Any = None
     """In the second round of a sharded search: what came of the first."""
 
 
@@ -109,11 +109,11 @@ class Part:
     """Pictures in the shard."""
     hits: list[Hit]
     """Best first, with those that `offset` leaves out; none in the first round of two."""
-    said: Any = None
-    """In the first round of two: what makes the second one's `agreed`."""
-    judged: npt.NDArray[np.float64] | None = None
+    candidates: Any = None
+    """In the first round of two: what makes the second one's `candidates`."""
+    evidence: npt.NDArray[np.float64] | None = None
     """(n,) what the confidence of the hits depends on; None where none can be said."""
-    belief: Belief | None = None
+    confidence_model: ConfidenceModel | None = None
 
 
 class Index(ABC):
@@ -131,13 +131,13 @@ class Index(ABC):
     """Search parameters of one list in a fused search: they cut it to what can be true."""
     state_version: ClassVar[int] = 1
     """Count it up when what `freeze` gives means something else than before."""
-    usual: ClassVar[Background | None] = None
+    default_background: ClassVar[BackgroundModel | None] = None
     """Of photographs in general: it holds until the collection's own background is known."""
 
     def __init__(self, options: Options, rows: Rows) -> None:
         self.options = options
         self.rows = rows
-        self.background = self.usual
+        self.background = self.default_background
 
     @abstractmethod
     def apply(self, changes: Mapping[int, Features | None]) -> None:
@@ -156,30 +156,32 @@ class Index(ABC):
         """A shard's part of a search."""
         if self._finds_nothing(query):
             return Part(len(self), [])
-        said = self._say(query, _widened(params)) if query.agreed is None else None
-        if said is not None:
-            return Part(len(self), [], said)
-        return self._judged_part(self._search(query, _widened(params)), query)
+        candidates = self._candidates(query, _widened(params)) if query.candidates is None else None
+        if candidates is not None:
+            return Part(len(self), [], candidates)
+        return self._part_with_evidence(self._search(query, _widened(params)), query)
 
     def answer(self, query: Query, params: SearchParams) -> list[Hit]:
         """A search whose hits say how likely they are to be true, where that can be said."""
         if self._finds_nothing(query):
             return []
-        part = self._judged_part(self._search(query, _widened(params)), query)
-        return self.confident(part.hits, part.judged, part.count, part.belief)[params.offset :]
+        part = self._part_with_evidence(self._search(query, _widened(params)), query)
+        return self.with_confidence(part.hits, part.evidence, part.count, part.confidence_model)[
+            params.offset :
+        ]
 
     @classmethod
-    def confident(
+    def with_confidence(
         cls,
         hits: list[Hit],
-        judged: npt.NDArray[np.float64] | None,
+        evidence: npt.NDArray[np.float64] | None,
         count: int,
-        belief: Belief | None,
+        confidence_model: ConfidenceModel | None,
     ) -> list[Hit]:
-        """Hits with confidence, by what `_judged` said of them and so many pictures searched."""
-        if judged is None or belief is None:
+        """Hits with confidence, by what `_evidence` said of them and so many pictures searched."""
+        if evidence is None or confidence_model is None:
             return hits
-        sure = belief.confidence(judged, count).round(4).tolist()
+        sure = confidence_model.confidence(evidence, count).round(4).tolist()
         return [hit._replace(confidence=one) for hit, one in zip(hits, sure, strict=True)]
 
     @abstractmethod
@@ -188,38 +190,38 @@ class Index(ABC):
 
     @abstractmethod
     def restore(self, saved: Saved) -> None:
-        """Become, from empty, what was frozen under the same options and `made_with`.
+        """Become, from empty, what was frozen under the same options and `depends_on`.
 
         From then on it answers as that index did, and takes changes as that would have.
         """
 
     @property
-    def made_with(self) -> Mapping[str, Any]:
+    def depends_on(self) -> Mapping[str, Any]:
         """JSON of what its state depends on, beside features and options."""
         return {}
 
     @classmethod
-    def most(cls, params: SearchParams) -> int | None:
+    def max_hits(cls, params: SearchParams) -> int | None:
         """How many hits an answer has at most, before `offset`; None for any number."""
         return None if params.k is None else params.k + params.offset
 
     @staticmethod
-    def rank(hit: Hit) -> tuple[float, int]:
+    def sort_key(hit: Hit) -> tuple[float, int]:
         """Hits ascend by this."""
         assert hit.distance is not None
         return hit.distance, hit.image_id
 
     @classmethod
-    def agree(cls, said: Sequence[Any], query: Query, params: SearchParams) -> Any:
-        """What the second round must know, of all that the shards `_say` in the first."""
+    def merge_candidates(cls, candidates: Sequence[Any], query: Query, params: SearchParams) -> Any:
+        """What the second round must know, of all that the shards `_candidates` in the first."""
         raise NotImplementedError
 
-    def make_room(self) -> bool:
+    def preallocate(self) -> bool:
         """Ready memory for pictures to come, for some milliseconds; whether there is more to do."""
         return False
 
     @property
-    def worn(self) -> bool:
+    def needs_compaction(self) -> bool:
         """Whether one built anew would be much smaller or faster: then one is, beside it."""
         return False
 
@@ -227,17 +229,17 @@ class Index(ABC):
         """Ids (n,) of what is indexed, in any order; none where no background is to be fitted."""
         return np.empty(0, np.int64)
 
-    def learns(self, _: int) -> Method | None:
+    def training_method(self, _: int) -> Method | None:
         """How rows of so many values are trained; None for an index that is not trained."""
         return None
 
-    def points(self, _: Sequence[Features]) -> npt.NDArray[np.float32]:
+    def training_vectors(self, _: Sequence[Features]) -> npt.NDArray[np.float32]:
         """What a training learns from these features: float32 (n, d)."""
         raise NotImplementedError
 
-    def background_of(self, sample: npt.NDArray[Any]) -> Background:
+    def background_of(self, sample: npt.NDArray[Any]) -> BackgroundModel:
         """The background that stored features (n, …) of random pictures show."""
-        return Background.of(self.pair_distances(sample))
+        return BackgroundModel.of(self.pair_distances(sample))
 
     def pair_distances(self, sample: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Distances (n (n - 1) / 2,) of all pairs of stored features (n, …)."""
@@ -260,23 +262,23 @@ class Index(ABC):
     def _finds_nothing(self, query: Query) -> bool:
         return len(self) == 0 or (query.allowed is not None and query.allowed.size == 0)
 
-    def _judged_part(self, hits: list[Hit], query: Query) -> Part:
-        judged = self._judged(hits, query) if hits else None
-        belief: Belief | None = FalseDiscovery()
-        if query.of_a_picture:
-            belief = None if self.background is None else self.background.law
-        return Part(len(self), hits, judged=judged, belief=belief)
+    def _part_with_evidence(self, hits: list[Hit], query: Query) -> Part:
+        evidence = self._evidence(hits, query) if hits else None
+        confidence_model: ConfidenceModel | None = FalseDiscoveryRate()
+        if query.is_one_picture:
+            confidence_model = None if self.background is None else self.background.law
+        return Part(len(self), hits, evidence=evidence, confidence_model=confidence_model)
 
-    def _judged(self, hits: Sequence[Hit], query: Query) -> npt.NDArray[np.float64] | None:
+    def _evidence(self, hits: Sequence[Hit], query: Query) -> npt.NDArray[np.float64] | None:
         """Distances (n,) of these hits as the background has them.
 
         Of a query that is no picture's: the chances of unrelated pictures to lie as near.
         """
-        if self.background is None or not query.of_a_picture:
+        if self.background is None or not query.is_one_picture:
             return None
         return np.array([hit.distance for hit in hits], np.float64)
 
-    def _say(self, _: Query, __: SearchParams) -> Any:
+    def _candidates(self, _: Query, __: SearchParams) -> Any:
         """What other shards must know before they can find hits; None where they need not."""
         return None
 

@@ -27,19 +27,19 @@ NEIGHBOURS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Background:
+class BackgroundModel:
     """Of unrelated pairs a share TAIL lies nearer than `near`; below it (d / near)^dimensions."""
 
     near: float
     dimensions: float
 
     @property
-    def law(self) -> Background:
+    def law(self) -> BackgroundModel:
         """The power law alone."""
-        return Background(self.near, self.dimensions)
+        return BackgroundModel(self.near, self.dimensions)
 
     @classmethod
-    def of(cls, distances: npt.NDArray[Any]) -> Background:
+    def of(cls, distances: npt.NDArray[Any]) -> BackgroundModel:
         """Fit distances (n,) of random pairs, n ≥ LEAST_PAIRS.
 
         By the median, not the mean, of the tail: a few pairs may be true matches.
@@ -57,16 +57,16 @@ class Background:
 
 
 @dataclass(frozen=True, slots=True)
-class VectorBackground(Background):
+class VectorBackgroundModel(BackgroundModel):
     """Of unit vectors, with a sample of them."""
 
     sample: npt.NDArray[np.float32]
     """Unit vectors (n, d)."""
 
     @classmethod
-    def of_vectors(cls, sample: npt.NDArray[np.float32]) -> VectorBackground:
+    def of_vectors(cls, sample: npt.NDArray[np.float32]) -> VectorBackgroundModel:
         """Fit to unit vectors (n, d) of random pictures."""
-        fitted = Background.of(pairs(sample, "cosine"))
+        fitted = BackgroundModel.of(pairs(sample, "cosine"))
         return cls(fitted.near, fitted.dimensions, sample)
 
     def chances(self, distances: npt.NDArray[Any], query: npt.NDArray[np.float32]) -> Floats:
@@ -75,7 +75,7 @@ class VectorBackground(Background):
 
 
 @dataclass(frozen=True, slots=True)
-class NormalisedBackground(VectorBackground):
+class NormalisedBackgroundModel(VectorBackgroundModel):
     """Of distances normalised as the scores of Pizzi et al. are ("A Self-Supervised Descriptor for
     Image Copy Detection", CVPR 2022): to a distance of 1 - cosine β times the query's mean cosine
     to its NEIGHBOURS nearest unrelated pictures is added.
@@ -84,22 +84,24 @@ class NormalisedBackground(VectorBackground):
     are a sample of the owner's own collection, less those believed to be copies of the query.
     """
 
-    raw: Background
+    raw: BackgroundModel
     beta: float
 
     @classmethod
-    def normalised_by(cls, beta: float, sample: npt.NDArray[np.float32]) -> NormalisedBackground:
+    def normalised_by(
+        cls, beta: float, sample: npt.NDArray[np.float32]
+    ) -> NormalisedBackgroundModel:
         """Fit to unit vectors (n, d) of random pictures, n > NEIGHBOURS + 1."""
         cosines = (sample @ sample.T).astype(np.float64)
         apart = ~np.eye(len(sample), dtype=bool)
-        raw = Background.of(1 - cosines[apart])
+        raw = BackgroundModel.of(1 - cosines[apart])
         unrelated = _unrelated(np.where(apart, cosines, -np.inf), raw)
         nearest = np.sort(unrelated, axis=1)[:, ::-1][:, : NEIGHBOURS + 1]
         # As for a query that is not in the sample, a pair's other picture is no neighbour of it.
         among = unrelated >= nearest[:, NEIGHBOURS - 1 : NEIGHBOURS]
         without = (nearest.sum(axis=1, keepdims=True) - unrelated) / NEIGHBOURS
         means = np.where(among, without, nearest[:, :NEIGHBOURS].mean(axis=1, keepdims=True))
-        fitted = Background.of(np.maximum(1 - cosines + beta * means, 0)[apart])
+        fitted = BackgroundModel.of(np.maximum(1 - cosines + beta * means, 0)[apart])
         return cls(fitted.near, fitted.dimensions, sample, raw, beta)
 
     def normalised(self, distances: npt.NDArray[Any], queries: npt.NDArray[np.float32]) -> Floats:
@@ -111,7 +113,7 @@ class NormalisedBackground(VectorBackground):
         return np.asarray(np.maximum(normalised, 0), np.float64)
 
 
-def _unrelated(cosines: Floats, raw: Background) -> Floats:
+def _unrelated(cosines: Floats, raw: BackgroundModel) -> Floats:
     """Cosines (m, n) to a sample; 0, the usual, in place of what is believed to be a copy."""
     distances = np.clip(1 - cosines, 0, 2)  # Rounding takes copies just below 0.
     copies = raw.confidence(distances, cosines.shape[1]) >= 0.5
@@ -119,7 +121,7 @@ def _unrelated(cosines: Floats, raw: Background) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class FalseDiscovery:
+class FalseDiscoveryRate:
     """Of a query that may truly find many: as elsewhere, but chance hits are counted for each hit.
 
     That is the false discovery rate down to a hit, adjusted as by Benjamini and Hochberg,
@@ -136,7 +138,7 @@ class FalseDiscovery:
         return confidence_of(np.minimum.accumulate(rates[::-1])[::-1])
 
 
-Belief = Background | FalseDiscovery
+ConfidenceModel = BackgroundModel | FalseDiscoveryRate
 """What says the confidence of hits."""
 
 

@@ -168,10 +168,10 @@ class Worker:
         if row is None:
             return False
         annotator = self.annotators[name]
-        self._say(name, image, annotator.annotate_features([row])[0])
+        self._candidates(name, image, annotator.annotate_features([row])[0])
         return True
 
-    def _say(self, name: str, image: Image, annotation: Annotation) -> None:
+    def _candidates(self, name: str, image: Image, annotation: Annotation) -> None:
         said = {**annotation.row(), "fingerprint": self.annotators[name].fingerprint}
         self.store.annotate(image.image_id, image.generation, {name: said}, "machine")
 
@@ -181,7 +181,7 @@ class Worker:
             part = pictures[begin : begin + annotator.batch]
             views = [picture.view(annotator.view) for _, picture in part]
             for (image, _), annotation in zip(part, annotator.annotate_many(views), strict=True):
-                self._say(name, image, annotation)
+                self._candidates(name, image, annotation)
 
     def _pictures(self, image: Image, names: Set[str]) -> tuple[dict[str, Picture], list[str]]:
         """For each annotator the picture, decoded once; and why some get none."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cluster.service.applications import RETRIEVER, built_by
-from deployments.settings import RetrieverArgs, store_url, with_made_files
+from deployments.settings import RetrieverArgs, store_url, with_training_files
 from indexes.base import Query
 from indexes.registry import make_index
 from indexes.replica.follower import Follower, row_reader
@@ -169,7 +169,7 @@ def _indexed(store: Store, name: str, args: RetrieverArgs) -> Iterator[Follower]
     extractor = _extractor(args)
     extractor.load()
     space = Space(name, extractor.fingerprint)
-    options = with_made_files(args.index, name, space.fingerprint)
+    options = with_training_files(args.index, name, space.fingerprint)
     rows = row_reader(store, space, extractor.from_row)
     index = make_index(extractor.index, options, rows)
     follower = Follower(store, space, index, extractor.from_row)

@@ -12,7 +12,13 @@ import numpy.typing as npt
 import ray
 
 from cluster.service.applications import RETRIEVER, built_by
-from deployments.settings import Made, RetrieverArgs, made_file, store_url, with_made_files
+from deployments.settings import (
+    RetrieverArgs,
+    Trainable,
+    store_url,
+    training_file,
+    with_training_files,
+)
 from indexes.base import Index
 from indexes.inverted import trained
 from indexes.inverted.file import POINTS_PER_LIST, list_count
@@ -96,7 +102,9 @@ def train_lists(
     raise AssertionError("a training ends with what it made")
 
 
-def placed(what: Made, config: Mapping[str, Any], name: str) -> tuple[RetrieverArgs, Space, Path]:
+def placed(
+    what: Trainable, config: Mapping[str, Any], name: str
+) -> tuple[RetrieverArgs, Space, Path]:
     """A retriever's arguments, its feature space, and where what a training makes belongs.
 
     Raises UnknownName, InvalidInput where it is not trained so, and RetrieverUnavailable.
@@ -105,12 +113,12 @@ def placed(what: Made, config: Mapping[str, Any], name: str) -> tuple[RetrieverA
     extractor = make_extractor(args.extractor, args.options)
     if what == "whitening" and (extractor.index != "vectors" or extractor.reads_text):
         raise InvalidInput(f"{name} is not whitened: only vectors of pictures alone are")
-    if make_index(extractor.index, {}, lambda _: {}).learns(1) is None:
+    if make_index(extractor.index, {}, lambda _: {}).training_method(1) is None:
         raise InvalidInput(f"{name} is not trained: its index of kind {extractor.index} is exact")
     if not args.index.get(what):
         raise InvalidInput(f"set `index: {{{what}: auto}}` in the arguments of {name} first")
     space = Space(name, extractor.fingerprint)
-    return args, space, made_file(what, args.index[what], name, space.fingerprint)
+    return args, space, training_file(what, args.index[what], name, space.fingerprint)
 
 
 def _told(
@@ -132,12 +140,12 @@ def training_steps(
     try:
         index = make_index(
             extractor.index,
-            with_made_files({**args.index, "trained": None}, name, space.fingerprint),
+            with_training_files({**args.index, "trained": None}, name, space.fingerprint),
             row_reader(store, space, extractor.from_row),
         )
         before = trained.load(path)
         version = 1 + (before.version if before else 0)
-        work = Work(path.with_suffix(".partial"), {"version": version, **index.made_with})
+        work = Work(path.with_suffix(".partial"), {"version": version, **index.depends_on})
         pictures = stored_ids(store, space)
         sample = work.load("sample")
         if sample is None:
@@ -146,10 +154,10 @@ def training_steps(
     finally:
         store.close()
     lists = work.state["lists"]
-    method = index.learns(sample.shape[1])
+    method = index.training_method(sample.shape[1])
     assert method is not None
     learnt = yield from learn(sample, lists, method, work)
-    made = index.made_with.get("whitening")
+    made = index.depends_on.get("whitening")
     trained.save(path, trained.Trained(version, len(sample), len(pictures), made, learnt))
     work.remove()
     yield "codes", 1, 1
@@ -166,7 +174,7 @@ def _drawn(
     for start in range(0, len(order), BATCH):
         rows = index.rows(order[start : start + BATCH].tolist())
         if rows:
-            parts.append(index.points(list(rows.values())))
+            parts.append(index.training_vectors(list(rows.values())))
         size = sum(map(len, parts))
         lists = list_count(size * len(order) // min(start + BATCH, len(order)))
         wanted = max(FEWEST, lists * POINTS_PER_LIST)

@@ -19,7 +19,7 @@ WORDS_ONLY = "TextRetriever"
 
 
 @dataclass(slots=True)
-class Known:
+class DirectoryEntry:
     """One application, or one shard of it, as last seen."""
 
     name: str
@@ -30,7 +30,7 @@ class Known:
     description: Description | None = None
     extractor: Extractor | None = None
     """For queries extracted in the ingress."""
-    down: str | None = "starting"
+    unreachable_reason: str | None = "starting"
     """Why it is not asked now; None when it is."""
     status: str = ""
     probe: asyncio.Future[Description | None] | None = None
@@ -39,17 +39,17 @@ class Known:
     """Its status has changed since it was last described."""
     deployment: tuple[str, str] | None = None
     """Of a shard: the names of its deployment and of the application."""
-    next: Known | None = None
+    next: DirectoryEntry | None = None
     """The same application under its next model, where it has one."""
-    own: Known | None = field(default=None, repr=False, compare=False)
+    current: DirectoryEntry | None = field(default=None, repr=False, compare=False)
     """Of a next model: the same under its own, which is called for both."""
-    layouts: dict[int, list[Known]] = field(default_factory=dict)
+    layouts: dict[int, list[DirectoryEntry]] = field(default_factory=dict)
     """Number of shards → the shards, by first sight: several while their number is changed."""
-    shards: list[Known] = field(default_factory=list)
+    shards: list[DirectoryEntry] = field(default_factory=list)
     """Those that are asked, all of one layout; none where the application itself is asked."""
 
     @property
-    def models(self) -> list[Known]:
+    def models(self) -> list[DirectoryEntry]:
         """Itself, and the same under its next model."""
         return [self] if self.next is None else [self, self.next]
 
@@ -58,7 +58,7 @@ class Known:
         """Of its model; empty until that is loaded."""
         return self.description.fingerprint if self.description is not None else ""
 
-    def using(self, fingerprint: str | None) -> Known:
+    def with_fingerprint(self, fingerprint: str | None) -> DirectoryEntry:
         """The one of its models that has this fingerprint; its own where that is neither's."""
         if self.next is None or fingerprint in (None, self.fingerprint):
             return self
@@ -69,16 +69,20 @@ class Known:
     def reason(self) -> str | None:
         """Why it can't answer, or None."""
         if self.shards:
-            return None if any(shard.reason is None for shard in self.shards) else self.lacks
-        if self.down is not None:
-            return self.down
+            return (
+                None
+                if any(shard.reason is None for shard in self.shards)
+                else self.incomplete_reason
+            )
+        if self.unreachable_reason is not None:
+            return self.unreachable_reason
         assert self.description is not None
         if self.description.state == "ready":
             return None
         return self.description.reason or self.description.state
 
     @property
-    def lacks(self) -> str | None:
+    def incomplete_reason(self) -> str | None:
         """Why it, or one of its shards, can't answer; None when all is there."""
         if not self.shards:
             return self.reason
@@ -86,25 +90,25 @@ class Known:
         return next((f"{name}: {why}" for name, why in reasons if why is not None), None)
 
     @property
-    def needs_asking(self) -> bool:
+    def needs_describe(self) -> bool:
         asked = [shard for shards in self.layouts.values() for shard in shards] or [self]
         return any(
             one.changed or any(model.reason is not None for model in one.models) for one in asked
         )
 
-    def note(self, answer: Description) -> None:
+    def update_from_description(self, answer: Description) -> None:
         """What it has said of itself, and of its next model where it has one."""
         if answer.next is None:
             self.next = None
         elif self.next is None:
-            self.next = Known(self.name, own=self)
+            self.next = DirectoryEntry(self.name, current=self)
         for model, said in zip(self.models, (answer, answer.next), strict=False):
             assert said is not None
             if model.description is None or model.fingerprint != said.fingerprint:
                 model.extractor = extractor_for(said)
-            model.description, model.down, model.changed = said, None, False
+            model.description, model.unreachable_reason, model.changed = said, None, False
 
-    def see(self, deployments: Sequence[str], status: str) -> None:
+    def update_from_status(self, deployments: Sequence[str], status: str) -> None:
         """What Serve says of the application now."""
         self.kind = "annotator" if "Annotator" in deployments else "retriever"
         self.of_pictures = not any(name.startswith(WORDS_ONLY) for name in deployments)
@@ -113,9 +117,9 @@ class Known:
             for shards in self.layouts.values():
                 for shard in shards:
                     shard.changed = True
-        self._arrange(layouts_of(deployments))
+        self._update_layouts(layouts_of(deployments))
 
-    def _arrange(self, seen: dict[int, list[str]]) -> None:
+    def _update_layouts(self, seen: dict[int, list[str]]) -> None:
         """Keep the layouts that are there; begin with new ones."""
         if not self.layouts:
             if set(seen) <= {1}:
@@ -123,53 +127,53 @@ class Known:
             whole = replace(self, probe=None, layouts={}, shards=[])
             whole.deployment = seen.get(1, [""])[0], self.name
             if whole.next is not None:
-                whole.next.own = whole
+                whole.next.current = whole
             self.layouts[1] = [whole]
         self.layouts = {of: shards for of, shards in self.layouts.items() if of in seen}
         for of, names in seen.items():
             if of not in self.layouts:
                 self.layouts[of] = [
-                    Known(_name(self.name, number, of), deployment=(name, self.name))
+                    DirectoryEntry(_name(self.name, number, of), deployment=(name, self.name))
                     for number, name in enumerate(names)
                 ]
-        self.choose()
+        self.choose_layout()
 
-    def choose(self) -> None:
+    def choose_layout(self) -> None:
         """Ask the newest layout that is there whole; else go on with the one in use."""
         if not self.layouts:
             return
-        whole = [shards for shards in self.layouts.values() if self._would_do(shards)]
+        whole = [shards for shards in self.layouts.values() if self._is_ready(shards)]
         if whole:
             self.shards = whole[-1]
         elif self.shards not in self.layouts.values():
             self.shards = list(self.layouts.values())[-1]
-        self._sum_up()
+        self._summarise_shards()
 
-    def _would_do(self, shards: Sequence[Known]) -> bool:
+    def _is_ready(self, shards: Sequence[DirectoryEntry]) -> bool:
         """Whether all of them are ready: under the next model, too, where that can be asked now."""
         asked = [shard.models if self._next_ready else [shard] for shard in shards]
         return all(model.reason is None for models in asked for model in models)
 
     @property
     def _next_ready(self) -> bool:
-        return self.next is not None and self.next.lacks is None
+        return self.next is not None and self.next.incomplete_reason is None
 
-    def _next_of_shards(self) -> Known | None:
+    def _next_of_shards(self) -> DirectoryEntry | None:
         """The shards in use under their next model; one that does not have it yet stays itself."""
         if all(shard.next is None for shard in self.shards):
             return None
         if len(self.shards) == 1:
             return self.shards[0].next
         following = [shard.next or shard for shard in self.shards]
-        made = Known(self.name, own=self, shards=following)
-        made._sum_up()
+        made = DirectoryEntry(self.name, current=self, shards=following)
+        made._summarise_shards()
         return made
 
-    def _sum_up(self) -> None:
+    def _summarise_shards(self) -> None:
         """Describe the application by its shards."""
-        there = [shard for shard in self.shards if shard.down is None]
+        there = [shard for shard in self.shards if shard.unreachable_reason is None]
         described = [one.description for one in there if one.description is not None]
-        self.down = None if described else self.lacks
+        self.unreachable_reason = None if described else self.incomplete_reason
         self.changed = False
         self.next = self._next_of_shards()
         if not described:
@@ -181,7 +185,7 @@ class Known:
         self.description = replace(
             described[0],
             state=next((one for one in ("unavailable", "loading") if one in states), "ready"),
-            reason=self.lacks,
+            reason=self.incomplete_reason,
             count=sum(one.count for one in described),
             bytes=sum(one.bytes for one in described),
             applied_seq=min(one.applied_seq for one in described),

@@ -18,8 +18,8 @@ from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
-from deployments.directory.entry import Known
-from deployments.directory.sharded import Ask, ShardedSearch
+from deployments.directory.entry import DirectoryEntry
+from deployments.directory.sharded import ShardCall, ShardedSearch
 from deployments.settings import all_deployed
 from deployments.statuses import applications
 from deployments.wire import (
@@ -48,7 +48,7 @@ NOT_DEPLOYED = "not deployed"
 _BEGINNING = (ApplicationStatus.NOT_STARTED, ApplicationStatus.DEPLOYING)
 
 
-class Retrievers:
+class RetrieverDirectory:
     """Knows which retrievers there are and asks them."""
 
     def __init__(
@@ -58,14 +58,14 @@ class Retrievers:
         self._own = own_application
         self._active = active
         self._last_active: Mapping[str, str] = {}
-        self._known: dict[str, Known] = {}
+        self._entries: dict[str, DirectoryEntry] = {}
         self._turn = 0
         self.complete = False
         """Whether all applications have been deployed and seen."""
 
     def enabled(self, kind: Kind = "retriever") -> list[str]:
         """Names of all retrievers, or annotators, of the configuration, ready or not; sorted."""
-        return sorted(known.name for known in self._known.values() if known.kind == kind)
+        return sorted(entry.name for entry in self._entries.values() if entry.kind == kind)
 
     def wanted(self) -> list[str]:
         """Names of the retrievers that want features of every picture, ready or not; sorted.
@@ -74,28 +74,28 @@ class Retrievers:
         """
         if not self.complete:
             return []
-        return [name for name in self.enabled() if self._known[name].of_pictures]
+        return [name for name in self.enabled() if self._entries[name].of_pictures]
 
-    def known(self, name: str, kind: Kind = "retriever") -> Known:
+    def entry(self, name: str, kind: Kind = "retriever") -> DirectoryEntry:
         """One retriever, or annotator; raises UnknownName, listing the known ones."""
         there = self.enabled(kind)
         if name not in there:
             raise UnknownName(f"no {kind} {name!r}; there are {', '.join(there)}")
-        return self._known[name]
+        return self._entries[name]
 
-    def annotators(self) -> list[Known]:
+    def annotators(self) -> list[DirectoryEntry]:
         """All annotators of the configuration, ready or not."""
-        return [self._known[name] for name in self.enabled("annotator")]
+        return [self._entries[name] for name in self.enabled("annotator")]
 
-    async def searched(self, knowns: Sequence[Known]) -> list[Known]:
+    async def with_active_models(self, entries: Sequence[DirectoryEntry]) -> list[DirectoryEntry]:
         """Each under the model that searches use: one look for all, so that none mixes models.
 
         While the store can't be read it is the model of the last look.
         """
-        if any(known.next is not None for known in knowns):
+        if any(entry.next is not None for entry in entries):
             with contextlib.suppress(StoreUnavailable):
                 self._last_active = await asyncio.to_thread(self._active)
-        return [known.using(self._last_active.get(known.name)) for known in knowns]
+        return [entry.with_fingerprint(self._last_active.get(entry.name)) for entry in entries]
 
     async def follow(self) -> None:
         """Keep up with the applications, for ever."""
@@ -110,53 +110,57 @@ class Retrievers:
         complete = await asyncio.to_thread(all_deployed)  # Before looking: it may end meanwhile.
         apps = await asyncio.to_thread(_statuses)
         apps.pop(self._own, None)
-        for gone in set(self._known) - set(apps):
-            del self._known[gone]
+        for gone in set(self._entries) - set(apps):
+            del self._entries[gone]
         for name, (deployments, status) in apps.items():
-            self._known.setdefault(name, Known(name)).see(deployments, status)
+            self._entries.setdefault(name, DirectoryEntry(name)).update_from_status(
+                deployments, status
+            )
         self.complete = self.complete or complete
         await asyncio.gather(
-            *(self.describe(known) for known in self._known.values() if known.needs_asking)
+            *(self.describe(entry) for entry in self._entries.values() if entry.needs_describe)
         )
 
-    async def look_again(self, known: Known) -> None:
+    async def refresh_entry(self, entry: DirectoryEntry) -> None:
         """One that has just failed may have changed, or be split in another way now."""
-        if known.layouts or known.down == NOT_DEPLOYED:
+        if entry.layouts or entry.unreachable_reason == NOT_DEPLOYED:
             with contextlib.suppress(RayError, RayServeException, RetrieverUnavailable):
                 await self.refresh()
-        await self.describe(known)
+        await self.describe(entry)
 
-    async def describe(self, known: Known) -> Description | None:
+    async def describe(self, entry: DirectoryEntry) -> Description | None:
         """Ask one application what it is now; None, with the reason noted, if it doesn't answer."""
-        main = known.own or known
+        main = entry.current or entry
         if main.layouts:
             shards = [shard for layout in main.layouts.values() for shard in layout]
             await asyncio.gather(*(self.describe(shard) for shard in shards))
-            main.choose()
-            seen = main if known is main else main.next
-            return seen.description if seen is not None and seen.down is None else None
+            main.choose_layout()
+            seen = main if entry is main else main.next
+            return (
+                seen.description if seen is not None and seen.unreachable_reason is None else None
+            )
         try:
             answer = await self._call(main, "describe", DESCRIBE_SECONDS)
         except AmbienceError as exc:
-            for model in {id(one): one for one in (known, *main.models)}.values():
-                model.down = str(exc)
+            for model in {id(one): one for one in (entry, *main.models)}.values():
+                model.unreachable_reason = str(exc)
             return None
         assert isinstance(answer, Description)
-        main.note(answer)
-        return answer if known is main else answer.next
+        main.update_from_description(answer)
+        return answer if entry is main else answer.next
 
-    async def descriptions(self) -> list[Known]:
+    async def describe_all(self) -> list[DirectoryEntry]:
         """All retrievers, then all annotators, asked just now."""
-        enabled = [self._known[name] for name in self.enabled()] + self.annotators()
-        await asyncio.gather(*(self.describe(known) for known in enabled))
+        enabled = [self._entries[name] for name in self.enabled()] + self.annotators()
+        await asyncio.gather(*(self.describe(entry) for entry in enabled))
         return enabled
 
-    async def in_all_replicas(self, known: Known) -> list[list[Description | None]]:
+    async def describe_replicas(self, entry: DirectoryEntry) -> list[list[Description | None]]:
         """What each replica of a retriever says of itself now, shard by shard.
 
         None for one that does not answer; nothing for a shard that can't be asked.
         """
-        shards = known.shards or [known]
+        shards = entry.shards or [entry]
         return await asyncio.gather(*(self._in_replicas(shard.handle) for shard in shards))
 
     async def _in_replicas(self, handle: DeploymentHandle[Any] | None) -> list[Description | None]:
@@ -170,81 +174,85 @@ class Retrievers:
         return [answer if isinstance(answer, Description) else None for answer in answers]
 
     async def search(
-        self, known: Known, request: SearchRequest, partial: bool = False
+        self, entry: DirectoryEntry, request: SearchRequest, partial: bool = False
     ) -> SearchAnswer:
         """Raises RetrieverUnavailable, DeadlineExceeded, or what the retriever refused with.
 
         A shard that was known not to answer is named in the answer as missing; one that fails now
         only if a `partial` answer will do.
         """
-        if len(known.shards) > 1:
-            return await self._search_shards(known, request, partial)
-        answer = await self._call(known, "search", request.deadline, request)
+        if len(entry.shards) > 1:
+            return await self._search_shards(entry, request, partial)
+        answer = await self._call(entry, "search", request.deadline, request)
         assert isinstance(answer, SearchAnswer)
         return answer
 
     async def _search_shards(
-        self, known: Known, request: SearchRequest, partial: bool
+        self, entry: DirectoryEntry, request: SearchRequest, partial: bool
     ) -> SearchAnswer:
-        def asking(shard: Known) -> Ask:
+        def asking(shard: DirectoryEntry) -> ShardCall:
             return lambda method, asked: self._call(shard, method, asked.deadline, asked)
 
-        shards = self._rotated(known)
+        shards = self._rotated(entry)
         up = {shard.name: asking(shard) for shard in shards if shard.reason is None}
         missing = {shard.name: shard.reason for shard in shards if shard.reason is not None}
-        if not up or known.description is None:
-            raise RetrieverUnavailable(known.reason or NO_REPLICA)
+        if not up or entry.description is None:
+            raise RetrieverUnavailable(entry.reason or NO_REPLICA)
         search = ShardedSearch(up, missing, partial)
-        return await search.search(known.description.searched_by, request)
+        return await search.search(entry.description.searched_by, request)
 
-    def _rotated(self, known: Known) -> list[Known]:
+    def _rotated(self, entry: DirectoryEntry) -> list[DirectoryEntry]:
         """The shards, another one first each time."""
         self._turn += 1
-        first = self._turn % len(known.shards)
-        return known.shards[first:] + known.shards[:first]
+        first = self._turn % len(entry.shards)
+        return entry.shards[first:] + entry.shards[:first]
 
-    async def extract(self, known: Known, pixels: Pixels, deadline: float) -> ExtractAnswer:
+    async def extract(
+        self, entry: DirectoryEntry, pixels: Pixels, deadline: float
+    ) -> ExtractAnswer:
         """Features of one view; raises like `search`."""
-        answer = await self._call(known, "extract", deadline, pixels, known.fingerprint or None)
+        answer = await self._call(entry, "extract", deadline, pixels, entry.fingerprint or None)
         assert isinstance(answer, ExtractAnswer)
         return answer
 
-    async def annotate(self, known: Known, pixels: Pixels, deadline: float) -> AnnotateAnswer:
+    async def annotate(
+        self, entry: DirectoryEntry, pixels: Pixels, deadline: float
+    ) -> AnnotateAnswer:
         """What an annotator says of one view; raises like `search`."""
-        answer = await self._call(known, "annotate", deadline, pixels)
+        answer = await self._call(entry, "annotate", deadline, pixels)
         assert isinstance(answer, AnnotateAnswer)
         return answer
 
-    async def wait_ready(self, name: str, until: float) -> Known:
+    async def wait_ready(self, name: str, until: float) -> DirectoryEntry:
         """Wait for a retriever until a monotonic time; raises RetrieverUnavailable."""
         while True:
-            known = self._known.get(name)
-            if known is not None and known.reason is None:
-                return known
+            entry = self._entries.get(name)
+            if entry is not None and entry.reason is None:
+                return entry
             if time.monotonic() >= until:
-                reason = known.reason if known is not None else NOT_DEPLOYED
+                reason = entry.reason if entry is not None else NOT_DEPLOYED
                 raise RetrieverUnavailable(f"{name}: {reason}")
             await asyncio.sleep(0.05)
-            if known is not None and known.reason is not None:
-                await self.describe(known)
+            if entry is not None and entry.reason is not None:
+                await self.describe(entry)
 
-    async def _call(self, known: Known, method: str, seconds: float, *payload: Any) -> Any:
+    async def _call(self, entry: DirectoryEntry, method: str, seconds: float, *payload: Any) -> Any:
         """Of a retriever that is split, any shard is called."""
-        if known.shards:
-            shards = self._rotated(known)
-            known = next((shard for shard in shards if shard.reason is None), shards[0])
-        own = known.own or known
+        if entry.shards:
+            shards = self._rotated(entry)
+            entry = next((shard for shard in shards if shard.reason is None), shards[0])
+        current = entry.current or entry
         call: asyncio.Future[Any] | None = None
         try:
-            if own.handle is None:
-                own.handle = await asyncio.to_thread(_handle, own)
-            call = asyncio.ensure_future(_answer(own.handle, method, payload))
-            answer = await self._watched(known, call, seconds, probe=method != "describe")
+            if current.handle is None:
+                current.handle = await asyncio.to_thread(_handle, current)
+            call = asyncio.ensure_future(_answer(current.handle, method, payload))
+            answer = await self._watched(entry, call, seconds, probe=method != "describe")
         except (KeyError, DeploymentUnavailableError) as exc:
-            own.handle, known.down = None, NOT_DEPLOYED
+            current.handle, entry.unreachable_reason = None, NOT_DEPLOYED
             raise RetrieverUnavailable(NOT_DEPLOYED) from exc
         except (RayError, RayServeException) as exc:
-            known.down = NO_REPLICA
+            entry.unreachable_reason = NO_REPLICA
             raise RetrieverUnavailable(NO_REPLICA) from exc
         finally:
             if call is not None and not call.done():
@@ -254,7 +262,7 @@ class Retrievers:
         return answer
 
     async def _watched(
-        self, known: Known, call: asyncio.Future[Any], seconds: float, probe: bool
+        self, entry: DirectoryEntry, call: asyncio.Future[Any], seconds: float, probe: bool
     ) -> Any:
         """The call's answer; Serve would hold a call to a dead replica until another has started.
 
@@ -271,20 +279,20 @@ class Retrievers:
             # Timers may fire a little early; a probe must never come to wait for itself.
             if not probe or time.monotonic() >= until:
                 raise DeadlineExceeded(f"no answer within {seconds:g} s")
-            if await self._probed(known) is None and not call.done():
-                raise RetrieverUnavailable(known.down or NO_REPLICA)
+            if await self._probed(entry) is None and not call.done():
+                raise RetrieverUnavailable(entry.unreachable_reason or NO_REPLICA)
 
-    async def _probed(self, known: Known) -> Description | None:
+    async def _probed(self, entry: DirectoryEntry) -> Description | None:
         """One `describe` at a time for all calls that wait."""
-        if known.probe is None or known.probe.done():
-            known.probe = asyncio.ensure_future(self.describe(known))
-        return await asyncio.shield(known.probe)
+        if entry.probe is None or entry.probe.done():
+            entry.probe = asyncio.ensure_future(self.describe(entry))
+        return await asyncio.shield(entry.probe)
 
 
-def _handle(known: Known) -> DeploymentHandle[Any]:
-    if known.deployment is None:
-        return serve.get_app_handle(known.name)
-    return serve.get_deployment_handle(*known.deployment)
+def _handle(entry: DirectoryEntry) -> DeploymentHandle[Any]:
+    if entry.deployment is None:
+        return serve.get_app_handle(entry.name)
+    return serve.get_deployment_handle(*entry.deployment)
 
 
 def _statuses() -> dict[str, tuple[list[str], str]]:

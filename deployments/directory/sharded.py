@@ -11,10 +11,10 @@ from typing import Any
 from deployments.wire import SearchAnswer, SearchRequest
 from indexes.base import Index, Part, Query, SearchParams
 from indexes.registry import index_class
-from indexes.replica.sharding import agreed, merged
+from indexes.replica.sharding import merged, merged_candidates
 from models.errors import AmbienceError, DeadlineExceeded, RetrieverUnavailable
 
-Ask = Callable[[str, SearchRequest], Awaitable[Any]]
+ShardCall = Callable[[str, SearchRequest], Awaitable[Any]]
 """Calls a method of one shard with a request."""
 
 
@@ -22,7 +22,7 @@ Ask = Callable[[str, SearchRequest], Awaitable[Any]]
 class ShardedSearch:
     """One search. Shards that fail are left out of what is still to do, and named as missing."""
 
-    shards: dict[str, Ask]
+    shards: dict[str, ShardCall]
     """Those that can be asked, by name."""
     missing: dict[str, str]
     """Those that can't → reason."""
@@ -39,17 +39,17 @@ class ShardedSearch:
         request = replace(await self._by_features(request), sharded=True)
         parts = await self._round(request, began)
         query = _query(request)
-        common = await asyncio.to_thread(agreed, kind, parts, query, params)
+        common = await asyncio.to_thread(merged_candidates, kind, parts, query, params)
         if common is not None:
-            parts = await self._round(replace(request, agreed=common), began)
+            parts = await self._round(replace(request, candidates=common), began)
         return await self._merged(kind, parts, params, began)
 
     async def _by_features(self, request: SearchRequest) -> SearchRequest:
         """The features are made once, by any shard: a rotation of them spreads the work."""
         if request.features is not None:
             return request
-        for name, ask in list(self.shards.items()):
-            answers = await self._asked({name: ask}, "features", replace(request, allowed=None))
+        for name, call in list(self.shards.items()):
+            answers = await self._asked({name: call}, "features", replace(request, allowed=None))
             for made in answers:
                 assert isinstance(made, SearchRequest)
                 return replace(made, allowed=request.allowed)
@@ -63,9 +63,11 @@ class ShardedSearch:
         return [answer.part for answer in self.answers if answer.part is not None]
 
     async def _asked(
-        self, shards: Mapping[str, Ask], method: str, request: SearchRequest
+        self, shards: Mapping[str, ShardCall], method: str, request: SearchRequest
     ) -> list[Any]:
-        results = await asyncio.gather(*(_outcome(ask(method, request)) for ask in shards.values()))
+        results = await asyncio.gather(
+            *(_outcome(call(method, request)) for call in shards.values())
+        )
         for name, result in zip(list(shards), results, strict=True):
             if isinstance(result, AmbienceError):
                 self._lose(name, result)
@@ -97,7 +99,7 @@ class ShardedSearch:
 
 def _query(request: SearchRequest) -> Query:
     assert request.features is not None
-    return Query(request.features, request.allowed, request.of_a_picture, sharded=True)
+    return Query(request.features, request.allowed, request.is_one_picture, sharded=True)
 
 
 async def _outcome(call: Awaitable[Any]) -> Any:

@@ -51,7 +51,7 @@ def make_app(gateway: Gateway) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        following = asyncio.create_task(gateway.retrievers.follow())
+        following = asyncio.create_task(gateway.directory.follow())
         listener = Listener(app) if gateway.args.listen else None
         try:
             yield

@@ -116,7 +116,7 @@ def _names(gateway: Gateway, given: Any) -> list[str] | None:
     if not isinstance(given, str):
         raise InvalidInput("annotators: names separated by commas", "annotators")
     names = [name.strip() for name in given.split(",") if name.strip()]
-    there = gateway.retrievers.enabled("annotator")
+    there = gateway.directory.enabled("annotator")
     for name in names:
         if name not in there:
             known = ", ".join(there) or "none"

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from deployments.directory.entry import Known
+from deployments.directory.entry import DirectoryEntry
 from deployments.http import openapi
 from deployments.http.answers import JsonAnswer
 from deployments.http.problems import documented
@@ -19,9 +19,9 @@ from deployments.ingress.adding import check_id
 from deployments.ingress.annotating import annotate
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import Report, begin_report
-from deployments.ingress.searching import Ask, Limits, QueryPicture
+from deployments.ingress.searching import QueryPicture, RetrieverCall, SearchScope
 from deployments.schemas import Words
-from deployments.wire import MixedQuery
+from deployments.wire import CompositeQuery
 from indexes.base import Hit
 from indexes.ranking.fusion import RankedList, old_rule
 from models.errors import AlreadyIndexed, InvalidInput, RetrieverUnavailable, Unavailable
@@ -105,7 +105,7 @@ async def reverse_search(request: Request) -> Response:
 async def calculate_all(request: Request) -> Response:
     """One object per retriever, once the picture is durable."""
     body, report = await read_body(request), begin_report(request)
-    added = await _gateway(request).adder.add(image_id_of(body.fields), body.image(), report)
+    added = await _gateway(request).writer.add(image_id_of(body.fields), body.image(), report)
     return _settled(request, list(added.retrievers), "calculate", report)
 
 
@@ -117,9 +117,9 @@ async def calculate_all(request: Request) -> Response:
 async def delete_all(request: Request) -> Response:
     """One object per retriever, once the delete is durable; unknown ids are fine."""
     gateway, body = _gateway(request), await read_body(request)
-    await gateway.adder.delete(image_id_of(body.fields))
+    await gateway.writer.delete(image_id_of(body.fields))
     return _settled(
-        request, gateway.retrievers.wanted() or ["phash"], "delete", begin_report(request)
+        request, gateway.directory.wanted() or ["phash"], "delete", begin_report(request)
     )
 
 
@@ -140,7 +140,7 @@ async def get_image_caption(request: Request) -> Response:
 async def _annotation(request: Request, name: str) -> tuple[dict[str, Any], Report]:
     gateway, data = _gateway(request), (await read_body(request)).image()
     report = begin_report(request)
-    if name not in gateway.retrievers.enabled("annotator"):
+    if name not in gateway.directory.enabled("annotator"):
         raise RetrieverUnavailable(f"{name} is not deployed")
     said = await annotate(gateway, data, [name], report)
     if name not in said:
@@ -150,17 +150,17 @@ async def _annotation(request: Request, name: str) -> tuple[dict[str, Any], Repo
 
 async def _find_duplicates(gateway: Gateway, data: bytes, report: Report) -> dict[str, Any]:
     """Copies by phash, under all 8 flips and turns; waits for phash up to the whole deadline."""
-    limits = await gateway.limits()
+    scope = await gateway.search_scope()
     while True:
         try:
-            await gateway.retrievers.wait_ready("phash", limits.until)
-            (known,) = await gateway.chosen(["phash"])
-            picture = await gateway.searcher.prepare(data, [known], "dihedral", report)
-            ask = Ask(known, {"distance_threshold": COPY_DISTANCE}, picture=picture)
-            hits = await gateway.searcher.ask(ask, limits, report)
+            await gateway.directory.wait_ready("phash", scope.until)
+            (entry,) = await gateway.entries_named(["phash"])
+            picture = await gateway.searcher.prepare(data, [entry], "dihedral", report)
+            call = RetrieverCall(entry, {"distance_threshold": COPY_DISTANCE}, picture=picture)
+            hits = await gateway.searcher.search(call, scope, report)
             return {"duplicate": [_distance_row(hit) for hit in hits]} if hits else {}
         except Unavailable:
-            if time.monotonic() < limits.until:
+            if time.monotonic() < scope.until:
                 await asyncio.sleep(0.05)
                 continue
             if gateway.args.import_check_unavailable == "block":
@@ -169,27 +169,31 @@ async def _find_duplicates(gateway: Gateway, data: bytes, report: Report) -> dic
 
 
 async def _reverse_search(gateway: Gateway, data: bytes, report: Report) -> dict[str, Any]:
-    enabled = gateway.retrievers.enabled()
+    enabled = gateway.directory.enabled()
     for name in SERVICES.keys() - set(enabled):
         report.missing[name] = "not deployed"
     there = [name for name in REVERSE_SEARCH if name in enabled]
-    knowns = await gateway.chosen(there) if there else []
-    picture = await gateway.searcher.prepare(data, knowns, "mirror", report)
-    asks = [_ask_by_picture(known, REVERSE_SEARCH[known.name], picture) for known in knowns]
-    lists = await gateway.searcher.ask_all(asks, await gateway.limits(), report)
+    entries = await gateway.entries_named(there) if there else []
+    picture = await gateway.searcher.prepare(data, entries, "mirror", report)
+    calls = [_call_by_picture(entry, REVERSE_SEARCH[entry.name], picture) for entry in entries]
+    lists = await gateway.searcher.search_all(calls, await gateway.search_scope(), report)
     named = {
-        ask.known.name: hits for ask, hits in zip(asks, lists.hits, strict=True) if hits is not None
+        call.entry.name: hits
+        for call, hits in zip(calls, lists.hits, strict=True)
+        if hits is not None
     }
     with report.timed("fuse"):
         return await asyncio.to_thread(_result_lists, gateway, named)
 
 
-def _ask_by_picture(known: Known, params: Mapping[str, Any], picture: QueryPicture) -> Ask:
+def _call_by_picture(
+    entry: DirectoryEntry, params: Mapping[str, Any], picture: QueryPicture
+) -> RetrieverCall:
     """Of vectors that add up, not tried mirrored: see `fused`."""
-    if known.description is None or not known.description.additive:
-        return Ask(known, params, picture=picture)
-    pixels = picture.views[known.description.view]
-    return Ask(known, params, mixed=MixedQuery(pixels=[pixels]))
+    if entry.description is None or not entry.description.additive:
+        return RetrieverCall(entry, params, picture=picture)
+    pixels = picture.views[entry.description.view]
+    return RetrieverCall(entry, params, composite=CompositeQuery(pixels=[pixels]))
 
 
 def _result_lists(gateway: Gateway, named: Mapping[str, list[Hit]]) -> dict[str, Any]:
@@ -252,15 +256,15 @@ def _gateway(request: Request) -> Gateway:
     return gateway
 
 
-def _service_known(gateway: Gateway, name: str) -> Known:
-    if name not in gateway.retrievers.enabled():
+def _service_entry(gateway: Gateway, name: str) -> DirectoryEntry:
+    if name not in gateway.directory.enabled():
         raise RetrieverUnavailable(f"{name} is not deployed")
-    return gateway.retrievers.known(name)
+    return gateway.directory.entry(name)
 
 
-async def _searched(gateway: Gateway, name: str) -> Known:
+async def _searched(gateway: Gateway, name: str) -> DirectoryEntry:
     """As searches use it now."""
-    return (await gateway.retrievers.searched([_service_known(gateway, name)]))[0]
+    return (await gateway.directory.with_active_models([_service_entry(gateway, name)]))[0]
 
 
 def _old_params(name: str, body: Body) -> dict[str, Any]:
@@ -281,33 +285,33 @@ def _old_params(name: str, body: Body) -> dict[str, Any]:
 async def _search_service(request: Request, name: str, by_id: bool) -> Response:
     gateway, body, report = _gateway(request), await read_body(request), begin_report(request)
     params = _old_params(name, body)
-    known = await _searched(gateway, name)
-    limits: Limits = await gateway.limits()
+    entry = await _searched(gateway, name)
+    scope: SearchScope = await gateway.search_scope()
     variants: Variants = "identity"
-    ask: Ask
+    call: RetrieverCall
     if by_id:
         image_id = image_id_of(body.fields)
         check_id(image_id)
-        ask = Ask(known, params, image_id=image_id)
+        call = RetrieverCall(entry, params, image_id=image_id)
     else:
         picture: QueryPicture = await gateway.searcher.prepare(
-            body.image(), [known], variants, report
+            body.image(), [entry], variants, report
         )
-        ask = Ask(known, params, picture=picture)
-    hits = await gateway.searcher.ask(ask, limits, report)
-    if ask.image_id is not None and name != "local":
+        call = RetrieverCall(entry, params, picture=picture)
+    hits = await gateway.searcher.search(call, scope, report)
+    if call.image_id is not None and name != "local":
         # Itself first, also among copies with the same features.
-        hits = sorted(hits, key=lambda hit: (hit.distance, hit.image_id != ask.image_id))
+        hits = sorted(hits, key=lambda hit: (hit.distance, hit.image_id != call.image_id))
     rows = await asyncio.to_thread(_rows, gateway, name, hits)
     return JsonAnswer(rows, headers=report.headers())
 
 
 async def _calculate(request: Request, name: str) -> Response:
     gateway, body, report = _gateway(request), await read_body(request), begin_report(request)
-    _service_known(gateway, name)
+    _service_entry(gateway, name)
     image_id = image_id_of(body.fields)
     try:
-        await gateway.adder.add_kind(image_id, body.image(), name, report)
+        await gateway.writer.add_kind(image_id, body.image(), name, report)
     except AlreadyIndexed as exc:
         return PlainTextResponse(str(exc), 500)
     return Response(status_code=200, headers=report.headers())
@@ -315,14 +319,14 @@ async def _calculate(request: Request, name: str) -> Response:
 
 async def _delete(request: Request, name: str) -> Response:
     gateway, body = _gateway(request), await read_body(request)
-    _service_known(gateway, name)
+    _service_entry(gateway, name)
     file_name = body.fields.get("file_name")
     if isinstance(file_name, str) and "image_id" not in body.fields:
         image_ids = await asyncio.to_thread(gateway.store.named, file_name)
     else:
         image_ids = [image_id_of(body.fields)]
     for image_id in image_ids:
-        await gateway.adder.delete_kind(image_id, name)
+        await gateway.writer.delete_kind(image_id, name)
     return Response(status_code=200)
 
 
@@ -385,9 +389,9 @@ async def similar_by_text(request: Request) -> Response:
     gateway, body, report = _gateway(request), await read_body(request), begin_report(request)
     words = validated(TextQuery, {"text": body.fields.get("text")})
     params = _old_params("image_text", body)
-    known = await _searched(gateway, "image_text")
-    if known.description is not None and not known.description.reads_text:
+    entry = await _searched(gateway, "image_text")
+    if entry.description is not None and not entry.description.reads_text:
         raise InvalidInput("image_text does not search by words here", "text")
-    ask = Ask(known, params, mixed=MixedQuery(text=words.text))
-    hits = await gateway.searcher.ask(ask, await gateway.limits(), report)
+    call = RetrieverCall(entry, params, composite=CompositeQuery(text=words.text))
+    hits = await gateway.searcher.search(call, await gateway.search_scope(), report)
     return JsonAnswer([_distance_row(hit) for hit in hits], headers=report.headers())

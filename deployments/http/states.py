@@ -6,41 +6,43 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from deployments.directory.entry import Known
-from deployments.directory.retrievers import Retrievers
+from deployments.directory.entry import DirectoryEntry
+from deployments.directory.retrievers import RetrieverDirectory
 from deployments.http import openapi
 from deployments.wire import Description
 
 
-async def state_rows(retrievers: Retrievers) -> list[dict[str, Any]]:
+async def state_rows(directory: RetrieverDirectory) -> list[dict[str, Any]]:
     """Asked just now; one that does not answer is `unavailable`, with the reason.
 
     A retriever of two models is shown as searches use it, with the other one as `next` or, after
     the switch, as `previous`.
     """
-    knowns = await retrievers.descriptions()
-    used = await retrievers.searched(knowns)
+    entries = await directory.describe_all()
+    used = await directory.with_active_models(entries)
     rows = [_row(one) for one in used]
-    others = [_other_row(retrievers, *both) for both in zip(knowns, used, strict=True)]
+    others = [_other_row(directory, *both) for both in zip(entries, used, strict=True)]
     for row, other in zip(rows, await asyncio.gather(*others), strict=True):
         row.update(other)
     return rows
 
 
-def _row(known: Known) -> dict[str, Any]:
-    row = openapi.UNKNOWN_STATE | {"name": known.name, "kind": known.kind}
-    if known.description is not None:
-        row |= known.description.row()
-    if known.down is not None:
-        row |= {"state": "unavailable", "reason": known.down}
+def _row(entry: DirectoryEntry) -> dict[str, Any]:
+    row = openapi.UNKNOWN_STATE | {"name": entry.name, "kind": entry.kind}
+    if entry.description is not None:
+        row |= entry.description.row()
+    if entry.unreachable_reason is not None:
+        row |= {"state": "unavailable", "reason": entry.unreachable_reason}
     return row
 
 
-async def _other_row(retrievers: Retrievers, known: Known, used: Known) -> dict[str, Any]:
-    if known.next is None or known.down is not None:
+async def _other_row(
+    directory: RetrieverDirectory, entry: DirectoryEntry, used: DirectoryEntry
+) -> dict[str, Any]:
+    if entry.next is None or entry.unreachable_reason is not None:
         return {}
-    answers = await retrievers.in_all_replicas(known)
-    if used is known:
+    answers = await directory.describe_replicas(entry)
+    if used is entry:
         return {"next": _of_all([[one and one.next for one in shard] for shard in answers])}
     return {"previous": _of_all(answers)}
 

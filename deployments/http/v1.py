@@ -10,7 +10,7 @@ import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import TypeAdapter
 
-from deployments.directory.entry import Known
+from deployments.directory.entry import DirectoryEntry
 from deployments.http import openapi
 from deployments.http.answers import JsonAnswer
 from deployments.http.editing import image_rows
@@ -21,7 +21,7 @@ from deployments.ingress.adding import Added
 from deployments.ingress.fused import decode_cursor, encode_cursor, fused_search
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import Report, begin_report
-from deployments.ingress.searching import Ask
+from deployments.ingress.searching import RetrieverCall
 from deployments.schemas import (
     AddAnswer,
     ImageAnswer,
@@ -32,7 +32,7 @@ from deployments.schemas import (
     SearchQuery,
     SearchResults,
 )
-from deployments.wire import MixedQuery
+from deployments.wire import CompositeQuery
 from models.errors import ImageNotFound, InvalidInput, RetrieverUnavailable
 from models.types import MAX_IMAGE_ID, Variants
 
@@ -93,7 +93,7 @@ async def get_image(request: Request, image_id: ImageIdPath) -> Response:
 )
 async def delete_image(request: Request, image_id: ImageIdPath) -> Response:
     """Durable, and gone from every retriever, when answered. Unknown ids are fine."""
-    await _gateway(request).adder.delete(image_id)
+    await _gateway(request).writer.delete(image_id)
     return Response(status_code=204)
 
 
@@ -141,7 +141,7 @@ async def list_images(
 )
 async def list_retrievers(request: Request) -> Response:
     """Asked just now; one that does not answer is `unavailable`, with the reason."""
-    return JsonAnswer({"retrievers": await state_rows(_gateway(request).retrievers)})
+    return JsonAnswer({"retrievers": await state_rows(_gateway(request).directory)})
 
 
 @router.post(
@@ -173,9 +173,9 @@ async def search_retriever(
 ) -> Response:
     """With its own parameters: `k`, `distance_threshold`, for local also `explain` and others."""
     gateway = _gateway(request)
-    (known,) = await gateway.chosen([name])
-    if known.reason is not None:
-        raise RetrieverUnavailable(f"{name}: {known.reason}")
+    (entry,) = await gateway.entries_named([name])
+    if entry.reason is not None:
+        raise RetrieverUnavailable(f"{name}: {entry.reason}")
     body = await read_body(request)
     own = {key: body.fields[key] for key in body.fields if key in RetrieverQuery.model_fields}
     # Beside a picture an empty field of a form is none; alone it is a query without words.
@@ -183,38 +183,38 @@ async def search_retriever(
     query = validated(RetrieverQuery, _decoded(own) | empty)
     params = {key: value for key, value in body.fields.items() if key not in own and value != ""}
     offset = decode_cursor(query.cursor)
-    limits = await gateway.limits(query.filter, query.min_seq)
+    scope = await gateway.search_scope(query.filter, query.min_seq)
     report = begin_report(request)
-    ask = await _one_ask(gateway, body, query, known, params | {"offset": offset}, report)
-    hits = await gateway.searcher.ask(ask, limits, report)
+    call = await _call(gateway, body, query, entry, params | {"offset": offset}, report)
+    hits = await gateway.searcher.search(call, scope, report)
     k = WHOLE.validate_python(params.get("k") or 0)
     cursor = encode_cursor(offset + k) if k and len(hits) == k else None
     content = {"hits": [hit.row() for hit in hits], "next_cursor": cursor}
     return JsonAnswer(content, headers=report.headers())
 
 
-async def _one_ask(
+async def _call(
     gateway: Gateway,
     body: Body,
     query: RetrieverQuery,
-    known: Known,
+    entry: DirectoryEntry,
     params: Mapping[str, Any],
     report: Report,
-) -> Ask:
+) -> RetrieverCall:
     variants: Variants = query.variants or ("mirror" if query.mirrored else "identity")
-    assert known.description is not None
-    if query.text is not None and not known.description.reads_text:
-        raise InvalidInput(f"{known.name} does not search by words", "text")
+    assert entry.description is not None
+    if query.text is not None and not entry.description.reads_text:
+        raise InvalidInput(f"{entry.name} does not search by words", "text")
     if (query.image_id is not None) + bool(body.images) + (query.text is not None) != 1:
         raise InvalidInput("give either an image, an image_id or text", "image")
     if query.text is not None:
-        return Ask(known, params, mixed=MixedQuery(text=query.text))
-    if not known.of_pictures:
-        raise InvalidInput(f"{known.name} searches by words only", "text")
+        return RetrieverCall(entry, params, composite=CompositeQuery(text=query.text))
+    if not entry.of_pictures:
+        raise InvalidInput(f"{entry.name} searches by words only", "text")
     if query.image_id is not None:
-        return Ask(known, params, image_id=query.image_id, variants=variants)
-    picture = await gateway.searcher.prepare(body.image(), [known], variants, report, query.region)
-    return Ask(known, params, picture=picture)
+        return RetrieverCall(entry, params, image_id=query.image_id, variants=variants)
+    picture = await gateway.searcher.prepare(body.image(), [entry], variants, report, query.region)
+    return RetrieverCall(entry, params, picture=picture)
 
 
 async def _add(request: Request, image_id: int | None) -> Response:
@@ -224,7 +224,7 @@ async def _add(request: Request, image_id: int | None) -> Response:
     if given:
         metadata = _json_object(given["metadata"], "metadata")
     report = begin_report(request)
-    added = await _gateway(request).adder.add(image_id, body.image(), report, metadata)
+    added = await _gateway(request).writer.add(image_id, body.image(), report, metadata)
     status = 201 if added.receipt.outcome == "created" else 200
     return JsonAnswer(_added_row(added), status, headers=report.headers())
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from deployments.directory.entry import Known
-from deployments.directory.retrievers import Retrievers
+from deployments.directory.entry import DirectoryEntry
+from deployments.directory.retrievers import RetrieverDirectory
 from deployments.ingress.report import Report
 from indexes.store.base import ANNOTATE, Image, ImageWrite, Receipt, Space, Store
 from models.errors import AlreadyIndexed, AmbienceError, Conflict, InvalidInput, Unavailable
@@ -48,19 +48,19 @@ class Prepared:
     views: Mapping[View, Pixels]
 
 
-class Adder:
+class ImageWriter:
     """Turns uploads into durable rows."""
 
     def __init__(
         self,
         store: Store,
-        retrievers: Retrievers,
+        directory: RetrieverDirectory,
         decoder: Decoder,
         add_deadline: float,
         previews: bool,
     ) -> None:
         self.store = store
-        self.retrievers = retrievers
+        self.directory = directory
         self.decoder = decoder
         self.add_deadline = add_deadline
         self.previews = previews
@@ -79,10 +79,10 @@ class Adder:
         that can't be decoded, and Unavailable while no retriever is known.
         """
         check_id(image_id)
-        wanted = self.retrievers.wanted()
+        wanted = self.directory.wanted()
         if not wanted:  # Acknowledged now, it would never be indexed.
             raise Unavailable("no retriever is known yet; try again in a second")
-        annotators = self.retrievers.annotators()
+        annotators = self.directory.annotators()
         sha256 = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
         if image_id is not None and metadata is None:
             there = await asyncio.to_thread(self.store.image, image_id)
@@ -98,7 +98,7 @@ class Adder:
         Raises AlreadyIndexed if the image has them, Conflict if the id holds another picture.
         """
         check_id(image_id)
-        self.retrievers.known(kind)
+        self.directory.entry(kind)
         sha256 = hashlib.sha256(data).hexdigest()
         there = await asyncio.to_thread(self.store.image, image_id)
         if there is not None and kind in there.wanted:
@@ -125,17 +125,17 @@ class Adder:
         wanted: Sequence[str],
         report: Report,
         metadata: Mapping[str, Any] | None,
-        annotators: Sequence[Known] = (),
+        annotators: Sequence[DirectoryEntry] = (),
     ) -> Added:
-        knowns = [self.retrievers.known(name) for name in wanted]
-        ready = [model for known in knowns for model in known.models if _can_extract(model)]
+        entries = [self.directory.entry(name) for name in wanted]
+        ready = [model for entry in entries for model in entry.models if _can_extract(model)]
         with report.timed("decode"):
             prepared = await self.decoder.decode(
                 data, then=lambda picture: self._prepare(picture, ready)
             )
         rows = dict(prepared.rows)
         reasons = await self._extract_elsewhere(prepared, ready, rows, report)
-        have = await self._found_by(knowns, rows)
+        have = await self._found_by(entries, rows)
         write = ImageWrite(
             image_id=image_id,
             sha256=sha256,
@@ -151,14 +151,18 @@ class Adder:
             receipt = await asyncio.to_thread(self.store.put, write)
         return Added(receipt, {name: self._outcome(name, have, reasons) for name in wanted})
 
-    async def _found_by(self, knowns: Sequence[Known], rows: Mapping[Space, bytes]) -> set[str]:
+    async def _found_by(
+        self, entries: Sequence[DirectoryEntry], rows: Mapping[Space, bytes]
+    ) -> set[str]:
         """Names of the retrievers that find the image: of two models it is the one in use."""
-        used = await self.retrievers.searched([known for known in knowns if known.next is not None])
+        used = await self.directory.with_active_models(
+            [entry for entry in entries if entry.next is not None]
+        )
         lacking = {one.name for one in used if Space(one.name, one.fingerprint) not in rows}
         return {space.kind for space in rows} - lacking
 
     def _needs_original(
-        self, wanted: Sequence[str], annotators: Sequence[Known], have: set[str]
+        self, wanted: Sequence[str], annotators: Sequence[DirectoryEntry], have: set[str]
     ) -> bool:
         """Whether what is missing needs more than the preview.
 
@@ -166,47 +170,51 @@ class Adder:
         """
         if not have.issuperset(wanted) or (annotators and not self.previews):
             return True
-        described = (known.description for known in annotators)
+        described = (entry.description for entry in annotators)
         return any(one is None or one.view != "preview" for one in described)
 
-    def _prepare(self, picture: Picture, ready: Sequence[Known]) -> Prepared:
+    def _prepare(self, picture: Picture, ready: Sequence[DirectoryEntry]) -> Prepared:
         rows: dict[Space, bytes] = {}
         views: dict[View, Pixels] = {}
-        for known in ready:
-            assert known.description is not None
-            view = known.description.view
-            if known.extractor is None:
+        for entry in ready:
+            assert entry.description is not None
+            view = entry.description.view
+            if entry.extractor is None:
                 views[view] = picture.view(view)
                 continue
-            features = known.extractor.extract(picture.view(view))
-            rows[Space(known.name, known.extractor.fingerprint)] = known.extractor.to_row(features)
+            features = entry.extractor.extract(picture.view(view))
+            rows[Space(entry.name, entry.extractor.fingerprint)] = entry.extractor.to_row(features)
         preview = picture.preview_jpeg() if self.previews else None
         return Prepared(picture.width, picture.height, preview, rows, views)
 
     async def _extract_elsewhere(
-        self, prepared: Prepared, ready: Sequence[Known], rows: dict[Space, bytes], report: Report
+        self,
+        prepared: Prepared,
+        ready: Sequence[DirectoryEntry],
+        rows: dict[Space, bytes],
+        report: Report,
     ) -> dict[str, str]:
         """Ask replicas for their features, all at once; reasons of those that did not answer."""
         reasons: dict[str, str] = {}
 
-        async def one(known: Known) -> None:
-            assert known.description is not None
-            pixels = prepared.views[known.description.view]
+        async def one(entry: DirectoryEntry) -> None:
+            assert entry.description is not None
+            pixels = prepared.views[entry.description.view]
             try:
-                with report.timed(known.name):
-                    answer = await self.retrievers.extract(known, pixels, self.add_deadline)
+                with report.timed(entry.name):
+                    answer = await self.directory.extract(entry, pixels, self.add_deadline)
             except AmbienceError as exc:
-                reasons[known.name] = str(exc)
+                reasons[entry.name] = str(exc)
                 return
-            rows[Space(known.name, answer.fingerprint)] = answer.row
+            rows[Space(entry.name, answer.fingerprint)] = answer.row
 
-        await asyncio.gather(*(one(known) for known in ready if known.extractor is None))
+        await asyncio.gather(*(one(entry) for entry in ready if entry.extractor is None))
         return reasons
 
     def _outcome(self, name: str, have: set[str], reasons: Mapping[str, str]) -> Outcome:
         if name in have:
             return Outcome("indexed")
-        return Outcome("pending", reasons.get(name) or self.retrievers.known(name).reason)
+        return Outcome("pending", reasons.get(name) or self.directory.entry(name).reason)
 
 
 def check_id(image_id: int | None) -> None:
@@ -215,13 +223,13 @@ def check_id(image_id: int | None) -> None:
         raise InvalidInput(f"image_id must lie in 0..{MAX_IMAGE_ID}", "image_id")
 
 
-def _kinds(annotators: Sequence[Known]) -> list[str]:
-    return [ANNOTATE + known.name for known in annotators]
+def _kinds(annotators: Sequence[DirectoryEntry]) -> list[str]:
+    return [ANNOTATE + entry.name for entry in annotators]
 
 
-def _can_extract(known: Known) -> bool:
+def _can_extract(entry: DirectoryEntry) -> bool:
     """What is extracted here needs no replica."""
-    return known.extractor is not None or known.reason is None
+    return entry.extractor is not None or entry.reason is None
 
 
 def _complete(image: Image, sha256: str, wanted: Sequence[str]) -> bool:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deployments.directory.entry import Known
+from deployments.directory.entry import DirectoryEntry
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import Report
 from deployments.wire import AnnotateAnswer
@@ -24,11 +24,11 @@ async def annotate(
     Raises UnknownName, and what decoding raises.
     """
     until = time.monotonic() + gateway.args.deadline
-    chosen = list(gateway.retrievers.enabled("annotator")) if names is None else names
-    knowns = [gateway.retrievers.known(name, "annotator") for name in dict.fromkeys(chosen)]
-    ready = [known for known in knowns if known.reason is None]
-    report.missing.update({known.name: known.reason for known in knowns if known.reason})
-    views = {known.description.view for known in ready if known.description is not None}
+    entries_named = list(gateway.directory.enabled("annotator")) if names is None else names
+    entries = [gateway.directory.entry(name, "annotator") for name in dict.fromkeys(entries_named)]
+    ready = [entry for entry in entries if entry.reason is None]
+    report.missing.update({entry.name: entry.reason for entry in entries if entry.reason})
+    views = {entry.description.view for entry in ready if entry.description is not None}
 
     def seen(picture: Picture) -> Mapping[View, Pixels]:
         return {view: picture.view(view) for view in views}
@@ -37,29 +37,31 @@ async def annotate(
         pictures = await gateway.decoder.decode(data, then=seen)
     said: dict[str, dict[str, Any]] = {}
 
-    async def one(known: Known) -> None:
-        assert known.description is not None
+    async def one(entry: DirectoryEntry) -> None:
+        assert entry.description is not None
         try:
-            with report.timed(known.name):
-                answer = await _ask(gateway, known, pictures[known.description.view], until)
+            with report.timed(entry.name):
+                answer = await _ask(gateway, entry, pictures[entry.description.view], until)
         except AmbienceError as exc:
-            report.missing[known.name] = str(exc)
+            report.missing[entry.name] = str(exc)
             return
-        report.answered.add(known.name)
-        said[known.name] = {**answer.row, "fingerprint": answer.fingerprint}
+        report.answered.add(entry.name)
+        said[entry.name] = {**answer.row, "fingerprint": answer.fingerprint}
 
-    await asyncio.gather(*(one(known) for known in ready))
+    await asyncio.gather(*(one(entry) for entry in ready))
     return {name: said[name] for name in sorted(said)}
 
 
-async def _ask(gateway: Gateway, known: Known, pixels: Pixels, until: float) -> AnnotateAnswer:
+async def _ask(
+    gateway: Gateway, entry: DirectoryEntry, pixels: Pixels, until: float
+) -> AnnotateAnswer:
     try:
-        return await gateway.retrievers.annotate(known, pixels, _left(until))
+        return await gateway.directory.annotate(entry, pixels, _left(until))
     except RetrieverUnavailable:
         # The replica that was asked may be gone: look again, once.
-        if await gateway.retrievers.describe(known) is None:
+        if await gateway.directory.describe(entry) is None:
             raise
-        return await gateway.retrievers.annotate(known, pixels, _left(until))
+        return await gateway.directory.annotate(entry, pixels, _left(until))
 
 
 def _left(until: float) -> float:

@@ -8,13 +8,13 @@ import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deployments.directory.entry import Known
+from deployments.directory.entry import DirectoryEntry
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import Report
-from deployments.ingress.searching import Ask, QueryPicture
+from deployments.ingress.searching import QueryPicture, RetrieverCall
 from deployments.schemas import SearchQuery
-from deployments.wire import Description, MixedQuery
-from indexes.ranking.fusion import FusedHit, RankedList, believed, fuse
+from deployments.wire import CompositeQuery, Description
+from indexes.ranking.fusion import FusedHit, RankedList, above_confidence, fuse
 from models.errors import ImageNotFound, InvalidInput
 from models.types import Variants
 
@@ -29,28 +29,30 @@ async def fused_search(
     when nothing is searched for, and ImageNotFound for an unknown image_id.
     """
     weights = query.retrievers
-    knowns = await gateway.chosen(list(weights) if weights is not None else None)
-    _check(query, images, knowns)
+    entries = await gateway.entries_named(list(weights) if weights is not None else None)
+    _check(query, images, entries)
     offset = decode_cursor(query.cursor)
-    limits = await gateway.limits(query.filter, query.min_seq, query.stale_ok)
-    known = await asyncio.to_thread(gateway.store.known, query.image_ids) if query.image_ids else {}
+    scope = await gateway.search_scope(query.filter, query.min_seq, query.stale_ok)
+    stored = (
+        await asyncio.to_thread(gateway.store.known, query.image_ids) if query.image_ids else {}
+    )
     for image_id in query.image_ids:
-        if image_id not in known:
+        if image_id not in stored:
             raise ImageNotFound(f"no image {image_id}", "image_ids")
     variants: Variants = "mirror" if query.mirrored else "identity"
     pictures = [
-        await gateway.searcher.prepare(data, knowns, variants, report, query.region)
+        await gateway.searcher.prepare(data, entries, variants, report, query.region)
         for data in images
     ]
-    asks = _asks(knowns, pictures, query, variants)
-    lists = await gateway.searcher.ask_all(asks, limits, report)
+    calls = _calls(entries, pictures, query, variants)
+    lists = await gateway.searcher.search_all(calls, scope, report)
     with report.timed("fuse"):
         ranked = [
-            _ranked(ask.known, hits, weights)
-            for ask, hits in zip(asks, lists.hits, strict=True)
+            _ranked(call.entry, hits, weights)
+            for call, hits in zip(calls, lists.hits, strict=True)
             if hits is not None
         ]
-        hits = believed(fuse(ranked, query.negative.image_ids), query.min_confidence)
+        hits = above_confidence(fuse(ranked, query.negative.image_ids), query.min_confidence)
     page = hits[offset : offset + query.k]
     more = len(hits) > offset + query.k
     return page, encode_cursor(offset + query.k) if more else None
@@ -77,56 +79,56 @@ def decode_cursor(cursor: str | None) -> int:
     return offset
 
 
-def _check(query: SearchQuery, images: Sequence[bytes], knowns: Sequence[Known]) -> None:
+def _check(query: SearchQuery, images: Sequence[bytes], entries: Sequence[DirectoryEntry]) -> None:
     words = query.text is not None or query.negative.text is not None
-    if words and not any(_may_read_text(known) for known in knowns):
+    if words and not any(_may_read_text(entry) for entry in entries):
         if query.retrievers is not None:
             raise InvalidInput("none of these retrievers searches by words", "text")
         raise InvalidInput("no retriever that searches by words is deployed", "text")
     if not images and not query.image_ids:
         if query.text is None:
             raise InvalidInput("give an image, image_ids or text to search by", "image")
-    elif query.text is None and knowns and not any(known.of_pictures for known in knowns):
+    elif query.text is None and entries and not any(entry.of_pictures for entry in entries):
         raise InvalidInput("these retrievers search by words only", "retrievers")
     if query.region is not None and len(images) != 1:
         raise InvalidInput("region: applies to exactly one uploaded image", "region")
 
 
-def _asks(
-    knowns: Sequence[Known],
+def _calls(
+    entries: Sequence[DirectoryEntry],
     pictures: Sequence[QueryPicture],
     query: SearchQuery,
     variants: Variants,
-) -> list[Ask]:
-    asks = []
-    for known in knowns:
-        params = list_params(known, query.explain)
-        if known.description is not None and known.description.additive:
-            mixed = _mixed(known.description, pictures, query)
-            if mixed.pixels or mixed.image_ids or mixed.text is not None:
-                asks.append(Ask(known, params, mixed=mixed))
+) -> list[RetrieverCall]:
+    calls = []
+    for entry in entries:
+        params = list_params(entry, query.explain)
+        if entry.description is not None and entry.description.additive:
+            composite = _composite(entry.description, pictures, query)
+            if composite.pixels or composite.image_ids or composite.text is not None:
+                calls.append(RetrieverCall(entry, params, composite=composite))
             continue
-        if known.of_pictures:
-            asks += [Ask(known, params, picture=picture) for picture in pictures]
-            asks += [
-                Ask(known, params, image_id=image_id, variants=variants)
+        if entry.of_pictures:
+            calls += [RetrieverCall(entry, params, picture=picture) for picture in pictures]
+            calls += [
+                RetrieverCall(entry, params, image_id=image_id, variants=variants)
                 for image_id in query.image_ids
             ]
-        if query.text is not None and _may_read_text(known):
-            asks.append(Ask(known, params, mixed=MixedQuery(text=query.text)))
-    return asks
+        if query.text is not None and _may_read_text(entry):
+            calls.append(RetrieverCall(entry, params, composite=CompositeQuery(text=query.text)))
+    return calls
 
 
-def _mixed(
+def _composite(
     description: Description, pictures: Sequence[QueryPicture], query: SearchQuery
-) -> MixedQuery:
+) -> CompositeQuery:
     """All parts of the query that this retriever can add up.
 
     Not tried mirrored: a neural method's features hardly change, and each try costs a forward pass.
     What is asked for and avoided at once is only left out of the answer.
     """
     reads = description.reads_text
-    return MixedQuery(
+    return CompositeQuery(
         pixels=[picture.views[description.view] for picture in pictures],
         image_ids=query.image_ids,
         text=query.text if reads else None,
@@ -136,20 +138,22 @@ def _mixed(
     )
 
 
-def _may_read_text(known: Known) -> bool:
+def _may_read_text(entry: DirectoryEntry) -> bool:
     """One that has not described itself yet may turn out to: it is asked, and named as missing."""
-    return known.description is None or known.description.reads_text
+    return entry.description is None or entry.description.reads_text
 
 
-def list_params(known: Known, explain: bool) -> Mapping[str, Any]:
+def list_params(entry: DirectoryEntry, explain: bool) -> Mapping[str, Any]:
     """A retriever's parameters for one list of a fused search."""
-    if known.description is None:
+    if entry.description is None:
         return {}
-    params = dict(known.description.fused_params)
-    return params | {"explain": True} if explain and known.description.explains else params
+    params = dict(entry.description.fused_params)
+    return params | {"explain": True} if explain and entry.description.explains else params
 
 
-def _ranked(known: Known, hits: list[Any], weights: Mapping[str, float] | None) -> RankedList:
-    assert known.description is not None
-    weight = 1.0 if weights is None else weights[known.name]
-    return RankedList(known.name, hits, weight, known.description.verifying)
+def _ranked(
+    entry: DirectoryEntry, hits: list[Any], weights: Mapping[str, float] | None
+) -> RankedList:
+    assert entry.description is not None
+    weight = 1.0 if weights is None else weights[entry.name]
+    return RankedList(entry.name, hits, weight, entry.description.verifying)

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from deployments.directory.entry import Known
-from deployments.directory.retrievers import Retrievers
-from deployments.ingress.adding import Adder
-from deployments.ingress.searching import Limits, Searcher
+from deployments.directory.entry import DirectoryEntry
+from deployments.directory.retrievers import RetrieverDirectory
+from deployments.ingress.adding import ImageWriter
+from deployments.ingress.searching import Searcher, SearchScope
 from deployments.schemas import Filter
 from deployments.settings import IngressArgs, store_url
 from deployments.storing import open_here
@@ -21,7 +21,7 @@ from deployments.wire import Kind
 from indexes.store.base import ANNOTATE, Image
 from models.errors import InvalidInput, StoreUnavailable
 from models.pictures.decoder import Decoder
-from models.pictures.decoding import Limits as PictureLimits
+from models.pictures.decoding import DecodeLimits
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +32,12 @@ class Gateway:
     def __init__(self, args: IngressArgs, application: str) -> None:
         self.args = args
         self.store = open_here(store_url(args.store))
-        self.retrievers = Retrievers(application, self.store.active)
-        limits = PictureLimits(max_bytes=args.max_upload_bytes, max_pixels=args.max_pixels)
+        self.directory = RetrieverDirectory(application, self.store.active)
+        limits = DecodeLimits(max_bytes=args.max_upload_bytes, max_pixels=args.max_pixels)
         self.decoder = Decoder(limits)
-        self.searcher = Searcher(self.retrievers, self.decoder, args.retriever_deadline)
-        self.adder = Adder(
-            self.store, self.retrievers, self.decoder, args.add_deadline, args.previews
+        self.searcher = Searcher(self.directory, self.decoder, args.retriever_deadline)
+        self.writer = ImageWriter(
+            self.store, self.directory, self.decoder, args.add_deadline, args.previews
         )
 
     def close(self) -> None:
@@ -45,9 +45,9 @@ class Gateway:
         self.decoder.close()
         self.store.close()
 
-    async def limits(
+    async def search_scope(
         self, wanted: Filter | None = None, min_seq: int | None = None, stale_ok: bool = False
-    ) -> Limits:
+    ) -> SearchScope:
         """The deadline of a request beginning now, the ids its filter allows, how new it must be.
 
         The head is read once for all retrievers: one that stands there need not ask the store.
@@ -55,13 +55,13 @@ class Gateway:
         until = time.monotonic() + self.args.deadline
         allowed = await asyncio.to_thread(self._allowed, wanted) if wanted is not None else None
         if stale_ok:
-            return Limits(until, allowed, min_seq or 0, stale_ok)
+            return SearchScope(until, allowed, min_seq or 0, stale_ok)
         try:
             head = await asyncio.to_thread(self.store.head)
         except StoreUnavailable as exc:
             log.warning("searches are answered from memory: %s", exc)
-            return Limits(until, allowed, stale_ok=True, stale=True)
-        return Limits(until, allowed, max(head, min_seq or 0))
+            return SearchScope(until, allowed, stale_ok=True, stale=True)
+        return SearchScope(until, allowed, max(head, min_seq or 0))
 
     async def unready(self) -> dict[str, str]:
         """Why /readyz fails: what is required and does not answer → reason."""
@@ -70,30 +70,30 @@ class Gateway:
             await asyncio.to_thread(self.store.head)
         except StoreUnavailable as exc:
             reasons["store"] = str(exc)
-        if not self.retrievers.complete:
+        if not self.directory.complete:
             reasons["applications"] = "not all are deployed yet"
-        there = {known.name: known for known in await self.chosen()}
+        there = {entry.name: entry for entry in await self.entries_named()}
         for name in self.args.required:
-            lacks = there[name].lacks if name in there else "not deployed"
-            if lacks is not None:
-                reasons[name] = lacks
+            incomplete_reason = there[name].incomplete_reason if name in there else "not deployed"
+            if incomplete_reason is not None:
+                reasons[name] = incomplete_reason
         return reasons
 
-    async def chosen(self, names: Sequence[str] | None = None) -> list[Known]:
+    async def entries_named(self, names: Sequence[str] | None = None) -> list[DirectoryEntry]:
         """These retrievers, or all enabled ones, as searches use them now; raises UnknownName."""
-        knowns = [self.retrievers.known(name) for name in names or self.retrievers.enabled()]
-        return await self.retrievers.searched(knowns)
+        entries = [self.directory.entry(name) for name in names or self.directory.enabled()]
+        return await self.directory.with_active_models(entries)
 
     def pending_reason(self, image: Image, kind: str) -> str:
         """Why an image has no features, or annotations, of this kind yet."""
         name = kind.removeprefix(ANNOTATE)
         of: Kind = "annotator" if name != kind else "retriever"
-        if name not in self.retrievers.enabled(of):
+        if name not in self.directory.enabled(of):
             return "not deployed"
-        known = self.retrievers.known(name, of)
-        if known.reason is not None:
-            return known.reason
-        views = {one.description.view for one in known.models if one.description is not None}
+        entry = self.directory.entry(name, of)
+        if entry.reason is not None:
+            return entry.reason
+        views = {one.description.view for one in entry.models if one.description is not None}
         if image.has_original or (image.has_preview and "preview" in views):
             return "being completed"
         return "original needed"

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deployments.directory.entry import Known
-from deployments.directory.retrievers import Retrievers
+from deployments.directory.entry import DirectoryEntry
+from deployments.directory.retrievers import RetrieverDirectory
 from deployments.ingress.report import Report
-from deployments.wire import MixedQuery, SearchAnswer, SearchRequest
+from deployments.wire import CompositeQuery, SearchAnswer, SearchRequest
 from indexes.base import Hit
 from models.errors import AmbienceError, ImageNotFound, RetrieverUnavailable
 from models.pictures.decoder import Decoder
@@ -39,19 +39,19 @@ class QueryPicture:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class RetrieverCall:
     """One list wanted: a retriever, a query, its parameters."""
 
-    known: Known
+    entry: DirectoryEntry
     params: Mapping[str, Any]
     picture: QueryPicture | None = None
     image_id: int | None = None
     variants: Variants = "identity"
-    mixed: MixedQuery | None = None
+    composite: CompositeQuery | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SearchScope:
     """What holds for all retrievers of one search."""
 
     until: float
@@ -65,7 +65,7 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Lists:
+class HitLists:
     """The lists that came back, in the order asked; None where a retriever is missing."""
 
     hits: list[list[Hit] | None] = field(default_factory=list)
@@ -74,15 +74,17 @@ class Lists:
 class Searcher:
     """Decodes queries and fans them out."""
 
-    def __init__(self, retrievers: Retrievers, decoder: Decoder, retriever_deadline: float) -> None:
-        self.retrievers = retrievers
+    def __init__(
+        self, directory: RetrieverDirectory, decoder: Decoder, retriever_deadline: float
+    ) -> None:
+        self.directory = directory
         self.decoder = decoder
         self.retriever_deadline = retriever_deadline
 
     async def prepare(
         self,
         data: bytes,
-        knowns: Sequence[Known],
+        entries: Sequence[DirectoryEntry],
         variants: Variants,
         report: Report,
         region: Region | None = None,
@@ -92,98 +94,105 @@ class Searcher:
         def work(picture: Picture) -> QueryPicture:
             if region is not None:
                 picture = picture.crop(*region)
-            return self._query_picture(picture, knowns, variants)
+            return self._query_picture(picture, entries, variants)
 
         with report.timed("decode"):
             return await self.decoder.decode(data, then=work)
 
     def _query_picture(
-        self, picture: Picture, knowns: Sequence[Known], variants: Variants
+        self, picture: Picture, entries: Sequence[DirectoryEntry], variants: Variants
     ) -> QueryPicture:
         here: dict[str, Callable[[], Sequence[Features]]] = {}
         fingerprints: dict[str, str] = {}
         views: dict[View, Pixels] = {}
-        for known in knowns:
-            if known.description is None or not known.of_pictures:
+        for entry in entries:
+            if entry.description is None or not entry.of_pictures:
                 continue
-            view = known.description.view
-            if known.extractor is None or known.description.additive:
+            view = entry.description.view
+            if entry.extractor is None or entry.description.additive:
                 views[view] = picture.view(view)
-            if known.extractor is not None:
+            if entry.extractor is not None:
                 pixels = picture.view(view)
-                here[known.name] = partial(known.extractor.extract_variants, pixels, variants)
-                fingerprints[known.name] = known.extractor.fingerprint
+                here[entry.name] = partial(entry.extractor.extract_variants, pixels, variants)
+                fingerprints[entry.name] = entry.extractor.fingerprint
         features = dict(zip(here, self.decoder.side_by_side(list(here.values())), strict=True))
         return QueryPicture(features, fingerprints, views, variants)
 
-    async def ask_all(self, asks: Sequence[Ask], limits: Limits, report: Report) -> Lists:
+    async def search_all(
+        self, calls: Sequence[RetrieverCall], scope: SearchScope, report: Report
+    ) -> HitLists:
         """All at once; a retriever that fails is missing, and named so in the report.
 
         An ImageNotFound or InvalidInput of a retriever counts as missing here too: other
         retrievers may know the image.
         """
         results = await asyncio.gather(
-            *(self._ask_once(ask, limits, report) for ask in asks), return_exceptions=True
+            *(self._search_once(call, scope, report) for call in calls),
+            return_exceptions=True,
         )
-        lists = Lists()
-        for ask, result in zip(asks, results, strict=True):
+        lists = HitLists()
+        for call, result in zip(calls, results, strict=True):
             if isinstance(result, SearchAnswer):
-                report.answered.add(ask.known.name)
+                report.answered.add(call.entry.name)
                 lists.hits.append(result.hits)
             elif isinstance(result, AmbienceError):
-                report.missing[ask.known.name] = str(result)
+                report.missing[call.entry.name] = str(result)
                 lists.hits.append(None)
             elif isinstance(result, BaseException):
                 raise result
         return lists
 
-    async def ask(self, ask: Ask, limits: Limits, report: Report) -> list[Hit]:
+    async def search(self, call: RetrieverCall, scope: SearchScope, report: Report) -> list[Hit]:
         """One retriever, whose error is the caller's."""
-        answer = await self._ask_once(ask, limits, report)
-        report.answered.add(ask.known.name)
+        answer = await self._search_once(call, scope, report)
+        report.answered.add(call.entry.name)
         return answer.hits
 
-    async def _ask_once(self, ask: Ask, limits: Limits, report: Report) -> SearchAnswer:
-        with report.timed(ask.known.name):
+    async def _search_once(
+        self, call: RetrieverCall, scope: SearchScope, report: Report
+    ) -> SearchAnswer:
+        with report.timed(call.entry.name):
             try:
-                answer = await self._send(ask, limits)
+                answer = await self._send(call, scope)
             except RetrieverUnavailable:
                 # It may have changed, or lost the replica that was asked: look again, once.
-                await self.retrievers.look_again(ask.known)
-                answer = await self._send(ask, limits, partial=True)
-        report.stale = report.stale or answer.stale or limits.stale
+                await self.directory.refresh_entry(call.entry)
+                answer = await self._send(call, scope, partial=True)
+        report.stale = report.stale or answer.stale or scope.stale
         report.missing.update(answer.missing)
         return answer
 
-    async def _send(self, ask: Ask, limits: Limits, partial: bool = False) -> SearchAnswer:
-        if ask.known.reason is not None:
-            raise RetrieverUnavailable(ask.known.reason)
-        left = limits.until - time.monotonic()
-        request = request_of(ask, limits, max(0.01, min(left, self.retriever_deadline)))
-        return await self.retrievers.search(ask.known, request, partial)
+    async def _send(
+        self, call: RetrieverCall, scope: SearchScope, partial: bool = False
+    ) -> SearchAnswer:
+        if call.entry.reason is not None:
+            raise RetrieverUnavailable(call.entry.reason)
+        left = scope.until - time.monotonic()
+        request = search_request(call, scope, max(0.01, min(left, self.retriever_deadline)))
+        return await self.directory.search(call.entry, request, partial)
 
 
-def request_of(ask: Ask, limits: Limits, deadline: float) -> SearchRequest:
+def search_request(call: RetrieverCall, scope: SearchScope, deadline: float) -> SearchRequest:
     """What a retriever is asked, in the feature space of its description or of the features."""
-    description = ask.known.description
+    description = call.entry.description
     assert description is not None
     common: dict[str, Any] = {
-        "params": ask.params,
-        "allowed": limits.allowed,
-        "min_seq": limits.min_seq,
-        "stale_ok": limits.stale_ok,
+        "params": call.params,
+        "allowed": scope.allowed,
+        "min_seq": scope.min_seq,
+        "stale_ok": scope.stale_ok,
         "deadline": deadline,
         "fingerprint": description.fingerprint or None,
     }
-    if ask.mixed is not None:
-        return SearchRequest(mixed=ask.mixed, **common)
-    if ask.picture is None:
-        if ask.image_id is None:
+    if call.composite is not None:
+        return SearchRequest(composite=call.composite, **common)
+    if call.picture is None:
+        if call.image_id is None:
             raise ImageNotFound("give an image or an image_id", "image_id")
-        return SearchRequest(image_id=ask.image_id, variants=ask.variants, **common)
-    features = ask.picture.features.get(ask.known.name)
+        return SearchRequest(image_id=call.image_id, variants=call.variants, **common)
+    features = call.picture.features.get(call.entry.name)
     if features is not None:
-        common["fingerprint"] = ask.picture.fingerprints[ask.known.name]
+        common["fingerprint"] = call.picture.fingerprints[call.entry.name]
         return SearchRequest(features=features, **common)
-    pixels = ask.picture.views.get(description.view)
-    return SearchRequest(pixels=pixels, variants=ask.picture.variants, **common)
+    pixels = call.picture.views.get(description.view)
+    return SearchRequest(pixels=pixels, variants=call.picture.variants, **common)

@@ -129,11 +129,11 @@ class AnnotationCompleter(Completer):
         if self._reads is None:
             super()._complete(pending)
         elif row := self.store.rows(self._reads, [pending.image_id]).get(pending.image_id):
-            self._say(pending, self.annotator.annotate_features([row])[0])
+            self._candidates(pending, self.annotator.annotate_features([row])[0])
 
     def _write(self, pending: Pending, picture: Picture, whole: bool) -> None:  # noqa: ARG002
-        self._say(pending, self.annotator.annotate(picture.view(self.view)))
+        self._candidates(pending, self.annotator.annotate(picture.view(self.view)))
 
-    def _say(self, pending: Pending, annotation: Annotation) -> None:
+    def _candidates(self, pending: Pending, annotation: Annotation) -> None:
         said = {**annotation.row(), "fingerprint": self.annotator.fingerprint}
         self.store.annotate(pending.image_id, pending.generation, {self.name: said}, "machine")

@@ -17,17 +17,17 @@ from ray import serve
 from deployments.layout import shard_of
 from deployments.loopback import keep_sockets_on_loopback
 from deployments.replicas.completion import FeatureCompleter, keep_completing
+from deployments.replicas.composite_query import composite_features
 from deployments.replicas.joining import wait_beside_others
 from deployments.replicas.loading import load_until_it_works
 from deployments.replicas.metrics import keep_showing
-from deployments.replicas.mixing import mixed_features
 from deployments.replicas.saving import keep_saving
 from deployments.settings import (
     RetrieverArgs,
-    made_files,
     snapshots_folder,
     store_url,
-    with_made_files,
+    training_files,
+    with_training_files,
 )
 from deployments.storing import open_here
 from deployments.wire import (
@@ -49,7 +49,7 @@ from models.registry import make_extractor
 from models.types import Features, Pixels
 
 T = TypeVar("T")
-Stamps = dict[Path, tuple[int, int] | None]
+FileVersions = dict[Path, tuple[int, int] | None]
 logger = logging.getLogger(__name__)
 FIRST_RETRY, LAST_RETRY = 2.0, 60.0
 BATCH_SECONDS = 0.005
@@ -137,7 +137,7 @@ class Retriever:
         showing = asyncio.create_task(self._show_metrics())
         await load_until_it_works(self.extractor, self._run, self._note)
         self._loaded = True
-        stamps = self._stamps()
+        file_versions = self._file_versions()
         while self._follower is None:
             try:
                 self._follower = self._new_follower()
@@ -146,11 +146,11 @@ class Retriever:
                 await asyncio.sleep(FIRST_RETRY)
         self._follower.start()
         saving = keep_saving(self._following)
-        await asyncio.gather(showing, self._complete(), self._renew(stamps), saving)
+        await asyncio.gather(showing, self._complete(), self._renew(file_versions), saving)
 
     def _new_follower(self) -> Follower:
         """Over an empty index."""
-        options = with_made_files(self.args.index, self.name, self.extractor.fingerprint)
+        options = with_training_files(self.args.index, self.name, self.extractor.fingerprint)
         index = make_index(self.extractor.index, options, self._rows)
         folder, layout = snapshots_folder(), str(self.shard)
         return Follower(
@@ -162,15 +162,15 @@ class Retriever:
             shard=self.shard,
         )
 
-    async def _renew(self, stamps: Stamps) -> None:
+    async def _renew(self, file_versions: FileVersions) -> None:
         """Once a training is there, or the index is worn, build one beside the old, then swap.
 
         Searches that have begun end on the old one. Meanwhile both take memory.
         """
         while True:
             await asyncio.sleep(RENEWAL_SECONDS)
-            now = self._stamps()
-            if now == stamps and not self._following().status.worn:
+            now = self._file_versions()
+            if now == file_versions and not self._following().status.needs_compaction:
                 continue
             try:
                 fresh = await asyncio.to_thread(self._filled_follower)
@@ -178,7 +178,7 @@ class Retriever:
                 logger.warning("%s keeps its index: %s", self.name, exc)
                 await asyncio.sleep(LAST_RETRY)
                 continue
-            old, self._follower, stamps = self._follower, fresh, now
+            old, self._follower, file_versions = self._follower, fresh, now
             assert old is not None
             try:
                 await asyncio.sleep(CLOSING_SECONDS)
@@ -195,10 +195,10 @@ class Retriever:
         follower.start()
         return follower
 
-    def _stamps(self) -> Stamps:
+    def _file_versions(self) -> FileVersions:
         """Of all that trainings made for it; one changes whenever its file does."""
-        files = made_files(self.args.index, self.name, self.extractor.fingerprint)
-        return {path: _stamp(path) for path in files.values()}
+        files = training_files(self.args.index, self.name, self.extractor.fingerprint)
+        return {path: _file_version(path) for path in files.values()}
 
     async def _complete(self) -> None:
         if self.extractor.of_pictures:
@@ -237,7 +237,13 @@ class Retriever:
         params = self._index_class.Params.parse(request.params)
         variants = await self._query_features(request)
         answer = await follower.asearch(
-            Query(variants, request.allowed, request.of_a_picture, request.sharded, request.agreed),
+            Query(
+                variants,
+                request.allowed,
+                request.is_one_picture,
+                request.sharded,
+                request.candidates,
+            ),
             params,
             request.min_seq,
             request.deadline,
@@ -254,8 +260,8 @@ class Retriever:
             fingerprint=self.extractor.fingerprint,
             pixels=None,
             image_id=None,
-            mixed=None,
-            of_a_sum=not request.of_a_picture,
+            composite=None,
+            of_a_sum=not request.is_one_picture,
         )
 
     async def _extract(self, pixels: Pixels, fingerprint: str | None) -> ExtractAnswer:
@@ -281,10 +287,10 @@ class Retriever:
         self._check_space(request.fingerprint)
         if request.features is not None:
             return list(request.features)
-        if request.mixed is not None:
-            mixed = request.mixed
-            made = await asyncio.gather(*(self._features(one) for one in mixed.pixels))
-            work = partial(mixed_features, self.extractor, self._rows, mixed, made)
+        if request.composite is not None:
+            composite = request.composite
+            made = await asyncio.gather(*(self._features(one) for one in composite.pixels))
+            work = partial(composite_features, self.extractor, self._rows, composite, made)
             return [await self._run(work)]
         if request.pixels is not None:
             pixels, variants = request.pixels, request.variants
@@ -327,7 +333,7 @@ class Retriever:
         return await asyncio.get_running_loop().run_in_executor(self._extracting, work)
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def _file_version(path: Path) -> tuple[int, int] | None:
     try:
         status = path.stat()
     except OSError:

@@ -98,7 +98,7 @@ class RowArrays:
             for name, rows in values.items():
                 self._segments[name][number][positions[here] % SEGMENT] = rows[here]
 
-    def make_room(self) -> bool:
+    def preallocate(self) -> bool:
         """Write to memory that the next rows will lie in, one PIECE; whether there is more to do.
 
         The first touch of a page can cost several times what is written to it. Where a row ever

@@ -18,7 +18,7 @@ from indexes.arrays.frozen import Frozen, Saved
 from indexes.arrays.rows import Column, Positions, RowArrays
 from indexes.arrays.selection import at_places, best_first, kth_smallest
 from indexes.base import Hit, Index, Query, Rows, SearchParams
-from indexes.calibration import Background, pairs
+from indexes.calibration import BackgroundModel, pairs
 from indexes.hamming.kernels import hamming_kernel
 from models.errors import InvalidInput
 from models.types import Features, Options
@@ -44,7 +44,7 @@ class BinaryIndex(Index):
     fused: ClassVar[Mapping[str, Any]] = {"k": 200, "distance_threshold": 64}
     """Of 576 bits, copies of a picture differ in fewer than 64."""
 
-    usual: ClassVar[Background | None] = Background(260.0, 45.0)
+    default_background: ClassVar[BackgroundModel | None] = BackgroundModel(260.0, 45.0)
 
     state_version = 2
     options: Config
@@ -61,7 +61,7 @@ class BinaryIndex(Index):
         self._rows = RowArrays(self._columns)
         self._warm_up()
         # Of photographs in general, in which 1 % of pairs agree in 55 % of the bits.
-        self.background = Background(0.45 * options.bits, 45.0)
+        self.background = BackgroundModel(0.45 * options.bits, 45.0)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -83,8 +83,8 @@ class BinaryIndex(Index):
         rows = {"code": codes, "head": codes[:, self._head]}
         self._rows.put(np.array(list(kept), np.int64), rows)
 
-    def make_room(self) -> bool:
-        return self._rows.make_room()
+    def preallocate(self) -> bool:
+        return self._rows.preallocate()
 
     def freeze(self) -> Frozen:
         return Frozen({}, *self._rows.freeze())

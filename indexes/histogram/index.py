@@ -17,7 +17,7 @@ from indexes.arrays.frozen import Frozen, Saved
 from indexes.arrays.rows import Column, Positions, RowArrays
 from indexes.arrays.selection import at_places, best_first, kth_smallest
 from indexes.base import Hit, Index, Query, Rows, SearchParams
-from indexes.calibration import Background, pairs
+from indexes.calibration import BackgroundModel, pairs
 from indexes.histogram.codes import (
     BINS,
     COARSE_MAX,
@@ -62,7 +62,7 @@ class HistogramIndex(Index):
     A distance is the sum in float64 of the float32 values' differences, rounded to float32.
     """
 
-    usual: ClassVar[Background | None] = Background(7.3e6, 5.8)
+    default_background: ClassVar[BackgroundModel | None] = BackgroundModel(7.3e6, 5.8)
 
     def __init__(self, options: Options, rows: Rows) -> None:
         super().__init__(options, rows)
@@ -95,8 +95,8 @@ class HistogramIndex(Index):
             start = number * WRITE_BATCH
             self._rows.put(image_ids[start : start + len(batch.fine)], batch._asdict())
 
-    def make_room(self) -> bool:
-        return self._rows.make_room()
+    def preallocate(self) -> bool:
+        return self._rows.preallocate()
 
     def freeze(self) -> Frozen:
         return Frozen({}, *self._rows.freeze())

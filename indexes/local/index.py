@@ -18,7 +18,7 @@ from pydantic import Field
 
 from indexes.arrays.frozen import Frozen, Saved
 from indexes.base import Hit, Index, Query, Rows, SearchParams
-from indexes.calibration import Belief, confidence_of
+from indexes.calibration import ConfidenceModel, confidence_of
 from indexes.inverted.file import InvertedFile, Method, list_count
 from indexes.inverted.trained import AUTO, load
 from indexes.local.descriptors import (
@@ -108,11 +108,11 @@ class LocalIndex(Index):
         return f"{self._search_by.kind}, training {self._trained.version}"
 
     @property
-    def worn(self) -> bool:
+    def needs_compaction(self) -> bool:
         return self._trained is not None and self._table.dead > self._renew_at
 
     @property
-    def made_with(self) -> Mapping[str, Any]:
+    def depends_on(self) -> Mapping[str, Any]:
         return {"trained": self._trained and self._trained.checksum}
 
     def apply(self, changes: Mapping[int, Features | None]) -> None:
@@ -136,10 +136,10 @@ class LocalIndex(Index):
             self._search_by.add(ids, unit(descriptors))
         self._maintain()
 
-    def learns(self, _: int) -> Method:
+    def training_method(self, _: int) -> Method:
         return method(self.options.factory)
 
-    def points(self, features: Sequence[Features]) -> Descriptors:
+    def training_vectors(self, features: Sequence[Features]) -> Descriptors:
         return unit(np.concatenate([row["descriptor"] for row in features]))
 
     def freeze(self) -> Frozen:
@@ -224,15 +224,15 @@ class LocalIndex(Index):
 
     def _search(self, query: Query, params: SearchParams) -> list[Hit]:
         assert isinstance(params, LocalParams)
-        agreed = query.agreed
-        if agreed is None:
-            agreed = self.agree([self._say(query, params)], query, params)
-        mine = [one for one in agreed if self._table.has(one[0])]
+        candidates = query.candidates
+        if candidates is None:
+            candidates = self.merge_candidates([self._candidates(query, params)], query, params)
+        mine = [one for one in candidates if self._table.has(one[0])]
         if params.verifies:
             mine = self._verified(query, mine, params)
         return mine[: params.k or DEFAULT_K]
 
-    def _say(self, query: Query, params: SearchParams) -> list[Voters]:
+    def _candidates(self, query: Query, params: SearchParams) -> list[Voters]:
         """The nearest descriptors of each variant's."""
         assert isinstance(params, LocalParams)
         self._adopt()
@@ -248,7 +248,7 @@ class LocalIndex(Index):
         return voters
 
     @classmethod
-    def agree(
+    def merge_candidates(
         cls, said: Sequence[list[Voters]], _: Query, params: SearchParams
     ) -> list[Hit] | list[tuple[int, int]]:
         """Those that most likely verify, as image id and variant; or, unverified, the hits."""
@@ -265,32 +265,32 @@ class LocalIndex(Index):
         return shortlist(candidates, min(max(SHORTLIST, k), LONGEST_SHORTLIST))
 
     @classmethod
-    def confident(
+    def with_confidence(
         cls,
         hits: list[Hit],
-        judged: npt.NDArray[np.float64] | None,
+        evidence: npt.NDArray[np.float64] | None,
         count: int,
-        _: Belief | None,
+        _: ConfidenceModel | None,
     ) -> list[Hit]:
         """By inliers; votes alone say nothing of what is true."""
-        if judged is None:
+        if evidence is None:
             return hits
-        chance = min(count, SHORTLIST) * CHANCE * 0.5 ** np.maximum(judged - MIN_INLIERS, 0)
+        chance = min(count, SHORTLIST) * CHANCE * 0.5 ** np.maximum(evidence - MIN_INLIERS, 0)
         sure = confidence_of(chance).round(4).tolist()
         return [
             hit if hit.inliers is None else hit._replace(confidence=one)
             for hit, one in zip(hits, sure, strict=True)
         ]
 
-    def _judged(self, hits: Sequence[Hit], _: Query) -> npt.NDArray[np.float64]:
+    def _evidence(self, hits: Sequence[Hit], _: Query) -> npt.NDArray[np.float64]:
         return np.array([hit.inliers or 0 for hit in hits], np.float64)
 
     @classmethod
-    def most(cls, params: SearchParams) -> int:
-        return super().most(params) or DEFAULT_K
+    def max_hits(cls, params: SearchParams) -> int:
+        return super().max_hits(params) or DEFAULT_K
 
     @staticmethod
-    def rank(hit: Hit) -> tuple[float, int]:
+    def sort_key(hit: Hit) -> tuple[float, int]:
         return -score(hit), hit.image_id
 
     def _wanted(self, query: Query) -> Wanted:

@@ -37,7 +37,7 @@ class RankedList:
         if not 0 <= self.weight < float("inf"):
             raise InvalidInput(f"the weight of {self.name} must be 0 or more", "retrievers")
 
-    def can_be_true(self, hit: Hit) -> bool:
+    def is_eligible(self, hit: Hit) -> bool:
         """Whether the hit is within this list's limits."""
         near = self.distance_below is None or (
             hit.distance is not None and hit.distance < self.distance_below
@@ -104,7 +104,7 @@ def fuse(lists: Sequence[RankedList], exclude: Collection[int] = ()) -> list[Fus
     shown: defaultdict[int, dict[str, Place]] = defaultdict(dict)
     verified: set[int] = set()
     for ranked in used:
-        for rank, hit in enumerate(_believable(ranked, exclude)):
+        for rank, hit in enumerate(_eligible_hits(ranked, exclude)):
             share = ranked.weight / total * (RRF_K + 1) / (RRF_K + 1 + rank)
             shares[hit.image_id].append(share)
             _show(shown[hit.image_id], ranked.name, rank, hit)
@@ -117,7 +117,7 @@ def fuse(lists: Sequence[RankedList], exclude: Collection[int] = ()) -> list[Fus
     return sorted(fused, key=lambda hit: (not hit.verified, -hit.score, hit.image_id))
 
 
-def believed(hits: Sequence[FusedHit], least: float) -> list[FusedHit]:
+def above_confidence(hits: Sequence[FusedHit], least: float) -> list[FusedHit]:
     """Those at least so sure of being true, and those of which that can't be said."""
     return [hit for hit in hits if hit.confidence is None or hit.confidence >= least]
 
@@ -142,12 +142,12 @@ def _score(shares: Sequence[float], verified: bool) -> float:
     return min(1.0, fsum(shares)) / 2 + 0.5 * verified
 
 
-def _believable(ranked: RankedList, exclude: Collection[int]) -> list[Hit]:
+def _eligible_hits(ranked: RankedList, exclude: Collection[int]) -> list[Hit]:
     barred = frozenset(exclude)
     return [
         hit
         for hit in ranked.hits
-        if hit.image_id >= 0 and hit.image_id not in barred and ranked.can_be_true(hit)
+        if hit.image_id >= 0 and hit.image_id not in barred and ranked.is_eligible(hit)
     ]
 
 

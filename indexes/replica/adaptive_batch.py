@@ -9,14 +9,14 @@ TURN = 0.02
 """Seconds that a turn should take: a search that comes meanwhile waits for it."""
 
 
-class Pace:
+class AdaptiveBatch:
     """An entry costs some indexes a thousand times what it costs others: the last turn tells."""
 
     def __init__(self) -> None:
         self.entries = min(FIRST, CHUNK)
         """To take next."""
 
-    def note(self, entries: int, seconds: float) -> None:
+    def record(self, entries: int, seconds: float) -> None:
         """What a turn took."""
         each = max(seconds, 1e-9) / max(1, entries)
         self.entries = max(1, min(CHUNK, int(TURN / each)))

@@ -20,8 +20,8 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from indexes.base import Hit, Index, Part, Query, Rows, SearchParams
-from indexes.calibration import Background
-from indexes.replica.adaptive_batch import Pace
+from indexes.calibration import BackgroundModel
+from indexes.replica.adaptive_batch import AdaptiveBatch
 from indexes.replica.sharding import WHOLE, Shard, spread, stored_ids
 from indexes.replica.snapshots import Snapshots
 from indexes.store.base import Space, Store
@@ -68,7 +68,7 @@ class Status:
     count: int
     nbytes: int
     kind: str
-    worn: bool
+    needs_compaction: bool
 
 
 class Follower:
@@ -99,9 +99,9 @@ class Follower:
         self._executor = ThreadPoolExecutor(1, f"index-{space.kind}")
         self._poller: threading.Thread | None = None
         self._failure: BaseException | None = None
-        self._background: Background | None = None
+        self._background: BackgroundModel | None = None
         self._fitted_at = 0
-        self._pace = Pace()
+        self._batch = AdaptiveBatch()
         self._status: Status
         self._become(self._state, "loading" if applied is None else "")
 
@@ -242,7 +242,7 @@ class Follower:
         grown = not self._fitted_at / 2 < self.count < self._fitted_at * 2
         if self.state == "ready" and self.count and grown:
             self._fit_background()
-        while self.state == "ready" and self.submit(lambda index: index.make_room()).result():
+        while self.state == "ready" and self.submit(lambda index: index.preallocate()).result():
             pass
 
     def _fit_background(self) -> None:
@@ -309,12 +309,12 @@ class Follower:
     def _advance(self) -> bool:
         """Apply a chunk of the log; False where it no longer reaches back."""
         began = time.perf_counter()
-        changes = self.store.changes(self.space, self._applied, self._pace.entries)
+        changes = self.store.changes(self.space, self._applied, self._batch.entries)
         if changes is None:
             return False
         if mine := self._decode_mine(changes.rows.items()):
             self._index.apply(mine)
-        self._pace.note(changes.head - self._applied, time.perf_counter() - began)
+        self._batch.record(changes.head - self._applied, time.perf_counter() - began)
         self._applied = changes.head
         return True
 
@@ -377,7 +377,13 @@ class Follower:
         self._state = state
         index = self._index
         self._status = Status(
-            state, reason, self._applied, len(index), index.nbytes, index.kind, index.worn
+            state,
+            reason,
+            self._applied,
+            len(index),
+            index.nbytes,
+            index.kind,
+            index.needs_compaction,
         )
 
 

@@ -1,9 +1,9 @@
 """One retriever split by image id: which ids a shard has, and one answer of all shards' parts.
 
-A search takes one round, or two where shards must know of each other first: in the first, each says
-what its `Index._say` gives, and what `Index.agree` makes of all of it goes to each in the second.
-The answer is that of one index over everything; only of indexes that are themselves approximate
-(trained ones) each shard has its own approximation.
+A search takes one round, or two where a shard must know what the others found. In the first of
+two rounds each shard answers with its `Index._candidates`. `Index.merge_candidates` merges them,
+and the second round sends the result to every shard. The answer equals that of one index over all
+images, except that approximate (trained) indexes approximate each shard by itself.
 """
 
 from __future__ import annotations
@@ -40,10 +40,12 @@ WHOLE = Shard()
 """Of a retriever that is not split."""
 
 
-def agreed(kind: type[Index], parts: Sequence[Part], query: Query, params: SearchParams) -> Any:
-    """What the second round's queries carry as `agreed`; None when the first was the last."""
-    said = [part.said for part in parts if part.said is not None]
-    return kind.agree(said, query, params) if said else None
+def merged_candidates(
+    kind: type[Index], parts: Sequence[Part], query: Query, params: SearchParams
+) -> Any:
+    """What the second round's queries carry as `candidates`; None when the first was the last."""
+    said = [part.candidates for part in parts if part.candidates is not None]
+    return kind.merge_candidates(said, query, params) if said else None
 
 
 def merged(kind: type[Index], parts: Sequence[Part], params: SearchParams) -> list[Hit]:
@@ -52,18 +54,20 @@ def merged(kind: type[Index], parts: Sequence[Part], params: SearchParams) -> li
     Confidence is said of all pictures together, by the belief of the first shard that has one.
     """
     count = sum(part.count for part in parts)
-    belief = next((part.belief for part in parts if part.belief), None)
+    confidence_model = next(
+        (part.confidence_model for part in parts if part.confidence_model), None
+    )
     lists = (
-        zip(part.hits, repeat(None) if part.judged is None else part.judged, strict=False)
+        zip(part.hits, repeat(None) if part.evidence is None else part.evidence, strict=False)
         for part in parts
     )
-    rows = islice(heapq.merge(*lists, key=lambda row: kind.rank(row[0])), kind.most(params))
-    hits, judged = [], []
+    rows = islice(heapq.merge(*lists, key=lambda row: kind.sort_key(row[0])), kind.max_hits(params))
+    hits, evidence = [], []
     for hit, one in rows:
         hits.append(hit)
-        judged.append(one)
-    known = None if any(one is None for one in judged) else np.array(judged, np.float64)
-    return kind.confident(hits, known, count, belief)[params.offset :]
+        evidence.append(one)
+    known = None if any(one is None for one in evidence) else np.array(evidence, np.float64)
+    return kind.with_confidence(hits, known, count, confidence_model)[params.offset :]
 
 
 def stored_ids(store: Store, space: Space) -> npt.NDArray[np.int64]:

@@ -121,7 +121,7 @@ class Snapshots:
             "kind": self.space.kind,
             "fingerprint": self.space.fingerprint,
             "index": f"{type(index).__name__} {index.state_version}",
-            "options": {**index.options.model_dump(mode="json"), **index.made_with},
+            "options": {**index.options.model_dump(mode="json"), **index.depends_on},
             "layout": self.layout,
         }
 

@@ -109,14 +109,14 @@ class TextIndex(Index):
             self._postings.keep_words(used)
             self._vocabulary = self._vocabulary.only(used)
 
-    def _say(self, query: Query, params: SearchParams) -> Standing:
+    def _candidates(self, query: Query, params: SearchParams) -> Standing:
         assert isinstance(params, TextParams)
         asked = self._asked(query, params)
         bests = [self._postings.best(one.candidates) for one in asked]
         return Standing(len(self), [_standing(best) for best in bests])
 
     @classmethod
-    def agree(cls, said: Sequence[Standing], _: Query, __: SearchParams) -> list[float]:
+    def merge_candidates(cls, said: Sequence[Standing], _: Query, __: SearchParams) -> list[float]:
         """The weight of each of the query's words over all shards."""
         count = sum(one.count for one in said)
         return [_weight(count, parts) for parts in zip(*(one.words for one in said), strict=True)]
@@ -132,7 +132,7 @@ class TextIndex(Index):
         asked = self._asked(query, params)
         if not asked:
             return []
-        scores = self._scores([one.candidates for one in asked], query.agreed)
+        scores = self._scores([one.candidates for one in asked], query.candidates)
         slots = self._chosen(scores, query.allowed, params)
         ids, found = self._postings.image_ids[slots].tolist(), scores[slots].tolist()
         rows = self.rows(ids)
@@ -147,16 +147,20 @@ class TextIndex(Index):
         ]
 
     def _scores(
-        self, asked: Sequence[Candidates], agreed: Sequence[float] | None
+        self, asked: Sequence[Candidates], global_weights: Sequence[float] | None
     ) -> npt.NDArray[np.int32]:
-        """By slot, in millionths; 0 where nothing is found. Weights are of this index by itself
-        unless agreed."""
+        """By slot, in millionths; 0 where nothing is found. Each word is weighted by this index
+        alone, unless the weights of all shards are given."""
         size = len(self._postings.image_ids)
         totals, matched = np.zeros(size, np.float32), np.zeros(size, np.uint8)
         weights = 0.0
         for number, candidates in enumerate(asked):
             best = self._postings.best(candidates)
-            weight = _weight(len(self), [_standing(best)]) if agreed is None else agreed[number]
+            weight = (
+                _weight(len(self), [_standing(best)])
+                if global_weights is None
+                else global_weights[number]
+            )
             add_weighted(best, weight, totals, matched)
             weights += weight
         scores = np.empty(size, np.int32)

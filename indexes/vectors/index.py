@@ -16,7 +16,7 @@ from pydantic import Field
 from indexes.arrays.frozen import Frozen, Saved
 from indexes.arrays.selection import best_first
 from indexes.base import DistanceParams, Hit, Index, Query, Rows, SearchParams
-from indexes.calibration import Background, NormalisedBackground, VectorBackground
+from indexes.calibration import BackgroundModel, NormalisedBackgroundModel, VectorBackgroundModel
 from indexes.inverted.file import Method
 from indexes.inverted.trained import AUTO
 from indexes.inverted.trained import load as load_trained
@@ -116,8 +116,8 @@ class VectorIndex(Index):
         return said
 
     @property
-    def worn(self) -> bool:
-        return self._rows.worn
+    def needs_compaction(self) -> bool:
+        return self._rows.needs_compaction
 
     def apply(self, changes: Mapping[int, Features | None]) -> None:
         """See Index.apply. Raises InvalidInput, with nothing applied, for what does not fit."""
@@ -132,8 +132,8 @@ class VectorIndex(Index):
                 self._rows = self._no_rows(vectors.shape[1])
             self._rows.put(np.array(list(kept), np.int64), vectors)
 
-    def make_room(self) -> bool:
-        return self._rows.make_room()
+    def preallocate(self) -> bool:
+        return self._rows.preallocate()
 
     def freeze(self) -> Frozen:
         rows = self._rows.freeze()
@@ -145,7 +145,7 @@ class VectorIndex(Index):
             self._rows = self._no_rows(self._stack([np.zeros(self._width, "f4")]).shape[1], saved)
 
     @property
-    def made_with(self) -> Mapping[str, Any]:
+    def depends_on(self) -> Mapping[str, Any]:
         made = (self._whitening, self._trained)
         whitening, trained = (one and one.checksum for one in made)
         return {"whitening": whitening, "trained": trained}
@@ -153,29 +153,29 @@ class VectorIndex(Index):
     def image_ids(self) -> npt.NDArray[np.int64]:
         return self._rows.image_ids()
 
-    def learns(self, width: int) -> Method:
+    def training_method(self, width: int) -> Method:
         codes = max(count for count in range(1, width // 8 + 2) if width % count == 0)
         factory = f"OPQ{codes},IVF{{lists}},PQ{codes}x4fs"
         return Method(factory, inner_product=True, residual=True)
 
-    def points(self, features: Sequence[Features]) -> Vectors:
+    def training_vectors(self, features: Sequence[Features]) -> Vectors:
         self._width = self._width or features[0].size
         return self._stack(features)
 
-    def background_of(self, sample: npt.NDArray[Any]) -> Background:
+    def background_of(self, sample: npt.NDArray[Any]) -> BackgroundModel:
         vectors = self._stack(list(sample))
         if self.options.score_norm is None:
-            return VectorBackground.of_vectors(vectors)
-        return NormalisedBackground.normalised_by(self.options.score_norm, vectors)
+            return VectorBackgroundModel.of_vectors(vectors)
+        return NormalisedBackgroundModel.normalised_by(self.options.score_norm, vectors)
 
-    def _judged(self, hits: Sequence[Hit], query: Query) -> npt.NDArray[np.float64] | None:
-        if not isinstance(self.background, VectorBackground):
-            return super()._judged(hits, query)
+    def _evidence(self, hits: Sequence[Hit], query: Query) -> npt.NDArray[np.float64] | None:
+        if not isinstance(self.background, VectorBackgroundModel):
+            return super()._evidence(hits, query)
         distances = np.array([hit.distance for hit in hits], np.float64)
         asked = self._stack(query.variants)
-        if not query.of_a_picture:
+        if not query.is_one_picture:
             return self.background.chances(distances, asked[0])
-        if not isinstance(self.background, NormalisedBackground):
+        if not isinstance(self.background, NormalisedBackgroundModel):
             return distances
         return self.background.normalised(
             distances, asked[[int(hit.mirrored or 0) for hit in hits]]
@@ -185,7 +185,7 @@ class VectorIndex(Index):
         assert isinstance(params, VectorParams)
         variants = self._stack(query.variants)
         if params.aqe_n is not None and params.aqe_alpha is not None:
-            found = query.agreed
+            found = query.candidates
             if found is None:
                 found = self._neighbours(variants, query.allowed, params.aqe_n)
             variants = _expanded(variants, found, params.aqe_alpha)
@@ -201,24 +201,24 @@ class VectorIndex(Index):
             for key, gap, number in found
         ]
 
-    def _say(self, query: Query, params: SearchParams) -> list[Neighbours] | None:
+    def _candidates(self, query: Query, params: SearchParams) -> list[Neighbours] | None:
         assert isinstance(params, VectorParams)
         if params.aqe_n is None:
             return None
         return self._neighbours(self._stack(query.variants), query.allowed, params.aqe_n)
 
     @classmethod
-    def agree(
+    def merge_candidates(
         cls, said: Sequence[list[Neighbours]], _: Query, params: SearchParams
     ) -> list[Neighbours]:
         """The nearest pictures of all shards, for each variant."""
         assert isinstance(params, VectorParams)
-        agreed = []
+        candidates = []
         for parts in zip(*said, strict=True):
             ids, distances, rows = map(np.concatenate, zip(*parts, strict=True))
             order = best_first(distances, ids, params.aqe_n)
-            agreed.append(Neighbours(ids[order], distances[order], rows[order]))
-        return agreed
+            candidates.append(Neighbours(ids[order], distances[order], rows[order]))
+        return candidates
 
     def _neighbours(self, variants: Vectors, allowed: Ids | None, count: int) -> list[Neighbours]:
         """The `count` nearest rows of each variant."""

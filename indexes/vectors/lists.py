@@ -60,7 +60,7 @@ class ListedRows(VectorRows):
         return own + self._slots.nbytes + self._lists.nbytes
 
     @property
-    def worn(self) -> bool:
+    def needs_compaction(self) -> bool:
         dead = len(self._lists) - len(self)
         return dead > max(DEAD_AT_LEAST, len(self))
 

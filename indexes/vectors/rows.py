@@ -62,12 +62,12 @@ class VectorRows(ABC):
     @abstractmethod
     def nbytes(self) -> int: ...
 
-    def make_room(self) -> bool:
+    def preallocate(self) -> bool:
         """See Index.make_room."""
         return False
 
     @property
-    def worn(self) -> bool:
+    def needs_compaction(self) -> bool:
         """See Index.worn."""
         return False
 
@@ -101,8 +101,8 @@ class CodedRows(VectorRows):
     def image_ids(self) -> Ids:
         return self._rows.ids.copy()
 
-    def make_room(self) -> bool:
-        return self._rows.make_room()
+    def preallocate(self) -> bool:
+        return self._rows.preallocate()
 
     def freeze(self) -> Frozen:
         return Frozen({}, *self._rows.freeze())

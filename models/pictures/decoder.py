@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar, overload
 
 from PIL import Image
 
-from models.pictures.decoding import Header, Limits, Picture, read_header
+from models.pictures.decoding import DecodeLimits, Header, Picture, read_header
 from models.pictures.formats import needs_child
 from models.pictures.pixel_budget import PixelBudget
 from models.pictures.sandbox import Sandbox
@@ -35,8 +35,8 @@ class _Waiting:
 class Decoder:
     """Owns the threads, the children and the budget of one process; `close` ends them."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
+    def __init__(self, limits: DecodeLimits | None = None) -> None:
+        self.limits = limits or DecodeLimits()
         # Pillow finds its plugins on first use, which two threads may not do at once.
         Image.init()
         _keep_freed_memory()

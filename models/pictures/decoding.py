@@ -55,7 +55,7 @@ _DAMAGE = (
 )
 
 
-class Limits(Options):
+class DecodeLimits(Options):
     """What an upload may cost."""
 
     max_bytes: int = Field(default=64 << 20, gt=0, description="Bytes of one file.")
@@ -144,12 +144,12 @@ class Picture:
         return Picture(part, max(1, round(right - left)), max(1, round(bottom - top)), self.format)
 
 
-def decode(data: bytes, limits: Limits | None = None) -> Picture:
+def decode(data: bytes, limits: DecodeLimits | None = None) -> Picture:
     """Decode one file in this thread.
 
     Raises PictureTooLarge, UnsupportedPicture or BrokenPicture, saying what and which limit.
     """
-    return read_header(data, limits or Limits()).decode()
+    return read_header(data, limits or DecodeLimits()).decode()
 
 
 @dataclass(eq=False)
@@ -191,7 +191,7 @@ class Header:
         return Picture(upright, width, height, image.format or "")
 
 
-def read_header(data: bytes, limits: Limits) -> Header:
+def read_header(data: bytes, limits: DecodeLimits) -> Header:
     """Open a file without decoding it. Raises what `decode` raises."""
     if not data:
         raise BrokenPicture("the upload is empty: it has no bytes", _FIELD)
@@ -226,7 +226,7 @@ class _Metered(io.BytesIO):
         return super().read(size)
 
 
-def _open(data: bytes, limits: Limits) -> ImageFile:
+def _open(data: bytes, limits: DecodeLimits) -> ImageFile:
     kind = kind_of(data)
     file = io.BytesIO(data) if needs_child(data) else _Metered(data)
     try:
@@ -244,7 +244,7 @@ def _open(data: bytes, limits: Limits) -> ImageFile:
         raise BrokenPicture(f"the header of this {kind} file is damaged: {exc}", _FIELD) from exc
 
 
-def _too_many_pixels(what: str, limits: Limits) -> PictureTooLarge:
+def _too_many_pixels(what: str, limits: DecodeLimits) -> PictureTooLarge:
     return PictureTooLarge(f"{what}; the limit is {limits.max_pixels:,} pixels", _FIELD)
 
 

@@ -32,7 +32,7 @@ from models.errors import (
     Unavailable,
     UnsupportedPicture,
 )
-from models.pictures.decoding import Limits, Picture, read_header
+from models.pictures.decoding import DecodeLimits, Picture, read_header
 from models.pictures.pixel_budget import PixelBudget
 
 _LENGTHS = struct.Struct("<II")
@@ -46,7 +46,7 @@ _START_SECONDS = 60.0
 class Sandbox:
     """The parent's side of one child, started when first needed. Used by one thread at a time."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: DecodeLimits) -> None:
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -172,7 +172,7 @@ def _remaining(until: float | None) -> float | None:
     return None if until is None else max(until - time.monotonic(), 1e-3)
 
 
-def _serve(connection: socket.socket, limits: Limits) -> None:
+def _serve(connection: socket.socket, limits: DecodeLimits) -> None:
     _send(connection, {"ready": True})
     while True:
         _, data = _receive(connection)
@@ -196,14 +196,14 @@ def _serve(connection: socket.socket, limits: Limits) -> None:
 
 
 @contextlib.contextmanager
-def _alarm(limits: Limits) -> Iterator[None]:
+def _alarm(limits: DecodeLimits) -> Iterator[None]:
     """End this process if it hangs in a codec when no parent is left to kill it."""
     signal.setitimer(signal.ITIMER_REAL, 2 * limits.child_seconds)
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _limit_memory(limits: Limits) -> None:
+def _limit_memory(limits: DecodeLimits) -> None:
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (now + limits.child_bytes, hard))
@@ -214,7 +214,7 @@ def main() -> None:
     """The child: answer until the parent is gone."""
     # Ctrl-C goes to the whole group; the parent decides when its children end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    limits = Limits.model_validate_json(sys.argv[1])
+    limits = DecodeLimits.model_validate_json(sys.argv[1])
     _limit_memory(limits)
     with socket.socket(fileno=0) as connection, contextlib.suppress(ConnectionError):
         _serve(connection, limits)

@@ -19,7 +19,7 @@ from ray.serve.handle import DeploymentHandle
 
 import models.extractors
 from deployments.app import build_retriever
-from deployments.directory.entry import WORDS_ONLY, Known
+from deployments.directory.entry import WORDS_ONLY, DirectoryEntry
 from deployments.ingress.gateway import Gateway
 from deployments.wire import Description, Kind
 from models.types import View
@@ -152,16 +152,16 @@ async def until(
 
 async def join(gateway: Gateway, name: str, handle: DeploymentHandle[Any]) -> None:
     """The gateway knows the retriever, as if it had followed the statuses."""
-    known = gateway.retrievers._known.setdefault(name, Known(name))
-    known.handle = handle
-    known.of_pictures = handle.deployment_name != WORDS_ONLY
-    await gateway.retrievers.describe(known)
+    entry = gateway.directory._entries.setdefault(name, DirectoryEntry(name))
+    entry.handle = handle
+    entry.of_pictures = handle.deployment_name != WORDS_ONLY
+    await gateway.directory.describe(entry)
 
 
 async def join_shards(gateway: Gateway, name: str, handles: list[DeploymentHandle[Any]]) -> None:
     """The gateway knows the shards of a retriever."""
-    known = gateway.retrievers._known.setdefault(name, Known(name))
-    known.see([handle.deployment_name for handle in handles], "RUNNING")
-    for shard, handle in zip(known.shards, handles, strict=True):
+    entry = gateway.directory._entries.setdefault(name, DirectoryEntry(name))
+    entry.update_from_status([handle.deployment_name for handle in handles], "RUNNING")
+    for shard, handle in zip(entry.shards, handles, strict=True):
         shard.handle = handle
-    await gateway.retrievers.describe(known)
+    await gateway.directory.describe(entry)

@@ -8,9 +8,9 @@ import pytest
 from indexes.calibration import (
     PRIOR,
     TAIL,
-    Background,
-    FalseDiscovery,
-    NormalisedBackground,
+    BackgroundModel,
+    FalseDiscoveryRate,
+    NormalisedBackgroundModel,
     chances,
     confidence_of,
 )
@@ -23,7 +23,7 @@ def ball_distances(dimensions: int, count: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("dimensions", [3, 6, 20])
 def test_the_tail_of_random_pairs_gives_its_threshold_and_dimensions(dimensions: int) -> None:
-    fitted = Background.of(ball_distances(dimensions, 100_000))
+    fitted = BackgroundModel.of(ball_distances(dimensions, 100_000))
     assert fitted.near == pytest.approx(TAIL ** (1 / dimensions), rel=0.02)
     assert fitted.dimensions == pytest.approx(dimensions, rel=0.15)
 
@@ -31,8 +31,8 @@ def test_the_tail_of_random_pairs_gives_its_threshold_and_dimensions(dimensions:
 def test_a_few_copies_among_the_pairs_hardly_move_the_fit() -> None:
     clean = ball_distances(6, 100_000)
     mixed = np.concatenate([clean, np.zeros(30)])
-    assert Background.of(mixed).dimensions == pytest.approx(
-        Background.of(clean).dimensions, rel=0.1
+    assert BackgroundModel.of(mixed).dimensions == pytest.approx(
+        BackgroundModel.of(clean).dimensions, rel=0.1
     )
 
 
@@ -44,15 +44,15 @@ def test_confidence_is_a_half_where_chance_hits_equal_the_prior() -> None:
 
 def test_as_many_chance_hits_are_counted_as_there_are_by_simulation() -> None:
     dimensions, count = 5, 2000
-    fitted = Background.of(ball_distances(dimensions, 100_000))
+    fitted = BackgroundModel.of(ball_distances(dimensions, 100_000))
     rng = np.random.default_rng(1)
     nearest = (rng.random((500, count)) ** (1 / dimensions)).min(axis=1)
-    believed = fitted.confidence(nearest, count) >= 0.5
-    assert believed.mean() == pytest.approx(PRIOR, abs=0.02)
+    above_confidence = fitted.confidence(nearest, count) >= 0.5
+    assert above_confidence.mean() == pytest.approx(PRIOR, abs=0.02)
 
 
 def test_nearer_is_surer_and_a_larger_collection_less_sure() -> None:
-    fitted = Background.of(ball_distances(6, 10_000))
+    fitted = BackgroundModel.of(ball_distances(6, 10_000))
     distances = np.linspace(0, 2, 50)
     small, large = fitted.confidence(distances, 100), fitted.confidence(distances, 100_000)
     assert (np.diff(small) <= 0).all()
@@ -63,7 +63,7 @@ def test_nearer_is_surer_and_a_larger_collection_less_sure() -> None:
 
 @pytest.mark.parametrize("flat", [np.zeros(1000), np.ones(1000)])
 def test_a_collection_of_one_picture_many_times_gives_a_finite_fit(flat: np.ndarray) -> None:
-    fitted = Background.of(flat)
+    fitted = BackgroundModel.of(flat)
     assert np.isfinite(fitted.confidence(np.array([0.0, 0.5, 2.0]), 10)).all()
 
 
@@ -80,7 +80,7 @@ def _units(vectors: np.ndarray) -> np.ndarray:
 
 def test_a_normalised_distance_is_that_of_the_paper() -> None:
     crowd, lonely = crowded_and_lonely()
-    background = NormalisedBackground.normalised_by(0.7, np.concatenate([crowd, lonely]))
+    background = NormalisedBackgroundModel.normalised_by(0.7, np.concatenate([crowd, lonely]))
     query = _units(np.random.default_rng(5).normal(size=(1, 64)))
     nearest = np.sort(background.sample @ query[0])[-2:].mean()
     found = background.normalised(np.array([0.1, 0.9]), query[[0, 0]])
@@ -89,7 +89,7 @@ def test_a_normalised_distance_is_that_of_the_paper() -> None:
 
 def test_copies_of_the_query_are_none_of_its_background() -> None:
     _, lonely = crowded_and_lonely()
-    alone = NormalisedBackground.normalised_by(1.0, lonely)
+    alone = NormalisedBackgroundModel.normalised_by(1.0, lonely)
     query = _units(lonely[:1] + 0.01 * np.random.default_rng(1).normal(size=(1, 64)))
     with_copies = alone.normalised(np.zeros(1), query)
     others = np.sort(lonely[1:] @ query[0])[-2:].mean()
@@ -106,7 +106,7 @@ def test_one_threshold_tells_copies_from_neighbours_in_a_crowd_and_alone() -> No
     near = (1 - queries @ rest.T).min(axis=1)
     same = 1 - (queries * _units(queries + edits)).sum(axis=1)
     sample = np.concatenate([crowd[:250], lonely[:250]])
-    normal = NormalisedBackground.normalised_by(1.0, sample)
+    normal = NormalisedBackgroundModel.normalised_by(1.0, sample)
     normal_near, normal_same = normal.normalised(near, queries), normal.normalised(same, queries)
 
     def told_apart(true: np.ndarray, chance: np.ndarray) -> float:
@@ -138,14 +138,14 @@ def test_a_small_sample_makes_chance_likelier() -> None:
 def test_the_false_discovery_rate_is_that_of_benjamini_and_hochberg() -> None:
     nearest = np.array([0.001, 0.008, 0.039, 0.041, 0.042, 0.06, 0.074, 0.205, 0.212, 0.216])
     adjusted = np.array([0.01, 0.04, 0.084, 0.084, 0.084, 0.1, 0.1057, 0.216, 0.216, 0.216])
-    found = FalseDiscovery().confidence(nearest, 10)
+    found = FalseDiscoveryRate().confidence(nearest, 10)
     assert found == pytest.approx(confidence_of(adjusted), rel=1e-3)
-    assert FalseDiscovery().confidence(np.empty(0), 100).shape == (0,)
+    assert FalseDiscoveryRate().confidence(np.empty(0), 100).shape == (0,)
 
 
 def test_a_nearer_hit_is_never_less_sure() -> None:
     drawn = np.sort(np.random.default_rng(0).random(300) ** 3)
-    assert (np.diff(FalseDiscovery().confidence(drawn, 300)) <= 1e-12).all()
+    assert (np.diff(FalseDiscoveryRate().confidence(drawn, 300)) <= 1e-12).all()
 
 
 @pytest.mark.parametrize("true", [0, 1, 30, 300])
@@ -154,14 +154,14 @@ def test_what_words_truly_find_is_believed_and_hardly_anything_else(true: int) -
 
     A single one must be nearer than many to be told from chance.
     """
-    believed, wrongly = [], []
+    above_confidence, wrongly = [], []
     for seed in range(40):
         rng = np.random.default_rng(seed)
         distances = np.concatenate([rng.normal(-5, 0.7, true), rng.normal(0, 1, 2000 - true)])
         sample = rng.choice(distances, 512, replace=False)
         order = np.argsort(distances)[:500]
-        sure = FalseDiscovery().confidence(chances(distances[order], sample), 2000) >= 0.5
-        believed.append((sure & (order < true)).sum())
+        sure = FalseDiscoveryRate().confidence(chances(distances[order], sample), 2000) >= 0.5
+        above_confidence.append((sure & (order < true)).sum())
         wrongly.append((sure & (order >= true)).sum())
-    assert np.mean(believed) >= (0.9 if true > 1 else 0.6) * true
+    assert np.mean(above_confidence) >= (0.9 if true > 1 else 0.6) * true
     assert np.mean(wrongly) <= 0.1 + 0.05 * true

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from deployments.directory.entry import Known
+from deployments.directory.entry import DirectoryEntry
 from deployments.http.application import make_app
 from deployments.ingress.gateway import Gateway
 from deployments.layout import deployments_of, layouts_of, shard_of
@@ -149,8 +149,8 @@ def test_its_state_sums_up_its_shards(client: httpx.Client) -> None:
 def test_without_a_shard_the_others_answer_and_it_is_named(
     client: httpx.Client, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shard = gateway.retrievers.known("color3").shards[1]
-    monkeypatch.setattr(gateway.retrievers, "refresh", _nothing)
+    shard = gateway.directory.entry("color3").shards[1]
+    monkeypatch.setattr(gateway.directory, "refresh", _nothing)
     monkeypatch.setattr(shard, "handle", None)
     monkeypatch.setattr("deployments.directory.retrievers._handle", _gone)
     answer = client.post("/v1/retrievers/color3/search", json={"image_id": 2, "k": 20})
@@ -189,52 +189,52 @@ def test_a_deployments_name_says_its_shard() -> None:
 
 
 def test_the_new_layout_is_asked_once_all_of_it_is_ready_and_the_old_until_then() -> None:
-    known = Known("color")
+    entry = DirectoryEntry("color")
     old, new = ["Retriever"], deployments_of("Retriever", 2)
-    known.see(old, "RUNNING")
-    assert known.shards == []
-    known.see([*old, *new], "DEPLOYING")
-    assert [shard.deployment for shard in known.shards] == [
+    entry.update_from_status(old, "RUNNING")
+    assert entry.shards == []
+    entry.update_from_status([*old, *new], "DEPLOYING")
+    assert [shard.deployment for shard in entry.shards] == [
         ("Retriever-0-of-2", "color"),
         ("Retriever-1-of-2", "color"),
     ]
-    _become(known.layouts[1][0])
-    known.choose()
-    assert known.shards == known.layouts[1]
-    _become(known.layouts[2][0])
-    known.choose()
-    assert known.shards == known.layouts[1]
-    _become(known.layouts[2][1])
-    known.choose()
-    assert known.shards == known.layouts[2]
-    known.see(new, "RUNNING")
-    assert [shard.name for shard in known.shards] == ["color/0", "color/1"]
-    known.see(old, "RUNNING")
-    assert [shard.name for shard in known.shards] == ["color"]
+    _become(entry.layouts[1][0])
+    entry.choose_layout()
+    assert entry.shards == entry.layouts[1]
+    _become(entry.layouts[2][0])
+    entry.choose_layout()
+    assert entry.shards == entry.layouts[1]
+    _become(entry.layouts[2][1])
+    entry.choose_layout()
+    assert entry.shards == entry.layouts[2]
+    entry.update_from_status(new, "RUNNING")
+    assert [shard.name for shard in entry.shards] == ["color/0", "color/1"]
+    entry.update_from_status(old, "RUNNING")
+    assert [shard.name for shard in entry.shards] == ["color"]
 
 
 def test_a_retriever_that_is_being_split_is_still_asked_by_the_model_in_use() -> None:
     both = replace(served.description("color"), next=NEXT)
-    known = Known("color")
-    known.see(["Retriever"], "RUNNING")
-    known.note(both)
+    entry = DirectoryEntry("color")
+    entry.update_from_status(["Retriever"], "RUNNING")
+    entry.update_from_description(both)
     new = deployments_of("Retriever", 2)
-    known.see(["Retriever", *new], "DEPLOYING")
-    known.layouts[1][0].note(both)
-    known.choose()
-    used = known.using("next")
+    entry.update_from_status(["Retriever", *new], "DEPLOYING")
+    entry.layouts[1][0].update_from_description(both)
+    entry.choose_layout()
+    used = entry.with_fingerprint("next")
     assert used.description == NEXT
-    assert used.own is known.layouts[1][0]
-    for shard in known.layouts[2]:
-        shard.note(NEXT)
-    known.choose()
-    assert known.using("next") is known
-    assert known.models == [known]
-    assert known.fingerprint == "next"
+    assert used.current is entry.layouts[1][0]
+    for shard in entry.layouts[2]:
+        shard.update_from_description(NEXT)
+    entry.choose_layout()
+    assert entry.with_fingerprint("next") is entry
+    assert entry.models == [entry]
+    assert entry.fingerprint == "next"
 
 
-def _become(shard: Known) -> None:
-    shard.down = None
+def _become(shard: DirectoryEntry) -> None:
+    shard.unreachable_reason = None
     shard.description = served.description(shard.name)
 
 
@@ -242,6 +242,6 @@ async def _nothing() -> None:
     """In place of a look at Serve."""
 
 
-def _gone(known: Known) -> NoReturn:
+def _gone(entry: DirectoryEntry) -> NoReturn:
     """As Serve says of a deployment that was removed."""
-    raise KeyError(known.name)
+    raise KeyError(entry.name)

@@ -92,9 +92,9 @@ async def test_a_person_may_write_under_any_name(
         "Großmutter": {"tags": ["dog", "sea"], "by": "person"},
         "caption": {"state": "pending", "reason": "not deployed"},
     }
-    limits = await gateway.limits(Filter(tags=["sea"]))
-    assert limits.allowed is not None
-    assert limits.allowed.tolist() == [7]
+    scope = await gateway.search_scope(Filter(tags=["sea"]))
+    assert scope.allowed is not None
+    assert scope.allowed.tolist() == [7]
 
 
 @pytest.mark.usefixtures("generation")
@@ -147,7 +147,7 @@ async def test_an_unknown_image_can_not_be_edited(client: httpx.AsyncClient) -> 
 @pytest.mark.usefixtures("generation")
 async def test_a_tag_that_no_image_has_is_refused(gateway: Gateway) -> None:
     with pytest.raises(InvalidInput, match="'sea'") as refused:
-        await gateway.limits(Filter(tags=["sea"]))
+        await gateway.search_scope(Filter(tags=["sea"]))
     assert refused.value.field == "filter.tags"
 
 

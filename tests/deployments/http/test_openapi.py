@@ -101,9 +101,9 @@ def test_requests_made_from_the_document_are_answered_as_documented(
     shared_service: Service,
 ) -> None:
     schema = schemathesis.openapi.from_url(f"{shared_service.url}/openapi.json")
-    chosen = schema.include(path_regex="^/v1/", method=["GET", "POST"])
+    entries_named = schema.include(path_regex="^/v1/", method=["GET", "POST"])
     tried = []
-    for result in chosen.get_all_operations():
+    for result in entries_named.get_all_operations():
         operation = result.ok()
 
         @settings(

@@ -136,9 +136,9 @@ def _colours_of(colours: int, shapes: int) -> bytes:
     source = np.asarray(scene(colours)).reshape(-1, 3)
     target = np.asarray(scene(shapes).convert("L")).reshape(-1)
     luma = source @ np.array([0.299, 0.587, 0.114])
-    mixed = np.empty_like(source)
-    mixed[np.argsort(target, kind="stable")] = source[np.argsort(luma, kind="stable")]
-    return encoded(Image.fromarray(mixed.reshape(480, 640, 3)), quality=95)
+    composite = np.empty_like(source)
+    composite[np.argsort(target, kind="stable")] = source[np.argsort(luma, kind="stable")]
+    return encoded(Image.fromarray(composite.reshape(480, 640, 3)), quality=95)
 
 
 def test_pages_follow_each_other_without_repeats(library: httpx.Client) -> None:

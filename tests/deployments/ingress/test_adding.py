@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.directory.entry import Known
+from deployments.directory.entry import DirectoryEntry
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import Report
 from deployments.wire import Kind
@@ -20,19 +20,19 @@ pytestmark = pytest.mark.anyio
 
 def know(gateway: Gateway, name: str, kind: Kind, view: View | None) -> None:
     """As if the application had described itself; without a view, as if it had not yet."""
-    known = Known(name, kind)
+    entry = DirectoryEntry(name, kind)
     if view is not None:
-        known.description = served.description(name, kind, view)
-        known.down = None
+        entry.description = served.description(name, kind, view)
+        entry.unreachable_reason = None
     if kind == "retriever":
-        known.extractor = make_extractor(name)
-    gateway.retrievers._known[name] = known
+        entry.extractor = make_extractor(name)
+    gateway.directory._entries[name] = entry
 
 
 async def added(gateway: Gateway) -> Image:
     """Image 7, added once pHash and the annotators are known."""
     know(gateway, "phash", "retriever", "full")
-    done = await gateway.adder.add(7, picture(1), Report())
+    done = await gateway.writer.add(7, picture(1), Report())
     assert {name: one.row() for name, one in done.retrievers.items()} == {
         "phash": {"state": "indexed"}
     }
@@ -62,7 +62,7 @@ async def test_the_original_is_kept_only_for_annotators_that_need_it(
 
 
 async def test_without_previews_every_annotator_needs_the_original(gateway: Gateway) -> None:
-    gateway.adder.previews = False
+    gateway.writer.previews = False
     know(gateway, "caption", "annotator", "preview")
     assert (await added(gateway)).has_original
 
@@ -70,7 +70,7 @@ async def test_without_previews_every_annotator_needs_the_original(gateway: Gate
 async def test_the_same_picture_again_asks_for_annotators_that_are_new(gateway: Gateway) -> None:
     first = await added(gateway)
     assert first.pending == frozenset()
-    again = await gateway.adder.add(7, picture(1), Report())
+    again = await gateway.writer.add(7, picture(1), Report())
     assert again.receipt.outcome == "unchanged"
     know(gateway, "caption", "annotator", "preview")
     more = await added(gateway)
@@ -80,8 +80,8 @@ async def test_the_same_picture_again_asks_for_annotators_that_are_new(gateway: 
 
 async def test_before_all_is_deployed_an_add_is_refused(gateway: Gateway) -> None:
     know(gateway, "phash", "retriever", "full")
-    gateway.retrievers.complete = False
+    gateway.directory.complete = False
     with pytest.raises(Unavailable, match="try again"):
-        await gateway.adder.add(7, picture(1), Report())
+        await gateway.writer.add(7, picture(1), Report())
     assert gateway.store.image(7) is None
     assert "applications" in await gateway.unready()

@@ -23,9 +23,9 @@ from tests.postgres_server import PostgresServer
 @pytest.mark.anyio
 async def test_a_search_asks_for_all_that_the_log_holds(gateway: Gateway) -> None:
     gateway.store.put_many([picture(1, "a"), picture(2, "b")])
-    assert (await gateway.limits()).min_seq == 2
-    assert (await gateway.limits(min_seq=1)).min_seq == 2
-    assert (await gateway.limits(min_seq=9)).min_seq == 9
+    assert (await gateway.search_scope()).min_seq == 2
+    assert (await gateway.search_scope(min_seq=1)).min_seq == 2
+    assert (await gateway.search_scope(min_seq=9)).min_seq == 9
 
 
 @pytest.mark.anyio
@@ -33,8 +33,8 @@ async def test_who_is_content_with_an_old_answer_does_not_wait_for_the_store(
     gateway: Gateway,
 ) -> None:
     gateway.store = FailingStore(gateway.store)
-    limits = await gateway.limits(stale_ok=True)
-    assert (limits.stale_ok, limits.stale) == (True, False)
+    scope = await gateway.search_scope(stale_ok=True)
+    assert (scope.stale_ok, scope.stale) == (True, False)
 
 
 def test_without_the_database_answers_come_from_memory_and_say_so(

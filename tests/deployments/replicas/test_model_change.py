@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from deployments.directory.entry import Known
+from deployments.directory.entry import DirectoryEntry
 from deployments.http.states import state_rows
 from deployments.ingress.fused import fused_search
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import Report
-from deployments.ingress.searching import Ask, Limits, QueryPicture, request_of
+from deployments.ingress.searching import QueryPicture, RetrieverCall, SearchScope, search_request
 from deployments.schemas import SearchQuery
 from deployments.settings import RetrieverArgs
 from deployments.wire import SearchAnswer, SearchRequest
@@ -238,7 +238,7 @@ async def test_an_add_gets_the_features_of_both_models(
     gateway: Gateway, tmp_path: Path, extractor: str, shards: int
 ) -> None:
     await joined(gateway, args(tmp_path, extractor) | {"completion_interval": 99}, shards)
-    done = await gateway.adder.add(5, jpeg(5, 64, 48), Report())
+    done = await gateway.writer.add(5, jpeg(5, 64, 48), Report())
     assert {name: one.row() for name, one in done.retrievers.items()} == {
         "stamp": {"state": "indexed"}
     }
@@ -253,15 +253,15 @@ async def test_the_state_shows_the_model_in_use_and_the_other_one(
     add(gateway.store, 1, "stamp", OWN, NEXT)
     add(gateway.store, 2, "stamp", OWN, keep="nothing")
     await joined(gateway, args(tmp_path), shards)
-    own, following = space("stamp", OWN).fingerprint, space("stamp", NEXT).fingerprint
-    (row,) = await state_rows(gateway.retrievers)
-    assert (row["fingerprint"], row["count"], "previous" in row) == (own, 2, False)
+    current, following = space("stamp", OWN).fingerprint, space("stamp", NEXT).fingerprint
+    (row,) = await state_rows(gateway.directory)
+    assert (row["fingerprint"], row["count"], "previous" in row) == (current, 2, False)
     shown = {name: row["next"][name] for name in ("state", "fingerprint", "count")}
     assert shown == {"state": "ready", "fingerprint": following, "count": 1}
     gateway.store.activate("stamp", following)
-    (row,) = await state_rows(gateway.retrievers)
+    (row,) = await state_rows(gateway.directory)
     assert (row["fingerprint"], row["count"], "next" in row) == (following, 1, False)
-    assert (row["previous"]["fingerprint"], row["previous"]["count"]) == (own, 2)
+    assert (row["previous"]["fingerprint"], row["previous"]["count"]) == (current, 2)
 
 
 async def test_without_the_weights_of_the_next_model_its_own_one_serves(
@@ -273,14 +273,14 @@ async def test_without_the_weights_of_the_next_model_its_own_one_serves(
     handle = served.serve_here("stamp", args(tmp_path) | {"next": following})
     await served.until(handle, "ready")
     await served.join(gateway, "stamp", handle)
-    (row,) = await state_rows(gateway.retrievers)
+    (row,) = await state_rows(gateway.directory)
     assert (row["state"], row["next"]["state"]) == ("ready", "loading")
     assert "ready in 0 of 1 replicas" in row["next"]["reason"]
     answer = await handle.search.remote(
         SearchRequest({"k": 9}, image_id=1, fingerprint=space("stamp", OWN).fingerprint)
     )
     assert [hit.image_id for hit in answer.hits] == [1]
-    added = await gateway.adder.add(2, jpeg(2, 64, 48), Report())
+    added = await gateway.writer.add(2, jpeg(2, 64, 48), Report())
     assert added.retrievers["stamp"].row() == {"state": "indexed"}
     served.write_matrix(path)
     await both_ready(handle)
@@ -294,9 +294,9 @@ async def test_a_shard_that_has_the_next_model_before_the_others_waits_for_them(
     """As while a deploy brings `next`, or takes it away, shard by shard."""
     for number in range(4):
         add(gateway.store, number, "stamp", OWN, NEXT)
-    both, own = args(tmp_path) | {"shards": 2}, args(tmp_path) | {"shards": 2, "next": None}
-    alone = own | {"options": {"mark": NEXT}}
-    first, last = served.shards_here("stamp", both), served.shards_here("stamp", own)
+    both, current = args(tmp_path) | {"shards": 2}, args(tmp_path) | {"shards": 2, "next": None}
+    alone = current | {"options": {"mark": NEXT}}
+    first, last = served.shards_here("stamp", both), served.shards_here("stamp", current)
     later = served.shards_here("stamp", alone)
     for handle in first:
         await both_ready(handle)
@@ -306,9 +306,9 @@ async def test_a_shard_that_has_the_next_model_before_the_others_waits_for_them(
 
     async def answered(handles: list[Any]) -> set[int]:
         await served.join_shards(gateway, "stamp", handles)
-        known = (await gateway.chosen(["stamp"]))[0]
-        request = SearchRequest({"k": 9}, image_id=2, fingerprint=known.fingerprint)
-        answer = await gateway.retrievers.search(known, request)
+        entry = (await gateway.entries_named(["stamp"]))[0]
+        request = SearchRequest({"k": 9}, image_id=2, fingerprint=entry.fingerprint)
+        answer = await gateway.directory.search(entry, request)
         assert not answer.missing
         return {
             mark
@@ -319,7 +319,7 @@ async def test_a_shard_that_has_the_next_model_before_the_others_waits_for_them(
 
     assert await answered([first[0], last[1]]) == {OWN}
     assert await answered([last[0], first[1]]) == {OWN}
-    (row,) = await state_rows(gateway.retrievers)
+    (row,) = await state_rows(gateway.directory)
     assert row["next"]["state"] == "loading"
     await answered(first)
     gateway.store.activate("stamp", fingerprints[NEXT])
@@ -354,22 +354,24 @@ def test_a_misspelt_next_model_is_refused_when_it_is_built(tmp_path: Path) -> No
     ],
 )
 async def test_the_model_in_use_is_known_before_both_are_loaded(
-    tmp_path: Path, own: str, following: str, active: str | None, used: str
+    tmp_path: Path, current: str, following: str, active: str | None, used: str
 ) -> None:
     handle = served.serve_here("stamp", args(tmp_path))
     says = await served.described(handle)
     assert says.next is not None
-    description = replace(says, fingerprint=own, next=replace(says.next, fingerprint=following))
-    known = Known("stamp", description=description)
-    known.next = Known("stamp", description=description.next)
-    assert known.using(active) is (known.next if used == "next" else known)
+    description = replace(says, fingerprint=current, next=replace(says.next, fingerprint=following))
+    entry = DirectoryEntry("stamp", description=description)
+    entry.next = DirectoryEntry("stamp", description=description.next)
+    assert entry.with_fingerprint(active) is (entry.next if used == "next" else entry)
 
 
 async def test_features_go_under_the_fingerprint_of_what_made_them(tmp_path: Path) -> None:
     """Also when the retriever has another model by the time it is asked again."""
     says = await served.described(served.serve_here("stamp", args(tmp_path)))
-    known = Known("stamp", description=replace(says, fingerprint="new"))
+    entry = DirectoryEntry("stamp", description=replace(says, fingerprint="new"))
     picture = QueryPicture({"stamp": []}, {"stamp": "old"}, {}, "identity")
-    limits = Limits(until=time.monotonic() + 1)
-    assert request_of(Ask(known, {}, picture=picture), limits, 1.0).fingerprint == "old"
-    assert request_of(Ask(known, {}, image_id=7), limits, 1.0).fingerprint == "new"
+    scope = SearchScope(until=time.monotonic() + 1)
+    assert (
+        search_request(RetrieverCall(entry, {}, picture=picture), scope, 1.0).fingerprint == "old"
+    )
+    assert search_request(RetrieverCall(entry, {}, image_id=7), scope, 1.0).fingerprint == "new"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.wire import ExtractAnswer, MixedQuery, SearchAnswer, SearchRequest
+from deployments.wire import CompositeQuery, ExtractAnswer, SearchAnswer, SearchRequest
 from indexes.store.base import ImageWrite, Space
 from indexes.store.lmdb.store import LmdbStore
 from models.base import Extractor
@@ -140,7 +140,7 @@ async def test_a_mixed_query_is_the_sum_of_unit_vectors(tmp_path: Path, store: L
         store.complete(number, image.generation, {space: extractor.to_row(row)})
     handle = served.serve_here("tint", args(tmp_path))
     await served.until(handle, "ready")
-    mixed = MixedQuery(
+    composite = CompositeQuery(
         pixels=[solid(200, 30, 30), solid(90, 90, 10)],
         image_ids=[1, 2],
         text="blue",
@@ -160,7 +160,7 @@ async def test_a_mixed_query_is_the_sum_of_unit_vectors(tmp_path: Path, store: L
         )
     )
     expected = np.asarray(expected / np.linalg.norm(expected))
-    answer = await handle.search.remote(SearchRequest({"k": 10}, mixed=mixed))
+    answer = await handle.search.remote(SearchRequest({"k": 10}, composite=composite))
     assert isinstance(answer, SearchAnswer)
     gaps = {hit.image_id: hit.distance for hit in answer.hits}
     assert gaps == {
@@ -175,19 +175,19 @@ _COLOURS = [(250, 10, 10), (10, 250, 10), (10, 10, 250), (200, 200, 20)]
 @pytest.mark.parametrize(
     ("mixed", "kind", "field"),
     [
-        (MixedQuery(text="blue", negative_text="blue"), InvalidInput, "negative"),
-        (MixedQuery(negative_text="blue"), InvalidInput, "image"),
-        (MixedQuery(text="loud"), InvalidInput, "text"),
-        (MixedQuery(text="blue", image_ids=[7]), ImageNotFound, "image_id"),
+        (CompositeQuery(text="blue", negative_text="blue"), InvalidInput, "negative"),
+        (CompositeQuery(negative_text="blue"), InvalidInput, "image"),
+        (CompositeQuery(text="loud"), InvalidInput, "text"),
+        (CompositeQuery(text="blue", image_ids=[7]), ImageNotFound, "image_id"),
     ],
 )
 async def test_a_mixture_without_a_direction_is_refused(
-    tmp_path: Path, store: LmdbStore, mixed: MixedQuery, kind: type[Exception], field: str
+    tmp_path: Path, store: LmdbStore, composite: CompositeQuery, kind: type[Exception], field: str
 ) -> None:
     loaded(tmp_path)
     assert store.count() == 0
     handle = served.serve_here("tint", args(tmp_path))
     await served.until(handle, "ready")
-    answer = await handle.search.remote(SearchRequest({"k": 10}, mixed=mixed))
+    answer = await handle.search.remote(SearchRequest({"k": 10}, composite=composite))
     assert isinstance(answer, kind)
     assert getattr(answer, "field", None) == field

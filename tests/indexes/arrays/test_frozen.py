@@ -221,9 +221,9 @@ def test_a_whitened_index_says_what_it_was_whitened_with(tmp_path: Path) -> None
     for version in (1, 2):
         save(tmp_path / "whitening.npz", fit([vectors], version))
         options = VectorIndex.Config(whitening=str(tmp_path / "whitening.npz"))
-        seen.append(VectorIndex(options, lambda _: {}).made_with)
+        seen.append(VectorIndex(options, lambda _: {}).depends_on)
     assert seen[0] != seen[1]
-    assert VectorIndex(VectorIndex.Config(), lambda _: {}).made_with == {
+    assert VectorIndex(VectorIndex.Config(), lambda _: {}).depends_on == {
         "whitening": None,
         "trained": None,
     }

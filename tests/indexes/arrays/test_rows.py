@@ -89,7 +89,7 @@ def made(rows: RowArrays) -> list[int]:
     pieces, more = list[int](), True
     while more:
         before = rows.nbytes
-        more = rows.make_room()
+        more = rows.preallocate()
         pieces.append(rows.nbytes - before)
     return pieces
 
@@ -111,7 +111,7 @@ def test_room_is_made_for_a_share_of_the_rows_and_changes_none(count: int) -> No
     pieces = made(rows)
     assert max(pieces) <= PIECE
     assert sum(pieces) == 98 * ahead
-    assert not rows.make_room()
+    assert not rows.preallocate()
     assert as_dict(rows) == kept
     new = {at: at + 5 for at in range(1, 3 * ahead, 3)}
     write(new)

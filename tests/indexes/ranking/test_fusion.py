@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexes.base import Hit
-from indexes.ranking.fusion import RankedList, believed, fuse, old_rule
+from indexes.ranking.fusion import RankedList, above_confidence, fuse, old_rule
 from models.errors import InvalidInput
 
 
@@ -205,14 +205,14 @@ def test_a_hit_by_words_is_not_cut_for_its_unlikely_colours() -> None:
     ]
     hits = fuse(lists)
     assert hits[0].confidence is None
-    assert believed(hits, 0.5) == hits
+    assert above_confidence(hits, 0.5) == hits
 
 
 def test_believed_hits_are_sure_enough_or_beyond_saying() -> None:
     hits = fuse(
         [RankedList("color", [Hit(at, distance=at, confidence=at / 10) for at in range(1, 9)])]
     )
-    assert sorted(hit.image_id for hit in believed(hits, 0.5)) == [5, 6, 7, 8]
-    assert believed(hits, 0) == hits
+    assert sorted(hit.image_id for hit in above_confidence(hits, 0.5)) == [5, 6, 7, 8]
+    assert above_confidence(hits, 0) == hits
     unknown = fuse([ranked("text", 1, 2)])
-    assert believed(unknown, 1.0) == unknown
+    assert above_confidence(unknown, 1.0) == unknown

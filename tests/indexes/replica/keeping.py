@@ -58,7 +58,7 @@ class Kept:
         kept = {at: row for at, row in changes.items() if row is not None}
         self.rows = {at: row for at, row in self.rows.items() if at not in changes} | kept
         self.index.apply(changes)
-        while self.index.make_room():
+        while self.index.preallocate():
             pass
 
     def answers(self) -> list[list[Hit]]:

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-from indexes.replica.adaptive_batch import CHUNK, FIRST, TURN, Pace
+from indexes.replica.adaptive_batch import CHUNK, FIRST, TURN, AdaptiveBatch
 
 
 def turns(each: float, count: int) -> list[int]:
     """Entries of turns in a long log, of which each entry takes so many seconds."""
-    pace, taken = Pace(), []
+    batch, taken = AdaptiveBatch(), []
     for _ in range(count):
-        taken.append(pace.entries)
-        pace.note(pace.entries, pace.entries * each)
+        taken.append(batch.entries)
+        batch.record(batch.entries, batch.entries * each)
     return taken
 
 
@@ -19,15 +19,15 @@ def test_the_first_turn_is_short_and_the_next_ones_take_about_as_long_as_they_sh
 
 
 def test_a_turn_that_had_nothing_to_apply_or_took_no_time_is_followed_by_a_full_one() -> None:
-    pace = Pace()
-    pace.note(0, 0.0)
-    assert pace.entries == CHUNK
+    batch = AdaptiveBatch()
+    batch.record(0, 0.0)
+    assert batch.entries == CHUNK
 
 
 def test_one_slow_turn_is_soon_made_up_for() -> None:
-    pace = Pace()
-    pace.note(CHUNK, 100.0)
-    assert pace.entries == 1
+    batch = AdaptiveBatch()
+    batch.record(CHUNK, 100.0)
+    assert batch.entries == 1
     for _ in range(6):
-        pace.note(pace.entries, pace.entries * 5e-6 + 1e-3)
-    assert pace.entries == CHUNK
+        batch.record(batch.entries, batch.entries * 5e-6 + 1e-3)
+    assert batch.entries == CHUNK

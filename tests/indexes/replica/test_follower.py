@@ -329,7 +329,7 @@ class _Roomy(TinyIndex):
         super().apply(changes)
         self.left = 3
 
-    def make_room(self) -> bool:
+    def preallocate(self) -> bool:
         self.threads.add(threading.get_ident())
         self.left = max(0, self.left - 1)
         return self.left > 0

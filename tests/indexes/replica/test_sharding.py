@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from indexes.base import Hit, Index, Query, SearchParams
 from indexes.registry import make_index
-from indexes.replica.sharding import WHOLE, Shard, agreed, merged, spread
+from indexes.replica.sharding import WHOLE, Shard, candidates, merged, spread
 from indexes.replica.snapshot_file import opened, write
 from models.types import Features
 from tests.indexes.local.scenes import jittered, random_features
@@ -153,10 +153,10 @@ class Library:
     def sharded(self, query: Query, params: SearchParams) -> list[Hit]:
         query = replace(query, sharded=True)
         parts = self._round(query, params)
-        common = agreed(type(self.whole), parts, query, params)
+        common = candidates(type(self.whole), parts, query, params)
         if common is not None:
             common = pickle.loads(pickle.dumps(common))
-            parts = self._round(replace(query, agreed=common), params)
+            parts = self._round(replace(query, candidates=common), params)
         return merged(type(self.whole), parts, params)
 
     def _round(self, query: Query, params: SearchParams) -> list[Any]:
@@ -189,7 +189,7 @@ def test_shards_together_answer_as_one_index_does(name: str, data: st.DataObject
         allowed = data.draw(st.none() | st.lists(IDS, unique=True), "allowed")
         only = None if allowed is None else np.array(sorted(allowed), np.int64)
         of_words = case.kind == "vectors" and len(seeds) == 1 and data.draw(st.booleans(), "words")
-        query = Query([made(seed) for seed in seeds], only, of_a_picture=not of_words)
+        query = Query([made(seed) for seed in seeds], only, is_one_picture=not of_words)
         params = library.whole.Params.parse(data.draw(st.sampled_from(case.params), "params"))
         assert library.sharded(query, params) == library.at_once(query, params)
 
@@ -220,5 +220,5 @@ def test_an_index_that_needs_no_second_round_says_so() -> None:
     index: Index = make_index("binary", {}, lambda _: {})
     index.apply({4: code(1)})
     part = index.part(Query([code(1)], sharded=True), index.Params.parse({"k": 1}))
-    assert part.said is None
+    assert part.candidates is None
     assert [hit.image_id for hit in part.hits] == [4]

@@ -46,12 +46,14 @@ class Picture:
         self.generation = generation
         self.wanted: set[str] = set()
         self.features: dict[Space, bytes] = {}
-        self.said: dict[str, dict[str, Any]] = {}
+        self.candidates: dict[str, dict[str, Any]] = {}
         """By annotator; only `by` where a person removed it."""
 
     @property
     def pending(self) -> set[str]:
-        had = {space.kind for space in self.features} | {ANNOTATE + name for name in self.said}
+        had = {space.kind for space in self.features} | {
+            ANNOTATE + name for name in self.candidates
+        }
         return self.wanted - had
 
 
@@ -145,13 +147,13 @@ class StoreMachine(RuleBasedStateMachine):
         if picture is None or picture.generation != generation:
             assert done is None
             return
-        said = dict(picture.said)
+        said = dict(picture.candidates)
         if by == "person" or said.get(name, {}).get("by") != "person":
             said[name] = {**(words or {}), "by": by}
             if words is None and by == "machine":
                 del said[name]
-        assert done == before + (said != picture.said)
-        picture.said = said
+        assert done == before + (said != picture.candidates)
+        picture.candidates = said
 
     @rule(image_id=IDS, kind=st.sampled_from(["phash", "local", "never", ANNOTATE + "ocr"]))
     def delete_kind(self, image_id: int, kind: str) -> None:
@@ -163,7 +165,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert gone == self.store.head()
         picture.wanted.discard(kind)
         picture.features = {at: row for at, row in picture.features.items() if at.kind != kind}
-        picture.said.pop(kind.removeprefix(ANNOTATE), None)
+        picture.candidates.pop(kind.removeprefix(ANNOTATE), None)
         if all(kind.startswith(ANNOTATE) for kind in picture.wanted):
             del self.model[image_id]
 
@@ -290,7 +292,9 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def the_annotations_and_the_model_agree(self) -> None:
         shown = {
-            image_id: {name: said for name, said in one.said.items() if said != {"by": "person"}}
+            image_id: {
+                name: said for name, said in one.candidates.items() if said != {"by": "person"}
+            }
             for image_id, one in self.model.items()
         }
         held = annotations_of(self.store, [*self.model])
@@ -299,7 +303,7 @@ class StoreMachine(RuleBasedStateMachine):
             has = (
                 image_id
                 for image_id, one in self.model.items()
-                if any(tag in said.get("tags", ()) for said in one.said.values())
+                if any(tag in said.get("tags", ()) for said in one.candidates.values())
             )
             assert self.store.matching({"tags": tag}) == sorted(has)
 

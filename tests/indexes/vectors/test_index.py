@@ -245,14 +245,14 @@ def test_words_believe_the_pictures_that_stand_out_and_none_where_none_does() ->
     chosen = rng.permutation(1000)[:400]
     index.background = index.background_of(np.stack([rows[at] for at in chosen]))
     params = index.Params.parse({"k": 200})
-    hits = index.answer(Query([words], of_a_picture=False), params)
-    believed = [hit.image_id for hit in hits if (hit.confidence or 0) >= 0.5]
-    assert 17 <= len(believed) <= 22
-    assert len(set(believed) - set(range(20))) <= 2
-    nothing = index.answer(Query([other], of_a_picture=False), params)
+    hits = index.answer(Query([words], is_one_picture=False), params)
+    above_confidence = [hit.image_id for hit in hits if (hit.confidence or 0) >= 0.5]
+    assert 17 <= len(above_confidence) <= 22
+    assert len(set(above_confidence) - set(range(20))) <= 2
+    nothing = index.answer(Query([other], is_one_picture=False), params)
     assert [hit for hit in nothing if (hit.confidence or 0) >= 0.5] == []
     page = index.Params.parse({"k": 50, "offset": 150})
-    assert index.answer(Query([words], of_a_picture=False), page) == hits[150:]
+    assert index.answer(Query([words], is_one_picture=False), page) == hits[150:]
 
 
 @settings(max_examples=60, deadline=None)

@@ -39,7 +39,7 @@ QUERIES = members(40, 1)
 @pytest.fixture(scope="module")
 def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("trained") / "some.npz"
-    method = VectorIndex(VectorIndex.Config(), lambda _: {}).learns(WIDTH)
+    method = VectorIndex(VectorIndex.Config(), lambda _: {}).training_method(WIDTH)
     learnt = train(VECTORS, list_count(COUNT), method)
     trained.save(path, trained.Trained(3, COUNT, COUNT, None, learnt))
     return path
@@ -145,11 +145,11 @@ def test_what_went_from_the_store_meanwhile_is_no_hit(training: Path) -> None:
 
 def test_it_is_worn_once_more_rows_are_dead_than_live(training: Path) -> None:
     pair = filled(training)
-    assert not pair.index.worn
+    assert not pair.index.needs_compaction
     pair.apply(dict.fromkeys(range(COUNT - DEAD_AT_LEAST, COUNT)))
-    assert not pair.index.worn
+    assert not pair.index.needs_compaction
     pair.apply(dict.fromkeys(range(COUNT - DEAD_AT_LEAST)))
-    assert pair.index.worn
+    assert pair.index.needs_compaction
     assert found(pair.index, VECTORS[0], k=1) == []
 
 

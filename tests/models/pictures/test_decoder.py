@@ -17,7 +17,7 @@ from PIL import Image
 
 from models.errors import BrokenPicture
 from models.pictures.decoder import Decoder
-from models.pictures.decoding import Limits, Picture
+from models.pictures.decoding import DecodeLimits, Picture
 
 
 def encoded(name: str, width: int = 64, height: int = 48) -> bytes:
@@ -28,7 +28,7 @@ def encoded(name: str, width: int = 64, height: int = 48) -> bytes:
 
 @asynccontextmanager
 async def decoder(**limits: Any) -> AsyncIterator[Decoder]:
-    made = Decoder(Limits(**limits))
+    made = Decoder(DecodeLimits(**limits))
     try:
         yield made
     finally:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from models.errors import BrokenPicture, InvalidInput, PictureTooLarge, UnsupportedPicture
-from models.pictures.decoding import ACCEPTED, Limits, Picture, decode, read_header
+from models.pictures.decoding import ACCEPTED, DecodeLimits, Picture, decode, read_header
 
 pillow_heif.register_heif_opener()
 
@@ -291,12 +291,12 @@ def test_damaged_bytes_give_a_picture_or_a_typed_error(name: str) -> None:
         where = rng.integers(0, min(len(data), 600), rng.integers(1, 6))
         data[where] = rng.integers(0, 256, len(where))
         with contextlib.suppress(InvalidInput):
-            assert isinstance(decode(data.tobytes(), Limits(max_pixels=10**6)), Picture)
+            assert isinstance(decode(data.tobytes(), DecodeLimits(max_pixels=10**6)), Picture)
 
 
 def test_too_many_bytes_are_refused_with_the_limit() -> None:
     with pytest.raises(PictureTooLarge, match=r"the limit is 1,000\b") as caught:
-        decode(encoded(drawing(), "BMP"), Limits(max_bytes=1000))
+        decode(encoded(drawing(), "BMP"), DecodeLimits(max_bytes=1000))
     assert caught.value.status == 413
 
 
@@ -328,9 +328,9 @@ def test_a_webp_bomb_is_refused_by_its_header() -> None:
 
 def test_the_pixel_limit_can_be_configured() -> None:
     data = encoded(drawing(100, 100), "PNG")
-    assert decode(data, Limits(max_pixels=10_000)).width == 100
+    assert decode(data, DecodeLimits(max_pixels=10_000)).width == 100
     with pytest.raises(PictureTooLarge, match="100x100 is 10,000 pixels; the limit is 9,999"):
-        decode(data, Limits(max_pixels=9_999))
+        decode(data, DecodeLimits(max_pixels=9_999))
 
 
 def test_a_file_of_a_million_tiny_chunks_is_refused_quickly() -> None:
@@ -358,7 +358,7 @@ def test_what_phones_append_to_a_jpeg_does_not_count_as_scans() -> None:
 
 def test_the_cost_counts_what_decoding_holds() -> None:
     image = Image.new("RGB", (3200, 1600))
-    assert read_header(encoded(image, "PNG"), Limits()).cost == 3200 * 1600
-    assert read_header(encoded(image, "JPEG"), Limits()).cost == 1600 * 800
+    assert read_header(encoded(image, "PNG"), DecodeLimits()).cost == 3200 * 1600
+    assert read_header(encoded(image, "JPEG"), DecodeLimits()).cost == 1600 * 800
     progressive = encoded(image, "JPEG", progressive=True)
-    assert read_header(progressive, Limits()).cost == 3200 * 1600
+    assert read_header(progressive, DecodeLimits()).cost == 3200 * 1600

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from models.errors import BrokenPicture, PictureTooLarge, Unavailable, UnsupportedPicture
-from models.pictures.decoding import Limits, decode
+from models.pictures.decoding import DecodeLimits, decode
 from models.pictures.pixel_budget import PixelBudget
 from models.pictures.sandbox import Sandbox
 
@@ -38,7 +38,7 @@ def budget() -> PixelBudget:
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    sandbox = Sandbox(Limits(child_seconds=4, max_pixels=2_000_000, max_bytes=10**7))
+    sandbox = Sandbox(DecodeLimits(child_seconds=4, max_pixels=2_000_000, max_bytes=10**7))
     yield sandbox
     sandbox.close()
 
@@ -126,7 +126,7 @@ def test_a_child_that_died_while_idle_is_replaced(sandbox: Sandbox, budget: Pixe
 
 
 def test_closing_ends_the_child(budget: PixelBudget) -> None:
-    sandbox = Sandbox(Limits())
+    sandbox = Sandbox(DecodeLimits())
     child = running(sandbox, budget)
     sandbox.close()
     assert not child.is_running()
@@ -134,7 +134,7 @@ def test_closing_ends_the_child(budget: PixelBudget) -> None:
 
 
 def test_a_picture_that_needs_too_much_memory_is_refused(budget: PixelBudget) -> None:
-    sandbox = Sandbox(Limits(child_bytes=1 << 28))
+    sandbox = Sandbox(DecodeLimits(child_bytes=1 << 28))
     try:
         with pytest.raises(BrokenPicture):
             sandbox.decode(tiff(8000, 8000, compression="tiff_deflate"), budget)
@@ -148,7 +148,7 @@ def test_a_child_that_cant_start_is_unavailability_not_a_broken_picture(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(Unavailable, match="exit status 1"):
-        Sandbox(Limits()).decode(tiff(), budget)
+        Sandbox(DecodeLimits()).decode(tiff(), budget)
 
 
 def test_the_child_ends_by_itself_when_the_parent_is_killed() -> None:

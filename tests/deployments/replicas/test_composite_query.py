@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from deployments.replicas.mixing import mixed_features
-from deployments.wire import MixedQuery
+from deployments.replicas.composite_query import composite_features
+from deployments.wire import CompositeQuery
 from models.errors import ImageNotFound, InvalidInput
 from models.registry import make_extractor
 from models.types import Features
@@ -29,45 +29,45 @@ def rows(image_ids: Sequence[int]) -> dict[int, Features]:
     return {image_id: STORED[image_id] for image_id in image_ids if image_id in STORED}
 
 
-def mixed(*pictures: Features, **parts: object) -> list[float]:
+def composite(*pictures: Features, **parts: object) -> list[float]:
     extractor = Compass(Compass.Config())
-    made: Features = mixed_features(extractor, rows, MixedQuery(**parts), pictures)  # type: ignore[arg-type]
+    made: Features = composite_features(extractor, rows, CompositeQuery(**parts), pictures)  # type: ignore[arg-type]
     assert made.dtype == np.float32
     return made.tolist()
 
 
 def test_parts_add_up_to_a_vector_of_unit_length() -> None:
     half = pytest.approx([0.5**0.5, 0.5**0.5])
-    assert mixed(EAST, text="north") == half
-    assert mixed(image_ids=[1, 2]) == half
-    assert mixed(EAST, EAST) == [1, 0]
+    assert composite(EAST, text="north") == half
+    assert composite(image_ids=[1, 2]) == half
+    assert composite(EAST, EAST) == [1, 0]
 
 
 def test_negative_parts_are_taken_off_with_their_weight() -> None:
-    assert mixed(EAST, text="north", negative_ids=[1]) == [0, 1]
-    slight = mixed(EAST, negative_text="north", negative_weight=0.5)
+    assert composite(EAST, text="north", negative_ids=[1]) == [0, 1]
+    slight = composite(EAST, negative_text="north", negative_weight=0.5)
     assert slight == pytest.approx([0.8**0.5, -(0.2**0.5)])
 
 
 def test_a_negative_image_without_features_counts_nothing() -> None:
-    assert mixed(EAST, negative_ids=[99]) == [1, 0]
+    assert composite(EAST, negative_ids=[99]) == [1, 0]
 
 
 def test_parts_that_cancel_out_are_no_query() -> None:
     with pytest.raises(InvalidInput, match="cancel"):
-        mixed(image_ids=[1, 3])
+        composite(image_ids=[1, 3])
 
 
 def test_an_image_without_features_is_not_found() -> None:
     with pytest.raises(ImageNotFound, match="99"):
-        mixed(EAST, image_ids=[99])
+        composite(EAST, image_ids=[99])
 
 
 def test_one_that_does_not_add_takes_words_alone() -> None:
     with served.of_the_tests():
         words = make_extractor("words")
-    made = mixed_features(words, rows, MixedQuery(text="red", image_ids=[1]))
+    made = composite_features(words, rows, CompositeQuery(text="red", image_ids=[1]))
     assert made.sum() == 1
     with pytest.raises(InvalidInput) as refused:
-        mixed_features(words, rows, MixedQuery(image_ids=[1]))
+        composite_features(words, rows, CompositeQuery(image_ids=[1]))
     assert refused.value.field == "text"

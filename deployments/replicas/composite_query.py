@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deployments.wire import MixedQuery
+from deployments.wire import CompositeQuery
 from indexes.base import Rows
 from models.base import Extractor
 from models.errors import ImageNotFound, InvalidInput
@@ -16,8 +16,8 @@ SHORTEST = 1e-3
 """A sum shorter than this has no direction but that of rounding."""
 
 
-def mixed_features(
-    extractor: Extractor, rows: Rows, mixed: MixedQuery, pictures: Sequence[Features] = ()
+def composite_features(
+    extractor: Extractor, rows: Rows, composite: CompositeQuery, pictures: Sequence[Features] = ()
 ) -> Features:
     """The features of one query of several parts; `pictures` are those of its pixels.
 
@@ -27,20 +27,20 @@ def mixed_features(
     and InvalidInput for words that can't be read or parts that cancel each other out.
     """
     if not extractor.additive:
-        if mixed.text is None:
+        if composite.text is None:
             raise InvalidInput("this retriever searches by one picture or by words", "text")
-        return extractor.extract_text(mixed.text)
-    stored = rows([*mixed.image_ids, *mixed.negative_ids])
-    unknown = [image_id for image_id in mixed.image_ids if image_id not in stored]
+        return extractor.extract_text(composite.text)
+    stored = rows([*composite.image_ids, *composite.negative_ids])
+    unknown = [image_id for image_id in composite.image_ids if image_id not in stored]
     if unknown:
         raise ImageNotFound(f"no features of image {unknown[0]} are stored here", "image_id")
-    positive = [*pictures, *(stored[image_id] for image_id in mixed.image_ids)]
-    negative = [stored[image_id] for image_id in mixed.negative_ids if image_id in stored]
-    if mixed.text is not None:
-        positive.append(extractor.extract_text(mixed.text))
-    if mixed.negative_text is not None:
-        negative.append(extractor.extract_text(mixed.negative_text))
-    return _combined(positive, negative, mixed.negative_weight)
+    positive = [*pictures, *(stored[image_id] for image_id in composite.image_ids)]
+    negative = [stored[image_id] for image_id in composite.negative_ids if image_id in stored]
+    if composite.text is not None:
+        positive.append(extractor.extract_text(composite.text))
+    if composite.negative_text is not None:
+        negative.append(extractor.extract_text(composite.negative_text))
+    return _combined(positive, negative, composite.negative_weight)
 
 
 def _combined(
