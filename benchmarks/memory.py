@@ -91,7 +91,7 @@ def learnt_from(case: Case, rows: int, folder: Path) -> Path:
     """A file of `ambience train`, of a small sample."""
     index = make_index(case.index, {}, lambda _: {})
     features = batch_of(case)
-    points = np.concatenate([index.points(list(features))] * -(-SAMPLE // len(features)))
+    points = np.concatenate([index.training_vectors(list(features))] * -(-SAMPLE // len(features)))
     points = points + np.random.default_rng(1).normal(0, 0.02, points.shape)
     sample = points[:SAMPLE].astype(np.float32)
     per_row = KEYPOINTS if case.index == "local" else 1

@@ -56,7 +56,7 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
     """A gateway to which nothing is deployed, with a short deadline."""
     args = IngressArgs(store=f"lmdb:{tmp_path / 'store'}", deadline=0.3)
     made = Gateway(args, "ambience")
-    made.retrievers.complete = True
+    made.directory.complete = True
     try:
         yield made
     finally:

@@ -13,7 +13,8 @@ import pytest
 import yaml
 from ray.util.metrics import Histogram, Metric
 
-from deployments.http import metrics
+from deployments.http.metrics import RequestMetrics
+from deployments.replicas.metrics import RetrieverMetrics
 from tests.conftest import ROOT, Service
 from tests.deployments.http.test_metrics import PATIENCE_SECONDS, scraped
 from tests.drawing import jpeg
@@ -54,7 +55,7 @@ def selectors(expression: Any) -> list[Any]:
 def exported() -> dict[str, set[str]]:
     """Names of the exporter's series → their labels."""
     names: dict[str, set[str]] = {}
-    for group in (metrics.RequestMetrics(), metrics.RetrieverMetrics("phash")):
+    for group in (RequestMetrics(), RetrieverMetrics("phash")):
         for made in vars(group).values():
             if not isinstance(made, Metric):
                 continue

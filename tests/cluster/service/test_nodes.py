@@ -164,7 +164,7 @@ def found_by_phash(client: httpx.Client, image_id: int) -> list[int]:
 
 
 def test_a_killed_node_fails_no_request_and_loses_nothing(cluster: Cluster) -> None:
-    with Load(cluster.service.supervisor) as load, cluster.service.supervisor.client() as client:
+    with Load(cluster.service) as load, cluster.service.client() as client:
         load.wait_for(20)
         cluster("kill", "a")
         killed_at = len(load.answers)
@@ -186,7 +186,7 @@ def test_a_killed_node_fails_no_request_and_loses_nothing(cluster: Cluster) -> N
 
 
 def test_scaling_a_retriever_up_and_down_fails_no_request(cluster: Cluster) -> None:
-    with Load(cluster.service.supervisor) as load, cluster.service.supervisor.client() as client:
+    with Load(cluster.service) as load, cluster.service.client() as client:
         load.wait_for(20)
         cluster.deploy(phash=1)
         wait_for(lambda: len(cluster("replicas", "phash")) == 1)
@@ -207,6 +207,6 @@ def test_lmdb_on_a_second_node_is_refused_saying_what_to_do(cluster: Cluster) ->
     wait_for(lambda: "postgresql://" in cluster("message", "embedded"))
     assert "is a folder of another node" in cluster("message", "embedded")
     assert len(cluster("replicas", "embedded")) <= 1
-    with cluster.service.supervisor.client() as client:
+    with cluster.service.client() as client:
         add(client, 30)
         assert found_by_phash(client, 30) == [30]

@@ -43,7 +43,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     patient: dict[str, Any] = {"deadline": 120, "retriever_deadline": 120}
     asked = IngressArgs(store=store, listen=False, required=("color3",), **patient)
     made = Gateway(asked, "ambience")
-    made.retrievers.complete = True
+    made.directory.complete = True
     with served.of_the_tests():
 
         async def meet() -> None:

@@ -47,7 +47,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         "text": {"extractor": "words", "store": store},
     }
     made = Gateway(IngressArgs(store=store, listen=False, max_requests=1000), "ambience")
-    made.retrievers.complete = True
+    made.directory.complete = True
     with served.of_the_tests():
         handles = {name: served.serve_here(name, args) for name, args in applications.items()}
 

@@ -42,7 +42,7 @@ def test_without_the_database_answers_come_from_memory_and_say_so(
 ) -> None:
     url = new_database()
     made = Gateway(IngressArgs(store=url, listen=False), "ambience")
-    made.retrievers.complete = True
+    made.directory.complete = True
     handle = served.serve_here("phash", {"extractor": "phash", "store": url})
 
     async def meet() -> None:

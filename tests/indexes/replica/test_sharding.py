@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from indexes.base import Hit, Index, Query, SearchParams
 from indexes.registry import make_index
-from indexes.replica.sharding import WHOLE, Shard, candidates, merged, spread
+from indexes.replica.sharding import WHOLE, Shard, merged, merged_candidates, spread
 from indexes.replica.snapshot_file import opened, write
 from models.types import Features
 from tests.indexes.local.scenes import jittered, random_features
@@ -153,7 +153,7 @@ class Library:
     def sharded(self, query: Query, params: SearchParams) -> list[Hit]:
         query = replace(query, sharded=True)
         parts = self._round(query, params)
-        common = candidates(type(self.whole), parts, query, params)
+        common = merged_candidates(type(self.whole), parts, query, params)
         if common is not None:
             common = pickle.loads(pickle.dumps(common))
             parts = self._round(replace(query, candidates=common), params)
