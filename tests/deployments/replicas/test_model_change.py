@@ -340,7 +340,7 @@ def test_a_misspelt_next_model_is_refused_when_it_is_built(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("own", "following", "active", "used"),
+    ("current", "following", "active", "used"),
     [
         ("a", "b", None, "own"),
         ("a", "b", "a", "own"),

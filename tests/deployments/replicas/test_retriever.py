@@ -173,7 +173,7 @@ _COLOURS = [(250, 10, 10), (10, 250, 10), (10, 10, 250), (200, 200, 20)]
 
 
 @pytest.mark.parametrize(
-    ("mixed", "kind", "field"),
+    ("composite", "kind", "field"),
     [
         (CompositeQuery(text="blue", negative_text="blue"), InvalidInput, "negative"),
         (CompositeQuery(negative_text="blue"), InvalidInput, "image"),
