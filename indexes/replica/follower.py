@@ -376,14 +376,9 @@ class Follower:
     def _become(self, state: State, reason: str = "") -> None:
         self._state = state
         index = self._index
+        size = len(index), index.nbytes
         self._status = Status(
-            state,
-            reason,
-            self._applied,
-            len(index),
-            index.nbytes,
-            index.kind,
-            index.needs_compaction,
+            state, reason, self._applied, *size, index.kind, index.needs_compaction
         )
 
 
