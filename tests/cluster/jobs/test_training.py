@@ -281,7 +281,9 @@ async def test_a_running_retriever_takes_trained_lists_up_and_follows_the_log_wi
 
 
 @pytest.mark.anyio
-async def test_an_index_that_needs_compaction_is_built_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_index_that_needs_compaction_is_built_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(training, "FEWEST", 300)
     rows = stored(tmp_path, 3000)
     wanted = config(tmp_path, index={"trained": "auto"})

@@ -155,9 +155,9 @@ def test_the_child_ends_by_itself_when_the_parent_is_killed() -> None:
     script = (
         "import sys, time\n"
         "from models.pictures.sandbox import Sandbox\n"
-        "from models.pictures.decoding import Limits\n"
+        "from models.pictures.decoding import DecodeLimits\n"
         "from models.pictures.pixel_budget import PixelBudget\n"
-        "sandbox = Sandbox(Limits())\n"
+        "sandbox = Sandbox(DecodeLimits())\n"
         "sandbox.decode(sys.stdin.buffer.read(), PixelBudget(10**9))\n"
         "print(sandbox.pid, flush=True)\n"
         "time.sleep(60)\n"
