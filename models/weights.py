@@ -21,6 +21,8 @@ from models.errors import RetrieverUnavailable
 
 CONNECT_SECONDS = 5.0
 CHUNK = 1 << 20
+CONFIG = "serve_config.yaml"
+"""Where an owner names weights of a path of their own."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
@@ -110,7 +112,7 @@ def _located_snapshot(weights: HubWeights, fetch: bool) -> Located:
             f"{exc.name} is not installed: install ambience[neural]"
         ) from exc
     if not files:
-        raise RetrieverUnavailable(f"{what} is not on this machine")
+        raise RetrieverUnavailable(f"{what} is not on this machine; {_hub_remedy()}")
     return Located(weights.name, folder, _hash_of(files))
 
 
@@ -141,9 +143,22 @@ def _fetch_snapshot(weights: HubWeights, what: str) -> None:
             if _snapshot(weights)[1]:
                 return
     except LocalEntryNotFoundError as exc:
-        raise RetrieverUnavailable(f"{what} can't be fetched from the hub") from exc
+        raise RetrieverUnavailable(
+            f"{what} can't be fetched from the hub; {_hub_remedy()}"
+        ) from exc
     except (HfHubHTTPError, OSError, ValueError) as exc:
-        raise RetrieverUnavailable(f"{what} can't be fetched from the hub: {_short(exc)}") from exc
+        raise RetrieverUnavailable(
+            f"{what} can't be fetched from the hub ({_short(exc)}); {_hub_remedy()}"
+        ) from exc
+
+
+def _hub_remedy() -> str:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return (
+        f"put the repository into the hub's cache ({HF_HUB_CACHE}), "
+        f"or name a local folder as its `model` in {CONFIG}"
+    )
 
 
 def _ask(url: str) -> None:
@@ -176,7 +191,7 @@ def _located_file(weights: UrlWeights, fetch: bool) -> Located:
     path = torch_cache() / weights.url.rpartition("/")[2]
     if not path.is_file():
         if not fetch:
-            raise RetrieverUnavailable(f"{path.name} is not on this machine")
+            raise RetrieverUnavailable(f"{path.name} is not on this machine; {_file_remedy(path)}")
         _download(weights, path)
     sha256 = _hash_of([path])
     if weights.sha256 not in (None, sha256):
@@ -216,7 +231,13 @@ def _download(weights: UrlWeights, path: Path) -> None:
                 )
             os.replace(part, path)
     except OSError as exc:
-        raise RetrieverUnavailable(f"{weights.url} can't be fetched: {_short(exc)}") from exc
+        raise RetrieverUnavailable(
+            f"{weights.url} can't be fetched ({_short(exc)}); {_file_remedy(path)}"
+        ) from exc
+
+
+def _file_remedy(path: Path) -> str:
+    return f"put the file into {path.parent}, or name a local copy in {CONFIG}"
 
 
 def _hash_of(paths: Iterable[Path]) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import typer
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 
 from cluster.service.data_folder import NotRunning, http_url, running_service
 from deployments.settings import address, data_folder
@@ -59,3 +62,10 @@ def _detail(answer: httpx.Response) -> str:
 
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
+
+
+def print_table(table: Table) -> None:
+    """At its natural width, so that no cell is wrapped or cut however narrow the output is."""
+    unlimited = out.options.update(max_width=sys.maxsize)
+    table.width = Measurement.get(out, unlimited, table).maximum
+    out.print(table, soft_wrap=True)

@@ -16,7 +16,7 @@ from rich.table import Table
 from cluster.cli import model as model_commands
 from cluster.cli import store as store_commands
 from cluster.cli import train as train_commands
-from cluster.cli.console import Config, Json, default_config, err, out
+from cluster.cli.console import Config, Json, default_config, err, out, print_table
 from cluster.cli.console import ask as _ask
 from cluster.cli.console import print_json as _print_json
 from cluster.cli.console import service_url as _url
@@ -117,20 +117,8 @@ def status(as_json: Json = False) -> None:
     rows = _ask("GET", f"{url}/v1/retrievers")["retrievers"]
     if as_json:
         _print_json({"url": url, "retrievers": rows})
-        return
-    table = Table("retriever", "state", "pictures", "index", "MiB", "change", title=url)
-    for row in rows:
-        state = row["state"] + (f": {row['reason']}" if row.get("reason") else "")
-        size = f"{row['bytes'] / 2**20:.1f}"
-        table.add_row(
-            row["name"], state, str(row["count"]), row["index"], size, str(row["applied_seq"])
-        )
-        for which in row.keys() & {"next", "previous"}:
-            other = row[which]
-            state = other["state"] + (f": {other['reason']}" if other.get("reason") else "")
-            size = f"{other['bytes'] / 2**20:.1f}"
-            table.add_row(f"  its {which} model", state, str(other["count"]), "", size, "")
-    out.print(table)
+    else:
+        print_states(url, rows)
 
 
 @app.command(epilog="**Examples**\n\n    ambience add cat.jpg\n\n    ambience add cat.jpg --id 7")
@@ -280,6 +268,24 @@ def annotate(
         _print_annotated(outcome, written)
     if outcome.unavailable and not (outcome.done or outcome.already or written):
         raise typer.Exit(EXIT_ERROR)
+
+
+def print_states(url: str, rows: list[dict[str, Any]]) -> None:
+    """A line for each model; below, the reason of each that has one, in full."""
+    table = Table("retriever", "state", "pictures", "index", "MiB", "change", title=url)
+    reasons = {}
+    for row in rows:
+        for which in ("", *sorted(row.keys() & {"next", "previous"})):
+            one = row[which] if which else row
+            name = f"  its {which} model" if which else row["name"]
+            index, change = ("", "") if which else (row["index"], str(row["applied_seq"]))
+            size = f"{one['bytes'] / 2**20:.1f}"
+            table.add_row(name, one["state"], str(one["count"]), index, size, change)
+            if one.get("reason"):
+                reasons[f"{row['name']}, its {which} model" if which else name] = one["reason"]
+    print_table(table)
+    for name, reason in reasons.items():
+        out.print(f"{name}: {reason}", soft_wrap=True, markup=False)
 
 
 def _print_annotated(outcome: Outcome, written: dict[str, int]) -> None:

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -197,7 +198,8 @@ def test_a_file_is_fetched_checked_and_kept(served: tuple[Path, str]) -> None:
     folder, base = served
     (folder / "model.pt").write_bytes(b"weights" * 1000)
     weights = published(base, "model.pt", b"weights" * 1000)
-    with pytest.raises(RetrieverUnavailable, match="not on this machine"):
+    remedy = f"model.pt is not on this machine; put the file into {torch_cache()}, or name a local"
+    with pytest.raises(RetrieverUnavailable, match=re.escape(remedy)):
         locate(weights, fetch=False)
     found = locate(weights, fetch=True)
     assert found.path == torch_cache() / "model.pt"
@@ -307,6 +309,9 @@ def test_where_nothing_can_be_had_it_says_so_soon_and_without_torch(
     environment = {"https_proxy" if name == "sscd" else "HF_ENDPOINT": nowhere}
     *reason, last = run(program, environment, tmp_path)
     seconds, torch = last.split()
-    assert "can't be fetched" in " ".join(reason)
+    assert "can't be fetched" in reason[0]
+    assert "; put the " in reason[0]
+    assert reason[0].endswith(" in serve_config.yaml")
+    assert len(reason) == 1
     assert torch == "False"
     assert float(seconds) < 10

@@ -6,6 +6,9 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
+from cluster.cli.main import print_states
 from tests.conftest import AMBIENCE, Service
 from tests.drawing import jpeg
 
@@ -54,6 +57,22 @@ def test_status_shows_every_retriever(service: Service) -> None:
         assert name in shown.stdout
     rows = json.loads(run(service, "status", "--json").stdout)["retrievers"]
     assert {row["state"] for row in rows} == {"ready"}
+
+
+def test_status_wraps_no_cell_and_gives_the_reason_of_a_next_model_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lacking = "a model [of 7 layers] can't be fetched; " + " ".join(["put its files there."] * 9)
+    state = {"state": "ready", "count": 1234567, "bytes": 2**30, "reason": None}
+    named = {"name": "a_retriever_of_a_long_name", "index": "pq-inverted-lists", "applied_seq": 9}
+    row = state | named | {"next": state | {"state": "unavailable", "reason": lacking}}
+    print_states("http://127.0.0.1:1", [row])
+    lines = capsys.readouterr().out.splitlines()
+    own, other, end, reason = lines[-4:]
+    assert len(own) == len(other) == len(end) > 80
+    assert own.split("│")[1:3] == [" a_retriever_of_a_long_name ", " ready       "]
+    assert [cell.strip() for cell in other.split("│")[1:3]] == ["its next model", "unavailable"]
+    assert reason == f"a_retriever_of_a_long_name, its next model: {lacking}"
 
 
 def test_an_error_is_one_sentence_and_a_status(service: Service, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tests.drawing import jpeg
 
 READY = {"phash", "color", "local", "text", "ocr"}
 WITHOUT_WEIGHTS = {"global", "image_text", "copy", "caption", "places365", "vocabulary"}
+PUBLISHED = WITHOUT_WEIGHTS - {"vocabulary"}
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,23 @@ def test_what_needs_no_weights_serves_and_the_rest_says_what_it_lacks(client: ht
         return (ready, lacking) == (READY, WITHOUT_WEIGHTS)
 
     until(settled)
+
+
+def test_status_is_a_line_for_each_and_below_says_what_to_do_without_weights(
+    service: Service, client: httpx.Client
+) -> None:
+    until(lambda: all("can't be" in (states(client)[name]["reason"] or "") for name in PUBLISHED))
+    shown = run(service, "status", COLUMNS="80").stdout
+    table, _, below = shown.partition("└")
+    cells = [line.split("│")[1].strip() for line in table.splitlines() if line[:1] == "│"]
+    assert sorted(cells) == sorted(READY | WITHOUT_WEIGHTS)
+    reasons = dict(line.split(": ", 1) for line in below.splitlines()[1:])
+    assert reasons.keys() == WITHOUT_WEIGHTS
+    for name in PUBLISHED:
+        assert "can't be fetched" in reasons[name]
+        assert "put the" in reasons[name]
+        assert reasons[name].endswith(" in serve_config.yaml")
+    assert reasons["vocabulary"].endswith("name its file in `words`")
 
 
 def test_a_search_goes_on_without_those_that_lack_weights(client: httpx.Client) -> None:
