@@ -208,7 +208,6 @@ def backfill(
     A running service sees them at once. Bad files are listed with their reasons and not fatal.
     """
     environment.prepare(data_folder(), *address())
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     from cluster.jobs import runner as batch
 
     kinds = config or default_config()
@@ -253,7 +252,6 @@ def annotate(
     stays. Exit status 1 when no annotator can be had and nothing is to be written.
     """
     environment.prepare(data_folder(), *address())
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     from cluster.jobs import runner as batch
 
     outcome = batch.annotate(

@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import tempfile
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import ray
 from rich.console import Console
@@ -32,8 +33,10 @@ from cluster.jobs.sources import Ids
 from cluster.jobs.training import Lists, train_lists
 from cluster.service import environment
 from cluster.service.applications import read_config
-from cluster.service.data_folder import NotRunning, running_service
-from cluster.service.local_ray import start_ray
+from cluster.service.data_folder import NotRunning, job_log, running_service
+from cluster.service.local_ray import start_ray, stop_ray
+from cluster.service.ray_folder import ray_folder
+from cluster.service.terminal import output_in
 from deployments.settings import store_url
 from indexes.inverted.learning import Step
 from indexes.store.url import open_store
@@ -59,7 +62,7 @@ def backfill(
     if not todo.todo:
         return Outcome(0, todo.already, todo.bad)
     cores = workers or os.cpu_count() or 1
-    with _ray(data), _progress("indexing", len(todo.todo), quiet) as (progress, task):
+    with _ray(data) as err, _progress("indexing", len(todo.todo), quiet, err) as (progress, task):
         return run(todo, kinds, store_url(None), cores, lambda count: progress.advance(task, count))
 
 
@@ -83,7 +86,7 @@ def annotate(
     outcome = annotating.Outcome()
     if todo:
         count = workers or min(os.cpu_count() or 1, MODEL_WORKERS)
-        with _ray(data), _progress("annotating", len(todo), quiet) as (progress, task):
+        with _ray(data) as err, _progress("annotating", len(todo), quiet, err) as (progress, task):
             outcome = annotating.run(
                 todo,
                 [speaker for speaker in chosen if speaker.name in fingerprints],
@@ -98,7 +101,7 @@ def annotate(
 def train(name: str, config: Path, data: Path, quiet: bool) -> Lists:
     """Train a retriever's inverted lists on what is stored; raises AmbienceError."""
     data.mkdir(parents=True, exist_ok=True)
-    with _ray(data), _progress("training", 1, quiet) as (progress, task):
+    with _ray(data) as err, _progress("training", 1, quiet, err) as (progress, task):
 
         def note(step: Step) -> None:
             what, done, total = step
@@ -124,7 +127,7 @@ class Speed(ProgressColumn):
 
 
 @contextlib.contextmanager
-def _progress(what: str, total: int, quiet: bool) -> Iterator[tuple[Progress, TaskID]]:
+def _progress(what: str, total: int, quiet: bool, err: TextIO) -> Iterator[tuple[Progress, TaskID]]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -132,22 +135,43 @@ def _progress(what: str, total: int, quiet: bool) -> Iterator[tuple[Progress, Ta
         Speed(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+    with Progress(*columns, console=Console(file=err), disable=quiet) as progress:
         yield progress, progress.add_task(what, total=total)
 
 
 @contextlib.contextmanager
-def _ray(data: Path) -> Iterator[None]:
-    """Ray, connected: the running service's, the cluster's, or one that ends with the job."""
-    with tempfile.TemporaryDirectory(prefix="ambience-", dir="/tmp") as folder:
+def _ray(data: Path) -> Iterator[TextIO]:
+    """Ray, connected: the running service's, the cluster's, or one that ends with the job.
+
+    Gives standard error, as what Ray writes there goes to the job's log meanwhile.
+    """
+    with output_in(job_log(data)) as terminal, contextlib.ExitStack() as stack:
         try:
             # KubeRay names its cluster to every process of a pod.
             address = os.environ.get("RAY_ADDRESS") or running_service(data).ray_address
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except NotRunning:
             del os.environ[environment.MARK]  # A service that starts meanwhile must not end us.
-            start_ray(folder)
-        try:
-            yield
-        finally:
-            ray.shutdown()
+            folder = stack.enter_context(ray_folder())
+            stack.callback(stop_ray)  # Before the start, which may be interrupted.
+            with _interrupts_wait():
+                start_ray(folder.path)
+        stack.callback(ray.shutdown)
+        yield terminal.err
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """A Ctrl-C counts once Ray has started: one in the midst of its start makes it crash.
+
+    SIGTERM ends the job in order afterwards, in place of Ray's handler.
+    """
+    asked: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if asked:
+        raise KeyboardInterrupt

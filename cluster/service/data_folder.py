@@ -73,6 +73,16 @@ def locked(data: Path, host: str, port: int) -> Iterator[None]:
         os.close(handle)
 
 
+def service_log(data: Path) -> Path:
+    """What Ray has to say in the service's driver, since its last start."""
+    return data / "ray.log"
+
+
+def job_log(data: Path) -> Path:
+    """What Ray has to say in the last job or deployment that was started by hand."""
+    return data / "ray-job.log"
+
+
 def note(data: Path, running: Running) -> None:
     """Write down where the service is."""
     partial = data / "service.json.partial"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import io
 import logging
 import os
 import sys
@@ -17,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import httpx
 import ray
@@ -31,8 +30,9 @@ from cluster.service.applications import (
     light,
     read_config,
 )
-from cluster.service.data_folder import CannotStart, Running, http_url, note
+from cluster.service.data_folder import CannotStart, Running, http_url, note, service_log
 from cluster.service.local_ray import start_ray
+from cluster.service.terminal import output_in
 from deployments.settings import STARTING, address, data_folder
 from indexes.registry import index_class
 from models.errors import AmbienceError
@@ -44,8 +44,11 @@ START_SECONDS = 300.0
 LOOK_SECONDS = 2.0
 
 
-def run(config_path: Path, folder: str, stop: threading.Event) -> None:
-    """Raises CannotStart when an application fails or nothing is ready in time."""
+def run(config_path: Path, folder: str, stop: threading.Event, out: TextIO) -> None:
+    """Says on `out` that it is ready, and that it stops.
+
+    Raises CannotStart when an application fails or nothing is ready in time.
+    """
     began = time.monotonic()
     config = read_config(config_path)
     # Ray's own processes take seconds to start; what `apply` needs is imported meanwhile.
@@ -66,14 +69,12 @@ def run(config_path: Path, folder: str, stop: threading.Event) -> None:
         starting.unlink()
         _wait(config, _is_ready, http_url(host, port), stop)
         if not stop.is_set():
-            print(_welcome(http_url(host, port), time.monotonic() - began), flush=True)
+            print(_welcome(http_url(host, port), time.monotonic() - began), file=out)
         stop.wait()
-        print("Stopping …", flush=True)
+        print("Stopping …", file=out)
     finally:
-        # Ray reports the deaths that it has been asked for.
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            serve.shutdown()  # type: ignore[no-untyped-call]
-            ray.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]
+        ray.shutdown()
 
 
 def redeploy(config: dict[str, Any], ray_address: str) -> None:
@@ -191,7 +192,8 @@ def main() -> None:
     stop = threading.Event()
     threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
     try:
-        run(Path(sys.argv[1]), sys.argv[2], stop)
+        with output_in(service_log(data_folder())) as terminal:
+            run(Path(sys.argv[1]), sys.argv[2], stop, terminal.out)
     except AmbienceError as exc:
         print(f"ambience: {exc}", file=sys.stderr, flush=True)
         sys.exit(1)

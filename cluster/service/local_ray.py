@@ -5,12 +5,15 @@ Import it after `environment.prepare`: Ray reads its environment when it is impo
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 
+import psutil
 import ray
 
 OBJECT_STORE_BYTES = 256 * 2**20
+STOP_SECONDS = 5.0
 
 
 def start_ray(folder: str, namespace: str | None = None) -> str:
@@ -26,6 +29,16 @@ def start_ray(folder: str, namespace: str | None = None) -> str:
             raise
         _init(folder, namespace)
     return str(ray.get_runtime_context().gcs_address)
+
+
+def stop_ray() -> None:
+    """Disconnect from it and end it; after an interrupted start, too, of which Ray forgets some."""
+    started = psutil.Process().children(recursive=True)
+    ray.shutdown()
+    for process in started:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(started, timeout=STOP_SECONDS)
 
 
 def _init(folder: str, namespace: str | None) -> None:

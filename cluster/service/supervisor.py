@@ -7,11 +7,9 @@ process imports nothing of Ray, so whatever happens to Ray, it can end the whole
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,16 @@ from types import FrameType
 
 from cluster.service import environment
 from cluster.service.applications import check_spaces, read_config
-from cluster.service.data_folder import CannotStart, end_leftovers, locked, running_service
+from cluster.service.data_folder import (
+    CannotStart,
+    end_leftovers,
+    job_log,
+    locked,
+    running_service,
+    service_log,
+)
+from cluster.service.ray_folder import RayFolder, ray_folder
+from cluster.service.terminal import output_in
 
 STOP_SECONDS = 20.0
 LOOK_SECONDS = 0.2
@@ -45,13 +52,12 @@ def serve(config_path: Path, data: Path, host: str, port: int, reindex: bool) ->
     with locked(data, host, port):
         environment.prepare(data, host, port)
         check_spaces(config, reindex)
-        folder = tempfile.mkdtemp(prefix="ambience-", dir=_short_tmp())
-        print(f"Starting over {data} (Ray's logs: {folder}) …", flush=True)
-        try:
-            _supervise(config_path, folder, stop)
-        finally:
-            end_leftovers(data)
-            shutil.rmtree(folder, ignore_errors=True)
+        with ray_folder() as folder:
+            print(f"Starting over {data} (Ray's logs: {folder.path}) …", flush=True)
+            try:
+                _supervise(config_path, folder, stop, service_log(data))
+            finally:
+                end_leftovers(data)
     print("Stopped.", flush=True)
 
 
@@ -63,7 +69,8 @@ def deploy(config_path: Path, data: Path, reindex: bool) -> None:
 
     config = read_config(config_path)
     check_spaces(config, reindex)
-    driver.redeploy(config, running.ray_address)
+    with output_in(job_log(data)):
+        driver.redeploy(config, running.ray_address)
 
 
 def make_was_interrupted() -> bool:
@@ -83,26 +90,24 @@ def make_was_interrupted() -> bool:
     return not heeded & 1 << (signal.SIGINT - 1)
 
 
-def _supervise(config_path: Path, folder: str, stop: Stop) -> None:
+def _supervise(config_path: Path, folder: RayFolder, stop: Stop, log: Path) -> None:
     """Run the driver until it ends or a stop is asked for; the end of its input stops it."""
+    log.write_bytes(b"")
     driver = subprocess.Popen(
-        [sys.executable, "-m", "cluster.service.driver", str(config_path), folder],
+        [sys.executable, "-m", "cluster.service.driver", str(config_path), folder.path],
         stdin=subprocess.PIPE,
         start_new_session=True,
+        pass_fds=[folder.handle],
     )
     while not (stop.asked or make_was_interrupted()):
         time.sleep(LOOK_SECONDS)
         if driver.poll() is not None:
-            raise CannotStart("the service has ended by itself; the lines above say why")
+            raise CannotStart(
+                f"the service has ended by itself; the lines above, or else {log}, say why"
+            )
     assert driver.stdin is not None
     driver.stdin.close()
     try:
         driver.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         driver.kill()
-
-
-def _short_tmp() -> str:
-    """Ray's socket names must stay under 107 bytes."""
-    usual = tempfile.gettempdir()
-    return usual if len(usual) <= 20 else "/tmp"

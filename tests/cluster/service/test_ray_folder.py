@@ -1,0 +1,184 @@
+"""Whose folder goes and whose stays: real processes that hold folders, end and are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.service.data_folder import end_leftovers, running_service
+from cluster.service.ray_folder import PREFIX, RayFolder, ray_folder, remove_abandoned, short_tmp
+from tests.cluster.jobs.test_backfill import fill, processes_over
+from tests.conftest import AMBIENCE, Service, light_config, start_service, stop_service
+from tests.indexes.store.forks import wait_for
+
+HOLD = """
+import subprocess, sys, time
+from cluster.service.ray_folder import ray_folder
+with ray_folder() as folder:
+    if sys.argv[1:]:
+        sleep = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+        subprocess.Popen(sleep, pass_fds=[folder.handle], stdin=0, stdout=2)
+    print(folder.path, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def temporary() -> Iterator[str]:
+    """A temporary directory of this test's own, as TMPDIR: short enough to be taken."""
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:
+        yield folder
+
+
+def holder(temporary: str, *arguments: str) -> tuple[subprocess.Popen[str], Path]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, *arguments],
+        env=os.environ | {"TMPDIR": temporary},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().strip())
+
+
+def end(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    process.send_signal(number)
+    process.wait(20)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    process.stdout.close()
+
+
+def folders(temporary: str | Path) -> list[str]:
+    return sorted(path.name for path in Path(temporary).glob(f"{PREFIX}*"))
+
+
+def test_the_folder_of_a_killed_process_goes_and_a_living_ones_stays(temporary: str) -> None:
+    living, kept = holder(temporary)
+    killed, left = holder(temporary)
+    (left / "session").mkdir()
+    (left / "session" / "log").write_text("…")
+    end(killed, signal.SIGKILL)
+    assert folders(temporary) == sorted([kept.name, left.name])
+    remove_abandoned(Path(temporary))
+    assert folders(temporary) == [kept.name]
+    end(living, signal.SIGINT)
+    assert folders(temporary) == []
+
+
+def test_a_folder_stays_while_a_child_of_its_killed_owner_still_uses_it(temporary: str) -> None:
+    owner, folder = holder(temporary, "with a child")
+    owner.kill()
+    owner.wait()
+    remove_abandoned(Path(temporary))
+    assert folder.exists()
+    end(owner, signal.SIGKILL)  # The end of its input ends the child.
+
+    def gone() -> bool:
+        remove_abandoned(Path(temporary))
+        return not folder.exists()
+
+    wait_for(gone)
+
+
+def test_what_is_not_ours_stays(temporary: str) -> None:
+    base = Path(temporary)
+    for name in ("ambience-tests-abcdefgh", f"{PREFIX}notes", f"{PREFIX}abcdefgh.old"):
+        (base / name).mkdir()
+    (base / f"{PREFIX}12345678").write_text("a file")
+    (base / f"{PREFIX}abcdefgh").symlink_to(base / "ambience-tests-abcdefgh")
+    before = sorted(base.iterdir())
+    remove_abandoned(base)
+    assert sorted(base.iterdir()) == before
+
+
+def test_many_starts_at_once_take_no_folder_from_each_other(temporary: str) -> None:
+    started = [holder(temporary) for _ in range(6)]
+    assert folders(temporary) == sorted(path.name for _, path in started)
+    for process, _ in started:
+        end(process, signal.SIGINT)
+    assert folders(temporary) == []
+
+
+def test_rays_socket_names_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/var/folders/zz/zyxvpxvq6csfxvn_n0000000000000/T")
+    assert short_tmp() == Path("/tmp")
+    monkeypatch.setattr(tempfile, "tempdir", "/" + 15 * "t")
+    longest = f"{short_tmp()}/{PREFIX}12345678/session_2026-01-01_00-00-00_000000_4194304"
+    assert len(f"{longest}/sockets/plasma_store") < 107
+
+
+def test_a_service_leaves_nothing_and_takes_away_what_a_killed_one_left(
+    tmp_path: Path, temporary: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", temporary)
+    data = tmp_path / "data"
+    killed = start_service(data)
+    left = Path(running_service(data).ray_folder)
+    assert folders(temporary) == [left.name]
+    killed.process.kill()
+    killed.process.wait()
+    end_leftovers(data)
+    assert left.exists()
+    again = start_service(tmp_path / "other")
+    assert not left.exists()
+    assert len(folders(temporary)) == 1
+    assert stop_service(again) == 0
+    assert list(Path(temporary).iterdir()) == []
+
+
+def begin_backfill(pictures: Path, data: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [str(AMBIENCE), "backfill", str(pictures), "--config", str(light_config()), "--json"],
+        env=os.environ | {"AMBIENCE_DATA": str(data)},
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def test_a_backfill_leaves_nothing_and_takes_away_what_a_killed_one_left(
+    tmp_path: Path, temporary: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", temporary)
+    fill(tmp_path / "pictures", 4)
+    data = tmp_path / "data"
+    killed = begin_backfill(tmp_path / "pictures", data)
+    wait_for(lambda: any(Path(temporary).glob(f"{PREFIX}*/session_*/sockets/raylet")), 60)
+    killed.kill()
+    killed.wait()
+    wait_for(lambda: processes_over(data) == [], 60)
+    assert len(folders(temporary)) == 1
+    assert begin_backfill(tmp_path / "pictures", data).wait(120) == 0
+    assert list(Path(temporary).iterdir()) == []
+
+
+def test_a_backfill_that_is_stopped_leaves_nothing(
+    tmp_path: Path, temporary: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", temporary)
+    fill(tmp_path / "pictures", 200)
+    data = tmp_path / "data"
+    stopped = begin_backfill(tmp_path / "pictures", data)
+    wait_for(lambda: any(Path(temporary).glob(f"{PREFIX}*/session_*/logs/worker-*")), 60)
+    stopped.send_signal(signal.SIGINT)
+    assert stopped.wait(60) > 0  # It was not ended by a signal.
+    assert list(Path(temporary).iterdir()) == []
+
+
+def test_a_running_services_folder_stays_when_another_process_starts(
+    shared_service: Service,
+) -> None:
+    folder = Path(running_service(shared_service.data).ray_folder)
+    with ray_folder() as own:
+        assert isinstance(own, RayFolder)
+        assert Path(own.path).is_dir()
+    assert folder.is_dir()
+    assert not Path(own.path).exists()
