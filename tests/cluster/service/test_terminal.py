@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cluster.service.data_folder import job_log, running_service, service_log
+from cluster.service.environment import RAY_ENVIRONMENT
 from cluster.service.terminal import output_in
 from tests.conftest import AMBIENCE, Service, light_config
 from tests.drawing import jpeg
@@ -42,7 +43,8 @@ def test_a_warning_of_rays_about_many_workers_goes_to_the_services_log(
     shared_service: Service,
 ) -> None:
     address = running_service(shared_service.data).ray_address
-    subprocess.run([sys.executable, "-c", PUBLISH, address, WARNING], check=True, timeout=60)
+    publish = [sys.executable, "-c", PUBLISH, address, WARNING]
+    subprocess.run(publish, env=os.environ | RAY_ENVIRONMENT, check=True, timeout=60)
     until = time.monotonic() + 20
     while WARNING not in service_log(shared_service.data).read_text():
         assert time.monotonic() < until
