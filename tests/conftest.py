@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -20,13 +21,41 @@ import httpx
 import pytest
 import yaml
 
+from cluster.service.data_folder import end_leftovers
+from cluster.service.ray_folder import remove_abandoned, short_tmp
+
 if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadFileScheduling
+
     from tests.postgres_server import PostgresServer
 
 ROOT = Path(__file__).parents[1]
 AMBIENCE = Path(sys.executable).with_name("ambience")
 START_SECONDS = 240.0
+USERS_OF_THE_SERVICE = (
+    "tests/cluster/cli/test_main.py",
+    "tests/cluster/manifests/test_dashboards.py",
+    "tests/cluster/service/test_running.py",
+    "tests/cluster/service/test_sharded.py",
+    "tests/cluster/service/test_upgrades.py",
+    "tests/deployments/http/",
+    "tests/deployments/page/",
+)
+"""The only tests that may use `shared_service`: they run in one process, so it starts once."""
 LIGHT = {"ambience", "phash", "color", "local"}
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer | None) -> LoadFileScheduling:
+    """Each file runs in one process, and all users of the shared service in one process."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneService(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            uses_service = nodeid.startswith(USERS_OF_THE_SERVICE)
+            return "shared service" if uses_service else str(super()._split_scope(nodeid))
+
+    return OneService(config, log)
 
 
 @dataclass
@@ -65,7 +94,9 @@ def light_config() -> Path:
     """The shipped configuration without what needs weights, or seconds more to start."""
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     kept = [one for one in config["applications"] if one["name"] in LIGHT]
-    path = Path(tempfile.mkdtemp(prefix="ambience-tests-")) / "light.yaml"
+    folder = tempfile.TemporaryDirectory(prefix="ambience-tests-")
+    atexit.register(folder.cleanup)
+    path = Path(folder.name) / "light.yaml"
     path.write_text(yaml.safe_dump(config | {"applications": kept}))
     return path
 
@@ -106,6 +137,14 @@ def stop_service(service: Service) -> int:
     return service.process.wait(60)
 
 
+def kill_service(service: Service) -> None:
+    """End it faster than a stop, where the end itself is not tested."""
+    service.process.kill()
+    service.process.wait()
+    end_leftovers(service.data)
+    remove_abandoned(short_tmp())
+
+
 def wait_all_ready(service: Service) -> None:
     """Until every retriever is ready."""
     until = time.monotonic() + START_SECONDS
@@ -118,6 +157,21 @@ def wait_all_ready(service: Service) -> None:
     raise AssertionError(f"not all retrievers became ready: {rows}")
 
 
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A temporary directory of this test's own, as TMPDIR: short enough for Ray's sockets."""
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def _only_its_users_use_the_shared_service(request: pytest.FixtureRequest) -> None:
+    if "shared_service" in request.fixturenames:
+        path = request.path.relative_to(ROOT).as_posix()
+        assert path.startswith(USERS_OF_THE_SERVICE), f"{path} is not in USERS_OF_THE_SERVICE"
+
+
 @pytest.fixture(scope="session")
 def shared_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One service for the whole run."""
@@ -126,7 +180,7 @@ def shared_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service
         wait_all_ready(service)
         yield service
     finally:
-        stop_service(service)
+        kill_service(service)
 
 
 @pytest.fixture

@@ -6,18 +6,18 @@ import json
 import os
 import signal
 import subprocess
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 
 from cluster.jobs.backfill import Kind, Worker, kinds_of, plan, spaces_of
+from cluster.service.data_folder import job_log
+from cluster.service.ray_folder import PREFIX
 from indexes.store.base import ImageWrite, Space
 from indexes.store.lmdb.store import LmdbStore
-from tests.conftest import AMBIENCE, Service, light_config
+from tests.conftest import AMBIENCE, light_config
 from tests.deployments import served
 from tests.drawing import jpeg
 from tests.indexes.store.forks import wait_for
@@ -30,19 +30,25 @@ def fill(folder: Path, count: int, first: int = 0) -> None:
         (folder / f"{seed}.jpg").write_bytes(jpeg(seed, 160, 120))
 
 
-def backfill(data: Path, *arguments: str) -> dict[str, Any]:
-    """Run it to its end; what it says as JSON."""
-    done = subprocess.run(
-        [str(AMBIENCE), "backfill", *arguments, "--config", str(light_config()), "--json"],
-        env=os.environ | {"AMBIENCE_DATA": str(data)},
-        capture_output=True,
+def start(pictures: Path, data: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Begin a backfill that writes to pipes."""
+    data.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [str(AMBIENCE), "backfill", str(pictures), "--config", str(light_config()), *arguments],
+        env=os.environ | {"AMBIENCE_DATA": str(data), "RAY_BACKEND_LOG_LEVEL": "info"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=240,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
-    said: dict[str, Any] = json.loads(done.stdout)
-    return said
+
+
+def backfill(pictures: Path, data: Path, *arguments: str) -> dict[str, Any]:
+    """Run it to its end; what it prints as JSON, and nothing else."""
+    process = start(pictures, data, *arguments, "--json")
+    printed, errors = process.communicate(timeout=240)
+    assert (process.returncode, errors) == (0, "")
+    outcome: dict[str, Any] = json.loads(printed)
+    return outcome
 
 
 def processes_over(data: Path) -> list[psutil.Process]:
@@ -55,54 +61,45 @@ def processes_over(data: Path) -> list[psutil.Process]:
     return found
 
 
-def test_a_running_service_sees_the_new_pictures(
-    service: Service, client: httpx.Client, tmp_path: Path
+def test_a_killed_run_goes_on_without_doing_work_twice_and_leaves_nothing(
+    tmp_path: Path, temporary: str
 ) -> None:
-    fill(tmp_path / "pictures", 5, first=40)
-    (tmp_path / "pictures" / "cat.jpg").write_bytes(jpeg(1))
-    (tmp_path / "pictures" / "50.jpg").write_bytes(jpeg(50)[:500])
-    said = backfill(service.data, str(tmp_path / "pictures"), "--ids", "filename")
-    assert said["indexed"] == 5
-    reasons = {Path(one["path"]).name: one["reason"] for one in said["bad"]}
-    assert reasons.keys() == {"cat.jpg", "50.jpg"}
-    assert "no image id" in reasons["cat.jpg"]
-    listed = (service.data / "backfill-bad-files.tsv").read_text()
-    assert "50.jpg\t" in listed
-    hits = client.post("/v1/search", files={"image": jpeg(42, 160, 120)}).json()["hits"]
-    assert hits[0]["image_id"] == 42
-    assert set(hits[0]["retrievers"]) >= {"phash", "color"}
-    assert client.get("/v1/images/42").json()["file_name"] == "42.jpg"
-    again = backfill(service.data, str(tmp_path / "pictures"), "--ids", "filename")
-    assert again["indexed"] == 0
-    assert again["already"] == 5
-
-
-def test_a_killed_run_goes_on_without_doing_work_twice(tmp_path: Path) -> None:
     count = 320
-    fill(tmp_path / "pictures", count)
     data = tmp_path / "data"
-    environment = os.environ | {"AMBIENCE_DATA": str(data)}
-    command = [str(AMBIENCE), "backfill", str(tmp_path / "pictures"), "--workers", "1"]
-    command += ["--config", str(light_config())]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    data.mkdir(exist_ok=True)
+    fill(tmp_path / "pictures", count)
+    killed = start(tmp_path / "pictures", data, "--workers", "1")
     store = LmdbStore(data / "store")
-    until = time.monotonic() + 180
-    while store.count() == 0 and time.monotonic() < until:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    wait_for(lambda: store.count() > 0, 180)
+    killed.kill()
+    killed.communicate()
     # Its workers end with it; one may still commit what it had read.
     wait_for(lambda: not processes_over(data), 120)
     first = store.count()
     assert 0 < first < count
-    said = backfill(data, str(tmp_path / "pictures"))
-    assert said["already"] == first
-    assert said["indexed"] == count - first
+    assert len(list(Path(temporary).iterdir())) == 1
+
+    again = start(tmp_path / "pictures", data)
+    printed, progress = again.communicate(timeout=240)
+    assert again.returncode == 0
+    assert printed == f"{count - first} indexed, {first} there already, 0 bad.\n"
+    assert len(progress.splitlines()) == 1
+    assert progress.startswith("indexing ")
+    assert "logging.cc" in job_log(data).read_text()
     assert store.count() == count
     assert len(store.sources()) == count
     assert store.head() == count  # One log entry a picture: nothing was written twice.
+    assert list(Path(temporary).iterdir()) == []
     store.close()
+
+
+def test_a_run_that_is_stopped_leaves_nothing(tmp_path: Path, temporary: str) -> None:
+    fill(tmp_path / "pictures", 200)
+    stopped = start(tmp_path / "pictures", tmp_path / "data")
+    wait_for(lambda: any(Path(temporary).glob(f"{PREFIX}*/session_*/logs/worker-*")), 60)
+    stopped.send_signal(signal.SIGINT)
+    stopped.communicate(timeout=60)
+    assert stopped.returncode > 0  # A signal would make it negative.
+    assert list(Path(temporary).iterdir()) == []
 
 
 def test_the_plan_leaves_out_only_pictures_that_lack_nothing(tmp_path: Path) -> None:

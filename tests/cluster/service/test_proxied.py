@@ -1,6 +1,6 @@
 """As on a cluster: Serve builds the applications of `ambience manifest serve`, its proxy answers.
 
-With Ray's default settings but for the token that our clusters ask for.
+The store is PostgreSQL, and Ray has its default settings, but for the token of our clusters.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from cluster.service.environment import MARK, RAY_ENVIRONMENT
 from tests.conftest import AMBIENCE, ROOT, START_SECONDS, free_port, light_config
 from tests.deployments.http.test_metrics import PATIENCE_SECONDS, scraped
 from tests.drawing import jpeg
+from tests.indexes.store.forks import wait_for
+from tests.postgres_server import PostgresServer
 
 KEPT = ("ambience", "phash", "color")
 PROGRAM = """
@@ -65,12 +67,12 @@ def config_at(port: int, folder: Path) -> Path:
     return path
 
 
-def environment(data: Path) -> dict[str, str]:
+def environment(data: Path, store: str) -> dict[str, str]:
     """Nothing of what `ambience serve` sets."""
     plain = {name: value for name, value in os.environ.items() if name not in RAY_ENVIRONMENT}
     return plain | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), plain.get("PYTHONPATH", "")]),
-        "AMBIENCE_STORE": f"lmdb:{data / 'store'}",
+        "AMBIENCE_STORE": store,
         "AMBIENCE_DATA": str(data),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "a-word-of-the-tests-of-many-letters",
@@ -79,9 +81,11 @@ def environment(data: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
+def proxied(
+    tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer
+) -> Iterator[Proxied]:
     data, port = tmp_path_factory.mktemp("proxied"), free_port()
-    given = environment(data)
+    given = environment(data, postgres.new_database())
     with (
         tempfile.TemporaryDirectory(prefix="am", dir="/tmp") as temporary,
         (data / "log").open("w") as log,
@@ -99,9 +103,6 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
             assert child.stdout is not None
             address = child.stdout.readline().strip()
             yield Proxied(f"http://127.0.0.1:{port}", given | {"RAY_ADDRESS": address})
-            assert child.stdin is not None
-            child.stdin.close()
-            child.wait(60)
         finally:
             child.kill()
             end_leftovers(data)
@@ -167,3 +168,44 @@ def test_a_backfill_beside_it_joins_the_cluster(
     assert ran.returncode == 0, ran.stderr
     answer = client.post("/v1/search", files={"image": jpeg(77)})
     assert answer.json()["hits"][0]["image_id"] == 77
+
+
+def add(client: httpx.Client, image_id: int) -> httpx.Response:
+    return client.put(f"/v1/images/{image_id}", files={"image": jpeg(image_id)})
+
+
+def search(client: httpx.Client, image_id: int) -> httpx.Response:
+    return client.post("/v1/search", files={"image": jpeg(image_id)}).raise_for_status()
+
+
+def found(answer: httpx.Response) -> int:
+    best: int = answer.json()["hits"][0]["image_id"]
+    return best
+
+
+def test_the_service_goes_on_while_its_database_restarts(
+    client: httpx.Client, postgres: PostgresServer
+) -> None:
+    for image_id in (1, 2):
+        add(client, image_id).raise_for_status()
+        answer = search(client, image_id)
+        assert found(answer) == image_id
+        assert "X-Ambience-Stale" not in answer.headers
+        assert answer.headers["X-Ambience-Answered"] == "color,phash"
+    postgres.stop()
+    try:
+        answer = search(client, 2)
+        assert found(answer) == 2
+        assert answer.headers["X-Ambience-Stale"] == "true"
+        refused = add(client, 3)
+        assert refused.status_code == 503
+        assert "can't be reached" in refused.json()["detail"]
+        assert "can't be reached" in client.get("/readyz").json()["detail"]
+    finally:
+        postgres.start()
+    wait_for(lambda: add(client, 3).status_code in (200, 201), 60)
+    # Each replica finds its own way back.
+    wait_for(lambda: "X-Ambience-Stale" not in search(client, 3).headers, 60)
+    assert found(search(client, 3)) == 3
+    assert client.delete("/v1/images/3").status_code == 204
+    assert found(search(client, 2)) == 2

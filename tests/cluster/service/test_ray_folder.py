@@ -7,15 +7,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cluster.service.data_folder import end_leftovers, running_service
-from cluster.service.ray_folder import PREFIX, RayFolder, ray_folder, remove_abandoned, short_tmp
-from tests.cluster.jobs.test_backfill import fill, processes_over
-from tests.conftest import AMBIENCE, Service, light_config, start_service, stop_service
+from cluster.service.ray_folder import PREFIX, remove_abandoned, short_tmp
 from tests.indexes.store.forks import wait_for
 
 HOLD = """
@@ -28,13 +24,6 @@ with ray_folder() as folder:
     print(folder.path, flush=True)
     time.sleep(600)
 """
-
-
-@pytest.fixture
-def temporary() -> Iterator[str]:
-    """A temporary directory of this test's own, as TMPDIR: short enough to be taken."""
-    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:
-        yield folder
 
 
 def holder(temporary: str, *arguments: str) -> tuple[subprocess.Popen[str], Path]:
@@ -115,70 +104,3 @@ def test_rays_socket_names_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/" + 15 * "t")
     longest = f"{short_tmp()}/{PREFIX}12345678/session_2026-01-01_00-00-00_000000_4194304"
     assert len(f"{longest}/sockets/plasma_store") < 107
-
-
-def test_a_service_leaves_nothing_and_takes_away_what_a_killed_one_left(
-    tmp_path: Path, temporary: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TMPDIR", temporary)
-    data = tmp_path / "data"
-    killed = start_service(data)
-    left = Path(running_service(data).ray_folder)
-    assert folders(temporary) == [left.name]
-    killed.process.kill()
-    killed.process.wait()
-    end_leftovers(data)
-    assert left.exists()
-    again = start_service(tmp_path / "other")
-    assert not left.exists()
-    assert len(folders(temporary)) == 1
-    assert stop_service(again) == 0
-    assert list(Path(temporary).iterdir()) == []
-
-
-def begin_backfill(pictures: Path, data: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [str(AMBIENCE), "backfill", str(pictures), "--config", str(light_config()), "--json"],
-        env=os.environ | {"AMBIENCE_DATA": str(data)},
-        stdout=subprocess.DEVNULL,
-    )
-
-
-def test_a_backfill_leaves_nothing_and_takes_away_what_a_killed_one_left(
-    tmp_path: Path, temporary: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TMPDIR", temporary)
-    fill(tmp_path / "pictures", 4)
-    data = tmp_path / "data"
-    killed = begin_backfill(tmp_path / "pictures", data)
-    wait_for(lambda: any(Path(temporary).glob(f"{PREFIX}*/session_*/sockets/raylet")), 60)
-    killed.kill()
-    killed.wait()
-    wait_for(lambda: processes_over(data) == [], 60)
-    assert len(folders(temporary)) == 1
-    assert begin_backfill(tmp_path / "pictures", data).wait(120) == 0
-    assert list(Path(temporary).iterdir()) == []
-
-
-def test_a_backfill_that_is_stopped_leaves_nothing(
-    tmp_path: Path, temporary: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TMPDIR", temporary)
-    fill(tmp_path / "pictures", 200)
-    data = tmp_path / "data"
-    stopped = begin_backfill(tmp_path / "pictures", data)
-    wait_for(lambda: any(Path(temporary).glob(f"{PREFIX}*/session_*/logs/worker-*")), 60)
-    stopped.send_signal(signal.SIGINT)
-    assert stopped.wait(60) > 0  # It was not ended by a signal.
-    assert list(Path(temporary).iterdir()) == []
-
-
-def test_a_running_services_folder_stays_when_another_process_starts(
-    shared_service: Service,
-) -> None:
-    folder = Path(running_service(shared_service.data).ray_folder)
-    with ray_folder() as own:
-        assert isinstance(own, RayFolder)
-        assert Path(own.path).is_dir()
-    assert folder.is_dir()
-    assert not Path(own.path).exists()

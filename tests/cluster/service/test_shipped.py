@@ -1,4 +1,4 @@
-"""The shipped configuration, on a machine that has no weights and can fetch none."""
+"""The shipped configuration over PostgreSQL, on a machine that has no weights and no network."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 from cluster.cli.main import default_config
 from cluster.service.data_folder import service_processes
 from tests.cluster.cli.test_main import run
-from tests.conftest import Service, start_service, stop_service
+from tests.conftest import Service, kill_service, start_service
 from tests.drawing import jpeg
+from tests.postgres_server import PostgresServer
 
 READY = {"phash", "color", "local", "text", "ocr"}
 WITHOUT_WEIGHTS = {"global", "image_text", "copy", "caption", "places365", "vocabulary"}
@@ -24,7 +25,9 @@ PUBLISHED = WITHOUT_WEIGHTS - {"vocabulary"}
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(
+    tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer
+) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("shipped")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("HF_HOME", "TORCH_HOME"):
@@ -33,11 +36,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         patch.setenv("http_proxy", "http://127.0.0.1:9")
         patch.setenv("https_proxy", "http://127.0.0.1:9")
         patch.setenv("no_proxy", "127.0.0.1")
+        patch.setenv("AMBIENCE_STORE", postgres.new_database())
         made = start_service(folder / "data", "--config", str(default_config()))
     try:
         yield made
     finally:
-        stop_service(made)
+        kill_service(made)
 
 
 @pytest.fixture
@@ -138,6 +142,7 @@ def test_replicas_without_weights_do_not_import_torch(service: Service) -> None:
         if any("libtorch" in one.path for one in _maps(process))
     ]
     assert mapped == []
+    assert not (service.data / "store").exists()
 
 
 def _maps(process: psutil.Process) -> list[Any]:

@@ -10,12 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
-from cluster.service.data_folder import is_alive, service_processes
-from tests.conftest import AMBIENCE, Service, start_service, stop_service, wait_all_ready
+from cluster.service.data_folder import is_alive, running_service, service_processes
+from tests.conftest import AMBIENCE, start_service, stop_service, wait_all_ready
 from tests.drawing import jpeg
 
 
@@ -31,16 +30,6 @@ def ambience(*arguments: str, data: Path, **environment: str) -> subprocess.Comp
     )
 
 
-def listening(data: Path) -> dict[str, set[str]]:
-    """Every listening address of every process of the service."""
-    found: dict[str, set[str]] = {}
-    for process in service_processes(data):
-        for connection in process.net_connections(kind="inet"):
-            if connection.status == psutil.CONN_LISTEN:
-                found.setdefault(connection.laddr.ip, set()).add(process.name())
-    return found
-
-
 def snapshots(data: Path) -> dict[str, int]:
     """The files of all retrievers, when they are there, and which ones they are."""
     until = time.monotonic() + 60
@@ -52,34 +41,6 @@ def snapshots(data: Path) -> dict[str, int]:
         time.sleep(0.1)
 
 
-def test_it_says_where_it_is_and_what_to_try_first(shared_service: Service) -> None:
-    until = time.monotonic() + 30
-    while "ready at" not in shared_service.log.read_text() and time.monotonic() < until:
-        time.sleep(0.2)
-    said = shared_service.log.read_text()
-    assert f"ambience is ready at {shared_service.url}" in said
-    assert "ambience backfill" in said
-
-
-def test_every_socket_of_every_process_is_on_loopback(shared_service: Service) -> None:
-    addresses = listening(shared_service.data)
-    assert len(addresses) >= 1
-    outside = {
-        address: names
-        for address, names in addresses.items()
-        if address not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")
-    }
-    assert outside == {}
-
-
-def test_a_second_service_over_the_same_folder_names_the_first(shared_service: Service) -> None:
-    done = ambience("serve", data=shared_service.data, AMBIENCE_PORT="1")
-    assert done.returncode == 1
-    assert f"in use by the service at {shared_service.url}" in done.stderr
-    assert "ambience stop" in done.stderr
-    assert httpx.get(f"{shared_service.url}/readyz").status_code == 200
-
-
 def test_a_taken_port_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -88,13 +49,6 @@ def test_a_taken_port_is_refused_with_what_to_do(tmp_path: Path) -> None:
         done = ambience("serve", data=tmp_path / "data", AMBIENCE_PORT=port)
     assert done.returncode == 1
     assert f"127.0.0.1:{port}" in done.stderr
-    assert "AMBIENCE_PORT" in done.stderr
-
-
-def test_the_port_of_another_service_is_refused(shared_service: Service, tmp_path: Path) -> None:
-    port = shared_service.url.rsplit(":", 1)[1]
-    done = ambience("serve", data=tmp_path / "data", AMBIENCE_PORT=port)
-    assert done.returncode == 1
     assert "AMBIENCE_PORT" in done.stderr
 
 
@@ -117,11 +71,12 @@ def test_a_missing_and_a_broken_config_are_refused(tmp_path: Path) -> None:
     assert "no YAML" in done.stderr
 
 
-def test_after_a_kill_everything_is_found_again_and_after_a_stop_nothing_runs(
-    tmp_path: Path,
+def test_after_a_kill_everything_is_found_again_and_after_a_stop_nothing_is_left(
+    tmp_path: Path, temporary: str
 ) -> None:
     data = tmp_path / "data"
     service = start_service(data)
+    abandoned = Path(running_service(data).ray_folder)
     with service.client() as client:
         for seed in range(3):
             client.put(f"/v1/images/{seed}", files={"image": jpeg(seed)}).raise_for_status()
@@ -130,9 +85,12 @@ def test_after_a_kill_everything_is_found_again_and_after_a_stop_nothing_runs(
     os.kill(service.process.pid, signal.SIGKILL)
     service.process.wait()
 
+    assert abandoned.exists()
     again = start_service(data)
     try:
         wait_all_ready(again)
+        assert list(Path(temporary).iterdir()) == [Path(running_service(data).ray_folder)]
+        assert not abandoned.exists()
         assert snapshots(data) == written, "an index did not begin from its snapshot"
         with again.client() as client:
             images = client.get("/v1/images").json()["images"]
@@ -144,6 +102,7 @@ def test_after_a_kill_everything_is_found_again_and_after_a_stop_nothing_runs(
     finally:
         stop_service(again)
     assert service_processes(data) == []
+    assert list(Path(temporary).iterdir()) == []
     assert not (data / "service.json").exists()
     assert ambience("status", data=data, AMBIENCE_PORT="1").returncode == 4
 

@@ -14,7 +14,7 @@ import yaml
 
 from models.pictures.decoding import decode
 from tests.annotators.brightness import Brightness, BrightnessOptions
-from tests.conftest import python_path_with_annotators, start_service, stop_service
+from tests.conftest import kill_service, python_path_with_annotators, start_service
 from tests.deployments.pictures import (
     field_part,
     ids,
@@ -65,7 +65,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, words: Path) -> Iterator[ht
             until(lambda: state_of(made, "late") == "unavailable")
             yield made
     finally:
-        stop_service(service)
+        kill_service(service)
 
 
 def until(holds: Callable[[], bool]) -> None:

@@ -8,33 +8,37 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from indexes.store.base import Store
 from tests.indexes.pictures import LOCAL, PHASH, known, row_of, scanned, tail
 from tests.indexes.store.forks import Forks, lines, wait_for
 from tests.indexes.store.kill_processes import Deed, journal, opened, settled, write_of
 
-KILLS = 100
+MANY = pytest.param(200, marks=pytest.mark.soak)
 
 
-def test_nothing_acknowledged_is_lost_when_processes_are_killed_a_hundred_times(
-    tmp_path: Path,
-) -> None:
+@pytest.mark.parametrize("kills", [40, MANY])
+def test_nothing_acknowledged_is_lost_when_processes_are_killed(tmp_path: Path, kills: int) -> None:
     folder = tmp_path / "store"
-    kill_and_check(str(folder), tmp_path, 500)
+    kill_and_check(str(folder), tmp_path, kills, 5 * kills)
     assert (folder / "data.mdb").stat().st_size > 1 << 18
 
 
-def test_nor_when_they_share_a_database(tmp_path: Path, new_database: Callable[[], str]) -> None:
-    kill_and_check(new_database(), tmp_path, 100)
+@pytest.mark.parametrize("kills", [40, MANY])
+def test_nor_when_they_share_a_database(
+    tmp_path: Path, new_database: Callable[[], str], kills: int
+) -> None:
+    kill_and_check(new_database(), tmp_path, kills, kills)
 
 
-def kill_and_check(url: str, tmp_path: Path, least: int) -> None:
+def kill_and_check(url: str, tmp_path: Path, count: int, least: int) -> None:
     journals = [tmp_path / "writer0", tmp_path / "writer1"]
     reports = [tmp_path / "replica0", tmp_path / "replica1"]
     with Forks("tests.indexes.store.kill_processes") as forks:
-        kills = kill_at_random(forks, url, journals, reports)
-    assert sum(kills.values()) == KILLS
-    assert min(kills.values()) >= 10
+        kills = kill_at_random(forks, url, journals, reports, count)
+    assert sum(kills.values()) == count
+    assert min(kills.values()) >= count // 10
     store = opened(url)
     check_images(store, journals)
     check_spaces(store)
@@ -42,15 +46,15 @@ def kill_and_check(url: str, tmp_path: Path, least: int) -> None:
     deeds = sum(len(journal(path)) for path in journals)
     print(f"\n{deeds // 2} deeds, {answers['ok']} answers, kills {dict(kills)}")
     assert set(answers) == {"ok"}
-    assert answers["ok"] > 100
+    assert answers["ok"] > count
     assert deeds > least
     store.close()
 
 
 def kill_at_random(
-    forks: Forks, url: str, journals: list[Path], reports: list[Path]
+    forks: Forks, url: str, journals: list[Path], reports: list[Path], count: int
 ) -> Counter[str]:
-    """Kill one of the four `KILLS` times and start it again at once; how often each was killed."""
+    """Kill one of the four `count` times and start it again at once; how often each was killed."""
     dice = random.Random(7)
     names = [str(path) for path in journals]
 
@@ -62,7 +66,7 @@ def kill_at_random(
 
     pids = {name: start(name, 0) for name in ("writer0", "writer1", "replica0", "replica1")}
     kills: Counter[str] = Counter()
-    for run in range(1, KILLS + 1):
+    for run in range(1, count + 1):
         time.sleep(dice.uniform(0.05, 0.35))
         name = dice.choice(sorted(pids))
         forks.kill(pids[name])
