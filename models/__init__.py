@@ -1,1 +1,1 @@
-"""From bytes to pictures to features: one decoder, one extractor per file, one error tree."""
+"""Decoding and feature extraction: one decoder, one file per extractor, one tree of errors."""

@@ -1,4 +1,5 @@
-"""The annotator contract: text of a picture; one file in `models/annotators/` each."""
+"""The annotator contract. An annotator describes a picture in text; each is one file in
+`models/annotators/`."""
 
 from __future__ import annotations
 
@@ -13,36 +14,38 @@ from models.types import Pixels
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What an annotator says of one picture."""
+    """The result of one annotator for one picture."""
 
     text: str = ""
-    """A caption, or the text in the picture, lines separated by newlines."""
+    """A caption, or the text read in the picture with lines separated by newlines."""
     tags: tuple[str, ...] = ()
-    """Best first."""
+    """Tags, best first."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """More, as JSON: probabilities, boxes of lines."""
+    """Further values as JSON, such as probabilities or the boxes of lines."""
 
     def row(self) -> dict[str, Any]:
-        """As JSON shows it: what is empty is left out."""
+        """The annotation as JSON; empty fields are omitted."""
         shown = {"text": self.text, "tags": list(self.tags), **self.details}
         return {name: value for name, value in shown.items() if value}
 
 
 class Annotator(Method):
-    """Makes text of one view of a picture."""
+    """Base class of annotators: makes text from one view of a picture."""
 
     def reads(self) -> tuple[str, str] | None:
-        """Kind and fingerprint of the stored features that do instead of pictures, or None."""
+        """Kind and fingerprint of the stored features that this annotator reads instead of
+        pictures, or None."""
         return None
 
     def annotate_features(self, rows: Sequence[bytes]) -> list[Annotation]:
-        """The same of several pictures' stored features, where it `reads` such."""
+        """Annotate several images from their stored features; only for annotators whose `reads` is
+        not None."""
         raise NotImplementedError
 
     @abstractmethod
     def annotate(self, pixels: Pixels) -> Annotation:
-        """What there is to say of one picture's view."""
+        """Annotate one view of a picture."""
 
     def annotate_many(self, pixels: Sequence[Pixels]) -> list[Annotation]:
-        """The same for several, in one pass where the method has a batch."""
+        """Annotate several views; methods with a batch do it in one pass."""
         return [self.annotate(one) for one in pixels]

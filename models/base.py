@@ -14,56 +14,60 @@ from models.types import Features, Pixels, Variants
 
 
 class Extractor(Method):
-    """Makes features of one view of a picture."""
+    """Base class of extractors: makes features from one view of a picture."""
 
     place: ClassVar[Literal["ingress", "replica"]] = "replica"
-    """Where queries are extracted: `ingress` for a few milliseconds of work, next to the pixels."""
+    """Where the features of queries are extracted. `ingress` suits methods of a few milliseconds,
+    because the pixels are already there."""
     index: ClassVar[str]
-    """The kind of index that searches these features: a name of `indexes.registry`."""
+    """Name of the index that searches these features; see `indexes.registry`."""
     dtype: np.dtype[Any]
-    """The class's, or an instance's own where it follows from the options."""
+    """Dtype of the features, of the class or, where the options decide it, of the instance."""
     shape: tuple[int, ...]
-    """Of one picture's features; -1 where the length varies. A neural model's own once loaded."""
+    """Shape of one picture's features; -1 for a length that varies. Neural models set it when they
+    load."""
     reads_text: ClassVar[bool] = False
-    """Whether words can be a query: then `extract_text` works."""
+    """Whether text can be a query, that is, whether `extract_text` works."""
     additive: ClassVar[bool] = False
-    """Whether features are unit vectors, which may be added up to one query and subtracted."""
+    """Whether features are unit vectors that can be added and subtracted to form one query."""
     of_pictures: ClassVar[bool] = True
-    """Whether its features are made of pictures; else it searches the images' annotations."""
+    """Whether features are made from pictures. If not, the retriever searches annotations."""
 
     def extract(self, pixels: Pixels) -> Features:
-        """Features of one picture's view, of this class's dtype and shape."""
+        """Features of one view, with this class's dtype and shape."""
         features = self._extract(pixels)
         self._check(features)
         return features
 
     def extract_many(self, pixels: Sequence[Pixels]) -> list[Features]:
-        """Features of several pictures: in one pass where the method has a batch."""
+        """Features of several pictures; methods with a batch extract them in one pass."""
         return [self.extract(one) for one in pixels]
 
     def extract_text(self, text: str) -> Features:  # noqa: ARG002
-        """Features of words, comparable with those of pictures. Raises InvalidInput."""
+        """Features of a text, comparable with features of pictures. Raises InvalidInput."""
         raise InvalidInput("this retriever does not search by words", "text")
 
     def extract_variants(self, pixels: Pixels, variants: Variants) -> list[Features]:
-        """Features of the query under each symmetry, the picture as it is first, mirror second.
+        """Features of the query under each symmetry: the picture itself first, its mirror image
+        second.
 
-        Methods that don't change under a symmetry leave its entry out.
+        A symmetry that does not change the features has no entry.
         """
         return (
             self._variants(pixels, variants) if variants != "identity" else [self.extract(pixels)]
         )
 
     def mirrored(self, features: Features) -> Features | None:  # noqa: ARG002
-        """Features of the mirrored picture from those of the picture, or None if that can't be."""
+        """Features of the mirrored picture, computed from features of the picture; None where that
+        is impossible."""
         return None
 
     def to_row(self, features: Features) -> bytes:
-        """The bytes the store keeps."""
+        """The features as the bytes that the store keeps."""
         return features.tobytes()
 
     def from_row(self, row: bytes | memoryview) -> Features:
-        """A read-only view of a stored row."""
+        """A read-only view of the features in a stored row."""
         return np.frombuffer(row, self.dtype).reshape(self.shape)
 
     @abstractmethod
@@ -82,7 +86,8 @@ class Extractor(Method):
 
 
 def dihedral(pixels: Pixels) -> list[Pixels]:
-    """The 8 symmetries of a picture: identity, mirror, then both turned by 90, 180, 270 degrees."""
+    """The 8 symmetries of a picture: the picture, its mirror image, then both rotated by 90, 180
+    and 270 degrees."""
     mirror = pixels[:, ::-1]
     turned = [np.rot90(side, turns) for turns in (1, 2, 3) for side in (pixels, mirror)]
     return [np.ascontiguousarray(picture) for picture in (pixels, mirror, *turned)]

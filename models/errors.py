@@ -25,7 +25,7 @@ from typing import ClassVar
 
 
 class AmbienceError(Exception):
-    """The root: `detail` says what to do, `field` names the request's field at fault."""
+    """Root of all errors: `detail` says what to do, `field` names the request's field at fault."""
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"

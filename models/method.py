@@ -1,4 +1,4 @@
-"""What extractors and annotators share: options, weights, a fingerprint, loading."""
+"""The common base of extractors and annotators: options, weights, fingerprint, loading."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from models.weights import Weights, locate
 
 
 class Method(ABC):
-    """Something done to pictures. Construction is cheap and imports nothing heavy."""
+    """A method applied to pictures. Construction is cheap and imports nothing heavy."""
 
     Config: ClassVar[type[Options]] = Options
     view: ClassVar[View]
-    """Which of a Picture's derived pictures it takes."""
+    """Which view of a Picture the method takes."""
     version: ClassVar[int] = 1
-    """Raised when the method changes, so that old results never mix with new ones."""
+    """Increase it when the method changes, so that old results never mix with new ones."""
     batch: ClassVar[int] = 1
-    """How many pictures a replica gathers for one pass of a neural model."""
+    """Number of pictures that a replica gathers for one pass of a neural model."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.files: Mapping[str, Path] = {}
-        """Where the weights lie, by their names in `weights`, once `find` has been called."""
+        """Paths of the weights by their names in `weights`; set by `find`."""
         self._hashes: list[str] | None = None
 
     def weights(self) -> Sequence[Weights]:
-        """What must be had before `load`; nothing for most."""
+        """The weights that `load` needs; most methods need none."""
         return ()
 
     def find(self, fetch: bool = False) -> None:
-        """Find the weights on this machine or, with `fetch`, where they are published.
+        """Find the weights on this machine or, with `fetch`, download them.
 
         Imports no torch. Raises RetrieverUnavailable with the reason when they can't be had.
         """
@@ -45,12 +45,12 @@ class Method(ABC):
         self._hashes = [found.sha256 for found in located]
 
     def forget(self) -> None:
-        """What was found is of no use: the next `find` looks, and hashes, anew."""
+        """Discard what was found; the next `find` looks and hashes again."""
         self._hashes = None
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits naming method, version, options and weights.
+        """16 hex digits that identify method, version, options and weights.
 
         Raises RetrieverUnavailable while the weights are not on this machine.
         """
@@ -65,8 +65,8 @@ class Method(ABC):
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def load(self) -> None:
-        """Find the weights, fetching them if need be, and build the model.
+        """Find the weights, fetch them if needed, and build the model.
 
-        Until then the method must not be used. Raises RetrieverUnavailable with the reason.
+        The method must not be used before. Raises RetrieverUnavailable with the reason.
         """
         self.find(fetch=True)

@@ -1,7 +1,8 @@
-"""What neural methods share: devices, precisions, batches. Torch is imported inside the functions.
+"""The common parts of neural methods: devices, precisions, batches. Functions import torch
+themselves.
 
-Half the precision is up to 3.5 times as fast where the hardware computes in it, and slower where
-it doesn't: so the hardware chooses, and what was chosen must prove itself when the model loads.
+Half precision is up to 3.5 times as fast where the hardware computes in it, and slower where it
+does not. So the hardware decides, and the model verifies the chosen precision when it loads.
 """
 
 from __future__ import annotations
@@ -28,28 +29,31 @@ logger = logging.getLogger(__name__)
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Batch = npt.NDArray[np.float32]
-"""Prepared pictures (n, 3, height, width), or (3, height, width) of one."""
+"""Prepared pictures (n, 3, height, width), or one of (3, height, width)."""
 
 MIN_COSINE = 0.999
-"""Between features of a lower precision and of float32, for each picture tried."""
+"""Minimum cosine between features of a lower precision and of float32, for each probe picture."""
 
 
 class NeuralOptions(Options):
-    """How the model runs. Nothing here changes features, so all of it is kept out of the dump."""
+    """How the model runs. None of these options changes the features, so all are excluded from the
+    dump."""
 
     device: str = Field("auto", exclude=True)
-    """`cpu`, `cuda`, `cuda:1`; `auto` takes CUDA where there is any."""
+    """`cpu`, `cuda` or `cuda:1`; `auto` takes CUDA where it is available."""
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", exclude=True)
-    """`auto` is the lowest the hardware computes in. A lower one than float32 is used only if its
-    features have a cosine of at least MIN_COSINE to those of float32."""
+    """`auto` is the lowest precision that the hardware computes in. A precision below float32 is
+    used only if its features have a cosine of at least MIN_COSINE to those of float32."""
     threads: int = Field(1, ge=1, exclude=True)
-    """Of torch, per replica: more replicas serve better than more threads."""
+    """Threads of torch per replica. More replicas serve better than more threads."""
 
 
 class NeuralExtractor(Extractor):
-    """Unit vectors (d,) float32 of a network; `shape` is its own d once it is loaded.
+    """Base class of extractors that use a network: unit vectors (d,) float32; `shape` is known once
+    it is loaded.
 
-    A child builds the network (`_build`), prepares pictures (`_prepare`), and runs it (`_encode`).
+    A subclass builds the network (`_build`), prepares pictures (`_prepare`), and runs it
+    (`_encode`).
     """
 
     view = "preview"
@@ -57,14 +61,14 @@ class NeuralExtractor(Extractor):
     dtype = np.dtype(np.float32)
     batch: ClassVar[int] = 8
     precision: Precision = "float32"
-    """In use; known once the model is loaded."""
+    """The precision in use; known once the model is loaded."""
     options: NeuralOptions
     _network: Any
 
     def load(self) -> None:
-        """Find, fetch and build, then choose the precision.
+        """Find, fetch and build the model, then choose the precision.
 
-        Raises RetrieverUnavailable: no weights, or none that fit the architecture.
+        Raises RetrieverUnavailable when there are no weights, or none that match the architecture.
         """
         super().load()
         try:
@@ -96,23 +100,23 @@ class NeuralExtractor(Extractor):
         return features
 
     def from_row(self, row: bytes | memoryview) -> Features:
-        """A read-only view of a stored row, before the model is loaded too."""
+        """A read-only view of a stored row; it works before the model is loaded, too."""
         return np.frombuffer(row, self.dtype)
 
     @abstractmethod
     def _build(self) -> Any:
-        """The network with its weights: an `nn.Module` in float32, on the CPU."""
+        """The network with its weights: an `nn.Module` in float32 on the CPU."""
 
     @abstractmethod
     def _prepare(self, pixels: Pixels) -> Batch:
-        """One picture as the network wants it: (3, height, width) float32, normalised."""
+        """One picture as the network's input: (3, height, width) float32, normalised."""
 
     def _encode(self, batch: Any) -> Any:
-        """Features (n, d) of a tensor (n, 3, height, width), of any length."""
+        """Features (n, d) of a tensor (n, 3, height, width), not normalised."""
         return self._network(batch)
 
     def _probe(self) -> Batch:
-        """Features (n, d) that tell one precision from another: here of noise and of gradients."""
+        """Features (n, d) that reveal a loss of precision: of noise and of gradients."""
         rng = np.random.default_rng(7)
         noise = rng.integers(0, 256, (2, 224, 224, 3), np.uint8)
         coarse = rng.integers(0, 256, (2, 4, 4, 3), np.uint8)
@@ -147,7 +151,7 @@ class NeuralExtractor(Extractor):
             self._place("float32")
 
     def _place(self, precision: Precision) -> None:
-        """Build it anew: what was rounded once can't be made exact again."""
+        """Build the network again, because rounded weights can't become exact again."""
         import torch
 
         self._network = None
@@ -186,7 +190,7 @@ def fast_precision(device: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> Precis
 
 
 def unit(features: Any) -> Batch:
-    """Rows of a tensor (n, d) at unit length, as float32."""
+    """Rows of a tensor (n, d) normalised to unit length, as float32."""
     import torch
 
     rows = torch.nn.functional.normalize(features.float(), dim=1)
@@ -199,14 +203,14 @@ def resized(pixels: Pixels, size: tuple[int, int], resample: Image.Resampling) -
 
 
 def normalised(pixels: Pixels, mean: Sequence[float], std: Sequence[float]) -> Batch:
-    """RGB (height, width, 3) as (3, height, width) float32; mean and std are of values in 0…1."""
+    """RGB (height, width, 3) as (3, height, width) float32; mean and std refer to values in 0…1."""
     scale = 1 / (255 * np.asarray(std, np.float32))
     shift = np.asarray(mean, np.float32) / np.asarray(std, np.float32)
     return np.ascontiguousarray((pixels * scale - shift).transpose(2, 0, 1))
 
 
 def _unusable() -> tuple[type[Exception], ...]:
-    """What libraries raise at files that are broken, or that are another model's."""
+    """Exceptions that libraries raise for broken files, or for files of another model."""
     from safetensors import SafetensorError
 
     broken = (OSError, EOFError, pickle.UnpicklingError, SafetensorError)
@@ -226,10 +230,12 @@ def import_transformers() -> Any:
 
 @cache
 def import_torchvision() -> Any:
-    """The torchvision package; call this before importing what imports it (open_clip, timm).
+    """The torchvision package. Call this before importing a package that imports it (open_clip,
+    timm).
 
-    Beside a torch of another build (the CPU's, say) its compiled operators don't load, and its
-    import ends at the first one that it describes. Models and transforms need none of them.
+    Beside a torch of another build (such as the CPU build) torchvision's compiled operators don't
+    load, and its import fails at the first operator that it describes. Models and transforms need
+    none of them.
     """
     try:
         import torchvision
@@ -243,7 +249,8 @@ def import_torchvision() -> Any:
 
 @cache
 def _declare_operators() -> Any:
-    """Kept by the cache: the declaration ends with its library object."""
+    """Declare the missing operators. The cache keeps the library object, because the declaration
+    ends with it."""
     import torch
 
     library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]

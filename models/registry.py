@@ -1,4 +1,4 @@
-"""Extractors and annotators by name: the listings of their folders are the registry."""
+"""Extractors and annotators by name. The listings of their folders are the registry."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ M = TypeVar("M", bound=Method)
 
 
 def extractor_names() -> tuple[str, ...]:
-    """The modules in `models/extractors/`, sorted."""
+    """Names of the modules in `models/extractors/`, sorted."""
     return _modules("models.extractors")
 
 
 def annotator_names() -> tuple[str, ...]:
-    """The modules in `models/annotators/`, sorted."""
+    """Names of the modules in `models/annotators/`, sorted."""
     return _modules("models.annotators")
 
 

@@ -1,4 +1,4 @@
-"""The few types that travel through every room."""
+"""The few types that every room uses."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 Pixels = npt.NDArray[np.uint8]
-"""RGB of shape (height, width, 3), or grey of shape (height, width); uint8."""
+"""RGB (height, width, 3) or grey (height, width), uint8."""
 
 Features = npt.NDArray[Any]
-"""What an extractor makes of one picture: its class says dtype and shape."""
+"""Features of one picture; the extractor's class defines dtype and shape."""
 
 View = Literal["full", "preview", "gray"]
-"""Which of a Picture's three derived pictures an extractor takes."""
+"""Name of the view of a Picture that a method takes."""
 
 Variants = Literal["identity", "mirror", "dihedral"]
-"""The symmetries a query is tried under: none; and its mirror image; all 8 flips and turns."""
+"""Symmetries under which a query is tried: none, the mirror image, or all 8 flips and rotations."""
 
 MAX_IMAGE_ID = 2**47 - 1
 

@@ -1,6 +1,6 @@
 """Where weights come from: a local path, then the usual caches, then where they are published.
 
-Nothing here imports torch, so that a retriever whose weights can't be had costs little.
+Nothing here imports torch, so that a retriever without weights costs little.
 """
 
 from __future__ import annotations
@@ -22,33 +22,35 @@ from models.errors import RetrieverUnavailable
 CONNECT_SECONDS = 5.0
 CHUNK = 1 << 20
 CONFIG = "serve_config.yaml"
-"""Where an owner names weights of a path of their own."""
+"""The file in which owners name their own paths of weights."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
 @dataclass(frozen=True, slots=True)
 class HubWeights:
-    """Files of a Hugging Face repository at one revision, or of a local folder laid out like it."""
+    """Files of a Hugging Face repository at one revision, or of a local folder with the same
+    layout."""
 
     name: str
     repo: str
     """`owner/name`, or the path of a folder."""
     revision: str
     files: tuple[str, ...]
-    """Names or patterns such as `*.json`; those that are not there are left out. Those that end in
-    one of WEIGHT_SUFFIXES are alternatives, best first: only the first that is there is taken, and
-    without any (or with a shard missing) the weights are not there."""
+    """Names or patterns such as `*.json`; missing files are skipped. Names that end in one of
+    WEIGHT_SUFFIXES are alternatives, best first: only the first that exists is taken. Without any,
+    or with a missing shard, the weights count as missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class UrlWeights:
-    """One file, as published at a URL; `path` is where the owner has put it instead."""
+    """One file that is published at a URL; `path` is the owner's own copy."""
 
     name: str
     url: str
     sha256: str | None
-    """Of the published file, None where nobody publishes it: then whatever is there is taken, and
-    the fingerprint tells files apart. A file at `path` may be another, trained by the owner."""
+    """Hash of the published file; None where nobody publishes it. Then any file is accepted, and
+    the fingerprint distinguishes files. A file at `path` may be another one, trained by the
+    owner."""
     path: str | None = None
 
 
@@ -57,16 +59,17 @@ Weights = HubWeights | UrlWeights
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """Weights on this machine: a folder (HubWeights) or a file (UrlWeights)."""
+    """Weights found on this machine: a folder (HubWeights) or a file (UrlWeights)."""
 
     name: str
     path: Path
     sha256: str
-    """Of the file, or of all files of the folder."""
+    """Hash of the file, or of all files of the folder."""
 
 
 def locate(weights: Weights, fetch: bool) -> Located:
-    """Find weights here or, with `fetch`, get them; raises RetrieverUnavailable saying why not."""
+    """Find weights on this machine or, with `fetch`, download them. Raises RetrieverUnavailable
+    with the reason."""
     if isinstance(weights, UrlWeights):
         return _located_file(weights, fetch)
     folder = Path(weights.repo).expanduser()
@@ -81,7 +84,8 @@ def locate(weights: Weights, fetch: bool) -> Located:
 
 
 def chosen_files(folder: Path, patterns: Iterable[str]) -> list[Path]:
-    """Which files of the folder HubWeights means by `files`, sorted; none unless all are there."""
+    """The files of a folder that HubWeights selects by `files`, sorted; empty unless they are
+    complete."""
     weights, others = _parted(patterns)
     found = {path for pattern in others for path in folder.glob(pattern) if path.is_file()}
     alternatives = ([*folder.glob(pattern)] for pattern in weights)
@@ -95,7 +99,7 @@ def _parted(patterns: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 def _whole(files: Sequence[Path]) -> bool:
-    """Whether each `…-00001-of-00003.…` has its fellows."""
+    """Whether every shard `…-00001-of-00003.…` is present."""
     counts = (re.search(r"-of-(\d+)\.", path.name) for path in files)
     return all(int(count[1]) <= len(files) for count in counts if count)
 
@@ -117,7 +121,8 @@ def _located_snapshot(weights: HubWeights, fetch: bool) -> Located:
 
 
 def _snapshot(weights: HubWeights) -> tuple[Path, list[Path]]:
-    """The revision's folder in the hub's cache and what of it is meant; the hub isn't asked."""
+    """The revision's folder in the hub's cache and the selected files in it; it does not contact
+    the hub."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     cache = Path(HF_HUB_CACHE, "models--" + weights.repo.replace("/", "--"))
@@ -128,7 +133,8 @@ def _snapshot(weights: HubWeights) -> tuple[Path, list[Path]]:
 
 
 def _fetch_snapshot(weights: HubWeights, what: str) -> None:
-    """Into the hub's cache: the weights last, so that who finds them finds everything."""
+    """Download into the hub's cache, the weights last, so that whoever finds them finds
+    everything."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -162,7 +168,8 @@ def _hub_remedy() -> str:
 
 
 def _ask(url: str) -> None:
-    """Raises OSError unless a server answers soon: DNS and the hub's client may take minutes."""
+    """Raises OSError unless a server answers soon; DNS and the hub's own client may take
+    minutes."""
     failures: list[BaseException] = [TimeoutError(f"no answer in {CONNECT_SECONDS:.0f} s")]
 
     def ask() -> None:
@@ -210,7 +217,8 @@ def torch_cache() -> Path:
 
 
 def _download(weights: UrlWeights, path: Path) -> None:
-    """Beside its place, checked, then renamed: nobody sees half a file, or another one."""
+    """Download beside the target, verify, then rename: no reader sees a partial file or another
+    file."""
     try:
         _ask(weights.url)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""One annotator a file; each names its class ANNOTATOR."""
+"""One file per annotator; each exports its class as ANNOTATOR."""

@@ -1,4 +1,4 @@
-"""A caption: any image-to-text model of transformers, BLIP base by default.
+"""Captions by any image-to-text model of transformers; BLIP base by default.
 
 Li et al., "BLIP: Bootstrapping Language-Image Pre-training for Unified Vision-Language
 Understanding and Generation", 2022.
@@ -29,43 +29,48 @@ FILES = (
     "merges.txt",
     "*.model",
 )
-"""Configuration, weights and tokenizer of a repository; not its copies for other frameworks."""
+"""Files to fetch from a repository: configuration, weights, tokenizer; no weights for other
+frameworks."""
 BROKEN = (
     *(OSError, EOFError, ValueError, RuntimeError, KeyError, TypeError, AttributeError),
     pickle.UnpicklingError,
 )
-"""What transformers and torch raise at files that are broken, or that are no such model's."""
+"""Exceptions that transformers and torch raise for broken files, or for files of another kind of
+model."""
 
 
 class CaptionOptions(Options):
     model: str = Field("Salesforce/blip-image-captioning-base", exclude=True)
-    """A repository of the hub, or a folder written by `save_pretrained`. Excluded from the dump,
-    thus from the fingerprint, as are revision and precision: the hash of the weights names them."""
+    """A repository of the hub, or a folder written by `save_pretrained`. Model, revision and
+    precision are excluded from the dump, and so from the fingerprint, because the hash of the
+    weights identifies them."""
     revision: str = Field("82a37760796d32b1411fe092ab5d4e227313294b", exclude=True)
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", exclude=True)
     prompt: str = "Describe this picture in one sentence."
-    """What a model with a chat template is asked; others caption unasked."""
+    """The prompt for models with a chat template; other models ignore it."""
     max_new_tokens: int = Field(20, ge=1, le=256)
     num_beams: int = Field(3, ge=1, le=16)
-    """20 tokens and 3 beams are what BLIP's authors caption with."""
+    """The defaults of 20 tokens and 3 beams are those of BLIP's authors."""
 
 
 class Caption(Annotator):
-    """`text` is the caption, without the tokenizer's special tokens."""
+    """Annotator whose `text` is the caption, without the tokenizer's special tokens."""
 
     Config: ClassVar[type[Options]] = CaptionOptions
     view: ClassVar[View] = "preview"
     batch: ClassVar[int] = 2
-    """Each picture of a batch costs about 0.3 GB in BLIP base: beams keep their own attention."""
+    """Each picture of a batch costs about 0.3 GB with BLIP base, because every beam keeps its own
+    attention cache."""
     options: CaptionOptions
 
     def weights(self) -> Sequence[Weights]:
         return (HubWeights("model", self.options.model, self.options.revision, FILES),)
 
     def load(self) -> None:
-        """Raises RetrieverUnavailable where the files are no image-to-text model of transformers.
+        """Load the model. Raises RetrieverUnavailable where the files are no image-to-text model of
+        transformers.
 
-        Weights are safetensors, or a checkpoint of torch read with `weights_only`.
+        Weights are safetensors, or a torch checkpoint that is read with `weights_only`.
         """
         super().load()
         folder = self.files["model"]
@@ -138,7 +143,8 @@ def _safetensor_error() -> type[Exception]:
 
 
 def _placement(precision: Literal["auto", "float32", "bfloat16"]) -> tuple[Any, Any]:
-    """Device and dtype: a GPU where there is one, and there bfloat16 unless told otherwise."""
+    """Device and dtype of the model. A GPU is used where there is one, in bfloat16 unless the
+    options say otherwise."""
     import torch
 
     cuda = torch.cuda.is_available()

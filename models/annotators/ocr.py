@@ -1,8 +1,8 @@
-"""Text in pictures, by RapidOCR: PaddleOCR's models in ONNX form, which its package brings along.
+"""Text in pictures, read by RapidOCR: PaddleOCR's models in ONNX form, shipped in its package.
 
-Li et al., "PP-OCRv3", 2022, and its successors: boxes of lines by DB (Liao et al., 2020), a
-classifier turns those that stand on their head, and a CTC network reads each. The packaged models
-read Chinese, Japanese and the languages written in Latin letters.
+Li et al., "PP-OCRv3", 2022, and its successors. DB (Liao et al., 2020) detects the boxes of lines,
+a classifier finds lines that are upside down, and a CTC network recognises the characters. The
+packaged models read Chinese, Japanese and languages in Latin script.
 """
 
 from __future__ import annotations
@@ -22,41 +22,44 @@ from models.types import Options, Pixels, View
 from models.weights import HubWeights, Weights
 
 LONG_SIDE = 2048
-"""Of the full view: nothing is reduced again."""
+"""Long side in pixels up to which the detector works; the full view is never longer, so nothing is
+reduced again."""
 SHORT_SIDE = 320
-"""Smaller pictures get a margin: RapidOCR enlarges a short side to 736, and giant letters, or a
-line that fills the picture, escape the detector."""
+"""Pictures with a shorter side get a margin. RapidOCR enlarges a short side to 736, and the
+detector misses giant letters and lines that fill the picture."""
 LONGEST = 4
-"""Width by height, or the reverse; beyond that a margin too: strips would grow to gigabytes."""
+"""Aspect ratio, in either direction, above which a picture gets a margin: narrow strips would be
+enlarged to gigabytes."""
 LEAST_LINE, ONE_LINE = 8, 64
-"""Pixels: a picture so low in which no line is found is read as one line."""
+"""Height in pixels up to which a picture without any detected line is read as one line."""
 UPRIGHT = 1.5
-"""Height by width from which RapidOCR turns a line before reading it."""
+"""Aspect ratio (height by width) from which RapidOCR turns a line before it reads it."""
 
 
 Boxes = npt.NDArray[np.float64]
-"""(n, 4, 2): corners x, y."""
+"""Boxes (n, 4, 2): four corners, x and y."""
 
 
 class OcrOptions(Options):
     detector: str = "PP-OCRv6_det_small.onnx"
-    """A file of `folder`, as the next two: finds lines."""
+    """File in `folder` of the detection model. The next two options name files in the same way."""
     classifier: str = "ch_ppocr_mobile_v2.0_cls_mobile.onnx"
-    """Tells lines that stand on their head."""
+    """File of the classifier that finds lines that are upside down."""
     recognizer: str = "PP-OCRv6_rec_small.onnx"
-    """Reads lines. Those of other scripts than the packaged ones' are published by RapidOCR."""
+    """File of the recognition model. RapidOCR publishes models for other scripts."""
     folder: str | None = None
-    """Where other models of the owner lie; the package's own by default."""
+    """Folder of the owner's own models; by default the models of the package are used."""
     min_score: float = Field(0.5, ge=0, le=1)
-    """Lines that the recognizer is less sure of are left out."""
+    """Lines with a lower recognition score are omitted."""
     threads: int = Field(1, ge=1, exclude=True)
-    """Of one picture. Excluded from the dump, thus from the fingerprint."""
+    """Threads for one picture. Excluded from the dump, and so from the fingerprint."""
 
 
 class Ocr(Annotator):
-    """`details`: {"lines": [{"text", "box", "score"}]}, a box being the line's four corners.
+    """Annotator whose `details` are {"lines": [{"text", "box", "score"}]}.
 
-    Corners are [x, y] in pixels of the view, clockwise from the one where the text begins.
+    A box is the line's four corners [x, y] in pixels of the view, clockwise from the corner at
+    which the text begins.
     """
 
     Config: ClassVar[type[Options]] = OcrOptions
@@ -67,11 +70,13 @@ class Ocr(Annotator):
         given = self.options
         folder = _package() / "models" if given.folder is None else Path(given.folder).expanduser()
         files = (given.detector, given.classifier, given.recognizer)
-        # One each: a file that is missing is then named. Absolute: no name of a hub's repository.
+        # One entry per file, so that an error names the missing file. Paths are absolute,
+        # so that none is taken for a repository of the hub.
         return [HubWeights(name, str(folder.absolute()), "", (name,)) for name in files]
 
     def load(self) -> None:
-        """Build the three models. Nothing is fetched: RapidOCR gets the paths of its files."""
+        """Build the three models. Nothing is fetched, because RapidOCR gets the paths of all its
+        files."""
         super().load()
         _package()
         from rapidocr import RapidOCR
@@ -111,7 +116,7 @@ class Ocr(Annotator):
     def _read(self, pixels: Pixels) -> tuple[Sequence[str], Sequence[float], Boxes]:
         height, width = pixels.shape[:2]
         framed, left, top = _framed(pixels)
-        # Given each time: RapidOCR keeps what the last call said.
+        # Passed with every call, because RapidOCR keeps the values of the previous call.
         found = self._engine(_bgr(framed), use_det=True)
         if found.txts:
             boxes = np.asarray(found.boxes, np.float64) - (left, top)
@@ -126,11 +131,11 @@ class Ocr(Annotator):
 
 
 def reading_order(boxes: Boxes) -> list[int]:
-    """Places of boxes (n, 4, 2), of corners x, y, row by row from the top, each from the left.
+    """Reading order of boxes (n, 4, 2): row by row from the top, each row from the left.
 
-    A box belongs to the row above it when its middle lies in the upper part of what is left of that
-    row's first box. Where most boxes stand upright, as on a page turned right or in vertical
-    writing, rows are columns from the right.
+    A box belongs to the row above it when its middle lies in the upper part of that row's first
+    remaining box. Where most boxes are upright, as on a page turned right or in vertical writing,
+    the rows are columns from the right.
     """
     sides = np.ptp(boxes, axis=1)
     if np.mean(sides[:, 1] > UPRIGHT * sides[:, 0]) > 0.5:
@@ -147,7 +152,8 @@ def reading_order(boxes: Boxes) -> list[int]:
 
 
 def _framed(pixels: Pixels) -> tuple[Pixels, int, int]:
-    """The picture in a margin of its border's colour, if it needs one; its left and top there."""
+    """The picture with a margin in the colour of its border, if it needs one, and its left and top
+    offset."""
     height, width = pixels.shape[:2]
     least = max(SHORT_SIDE, -(-max(height, width) // LONGEST))
     tall, wide = max(height, least), max(width, least)

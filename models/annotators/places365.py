@@ -1,7 +1,7 @@
 """Tags of the scene: indoor or outdoor, the place, and attributes such as "natural light".
 
-Zhou et al., "Places: A 10 Million Image Database for Scene Recognition", 2017; attributes of
-Patterson & Hays, "SUN Attribute Database", 2012. The networks, their input and the way from their
+Zhou et al., "Places: A 10 Million Image Database for Scene Recognition", 2017; attributes from
+Patterson & Hays, "SUN Attribute Database", 2012. The networks, their input and the rules from
 outputs to words are those of the authors' `run_placesCNN_basic.py` and `run_placesCNN_unified.py`.
 """
 
@@ -45,44 +45,46 @@ PUBLISHED = {
     f"{LABELS}/{OUTDOOR}": "0a65ceb7264413a15bb069a87be7ecf9ebb572a6803d48de2827a1d25fe287ba",
     f"{LABELS}/{ATTRIBUTES}": "afc7fe63101c8e3caecfe93c7dffc3d2c9736e25c5b69457a7acc8fde84aa3f2",
 }
-"""SHA-256 by URL. The authors publish none of the two files of wideresnet18, nor does another
-source: they are read as bare arrays and tensors, so a forged one can give wrong tags, no more."""
+"""SHA-256 by URL. Nobody publishes hashes of the two files of wideresnet18. Both are read as bare
+arrays and tensors, so a forged file can cause wrong tags and nothing worse."""
 
 VOTERS = 10
-"""So many of the likeliest categories vote whether the picture was taken outdoors."""
+"""Number of top categories that vote whether the picture was taken indoors or outdoors."""
 WIDTH = 512
-"""Of wideresnet18's pooled features."""
+"""Width of wideresnet18's pooled features."""
 BROKEN = (
     *(OSError, EOFError, ValueError, RuntimeError, KeyError, TypeError, AttributeError),
     pickle.UnpicklingError,
 )
-"""What NumPy and torch raise at files that are broken, or that are another network's."""
+"""Exceptions that NumPy and torch raise for broken files, or for files of another network."""
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 class Places365Options(Options):
     folder: str | None = Field(None, exclude=True)
-    """Where the six files lie under their published names, rather than in torch hub's cache.
-    Excluded from the dump, thus from the fingerprint: the hash of the files names them."""
+    """Folder with the six files under their published names; by default they lie in torch hub's
+    cache. Excluded from the dump, and so from the fingerprint, because the hash of the files
+    identifies them."""
     min_probability: float = Field(0.2, ge=0, le=1)
-    """Categories above it become tags."""
+    """Categories with a higher probability become tags."""
     min_response: float = 0.0
-    """Attributes above it become tags, however many they are."""
+    """Attributes with a higher response become tags, without a limit on their number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What the networks' outputs mean."""
+    """Labels: the meaning of the networks' outputs."""
 
     categories: tuple[str, ...]
     outdoor: npt.NDArray[np.bool_]
-    """Of each category."""
+    """Indoor or outdoor, for each category."""
     attributes: tuple[str, ...]
 
     @classmethod
     def read(cls, categories: Path, outdoor: Path, attributes: Path) -> Labels:
-        """From the published files: `/a/abbey 0`, `/a/abbey 2` (1 indoor, 2 outdoor), `boating`."""
+        """Read the labels from the published files, with lines such as `/a/abbey 0`, `/a/abbey 2`
+        (1 indoor, 2 outdoor) and `boating`."""
         return cls(
             tuple(readable(line.split()[0]) for line in _lines(categories)),
             np.array([line.split()[-1] == "2" for line in _lines(outdoor)]),
@@ -90,7 +92,7 @@ class Labels:
         )
 
     def check(self, attributes: npt.NDArray[Any]) -> None:
-        """Raises RetrieverUnavailable where the files, or (attributes, d) weights, don't agree."""
+        """Raises RetrieverUnavailable where the files and the (attributes, d) weights disagree."""
         counts = [
             (OUTDOOR, len(self.outdoor), CATEGORIES, len(self.categories)),
             (ATTRIBUTE_WEIGHTS, len(attributes), ATTRIBUTES, len(self.attributes)),
@@ -105,9 +107,10 @@ class Labels:
 
 
 class Places365(Annotator):
-    """`tags`: indoor or outdoor; categories, likeliest first; attributes, strongest first.
+    """Annotator whose `tags` are: indoor or outdoor; categories, likeliest first; attributes,
+    strongest first.
 
-    `details`: `categories` and `attributes` by name, with probability and response.
+    `details` has `categories` and `attributes` by name, with their probability and response.
     """
 
     Config: ClassVar[type[Options]] = Places365Options
@@ -124,7 +127,8 @@ class Places365(Annotator):
         ]
 
     def load(self) -> None:
-        """Raises RetrieverUnavailable where a file is broken or doesn't fit the others."""
+        """Load both networks. Raises RetrieverUnavailable where a file is broken or does not match
+        the others."""
         super().load()
         try:
             self._read()
@@ -154,7 +158,7 @@ class Places365(Annotator):
         return self.annotate_many([pixels])[0]
 
     def annotate_many(self, pixels: Sequence[Pixels]) -> list[Annotation]:
-        """Tags of several RGB pictures, each network in one pass."""
+        """Tags of several RGB pictures; each network runs once."""
         if not pixels:
             return []
         probabilities = self.probabilities(pixels)
@@ -162,13 +166,15 @@ class Places365(Annotator):
         return [self._described(*row) for row in zip(probabilities, responses, strict=True)]
 
     def probabilities(self, pixels: Sequence[Pixels]) -> Floats:
-        """(n, categories) of n RGB pictures: ResNet-50 on the middle 224 of 256 pixels."""
+        """Category probabilities (n, categories) of n RGB pictures: ResNet-50 on the centre crop,
+        224 of 256 pixels."""
         logits = self._run(self._resnet50, [normalised(one, 256, 224) for one in pixels])
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
 
     def responses(self, pixels: Sequence[Pixels]) -> Floats:
-        """(n, attributes) of n RGB pictures: wideresnet18's pooled features on the published W."""
+        """Attribute responses (n, attributes) of n RGB pictures: wideresnet18's pooled features
+        times the published matrix W."""
         pooled = self._run(self._wideresnet18, [normalised(one, 224, 224) for one in pixels])
         return np.asarray(pooled @ self._attributes.T, np.float32)
 
@@ -193,7 +199,7 @@ def describe(
     min_probability: float,
     min_response: float,
 ) -> Annotation:
-    """Words for one picture's probabilities (categories,) and responses (attributes,)."""
+    """The annotation for one picture's probabilities (categories,) and responses (attributes,)."""
     likeliest = np.argsort(-probabilities, kind="stable")
     outside = float(labels.outdoor[likeliest[:VOTERS]].mean()) >= 0.5
     categories = {
@@ -214,12 +220,14 @@ def describe(
 
 
 def readable(category: str) -> str:
-    """`/a/airport_terminal` → `airport terminal`, `/c/church/indoor` → `church indoor`."""
+    """The label as words: `/a/airport_terminal` → `airport terminal`, `/c/church/indoor` → `church
+    indoor`."""
     return category[3:].replace("_", " ").replace("/", " ")
 
 
 def normalised(pixels: Pixels, size: int, crop: int) -> Floats:
-    """(3, crop, crop): the RGB picture squashed to size × size, its middle, as ImageNet's norm."""
+    """Network input (3, crop, crop): the RGB picture squashed to size × size, centre-cropped,
+    normalised as for ImageNet."""
     image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
     edge = (size - crop) // 2
     middle = np.asarray(image, np.float32)[edge : edge + crop, edge : edge + crop]
@@ -227,7 +235,7 @@ def normalised(pixels: Pixels, size: int, crop: int) -> Floats:
 
 
 def make_resnet50(categories: int) -> Any:
-    """Without weights: parameters on the meta device."""
+    """ResNet-50 without weights: its parameters are on the meta device."""
     import_torchvision()
     import torch
     from torchvision.models import resnet50
@@ -237,7 +245,7 @@ def make_resnet50(categories: int) -> Any:
 
 
 def make_wideresnet18(categories: int) -> Any:
-    """ResNet-18 without its max pooling: 14×14 features, and without weights, as above."""
+    """ResNet-18 without max pooling, which gives 14×14 features; without weights, as above."""
     import_torchvision()
     import torch
     from torchvision.models import resnet18
@@ -249,9 +257,10 @@ def make_wideresnet18(categories: int) -> Any:
 
 
 def published_state(path: Path) -> dict[str, Any]:
-    """The `state_dict` in a training checkpoint, without DataParallel's `module.` before names.
+    """The `state_dict` of a training checkpoint, without the `module.` prefix that DataParallel
+    adds.
 
-    Raises KeyError where there is none, UnpicklingError where there is more than tensors.
+    Raises KeyError where there is none, and UnpicklingError where the file holds more than tensors.
     """
     import torch
 

@@ -1,7 +1,8 @@
-"""Tags from the owner's own list of words, by the image_text features that pictures already have.
+"""Zero-shot tags from the owner's own list of words, by image_text features that images already
+have.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (CLIP),
-2021, section 3.1: zero-shot classification.
+2021, section 3.1.
 """
 
 from __future__ import annotations
@@ -23,38 +24,40 @@ from models.types import Options, Pixels, View
 from models.weights import UrlWeights, Weights
 
 Vectors = npt.NDArray[np.float32]
-"""(n, d), each row of unit length."""
+"""Vectors (n, d) of unit length."""
 
 TextVectors = Callable[[Sequence[str]], Vectors]
-"""Vectors of n texts, in the space of the pictures' features."""
+"""Function that embeds n texts in the feature space of the pictures."""
 
 logger = logging.getLogger(__name__)
 
 
 class VocabularyOptions(Options):
     retriever: str = "image_text"
-    """The application whose stored features are compared with the words."""
+    """Name of the application whose stored features are compared with the words."""
     clip: dict[str, Any] = Field(default_factory=dict)
-    """Options of that application's extractor, `clip`: its text tower reads the words."""
+    """Options of that application's extractor `clip`, whose text tower embeds the words."""
     words: str | None = Field(None, exclude=True)
-    """A text file: one word or phrase per line; empty lines and those that begin with # don't
-    count. Excluded from the dump: the fingerprint names its contents."""
+    """A text file with one word or phrase per line. Empty lines and lines that begin with # are
+    ignored. Excluded from the dump, because the fingerprint covers the contents."""
     template: str = Field("a photo of a {}", pattern=r"^[^{}]*\{\}[^{}]*$")
-    """What is asked about each word."""
+    """The prompt for each word."""
     top: int = Field(5, ge=1)
-    """At most so many tags."""
+    """Maximum number of tags."""
     min_cosine: float = Field(0.2, ge=-1, le=1)
-    """Tells a picture of none of the words, whatever their number. Matching pairs of CLIP ViT-B lie
-    about 0.3, others under 0.2; other models have other ranges."""
+    """Cosine threshold below which none of the words applies, whatever their number. Matching pairs
+    of CLIP ViT-B have a cosine of about 0.3 and other pairs under 0.2; other models have other
+    ranges."""
     min_probability: float = Field(0.05, ge=0, le=1)
-    """Of the softmax over all words: tells a word from the others that it competes with."""
+    """Probability threshold of the softmax over all words, which separates a word from its
+    competitors."""
     logit_scale: float = Field(100.0, gt=0)
-    """What cosines are multiplied by before the softmax: CLIP learned 100."""
+    """Factor of cosines before the softmax; CLIP learned 100."""
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The list as it was read, with its vectors."""
+    """A list of words as it was read, with its vectors."""
 
     words: tuple[str, ...]
     vectors: Vectors
@@ -63,7 +66,8 @@ class Words:
 
 
 class Vocabulary(Annotator):
-    """Compares the words with stored features; only an upload's are made of its pixels."""
+    """Annotator that compares the words with stored features. It extracts features only for
+    uploads."""
 
     Config: ClassVar[type[Options]] = VocabularyOptions
     view: ClassVar[View] = "preview"
@@ -90,7 +94,7 @@ class Vocabulary(Annotator):
         return self.tags_of(np.stack([self._clip.from_row(row) for row in rows]))
 
     def use(self, text_vectors: TextVectors) -> None:
-        """Read the list and make its vectors.
+        """Read the list and embed its words.
 
         Raises RetrieverUnavailable where the list can't be read.
         """
@@ -98,10 +102,10 @@ class Vocabulary(Annotator):
         self._words = self._read()
 
     def tags_of(self, vectors: Vectors) -> list[Annotation]:
-        """Tags of n pictures by their features (n, d) float32 of unit length.
+        """Tags of n images by their features (n, d) float32 of unit length.
 
-        The list is read anew when its file has changed; a file that can't be read leaves the last
-        one in force. Takes n × words × 8 bytes of memory: hand over pages of pictures, not all.
+        The list is read again when its file has changed; if that fails, the previous list stays in
+        use. It takes n × words × 8 bytes of memory, so pass pages of images, not all of them.
         """
         self._follow()
         options = self.options
@@ -145,7 +149,7 @@ class Vocabulary(Annotator):
 
 
 def parse(text: str) -> tuple[str, ...]:
-    """The words of a list, in its order, each once whatever its case."""
+    """The words of a list in its order; each word once, ignoring case."""
     words: dict[str, str] = {}
     for line in text.splitlines():
         word = " ".join(line.split())
@@ -155,7 +159,7 @@ def parse(text: str) -> tuple[str, ...]:
 
 
 def choose(cosines: Vectors, options: VocabularyOptions) -> list[list[tuple[int, float]]]:
-    """Of cosines (n, words), each picture's words with their probabilities, likeliest first."""
+    """The words for each row of cosines (n, words) with their probabilities, likeliest first."""
     scaled = options.logit_scale * (cosines - cosines.max(axis=1, keepdims=True))
     powers = np.exp(scaled)
     probabilities = powers / powers.sum(axis=1, keepdims=True)
@@ -170,7 +174,8 @@ def choose(cosines: Vectors, options: VocabularyOptions) -> list[list[tuple[int,
 
 
 def stamp(path: Path) -> tuple[int, int]:
-    """Modification time in nanoseconds and size in bytes: both the same means unchanged."""
+    """Modification time in nanoseconds and size in bytes. Equal values mean that the file is
+    unchanged."""
     found = path.stat()
     return found.st_mtime_ns, found.st_size
 

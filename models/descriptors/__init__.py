@@ -1,1 +1,1 @@
-"""What `local` can describe a picture's keypoints by: one file each."""
+"""Keypoint descriptors for the extractor `local`, one file each, and the detection of keypoints."""

@@ -1,7 +1,7 @@
-"""ALIKED: one network both finds the keypoints and describes them.
+"""ALIKED: one network detects keypoints and describes them.
 
 Zhao et al., "ALIKED: A Lighter Keypoint and Descriptor Extraction Network via Deformable
-Transformation", 2023. The grey picture stands in for all three of its colours.
+Transformation", 2023. The grey picture is used for all three colour channels.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ URL = (
 )
 SHA256 = "5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2"
 STRONGEST = 1600
-"""As many as can be looked at for an even selection: 100 in each of 16 cells."""
+"""Maximum number of keypoints that the even selection considers: 100 in each of 16 cells."""
 FLOOR = 0.05
-"""Keypoints of lower score are left out: those of blank pictures reach 0.02."""
+"""Minimum score of a keypoint. Scores in blank pictures reach 0.02."""
 CONSTANTS = frozenset({"dkd.hw_grid"})
-"""The detector's grid of offsets, which kornia makes itself: published files have none."""
+"""The detector's grid of offsets. kornia creates it, so published files do not contain it."""
 
 
 class Aliked(Descriptor):
-    """Its keypoints have neither scale nor angle: both are 0, which the index takes for unknown."""
+    """Keypoint detector and descriptor. ALIKED has neither scale nor angle; both are 0, which the
+    index treats as unknown."""
 
     dtype: ClassVar[np.dtype[Any]] = np.dtype(np.int8)
 

@@ -1,4 +1,4 @@
-"""The descriptor contract: where a grey picture's keypoints are, and what they look like."""
+"""The descriptor contract: where the keypoints of a grey picture are, and their descriptors."""
 
 from __future__ import annotations
 
@@ -18,46 +18,50 @@ from models.weights import Weights
 
 WIDTH = 128
 Quantised = npt.NDArray[np.uint8] | npt.NDArray[np.int8]
-"""(n, 128) descriptors, each some multiple of a unit vector: their index makes them unit again."""
+"""Descriptors (n, 128), each a multiple of a unit vector. The index normalises them."""
 
 
 class Described(NamedTuple):
-    """The keypoints of one picture. Only those that were chosen need be described."""
+    """The keypoints of one picture. Only the selected ones need to be described."""
 
     keypoints: Keypoints
     describe: Callable[[Rows], Quantised]
-    """Descriptors of these rows of `keypoints`, of the class's dtype."""
+    """Descriptors of these rows of `keypoints`, with the class's dtype."""
 
 
 class Descriptor(ABC):
-    """Finds keypoints and describes them. Construction is cheap and imports nothing heavy."""
+    """Base class: finds keypoints and describes them. Construction is cheap and imports nothing
+    heavy."""
 
     dtype: ClassVar[np.dtype[Any]]
-    """uint8 or, where values have signs, int8."""
+    """Dtype of descriptors: uint8, or int8 where values have signs."""
 
     def weights(self, path: str | None) -> Sequence[Weights]:  # noqa: ARG002
-        """What must be had before `load`, from the owner's `path` if given; nothing for some."""
+        """The weights needed by `load`, taken from the owner's `path` if given; empty for methods
+        without weights."""
         return ()
 
     def load(self, files: Mapping[str, Path]) -> None:  # noqa: B027 (nothing, without weights)
-        """Build the model of its weights, by their names. Raises RetrieverUnavailable."""
+        """Build the model from its weights, given by name. Raises RetrieverUnavailable."""
 
     @abstractmethod
     def look(self, gray: Pixels, sides: tuple[int, int]) -> Described:
-        """Keypoints of a (height, width) uint8 picture, its long side first resized into `sides`.
+        """Keypoints of a (height, width) uint8 picture whose long side is first resized into
+        `sides`.
 
-        Places and scales are in pixels of the picture as given.
+        Positions and scales are in pixels of the picture as given.
         """
 
     def mirrored(self, descriptors: Quantised) -> Quantised | None:  # noqa: ARG002
-        """Those of the mirrored picture's keypoints, or None if only that picture can tell."""
+        """Descriptors of the mirrored picture's keypoints; None where they can't be computed
+        without that picture."""
         return None
 
 
 def quantise(descriptors: Floats) -> npt.NDArray[np.int8]:
-    """(n, 128) float32 as int8, each row scaled so that its largest value becomes ±127.
+    """Quantise (n, 128) float32 to int8, each row scaled so that its largest value becomes ±127.
 
-    That costs no row more than 4e-4 of its cosine to what it was. A row of zeros stays zero.
+    The cosine of a row to its original drops by at most 4e-4. A row of zeros stays zero.
     """
     largest = np.abs(descriptors).max(axis=1, initial=0, keepdims=True)
     scaled = descriptors * (127 / np.maximum(largest, 1e-9))
@@ -65,9 +69,10 @@ def quantise(descriptors: Floats) -> npt.NDArray[np.int8]:
 
 
 def load_weights(model: Any, path: Path, constants: frozenset[str] = frozenset()) -> None:
-    """Give a torch module the state dict at `path`, whole but for its `constants`; for inference.
+    """Load the state dict at `path` into a torch module, for inference; only `constants` may be
+    missing.
 
-    Raises RetrieverUnavailable when the file is broken, or another model's.
+    Raises RetrieverUnavailable when the file is broken or belongs to another model.
     """
     import torch
 

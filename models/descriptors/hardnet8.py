@@ -1,4 +1,4 @@
-"""HardNet8 at DoG keypoints: a network in the place of SIFT's histograms.
+"""HardNet8 descriptors at DoG keypoints: a network replaces SIFT's histograms.
 
 Pultar, "Improving the HardNet Descriptor", 2020; Mishchuk et al., "Working hard to know your
 neighbor's margins", 2017.
@@ -21,8 +21,9 @@ from models.weights import UrlWeights, Weights
 URL = "https://huggingface.co/kornia/hardnet/resolve/main/hardnet8v2.pt"
 PATCH = 32
 MEASURED = 6.0
-"""Half the side of the patch over a keypoint's diameter: 12 sigma, as HardNet is run on DoG
-keypoints (Jin et al., "Image Matching across Wide Baselines", 2020, and kornia's DoGHardNet)."""
+"""Half the side of the patch in units of the keypoint's diameter: 12 sigma, as HardNet is used
+on DoG keypoints (Jin et al., "Image Matching across Wide Baselines", 2020, and kornia's
+DoGHardNet)."""
 
 
 class HardNet8(Descriptor):
@@ -35,7 +36,8 @@ class HardNet8(Descriptor):
         import torch
         from kornia.feature import HardNet8 as Network
 
-        # Off memory first: the orthogonal weights that it starts from take seconds to make.
+        # Built on the meta device, because creating the initial orthogonal weights takes
+        # seconds.
         with torch.device("meta"):
             network = Network(pretrained=False).to_empty(device="cpu")
         load_weights(network, files["hardnet8"])
@@ -50,7 +52,8 @@ class HardNet8(Descriptor):
         return Described(sift.keypoints, describe)
 
     def describe(self, gray: Pixels, frames: Floats) -> Floats:
-        """(n, 128) float32 of unit length, of (n, 4) frames: x, y, diameter in pixels, degrees."""
+        """Unit descriptors (n, 128) float32 of frames (n, 4): x, y, diameter in pixels, angle in
+        degrees."""
         if not len(frames):
             return np.empty((0, WIDTH), np.float32)
         import torch
@@ -58,7 +61,8 @@ class HardNet8(Descriptor):
 
         with torch.inference_mode():
             x, y, diameter, angle = torch.from_numpy(frames).T
-            # kornia's angles are counter-clockwise on the screen, OpenCV's clockwise.
+            # kornia's angles are counter-clockwise on the screen, OpenCV's are
+            # clockwise.
             lafs = laf_from_center_scale_ori(
                 torch.stack([x, y], dim=1)[None],
                 (MEASURED * diameter)[None, :, None, None],

@@ -1,4 +1,4 @@
-"""DoG keypoints: detection at a bounded resolution, and an even selection of them."""
+"""DoG keypoints: detection at a bounded resolution, and a spatially even selection."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.intp]
 
 CELLS = 4
-"""A picture has 4×4 cells."""
+"""Cells per side: a picture has 4×4 cells."""
 PER_CELL = 100
-"""Only so many of a cell's strongest keypoints are looked at: the rest is noise."""
+"""Number of strongest keypoints that are considered in each cell; weaker ones are noise."""
 
 
 class Keypoints(NamedTuple):
     """Parallel arrays of n keypoints, strongest first."""
 
     points: Floats
-    """(n, 2) float32: x, y in pixels of the picture given, whatever it was resized to."""
+    """Positions (n, 2) float32: x, y in pixels of the picture as given, before any resize."""
     scale: Floats
-    """(n,) float32: diameter in pixels."""
+    """Scales (n,) float32: diameter in pixels."""
     angle: Floats
-    """(n,) float32: degrees in [0, 360), clockwise as y points down."""
+    """Angles (n,) float32: degrees in [0, 360), clockwise, with y pointing down."""
     strength: Floats
-    """(n,) float32: DoG response times the root of the scale."""
+    """Strengths (n,) float32: DoG response times the square root of the scale."""
 
 
 class Sift:
-    """SIFT (Lowe 2004) of a grey picture (height, width) uint8: all keypoints, however weak.
+    """SIFT keypoints (Lowe 2004) of a grey picture (height, width) uint8, including all weak ones.
 
-    A long side out of `sides` is first resized into it: SIFT itself doubles the picture, so a
-    large one gains little from its full resolution, and a thumbnail gains much from more of it.
-    Descriptors, the larger part of the work, are made only of the keypoints that were chosen.
+    A long side outside `sides` is first resized into it. SIFT itself doubles the picture, so a
+    large picture gains little from its full resolution, while a thumbnail gains much from
+    enlargement. Descriptors are the larger part of the work, so only the selected keypoints get
+    one.
     """
 
     def __init__(self, gray: Pixels, sides: tuple[int, int]) -> None:
@@ -48,8 +49,8 @@ class Sift:
         found = self._sift.detect(self.gray, None)
         rows = [(*point.pt, point.size, point.angle, point.response) for point in found]
         table = np.array(rows, np.float32).reshape(-1, 5)
-        # The response falls with scale in natural pictures. What survives in thumbnails is coarse,
-        # what survives in crops is fine: the root weighs both.
+        # In natural pictures the response falls with scale. Coarse keypoints survive in
+        # thumbnails and fine ones in crops; the square root balances the two.
         strength = table[:, 4] * np.sqrt(table[:, 2])
         points = (table[:, :2] + 0.5) / factor - 0.5
         order = np.lexsort((points[:, 1], points[:, 0], -strength))
@@ -59,11 +60,12 @@ class Sift:
         self._found = [found[row] for row in order]
 
     def frames(self, chosen: Rows) -> Floats:
-        """(n, 4) float32 of these rows of `keypoints`: x, y, diameter and angle in `gray`."""
+        """Frames (n, 4) float32 of these rows of `keypoints`: x, y, diameter and angle in
+        `gray`."""
         return np.asarray(self._frames[chosen], np.float32)
 
     def describe(self, chosen: Rows) -> Floats:
-        """(n, 128) float32 descriptors, not normalised, of these rows of `keypoints`."""
+        """SIFT descriptors (n, 128) float32, not normalised, of these rows of `keypoints`."""
         if not len(chosen):
             return np.empty((0, 128), np.float32)
         wanted = [self._found[row] for row in chosen]
@@ -72,7 +74,7 @@ class Sift:
 
 
 def resized(gray: Pixels, sides: tuple[int, int]) -> tuple[Pixels, float]:
-    """The picture with its long side within `sides`, and by what factor it was resized."""
+    """The picture resized so that its long side is within `sides`, and the scale factor."""
     long_side = max(gray.shape)
     factor = min(max(long_side, sides[0]), sides[1]) / long_side
     if factor == 1:
@@ -83,7 +85,8 @@ def resized(gray: Pixels, sides: tuple[int, int]) -> tuple[Pixels, float]:
 
 
 def rank_in_cell(points: Floats, shape: tuple[int, ...]) -> Rows:
-    """(n,) from 0: how many stronger ones each of (n, 2) points has in its cell of the picture."""
+    """For each of the points (n, 2), the number (n,) of stronger points in its cell of the
+    picture."""
     size = np.array(shape[1::-1], np.float32)
     column, row = np.clip(points * CELLS // size, 0, CELLS - 1).astype(np.intp).T
     cell = row * CELLS + column
@@ -99,8 +102,8 @@ def spread(
 ) -> Rows:
     """Rows of the strongest `total` of (n, 2) points, strongest first, spread over the picture.
 
-    At most `per_quadrant` in each quadrant of a picture of this (height, width), and none that has
-    `near` stronger ones, also chosen, within a sixtieth of the long side.
+    At most `per_quadrant` rows lie in each quadrant of a picture of this (height, width). A point
+    is skipped when `near` stronger selected points lie within a sixtieth of the long side.
     """
     candidates = np.flatnonzero(rank_in_cell(points, shape) < PER_CELL)
     right = points[:, 0] >= shape[1] / 2

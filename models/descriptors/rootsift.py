@@ -1,4 +1,4 @@
-"""RootSIFT at DoG keypoints; needs no weights.
+"""RootSIFT at DoG keypoints; it needs no weights.
 
 Lowe, "Distinctive Image Features from Scale-Invariant Keypoints", 2004; Arandjelović & Zisserman,
 "Three things everyone should know to improve object retrieval", 2012.
@@ -16,7 +16,8 @@ from models.descriptors.keypoints import Sift
 from models.types import Pixels
 
 DESCRIPTOR_SCALE = 512
-"""What a unit descriptor is multiplied by before it is rounded to uint8: no value reaches 0.5."""
+"""Factor of a unit descriptor before it is rounded to uint8; no value of a unit descriptor reaches
+0.5."""
 _MIRRORED_BINS = [0, 7, 6, 5, 4, 3, 2, 1]
 
 
@@ -28,10 +29,10 @@ class RootSift(Descriptor):
         return Described(sift.keypoints, lambda chosen: rootsift(sift.describe(chosen)))
 
     def mirrored(self, descriptors: Quantised) -> Quantised:
-        """Exact, as a permutation of values.
+        """The mirrored descriptors, exact, by a permutation of values.
 
-        SIFT's 4×4 cells lie along the keypoint's own axis: mirroring swaps the rows of cells beside
-        that axis, and the sense of the 8 orientations within each.
+        SIFT's 4×4 cells are aligned with the keypoint's own axis. Mirroring reverses the rows of
+        cells on both sides of that axis, and the direction of the 8 orientations in each cell.
         """
         cells = descriptors.reshape(-1, 4, 4, 8)
         return cells[:, ::-1][..., _MIRRORED_BINS].reshape(-1, 128)
@@ -40,7 +41,8 @@ class RootSift(Descriptor):
 def rootsift(sift: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """RootSIFT of SIFT descriptors (n, 128) float32, as (n, 128) uint8 of length DESCRIPTOR_SCALE.
 
-    The root of the L1-normalised vector: Euclidean distance of the roots is Hellinger distance.
+    RootSIFT is the square root of the L1-normalised vector: the Euclidean distance of roots is the
+    Hellinger distance.
     """
     total = np.maximum(sift.sum(axis=1, keepdims=True), 1e-9)
     quantised = np.rint(np.sqrt(sift / total) * DESCRIPTOR_SCALE)

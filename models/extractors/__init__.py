@@ -1,1 +1,2 @@
-"""One extractor per file; each names its class `EXTRACTOR`. The folder listing is the registry."""
+"""One file per extractor; each exports its class as EXTRACTOR. The folder listing is the
+registry."""

@@ -1,4 +1,4 @@
-"""Global features: mean-pooled patch tokens of a transformers image backbone (BEiT by default).
+"""Global features: mean-pooled patch tokens of a transformers image backbone; BEiT by default.
 
 Bao et al., "BEiT: BERT Pre-Training of Image Transformers", 2022: base, 16-pixel patches, 224
 pixels, pre-trained and fine-tuned on ImageNet-22k.
@@ -18,11 +18,12 @@ from models.types import Options, Pixels
 from models.weights import HubWeights, Weights
 
 LONGEST = 4
-"""Longer pictures, in multiples of their short side, are cut before a resize to the short side."""
+"""Maximum aspect ratio: longer pictures are cropped before their short side is resized."""
 
 
 class BackboneOptions(NeuralOptions):
-    """The weights' own hash is part of the fingerprint, so what names them is not."""
+    """Options of the backbone. What names the weights is not part of the fingerprint, because the
+    hash of the weights is."""
 
     model: str = Field("microsoft/beit-base-patch16-224-pt22k-ft22k", exclude=True)
     """A repository of the Hugging Face hub, or a local folder as `save_pretrained` writes it."""
@@ -30,12 +31,12 @@ class BackboneOptions(NeuralOptions):
 
 
 class Backbone(NeuralExtractor):
-    """Features of one picture: (hidden size,) float32, unit length; 768 by default.
+    """Features of one picture: (hidden size,) float32 of unit length; 768 by default.
 
-    The mean over the patch tokens of the last layer: class, distillation and register tokens are
-    left out, maps (n, d, height, width) of convolutional backbones are averaged over both axes.
-    Where the model itself pools by that mean (BEiT's `use_mean_pooling`), its pooler is used, that
-    is, LayerNorm of the mean: the features on which it was trained to classify.
+    They are the mean over the patch tokens of the last layer, without class, distillation and
+    register tokens. Maps (n, d, height, width) of convolutional backbones are averaged over both
+    axes. A model that pools by that mean itself (BEiT's `use_mean_pooling`) is used with its
+    pooler, that is, LayerNorm of the mean: it was trained to classify by these features.
     """
 
     Config: ClassVar[type[Options]] = BackboneOptions
@@ -79,13 +80,13 @@ class Backbone(NeuralExtractor):
             return tokens.mean((2, 3))
         patch = getattr(self._network.config, "patch_size", None)
         height, width = np.array(batch.shape[2:]) // np.array(patch or batch.shape[1])
-        # Backbones that merge patches on their way end with fewer, and have no class token.
+        # Backbones that merge patches have fewer tokens at the end, and no class token.
         others = max(tokens.shape[1] - int(height * width), 0)
         return tokens[:, others:].mean(1)
 
 
 def architecture(folder: Path) -> Any:
-    """The network of a folder's `config.json`, without its weights."""
+    """The network described by a folder's `config.json`, without its weights."""
     transformers = import_transformers()
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     return transformers.AutoModel.from_config(config)
@@ -98,7 +99,7 @@ def pools_by_mean(network: Any) -> bool:
 
 
 def _cut(pixels: Pixels) -> Pixels:
-    """The middle of a very long picture: enlarging it to a short side of 224 could take 500 MB."""
+    """The centre of a very long picture: resizing its short side to 224 could take 500 MB."""
     limit = LONGEST * min(pixels.shape[:2])
     top, left = (max(side - limit, 0) // 2 for side in pixels.shape[:2])
     return np.ascontiguousarray(pixels[top : top + limit, left : left + limit])

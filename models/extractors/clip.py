@@ -1,4 +1,4 @@
-"""Image-text features of CLIP, by open_clip: pictures and words in one space.
+"""Image-text features by CLIP models of open_clip: pictures and texts in one feature space.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021.
 """
@@ -27,22 +27,24 @@ from models.types import Features, Options, Pixels
 from models.weights import HubWeights, Weights
 
 MAX_TEXT = 1000
-"""Characters. The text tower reads the first 77 tokens, some 300 characters."""
+"""Maximum number of characters of a text. The text tower reads the first 77 tokens, some 300
+characters."""
 
 
 class ClipOptions(NeuralOptions):
-    """The weights' own hash is part of the fingerprint, so what names them is not."""
+    """Options of the model. What names the weights is not part of the fingerprint, because the hash
+    of the weights is."""
 
     model: str = Field("timm/vit_base_patch16_clip_224.openai", exclude=True)
-    """A repository of the Hugging Face hub, or a local folder, as open_clip publishes models:
-    `open_clip_config.json` with weights beside it. This one is open_clip's `ViT-B-16`, `openai`."""
+    """A repository of the Hugging Face hub, or a local folder, in open_clip's layout:
+    `open_clip_config.json` beside the weights. The default is open_clip's `ViT-B-16`, `openai`."""
     revision: str = Field("977e3dd0ec55ab8da155f2fbeb6b5f54948b6e3d", exclude=True)
 
 
 class Clip(NeuralExtractor):
-    """Features of a picture or of words: (embedding,) float32, unit length; 512 by default.
+    """Features of a picture or a text: (embedding,) float32 of unit length; 512 by default.
 
-    The whole picture is squashed to the input size: nothing that may be searched for is cut off.
+    The whole picture is squashed to the input size, so that nothing is cropped away.
     """
 
     Config: ClassVar[type[Options]] = ClipOptions
@@ -52,15 +54,17 @@ class Clip(NeuralExtractor):
     options: ClipOptions
 
     def weights(self) -> Sequence[Weights]:
-        # The tokenizer's files matter to text towers of transformers; open_clip's own needs none.
+        # Text towers of transformers need the tokenizer's files; open_clip's own
+        # tokenizer needs none.
         files = ("open_clip_config.json", "*token*.json", "vocab.*", "merges.txt", "*.model")
         kinds = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
         return [HubWeights("model", self.options.model, self.options.revision, files + kinds)]
 
     def extract_text(self, text: str) -> Features:
-        """Features of words, comparable with those of pictures.
+        """Features of a text, comparable with features of pictures.
 
-        Raises InvalidInput at nothing but spaces, control characters, or over MAX_TEXT characters.
+        Raises InvalidInput for a text that is blank, has control characters, or is longer than
+        MAX_TEXT characters.
         """
         if not text.strip():
             raise InvalidInput("the text is empty", "text")
@@ -104,7 +108,8 @@ class Clip(NeuralExtractor):
 
 
 def open_network(folder: Path, load_weights: bool, device: str = "cpu") -> Any:
-    """The network of a folder's `open_clip_config.json`, with or without the weights beside it."""
+    """The network described by a folder's `open_clip_config.json`, with or without the weights
+    beside it."""
     import_torchvision()
     import open_clip
 

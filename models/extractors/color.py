@@ -12,7 +12,7 @@ TOTAL = 1e7
 
 
 class ColorHistogram(Extractor):
-    """512 float32 that sum to 1e7: the shares of 8x8x8 equal cells of RGB, blue fastest.
+    """Histogram of 512 float32 that sum to 1e7, over 8x8x8 equal cells of RGB; blue varies fastest.
 
     Swain and Ballard, "Color Indexing" (1991).
     """
@@ -24,12 +24,13 @@ class ColorHistogram(Extractor):
     shape = (512,)
 
     def mirrored(self, features: Features) -> Features:
-        """The same: no flip or turn changes a histogram."""
+        """The same features: no flip or rotation changes a histogram."""
         return features
 
     def _extract(self, pixels: Pixels) -> Features:
         red, green, blue = (np.asarray(plane, np.uint8) for plane in cv2.split(pixels))
-        # Two axes of 64 and 8 bins count twice as fast as three of 8, with the same result.
+        # Counting two axes of 64 and 8 bins is twice as fast as three axes of 8, with the
+        # same result.
         red_green = (red & 0xE0) | ((green >> 3) & 0x1C)
         counts = cv2.calcHist([red_green, blue], [0, 1], None, [64, 8], [0, 256, 0, 256])
         height, width = pixels.shape[:2]

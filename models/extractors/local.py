@@ -1,4 +1,5 @@
-"""Local features: keypoints and their descriptors, for copies that were cut or turned.
+"""Local features: keypoints and their descriptors, which find crops, rotations and pictures in
+pictures.
 
 `models.descriptors` holds the ways to find and describe keypoints.
 """
@@ -28,10 +29,10 @@ DESCRIPTORS: Mapping[str, type[Descriptor]] = {
 
 
 def local_dtype(descriptor: np.dtype[Any]) -> np.dtype[Any]:
-    """One keypoint, with a descriptor of 128 such values, proportional to a unit vector.
+    """Dtype of one keypoint with its 128 descriptor values, proportional to a unit vector.
 
-    x, y: pixels of the gray view (negative x in a mirrored query); scale: diameter in pixels, 0 of
-    a keypoint that has neither scale nor angle; angle: degrees in [0, 360).
+    x, y: pixels of the gray view (negative x in a mirrored query); scale: diameter in pixels, 0
+    where the keypoint has neither scale nor angle; angle: degrees in [0, 360).
     """
     places = [(name, np.float32) for name in ("x", "y", "scale", "angle")]
     return np.dtype([*places, ("descriptor", descriptor, (WIDTH,))])
@@ -43,19 +44,21 @@ LOCAL_DTYPE = local_dtype(RootSift.dtype)
 class LocalOptions(Options):
     descriptor: Literal["rootsift", "hardnet8", "aliked"] = "rootsift"
     max_keypoints: int = Field(200, ge=4, le=256)
-    """Stored per picture: at most a quarter of them in each quadrant."""
+    """Maximum number of stored keypoints per picture; each quadrant has at most a quarter of
+    them."""
     near: int = Field(3, ge=1)
-    """At most this many stored keypoints within a sixtieth of the long side."""
+    """Maximum number of stored keypoints within a sixtieth of the long side."""
     query_keypoints: int = Field(600, ge=4, le=1000, exclude=True)
-    """A query may have more than are stored: any of them can meet a stored one. Excluded from the
-    dump, thus from the fingerprint: stored features don't depend on it."""
+    """Maximum number of keypoints of a query. It may exceed the stored number, because any query
+    keypoint can match a stored one. Excluded from the dump, and so from the fingerprint: stored
+    features do not depend on it."""
     min_side: int = Field(480, ge=16)
-    """Smaller pictures are enlarged to this long side before keypoints are sought."""
+    """Smaller pictures are enlarged to this long side before detection."""
     max_side: int = Field(640, ge=16)
-    """Larger pictures are reduced to this long side before keypoints are sought."""
+    """Larger pictures are reduced to this long side before detection."""
     weights: str | None = Field(None, exclude=True)
-    """A file of weights to use in place of the published one, such as ALIKED's n16rot. Excluded
-    from the dump: the fingerprint has the hash of what it holds."""
+    """A file of weights that replaces the published one, such as ALIKED's n16rot. Excluded from the
+    dump, because the fingerprint has the hash of its contents."""
 
     @model_validator(mode="after")
     def _weights_are_used(self) -> LocalOptions:
@@ -88,10 +91,10 @@ class Local(Extractor):
         self._descriptor.load(self.files)
 
     def mirrored(self, features: Features) -> Features | None:
-        """Features of the picture mirrored left to right, its x axis pointing left.
+        """Features of the picture mirrored left to right, with an x axis that points left.
 
-        So x becomes -x rather than width - 1 - x: a homography absorbs the shift. None for
-        descriptors that networks make: only the mirrored picture has those.
+        x becomes -x rather than width - 1 - x, because a homography absorbs the shift. None for
+        neural descriptors, which need the mirrored picture.
         """
         descriptors = self._descriptor.mirrored(features["descriptor"])
         if descriptors is None:
@@ -103,7 +106,7 @@ class Local(Extractor):
         return mirror
 
     def extract_variants(self, pixels: Pixels, variants: Variants) -> list[Features]:
-        """The query as it is and, unless `identity`, mirrored."""
+        """Features of the query and, unless `identity`, of its mirror image."""
         query = self._query(pixels)
         if variants == "identity":
             return [query]
@@ -121,9 +124,11 @@ class Local(Extractor):
         )
 
     def _query(self, pixels: Pixels) -> Features:
-        """The strongest of each cell of the picture, then each one's second, and so on.
+        """Order keypoints so that the strongest of every cell come first, then the second of every
+        cell, and so on.
 
-        So the first few hundred speak for every part of it: a busy one can't outvote the others.
+        The first few hundred then represent every part of the picture, and a busy part can't
+        outvote the others.
         """
         seen = self._look(pixels)
         total, near = self.options.query_keypoints, self.options.near

@@ -19,14 +19,16 @@ _LOBES = 3
 
 
 class PHash(Extractor):
-    """576 bits as 72 bytes, most significant bit first; near-copies lie under 64 bits apart.
+    """Hash of 576 bits as 72 bytes, most significant bit first; near-copies differ in fewer than 64
+    bits.
 
-    Luma, reduced to 96x96 by Lanczos; its DCT-II; of the 24x24 lowest frequencies the bits
-    that lie above their median. Zauner, "Implementation and Benchmarking of Perceptual Image
-    Hash Functions" (2010), with a larger grid.
+    The luma is reduced to 96x96 by Lanczos and transformed by DCT-II; a bit is set where one of the
+    24x24 lowest frequencies exceeds their median. Zauner, "Implementation and Benchmarking of
+    Perceptual Image Hash Functions" (2010), with a larger grid.
 
-    The mirrored picture's hash can't be had from a stored one: negating the odd columns is off by
-    10 bits in the median and up to 38, since the median is not 0; so `mirrored` stays None.
+    `mirrored` stays None: negating the odd columns of a stored hash differs from the mirrored
+    picture's hash by 10 bits in the median and up to 38, because the median of the frequencies is
+    not 0.
     """
 
     view = "full"
@@ -39,7 +41,8 @@ class PHash(Extractor):
         return _hash(_grid(pixels))
 
     def _variants(self, pixels: Pixels, variants: Variants) -> list[Features]:
-        # Flips and turns commute with the reduction: 8 small transforms instead of 8 extractions.
+        # Flips and rotations commute with the reduction: 8 small transforms replace 8
+        # extractions.
         grids = dihedral(_grid(pixels))[: 2 if variants == "mirror" else 8]
         return [_hash(grid) for grid in grids]
 
@@ -48,7 +51,8 @@ EXTRACTOR = PHash
 
 
 def _grid(pixels: Pixels) -> Pixels:
-    """Luma as 96x96 uint8: Pillow's Lanczos with its rounding between the passes, 3× as fast."""
+    """Luma as 96x96 uint8 by Pillow's Lanczos, including its rounding between the passes, 3× as
+    fast."""
     luma = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     height, width = luma.shape
     across = _rounded(_lanczos(width) @ cv2.transpose(luma).astype(np.float32))
@@ -61,7 +65,7 @@ def _rounded(values: npt.NDArray[np.float32]) -> Pixels:
 
 @lru_cache(maxsize=128)
 def _lanczos(length: int) -> Any:
-    """Weights of the antialiased 3-lobed Lanczos as a sparse (96, length) float32 matrix."""
+    """Weights of the antialiased 3-lobed Lanczos filter as a sparse (96, length) float32 matrix."""
     scale = max(length / _GRID, 1.0)
     centre = (np.arange(_GRID)[:, None] + 0.5) * length / _GRID
     taps = np.arange(int(2 * _LOBES * scale) + 2)

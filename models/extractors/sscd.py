@@ -1,4 +1,4 @@
-"""Copy detection: SSCD, a descriptor trained to recognise edited copies.
+"""Copy detection by SSCD, a descriptor trained to recognise edited copies.
 
 Pizzi et al., "A Self-Supervised Descriptor for Image Copy Detection", CVPR 2022.
 """
@@ -28,23 +28,24 @@ from models.weights import UrlWeights, Weights
 URL = "https://dl.fbaipublicfiles.com/sscd-copy-detection/sscd_disc_mixup.torchscript.pt"
 SHA256 = "9f26bd4c848cc19b73d2ae92eea6e04886f61a7b764ceb7a13aeee62e6a6db56"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's."""
+"""Mean and standard deviation of ImageNet."""
 DIMENSIONS, GEM_POWER = 512, 3.0
 
 
 class SscdOptions(NeuralOptions):
     path: str | None = Field(None, exclude=True)
     """Another file of weights: TorchScript, or a state dict of torchvision's layout, as published
-    (`*.torchscript.pt`, `*.torchvision.pt`). The hash of what is used is part of the fingerprint.
-    TorchScript is a program: give only a file whose origin you trust."""
+    (`*.torchscript.pt`, `*.torchvision.pt`). The hash of the file in use is part of the
+    fingerprint. TorchScript is a program: use only a file whose origin you trust."""
     size: int = Field(320, ge=64, le=512)
-    """Pictures are squashed to this square, as the authors recommend for batches."""
+    """Side of the square to which pictures are squashed, as the authors recommend for batches."""
 
 
 class Sscd(NeuralExtractor):
-    """Features of one picture: (512,) float32, unit length.
+    """Features of one picture: (512,) float32 of unit length.
 
-    Of the default weights, a cosine over 0.75 means a copy with 90 % precision, say the authors.
+    With the default weights, a cosine above 0.75 means a copy with a precision of 90 %, according
+    to the authors.
     """
 
     Config: ClassVar[type[Options]] = SscdOptions
@@ -71,12 +72,13 @@ class Sscd(NeuralExtractor):
 
 
 def architecture() -> Any:
-    """ResNet-50 with GeM pooling and a linear layer, named as torchvision's within `backbone`."""
+    """ResNet-50 with GeM pooling and a linear layer; `backbone` has torchvision's parameter
+    names."""
     import torch
     from torch import nn
 
     class GeM(nn.Module):
-        """The generalised mean over both axes: Radenović et al., 2018."""
+        """Generalised mean over both axes (Radenović et al., 2018)."""
 
         def forward(self, maps: torch.Tensor) -> torch.Tensor:
             powers = maps.float().clamp(min=1e-6).pow(GEM_POWER)

@@ -1,4 +1,4 @@
-"""Words as queries: they search what annotators, and people, say of the images."""
+"""Text queries, which search the annotations that annotators and people made of the images."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from models.errors import InvalidInput
 from models.types import Features, Pixels, View
 
 LONGEST_TEXT = 1000
-"""Characters of a query."""
+"""Maximum number of characters of a query."""
 FINGERPRINT = "annotations-1"
-"""Of the space in which the stores keep annotations; see `indexes.store.base.ANNOTATIONS`."""
+"""Fingerprint of the feature space in which the stores keep annotations; see
+`indexes.store.base.ANNOTATIONS`."""
 
 
 class Text(Extractor):
     """Features of a query: its UTF-8 bytes, (n,) uint8. A stored row is a JSON object, annotator →
-    annotation, that the `text` index reads; nothing is made of pictures.
-    """
+    annotation, which the index `text` reads. No features are made from pictures."""
 
     view: ClassVar[View] = "preview"
     index: ClassVar[str] = "text"
@@ -32,16 +32,18 @@ class Text(Extractor):
 
     @property
     def fingerprint(self) -> str:
-        """That of all annotations, whoever made them."""
+        """The fingerprint of all annotations, whoever made them."""
         return FINGERPRINT
 
     def extract_text(self, text: str) -> Features:
-        """The query's UTF-8 bytes, (n,) uint8. Raises InvalidInput for what can't be searched."""
+        """The query's UTF-8 bytes, (n,) uint8. Raises InvalidInput for a text that can't be
+        searched for."""
         if not text.strip():
             raise InvalidInput("text: give at least one word", "text")
         if len(text) > LONGEST_TEXT:
             raise InvalidInput(f"text: at most {LONGEST_TEXT} characters", "text")
-        # Cc are control characters, Cs halves of surrogate pairs, which have no UTF-8.
+        # Cc are control characters; Cs are halves of surrogate pairs, which UTF-8 can't
+        # encode.
         if any(
             unicodedata.category(char) in ("Cc", "Cs") and char not in "\t\n\r" for char in text
         ):

@@ -1,4 +1,4 @@
-"""Whether this Python reads every accepted format: what `make simd` asks of its Pillow."""
+"""Check that this Python reads every accepted format; `make simd` runs it on its Pillow."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ FORMATS = {
     "AVIF": {},
     "HEIF": {},
 }
-"""Pillow's name → options of the file that is tried; LZW is read by libtiff alone."""
+"""Pillow's format name → options of the file that is tried. Only libtiff reads LZW."""
 
 
 def unreadable() -> dict[str, str]:
-    """Format → why a small picture of it can't be written and read again."""
+    """Format → reason why a small picture of it can't be written and read again."""
     import pillow_heif
 
     pillow_heif.register_heif_opener()
@@ -43,7 +43,7 @@ def _reason(name: str) -> str | None:
 
 
 def main() -> None:
-    """Exit status 1, and the formats, when one can't be read."""
+    """Print the formats that can't be read, and exit with status 1 if there are any."""
     print(f"Pillow {features.version('pil')}")
     for name, reason in (missing := unreadable()).items():
         print(f"{name} can't be read: {reason}", file=sys.stderr)

@@ -1,4 +1,5 @@
-"""Decoding for a service: threads for what ends by itself, killable children for the rest."""
+"""Decoding for a service: threads for formats whose decoders always end, killable child processes
+for the rest."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from models.pictures.pixel_budget import PixelBudget
 from models.pictures.sandbox import Sandbox
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Of mallopt(3). 32 MiB is the most that glibc takes for the latter."""
+"""Parameters of mallopt(3). 32 MiB is the largest mmap threshold that glibc accepts."""
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -27,17 +28,18 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    """The budget had no room: the header to go on with."""
+    """The budget had no room; this header continues later."""
 
     header: Header
 
 
 class Decoder:
-    """Owns the threads, the children and the budget of one process; `close` ends them."""
+    """Owns the threads, the child processes and the pixel budget of one process; `close` ends
+    them."""
 
     def __init__(self, limits: DecodeLimits | None = None) -> None:
         self.limits = limits or DecodeLimits()
-        # Pillow finds its plugins on first use, which two threads may not do at once.
+        # Pillow finds its plugins on first use, which is not thread-safe.
         Image.init()
         _keep_freed_memory()
         self._budget = PixelBudget(self.limits.in_flight_pixels)
@@ -51,7 +53,7 @@ class Decoder:
 
     @property
     def child_pids(self) -> list[int]:
-        """Process ids of the children that were started."""
+        """Process ids of the running children."""
         return [sandbox.pid for sandbox in self._sandboxes if sandbox.pid is not None]
 
     @overload
@@ -59,7 +61,7 @@ class Decoder:
     @overload
     async def decode(self, data: bytes, then: Callable[[Picture], T]) -> T: ...
     async def decode(self, data: bytes, then: Callable[[Picture], T] | None = None) -> Picture | T:
-        """Decode and, in the same thread and hop, apply `then`: cheap extraction goes there.
+        """Decode and, in the same thread, apply `then`; cheap extraction belongs there.
 
         Raises what `models.pictures.decoding.decode` and `then` raise.
         """
@@ -72,7 +74,7 @@ class Decoder:
         return await self._resume(begun.header, then) if isinstance(begun, _Waiting) else begun
 
     def decode_blocking(self, data: bytes) -> Picture:
-        """The same in the calling thread, for batch workers."""
+        """Decode in the calling thread, for batch workers."""
         if needs_child(data):
             return self._decode_apart(data)
         header = read_header(data, self.limits)
@@ -83,13 +85,13 @@ class Decoder:
             self._budget.release(header.cost)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do short CPU work, such as cheap extraction, in a decoding thread."""
+        """Run short CPU work, such as cheap extraction, in a decoding thread."""
         return await asyncio.wrap_future(self._threads.submit(work, *args, **kwargs))
 
     def side_by_side(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
-        """Results of short jobs asked for by a decoding thread, which shares them with idle ones.
+        """Results of short jobs submitted by a decoding thread; idle threads take a share.
 
-        What no other thread has begun runs here: waiting for it could be waiting for ourselves.
+        Jobs that no other thread has begun run here, because waiting for them could deadlock.
         """
         begun = [self._threads.submit(job) for job in jobs[1:]]
         first = [job() for job in jobs[:1]]
@@ -97,7 +99,7 @@ class Decoder:
         return first + [job() if future.cancel() else future.result() for job, future in rest]
 
     def close(self) -> None:
-        """End children and threads; what is under way fails."""
+        """End the children and threads; work in progress fails."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._escorts.shutdown(wait=False, cancel_futures=True)
         for sandbox in self._sandboxes:
@@ -115,7 +117,7 @@ class Decoder:
         return picture if then is None else then(picture)
 
     async def _resume(self, header: Header, then: Callable[[Picture], T] | None) -> Picture | T:
-        """Wait for room without holding a thread, then decode."""
+        """Wait for room in the budget without holding a thread, then decode."""
         cost = header.cost
         ticket = self._budget.acquire(cost)
         try:
@@ -125,7 +127,8 @@ class Decoder:
             if not ticket.cancel():
                 self._budget.release(cost)
             raise
-        # The thread goes on when the request is cancelled: only the job's end frees its pixels.
+        # The thread continues when the request is cancelled; only the end of the job
+        # frees its pixels.
         job.add_done_callback(lambda _: self._budget.release(cost))
         picture = await asyncio.wrap_future(job)
         return picture if then is None else await self.run(then, picture)
@@ -139,10 +142,10 @@ class Decoder:
 
 
 def _keep_freed_memory() -> None:
-    """Have the C library reuse a picture's memory instead of giving it back after each.
+    """Let the C library reuse a picture's memory instead of returning it to the kernel each time.
 
-    Getting 30 MB anew from the kernel, page by page, costs up to half as much as the decode. Does
-    nothing where the C library isn't glibc.
+    Getting 30 MB from the kernel page by page costs up to half as much as the decode. Does nothing
+    where the C library is not glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,7 +1,7 @@
-"""The only picture decoder: bytes to a Picture, whose three views every extractor takes.
+"""The only picture decoder: from bytes to a Picture with the three views that extractors take.
 
-The header is read first and decides everything: which formats may open the bytes, whether the
-picture is within the limits, and how many pixels decoding costs. Then there is exactly one decode.
+The header is read first. It decides which formats may open the bytes, whether the picture is within
+the limits, and how many pixels decoding costs. Then there is exactly one decode.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ PREVIEW_SHORT, PREVIEW_LONG = 384, 800
 
 _FIELD = "image"
 _ORIENTATION = 0x0112
-# Pillow opens MPO as JPEG.
+# Pillow opens MPO files as JPEG.
 _THREAD_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM")
 _MAX_READS = 100_000
 _LIBRARY = re.compile(r"(PIL|pillow_heif)\b")
 
-# What Pillow and its codecs raise on damaged files: its own readers are not written defensively.
+# Exceptions of Pillow and its codecs for damaged files; its readers are not written defensively.
 _DAMAGE = (
     ArithmeticError,
     AssertionError,
@@ -56,7 +56,7 @@ _DAMAGE = (
 
 
 class DecodeLimits(Options):
-    """What an upload may cost."""
+    """Limits on the cost of decoding an upload."""
 
     max_bytes: int = Field(default=64 << 20, gt=0, description="Bytes of one file.")
     max_pixels: int = Field(
@@ -92,7 +92,7 @@ class Picture:
     full: Pixels
     """RGB (height, width, 3), long side ≤ 2048."""
     width: int
-    """Of the original in pixels, after its EXIF orientation."""
+    """Size of the original in pixels, after its EXIF orientation."""
     height: int
     format: str
     """Pillow's name of the file's format, such as JPEG, MPO, PPM or HEIF."""
@@ -116,7 +116,7 @@ class Picture:
         return _reduced(luma, GRAY_LONG / max(luma.shape))
 
     def view(self, name: View) -> Pixels:
-        """The view that an extractor names."""
+        """The view with this name."""
         pixels: Pixels = getattr(self, name)
         return pixels
 
@@ -127,9 +127,9 @@ class Picture:
         return file.getvalue()
 
     def crop(self, x: float, y: float, width: float, height: float) -> Picture:
-        """The part inside a box in pixels of the original; what lies outside is cut off.
+        """The part of the picture inside a box, in pixels of the original, cut to the picture.
 
-        Raises InvalidInput if nothing is inside.
+        Raises InvalidInput if the box lies outside.
         """
         left, top = max(x, 0.0), max(y, 0.0)
         right, bottom = min(x + width, self.width), min(y + height, self.height)
@@ -147,14 +147,15 @@ class Picture:
 def decode(data: bytes, limits: DecodeLimits | None = None) -> Picture:
     """Decode one file in this thread.
 
-    Raises PictureTooLarge, UnsupportedPicture or BrokenPicture, saying what and which limit.
+    Raises PictureTooLarge, UnsupportedPicture or BrokenPicture; the message says what is wrong and
+    which limit applies.
     """
     return read_header(data, limits or DecodeLimits()).decode()
 
 
 @dataclass(eq=False)
 class Header:
-    """An opened picture within the limits, not yet decoded."""
+    """A picture that was opened, is within the limits, and is not decoded yet."""
 
     image: Image.Image
     width: int
@@ -163,20 +164,22 @@ class Header:
 
     @property
     def cost(self) -> int:
-        """Pixels that decoding holds; a progressive JPEG holds all, whatever the reduction."""
+        """Number of pixels that decoding holds; a progressive JPEG holds all of them, whatever the
+        reduction."""
         if self.image.info.get("progressive"):
             return self.width * self.height
         return -(-self.width // self.reduction) * -(-self.height // self.reduction)
 
     def decode(self) -> Picture:
-        """The one decode. Raises BrokenPicture."""
+        """Decode the picture. Raises BrokenPicture."""
         image = self.image
         try:
             _quiet()
             if self.reduction > 1:
                 image.draft("RGB", (self.width // self.reduction, self.height // self.reduction))
             image.load()
-            # PNG may carry its EXIF behind the pixels, so it is known only now.
+            # PNG may carry its EXIF after the pixels, so the orientation is known
+            # only now.
             orientation = _orientation(image)
             full = _full(_rgb(image))
         except _DAMAGE as exc:
@@ -208,14 +211,16 @@ def read_header(data: bytes, limits: DecodeLimits) -> Header:
     reduction = 1
     if image.format in ("JPEG", "MPO"):
         refuse_scan_bombs(data)
-        # Fed whole: between blocks the decoder would wait for other threads' Python each time.
+        # The decoder gets the whole file: between blocks it would wait each time for
+        # other threads' Python.
         image.decodermaxblock = len(data)
         reduction = _reduction(min(width, height))
     return Header(image, width, height, reduction)
 
 
 class _Metered(io.BytesIO):
-    """Ends files whose million tiny chunks would keep Pillow's readers busy for minutes."""
+    """A file object that ends reading when millions of tiny chunks would keep Pillow busy for
+    minutes."""
 
     reads = 0
 
@@ -265,23 +270,24 @@ def _register_heif() -> None:
 
 
 def _quiet() -> None:
-    """Put a filter for Pillow's warnings first; `catch_warnings` is not safe among threads."""
+    """Put a filter for Pillow's warnings first; `catch_warnings` is not thread-safe."""
     first = warnings.filters[0] if warnings.filters else None
     if first is None or first[3] != _LIBRARY:
         warnings.filterwarnings("ignore", module=_LIBRARY.pattern)
 
 
 def _reduction(short: int) -> int:
-    """How far a JPEG is reduced by its decoder: the short side stays ≥ 768.
+    """Factor by which the JPEG decoder reduces a picture; the short side stays ≥ 768.
 
-    A quarter only from 5120 up: at a quarter the colours of finely detailed 12–24 MP pictures
-    move by up to 6 %, at a half by under 3 %, and it saves only a tenth of the decode's time.
+    A factor of 4 applies only from 5120 pixels up. At a quarter, the colours of finely detailed
+    12–24 MP pictures move by up to 6 %, at a half by under 3 %, and a quarter saves only a tenth of
+    the decoding time.
     """
     return next((by for by, least in ((8, 10240), (4, 5120), (2, 1536)) if short >= least), 1)
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8; 1 where the metadata is damaged, as a picture without any."""
+    """EXIF orientation 1 to 8; 1 where the metadata is damaged or missing."""
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except _DAMAGE:
@@ -290,7 +296,8 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Any mode as RGB: alpha dropped (not composited), deep samples scaled to 8 bits."""
+    """Convert any mode to RGB: alpha is dropped (not composited), deeper samples are scaled to 8
+    bits."""
     if image.mode.startswith("I;16"):
         deep = np.asarray(image)
         return Image.fromarray((deep >> 8).astype(np.uint8)).convert("RGB")
@@ -302,7 +309,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(samples: np.ndarray[Any, Any]) -> Pixels:
-    """Samples of unknown range: taken for 0–1 (floats), 0–255 or 0–65535 where they fit it."""
+    """Scale samples of unknown range: they count as 0–1 (floats), 0–255 or 0–65535, whichever
+    fits."""
     values = np.nan_to_num(samples.astype(np.float32), posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= 1 and samples.dtype.kind == "f":
@@ -322,14 +330,16 @@ def _full(image: Image.Image) -> Pixels:
         image = image.reduce(int(factor / 1.5))
     pixels = np.asarray(image, np.uint8)
     scale = FULL_LONG / max(image.size)
-    # Cubic keeps the colours' distribution: averaging filters move the histogram twice as far.
+    # Cubic interpolation keeps the distribution of colours; averaging filters move the
+    # histogram twice as far.
     return pixels if scale >= 1 else _resized(pixels, _size(pixels, scale), cv2.INTER_CUBIC)
 
 
 def _reduced(pixels: Pixels, scale: float) -> Pixels:
     size = _size(pixels, scale) if scale < 1 else pixels.shape[:2]
     while pixels.shape[0] >= 2 * size[0] and pixels.shape[1] >= 2 * size[1]:
-        # Averages of 2x2 first: OpenCV is twelve times as fast at whole ratios.
+        # Averaging 2x2 pixels first is twelve times as fast, because OpenCV is fast at
+        # whole ratios.
         half = pixels.shape[0] // 2, pixels.shape[1] // 2
         pixels = _resized(pixels[: 2 * half[0], : 2 * half[1]], half, cv2.INTER_AREA)
     small = pixels if pixels.shape[:2] == size else _resized(pixels, size, cv2.INTER_AREA)

@@ -1,4 +1,4 @@
-"""A bound on the pixels being decoded at once: whoever would exceed it waits its turn."""
+"""A limit on the pixels that are decoded at once; callers above it wait."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from threading import Lock
 
 
 class PixelBudget:
-    """Thread-safe, first come first served. A picture above the whole limit gets in alone."""
+    """Thread-safe and fair: first come, first served. A picture larger than the limit is admitted
+    alone."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -26,7 +27,7 @@ class PixelBudget:
             return True
 
     def acquire(self, pixels: int) -> Future[None]:
-        """A future that is done once the pixels are held; cancelling it gives up the place."""
+        """A future that completes once the pixels are held; cancelling it gives up the place."""
         ticket: Future[None] = Future()
         with self._lock:
             self._queue.append((min(pixels, self._limit), ticket))
@@ -34,7 +35,7 @@ class PixelBudget:
         return ticket
 
     def release(self, pixels: int) -> None:
-        """Give back what was acquired."""
+        """Return acquired pixels."""
         with self._lock:
             self._held -= min(pixels, self._limit)
         self._admit()
@@ -44,7 +45,7 @@ class PixelBudget:
         with self._lock:
             while self._queue:
                 share, ticket = self._queue[0]
-                # A cancelled place must not wait for room that it no longer wants.
+                # A cancelled place must not wait for room.
                 if not ticket.cancelled() and self._held + share > self._limit:
                     break
                 self._queue.popleft()

@@ -4,7 +4,8 @@ The child is `python -m models.pictures.sandbox`. Its standard input is a socket
 the child ends when the parent is gone. A message is the lengths of both parts, a JSON object and
 raw bytes: a compromised child can't use it to run code in the parent.
 
-parent → file; child → cost in pixels; parent → go, once the budget allows; child → picture.
+The protocol: the parent sends the file; the child answers with the cost in pixels; the parent sends
+`go` once the budget allows it; the child answers with the picture.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ _START_SECONDS = 60.0
 
 
 class Sandbox:
-    """The parent's side of one child, started when first needed. Used by one thread at a time."""
+    """The parent's side of one child, which starts when first needed. One thread uses it at a
+    time."""
 
     def __init__(self, limits: DecodeLimits) -> None:
         self._limits = limits
@@ -53,7 +55,7 @@ class Sandbox:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the child, None while there is none."""
+        """Process id of the child; None while there is none."""
         return self._process.pid if self._process else None
 
     def decode(self, data: bytes, budget: PixelBudget) -> Picture:
@@ -197,7 +199,7 @@ def _serve(connection: socket.socket, limits: DecodeLimits) -> None:
 
 @contextlib.contextmanager
 def _alarm(limits: DecodeLimits) -> Iterator[None]:
-    """End this process if it hangs in a codec when no parent is left to kill it."""
+    """End this process if a codec hangs when no parent is left to kill it."""
     signal.setitimer(signal.ITIMER_REAL, 2 * limits.child_seconds)
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -211,8 +213,8 @@ def _limit_memory(limits: DecodeLimits) -> None:
 
 
 def main() -> None:
-    """The child: answer until the parent is gone."""
-    # Ctrl-C goes to the whole group; the parent decides when its children end.
+    """Entry point of the child: answer until the parent is gone."""
+    # Ctrl-C reaches the whole process group; the parent decides when its children end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limits = DecodeLimits.model_validate_json(sys.argv[1])
     _limit_memory(limits)
