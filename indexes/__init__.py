@@ -1,1 +1,1 @@
-"""Stores, indexes, and the replica machinery that keeps an index in step with a store."""
+"""Stores, indexes, and the replica code that keeps an index in step with a store."""

@@ -1,4 +1,4 @@
-"""The index contract: apply changes, answer queries. One file per kind of index."""
+"""The index contract: apply changes, answer queries. Each kind of index is one folder."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ MAX_K = 10_000
 
 Params = TypeVar("Params", bound="SearchParams")
 Rows = Callable[[Sequence[int]], Mapping[int, Features]]
-"""Reads stored features by image id; ids that are gone are left out."""
+"""Function that reads stored features by image id; missing ids are left out."""
 
 
 class SearchParams(Options):
-    """What every retriever understands. Subclasses add their own."""
+    """Search parameters of every retriever; subclasses add their own."""
 
     k: int | None = Field(None, ge=1, le=MAX_K, description="At most this many hits.")
     distance_threshold: float | None = Field(
@@ -37,7 +37,8 @@ class SearchParams(Options):
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Self:
-        """Validate wire parameters; raises InvalidInput naming the first field at fault."""
+        """Validate parameters of a request. Raises InvalidInput that names the first invalid
+        field."""
         try:
             return cls.model_validate(dict(given))
         except ValidationError as exc:
@@ -47,7 +48,7 @@ class SearchParams(Options):
 
 
 class DistanceParams(SearchParams):
-    """`k`, `distance_threshold`, or both; at least one."""
+    """`k`, `distance_threshold`, or both; at least one is required."""
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
@@ -57,9 +58,10 @@ class DistanceParams(SearchParams):
 
 
 class Hit(NamedTuple):
-    """One found picture. Distances ascend, inliers and matches descend.
+    """One found image. Hits are ordered by ascending distance, or by descending inliers or matches.
 
-    A tuple, since hundreds travel with each answer: a dataclass takes four times as long to pickle.
+    A tuple, because hundreds travel with each answer and a dataclass takes four times as long to
+    pickle.
     """
 
     image_id: int
@@ -71,34 +73,37 @@ class Hit(NamedTuple):
     points: list[list[float]] | None = None
     """Matched points as rows (query x, query y, image x, image y) in pixels of the gray view."""
     confidence: float | None = None
-    """Probability of being a true match rather than a chance neighbour; None where unknown."""
+    """Probability that the hit is a true match rather than a chance neighbour; None where
+    unknown."""
     score: float | None = None
-    """Of a text: from 0 to 1, which is all words as asked."""
+    """Score of a text search, from 0 to 1; at 1 every word matches exactly."""
     matched: list[dict[str, Any]] | None = None
-    """Of a text, for each word of the query that is in it: the `word`, found `as` exact, substring,
-    fuzzy or sound; the word `found`; `in` whose annotation; `at` [start, end], in characters of the
-    annotation's text or, where that is given, of its `tag`."""
+    """Matches of a text search, one for each query word that was found: the `word`; how it was
+    found (`as`: exact, substring, fuzzy or sound); the word that was `found`; the annotator (`in`);
+    and its position `at` [start, end], in characters of the annotation's text or, where that is
+    given, of its `tag`."""
 
     def row(self) -> dict[str, Any]:
-        """The hit as JSON shows it: what is None is left out."""
+        """The hit as JSON, without fields that are None."""
         shown = zip(self._fields, self, strict=True)
         return {name: value for name, value in shown if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Features of one query picture under each symmetry tried: as it is, mirrored, …"""
+    """Features of one query, one entry for each symmetry tried: the picture itself, its mirror
+    image, …"""
 
     variants: Sequence[Features]
     allowed: npt.NDArray[np.int64] | None = None
-    """Only these image ids (sorted, unique) may be found; None allows all."""
+    """Ids (sorted, unique) of the only images that may be found; None allows all."""
     is_one_picture: bool = True
-    """Whether it is one picture's, whose distances compare with those of the collection's pairs;
-    words and sums of vectors lie elsewhere."""
+    """Whether the query is one picture. Only then are its distances comparable with those between
+    pairs of images; texts and sums of vectors lie elsewhere in the space."""
     sharded: bool = False
-    """Whether a shard is asked, for its part of the answer."""
+    """Whether the query asks one shard for its part of the answer."""
     candidates: Any = None
-    """In the second round of a sharded search: what came of the first."""
+    """In the second round of a sharded search: the merged candidates of the first round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,33 +111,35 @@ class Part:
     """One shard's part of a search round; `indexes.replica.sharding` merges the parts of all."""
 
     count: int
-    """Pictures in the shard."""
+    """Number of images in the shard."""
     hits: list[Hit]
-    """Best first, with those that `offset` leaves out; none in the first round of two."""
+    """Hits, best first, including those that `offset` skips; empty in the first of two rounds."""
     candidates: Any = None
-    """In the first round of two: what makes the second one's `candidates`."""
+    """In the first of two rounds: the candidates that are merged for the second round."""
     evidence: npt.NDArray[np.float64] | None = None
-    """(n,) what the confidence of the hits depends on; None where none can be said."""
+    """Values (n,) from which the confidence of the hits is computed; None where it can't be."""
     confidence_model: ConfidenceModel | None = None
 
 
 class Index(ABC):
     """Searches one feature space. Not thread-safe: its replica calls it from one thread.
 
-    An index never uses image ids as its own: each apply takes a fresh slot, so a removed picture
-    and a new one under the same id never meet.
+    An index never uses image ids internally. Each apply takes a fresh slot, so that a removed image
+    and a new one under the same id never mix.
     """
 
     Config: ClassVar[type[Options]] = Options
     Params: ClassVar[type[SearchParams]] = DistanceParams
     verifying: ClassVar[bool] = False
-    """Whether a hit of `fused` is a verified picture (a copy, the same scene), not a neighbour."""
+    """Whether a hit of a fused search is a verified match (a copy, the same scene) rather than a
+    neighbour."""
     fused: ClassVar[Mapping[str, Any]] = {"k": 200}
-    """Search parameters of one list in a fused search: they cut it to what can be true."""
+    """Search parameters of this index's list in a fused search; they cut the list to hits that can
+    be true."""
     state_version: ClassVar[int] = 1
-    """Count it up when what `freeze` gives means something else than before."""
+    """Increase it when the meaning of what `freeze` returns changes."""
     default_background: ClassVar[BackgroundModel | None] = None
-    """Of photographs in general: it holds until the collection's own background is known."""
+    """Background of photographs in general, used until the collection's own background is known."""
 
     def __init__(self, options: Options, rows: Rows) -> None:
         self.options = options
@@ -141,19 +148,19 @@ class Index(ABC):
 
     @abstractmethod
     def apply(self, changes: Mapping[int, Features | None]) -> None:
-        """Replace (or, where None, remove) the features of these image ids. Idempotent."""
+        """Replace the features of these image ids, or remove them where None. Idempotent."""
 
     def search(self, query: Query, params: SearchParams) -> list[Hit]:
-        """Hits best first, ties by image id; fewer than k where fewer exist, each id once.
+        """Hits, best first, ties by image id; fewer than k where fewer exist, each id once.
 
-        The best of the query's variants counts for each image.
+        Each image is ranked by the query variant that matches it best.
         """
         if self._finds_nothing(query):
             return []
         return self._search(query, _widened(params))[params.offset :]
 
     def part(self, query: Query, params: SearchParams) -> Part:
-        """A shard's part of a search."""
+        """A shard's part of a search round."""
         if self._finds_nothing(query):
             return Part(len(self), [])
         candidates = self._candidates(query, _widened(params)) if query.candidates is None else None
@@ -162,7 +169,7 @@ class Index(ABC):
         return self._part_with_evidence(self._search(query, _widened(params)), query)
 
     def answer(self, query: Query, params: SearchParams) -> list[Hit]:
-        """A search whose hits say how likely they are to be true, where that can be said."""
+        """Search; hits have a confidence where it can be computed."""
         if self._finds_nothing(query):
             return []
         part = self._part_with_evidence(self._search(query, _widened(params)), query)
@@ -178,7 +185,7 @@ class Index(ABC):
         count: int,
         confidence_model: ConfidenceModel | None,
     ) -> list[Hit]:
-        """Hits with confidence, by what `_evidence` said of them and so many pictures searched."""
+        """Hits with confidence, from their evidence and the number of images searched."""
         if evidence is None or confidence_model is None:
             return hits
         sure = confidence_model.confidence(evidence, count).round(4).tolist()
@@ -186,59 +193,65 @@ class Index(ABC):
 
     @abstractmethod
     def freeze(self) -> Frozen:
-        """Its state as of now, to be read while changes are applied. Takes milliseconds."""
+        """Its state at this moment, to be read while changes are applied. Takes milliseconds."""
 
     @abstractmethod
     def restore(self, saved: Saved) -> None:
-        """Become, from empty, what was frozen under the same options and `depends_on`.
+        """Restore the state that was frozen under the same options and `depends_on`; the index must
+        be empty.
 
-        From then on it answers as that index did, and takes changes as that would have.
+        From then on it answers, and applies changes, as the frozen index would.
         """
 
     @property
     def depends_on(self) -> Mapping[str, Any]:
-        """JSON of what its state depends on, beside features and options."""
+        """What its state depends on besides features and options, as JSON."""
         return {}
 
     @classmethod
     def max_hits(cls, params: SearchParams) -> int | None:
-        """How many hits an answer has at most, before `offset`; None for any number."""
+        """Maximum number of hits of an answer, including those that `offset` skips; None for no
+        limit."""
         return None if params.k is None else params.k + params.offset
 
     @staticmethod
     def sort_key(hit: Hit) -> tuple[float, int]:
-        """Hits ascend by this."""
+        """Sort key of hits, ascending."""
         assert hit.distance is not None
         return hit.distance, hit.image_id
 
     @classmethod
     def merge_candidates(cls, candidates: Sequence[Any], query: Query, params: SearchParams) -> Any:
-        """What the second round must know, of all that the shards `_candidates` in the first."""
+        """Merge what the shards returned as `_candidates` in the first round, for the second
+        round."""
         raise NotImplementedError
 
     def preallocate(self) -> bool:
-        """Ready memory for pictures to come, for some milliseconds; whether there is more to do."""
+        """Preallocate memory for new images, for some milliseconds. Returns whether there is more
+        to do."""
         return False
 
     @property
     def needs_compaction(self) -> bool:
-        """Whether one built anew would be much smaller or faster: then one is, beside it."""
+        """Whether a rebuilt index would be much smaller or faster. The replica then builds one
+        beside it."""
         return False
 
     def image_ids(self) -> npt.NDArray[np.int64]:
-        """Ids (n,) of what is indexed, in any order; none where no background is to be fitted."""
+        """Ids (n,) of the indexed images in any order; empty where no background is fitted."""
         return np.empty(0, np.int64)
 
     def training_method(self, _: int) -> Method | None:
-        """How rows of so many values are trained; None for an index that is not trained."""
+        """How an index of rows with so many values is trained; None for an index that is not
+        trained."""
         return None
 
     def training_vectors(self, _: Sequence[Features]) -> npt.NDArray[np.float32]:
-        """What a training learns from these features: float32 (n, d)."""
+        """Training vectors from these features: float32 (n, d)."""
         raise NotImplementedError
 
     def background_of(self, sample: npt.NDArray[Any]) -> BackgroundModel:
-        """The background that stored features (n, …) of random pictures show."""
+        """The background model fitted to stored features (n, …) of random images."""
         return BackgroundModel.of(self.pair_distances(sample))
 
     def pair_distances(self, sample: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -247,17 +260,17 @@ class Index(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many pictures are indexed."""
+        """Number of indexed images."""
 
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Bytes of memory that the index's own arrays take."""
+        """Bytes of memory of the index's own arrays."""
 
     @property
     @abstractmethod
     def kind(self) -> str:
-        """What is in use now, such as `binary-flat`; shown by GET /v1/retrievers."""
+        """The index type in use, such as `binary-flat`; shown by GET /v1/retrievers."""
 
     def _finds_nothing(self, query: Query) -> bool:
         return len(self) == 0 or (query.allowed is not None and query.allowed.size == 0)
@@ -270,16 +283,17 @@ class Index(ABC):
         return Part(len(self), hits, evidence=evidence, confidence_model=confidence_model)
 
     def _evidence(self, hits: Sequence[Hit], query: Query) -> npt.NDArray[np.float64] | None:
-        """Distances (n,) of these hits as the background has them.
+        """Distances (n,) of these hits as the background model expects them.
 
-        Of a query that is no picture's: the chances of unrelated pictures to lie as near.
+        For a query that is not one picture: the probabilities that unrelated images lie as near.
         """
         if self.background is None or not query.is_one_picture:
             return None
         return np.array([hit.distance for hit in hits], np.float64)
 
     def _candidates(self, _: Query, __: SearchParams) -> Any:
-        """What other shards must know before they can find hits; None where they need not."""
+        """Candidates that the other shards must know before they can find hits; None for an index
+        that needs one round."""
         return None
 
     @abstractmethod
@@ -287,7 +301,7 @@ class Index(ABC):
 
 
 def _widened(params: Params) -> Params:
-    """With a `k` that counts what `offset` leaves out."""
+    """The parameters with a `k` that includes the hits that `offset` skips."""
     if not params.offset or params.k is None:
         return params
     return params.model_copy(update={"k": params.k + params.offset})

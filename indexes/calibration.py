@@ -1,9 +1,10 @@
-"""How sure a hit is: its distance against those of random pairs of the owner's own collection.
+"""Calibration: how sure a hit is, by comparing its distance with distances of random pairs of the
+owner's own collection.
 
-An a-contrario model (Desolneux, Moisan and Morel, "From Gestalt Theory to Image Analysis", 2008):
-a hit is believed where few of the unrelated pictures are expected to lie as near by chance. Small
-distances of unrelated pictures follow a power law, the volume of a ball in as many dimensions as
-the pictures fill (Levina and Bickel, "Maximum Likelihood Estimation of Intrinsic Dimension", 2004).
+This is an a-contrario model (Desolneux, Moisan and Morel, "From Gestalt Theory to Image Analysis",
+2008): a hit is accepted where few unrelated images are expected to lie as near by chance. Small
+distances of unrelated images follow a power law, the volume of a ball in as many dimensions as the
+images fill (Levina and Bickel, "Maximum Likelihood Estimation of Intrinsic Dimension", 2004).
 """
 
 from __future__ import annotations
@@ -18,31 +19,32 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 PRIOR = 0.02
-"""How many true matches a query is taken to have: it balances the chance hits at confidence 0.5."""
+"""Prior number of true matches of a query; at confidence 0.5 the expected chance hits equal it."""
 TAIL = 0.01
-"""The share of the nearest random pairs from which the power law is taken."""
+"""Share of the nearest random pairs to which the power law is fitted."""
 LEAST_PAIRS = 1000
 NEIGHBOURS = 2
-"""Of score normalisation, as in its authors' own evaluation."""
+"""Number of neighbours for score normalisation, as in its authors' own evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackgroundModel:
-    """Of unrelated pairs a share TAIL lies nearer than `near`; below it (d / near)^dimensions."""
+    """Power law of unrelated pairs: a share TAIL lies nearer than `near`, and below that the share
+    falls as (d / near)^dimensions."""
 
     near: float
     dimensions: float
 
     @property
     def law(self) -> BackgroundModel:
-        """The power law alone."""
+        """The power law alone, without any sample."""
         return BackgroundModel(self.near, self.dimensions)
 
     @classmethod
     def of(cls, distances: npt.NDArray[Any]) -> BackgroundModel:
-        """Fit distances (n,) of random pairs, n ≥ LEAST_PAIRS.
+        """Fit the power law to distances (n,) of random pairs, n ≥ LEAST_PAIRS.
 
-        By the median, not the mean, of the tail: a few pairs may be true matches.
+        The median of the tail is used instead of the mean, because a few pairs may be true matches.
         """
         near = max(float(np.quantile(distances, TAIL)), 1e-12)
         tail = np.maximum(distances[distances < near], 1e-9 * near)
@@ -50,7 +52,7 @@ class BackgroundModel:
         return cls(near, log(2) / max(shrinking, 1e-3))
 
     def confidence(self, distances: npt.NDArray[Any], count: int) -> Floats:
-        """Probability (n,) that hits at these distances, found among `count` pictures, are true."""
+        """Probability (n,) that hits at these distances, found among `count` images, are true."""
         everywhere = TAIL ** (-1 / self.dimensions)
         nearness = np.minimum(np.asarray(distances, np.float64) / self.near, everywhere)
         return confidence_of(count * TAIL * nearness**self.dimensions)
@@ -58,30 +60,31 @@ class BackgroundModel:
 
 @dataclass(frozen=True, slots=True)
 class VectorBackgroundModel(BackgroundModel):
-    """Of unit vectors, with a sample of them."""
+    """Background of unit vectors, with a sample of them."""
 
     sample: npt.NDArray[np.float32]
     """Unit vectors (n, d)."""
 
     @classmethod
     def of_vectors(cls, sample: npt.NDArray[np.float32]) -> VectorBackgroundModel:
-        """Fit to unit vectors (n, d) of random pictures."""
+        """Fit to unit vectors (n, d) of random images."""
         fitted = BackgroundModel.of(pairs(sample, "cosine"))
         return cls(fitted.near, fitted.dimensions, sample)
 
     def chances(self, distances: npt.NDArray[Any], query: npt.NDArray[np.float32]) -> Floats:
-        """`chances` of distances (n,) to a unit vector (d,) that is no picture's: to words, say."""
+        """`chances` of distances (n,) to a unit vector (d,) that is not a picture's, such as a
+        text's."""
         return chances(distances, 1 - self.sample @ query)
 
 
 @dataclass(frozen=True, slots=True)
 class NormalisedBackgroundModel(VectorBackgroundModel):
-    """Of distances normalised as the scores of Pizzi et al. are ("A Self-Supervised Descriptor for
-    Image Copy Detection", CVPR 2022): to a distance of 1 - cosine β times the query's mean cosine
-    to its NEIGHBOURS nearest unrelated pictures is added.
+    """Background of distances that are normalised like the scores of Pizzi et al. ("A
+    Self-Supervised Descriptor for Image Copy Detection", CVPR 2022). The normalised distance is 1 -
+    cosine plus β times the query's mean cosine to its NEIGHBOURS nearest unrelated images.
 
-    A picture that is much like many others must then be nearer to be believed. The unrelated ones
-    are a sample of the owner's own collection, less those believed to be copies of the query.
+    A picture that resembles many others must then be nearer to be accepted. The unrelated images
+    are a sample of the owner's own collection without probable copies of the query.
     """
 
     raw: BackgroundModel
@@ -91,13 +94,14 @@ class NormalisedBackgroundModel(VectorBackgroundModel):
     def normalised_by(
         cls, beta: float, sample: npt.NDArray[np.float32]
     ) -> NormalisedBackgroundModel:
-        """Fit to unit vectors (n, d) of random pictures, n > NEIGHBOURS + 1."""
+        """Fit to unit vectors (n, d) of random images, n > NEIGHBOURS + 1."""
         cosines = (sample @ sample.T).astype(np.float64)
         apart = ~np.eye(len(sample), dtype=bool)
         raw = BackgroundModel.of(1 - cosines[apart])
         unrelated = _unrelated(np.where(apart, cosines, -np.inf), raw)
         nearest = np.sort(unrelated, axis=1)[:, ::-1][:, : NEIGHBOURS + 1]
-        # As for a query that is not in the sample, a pair's other picture is no neighbour of it.
+        # A query is not in the sample, so neither member of a pair counts as the other's
+        # neighbour.
         among = unrelated >= nearest[:, NEIGHBOURS - 1 : NEIGHBOURS]
         without = (nearest.sum(axis=1, keepdims=True) - unrelated) / NEIGHBOURS
         means = np.where(among, without, nearest[:, :NEIGHBOURS].mean(axis=1, keepdims=True))
@@ -105,7 +109,7 @@ class NormalisedBackgroundModel(VectorBackgroundModel):
         return cls(fitted.near, fitted.dimensions, sample, raw, beta)
 
     def normalised(self, distances: npt.NDArray[Any], queries: npt.NDArray[np.float32]) -> Floats:
-        """Distances (n,), each found by one of the unit vectors (n, d), normalised."""
+        """Distances (n,), each found by one of the unit vectors (n, d), after normalisation."""
         asked, which = np.unique(queries, axis=0, return_inverse=True)
         unrelated = _unrelated(asked.astype(np.float64) @ self.sample.T, self.raw)
         means = np.sort(unrelated, axis=1)[:, -NEIGHBOURS:].mean(axis=1)
@@ -114,7 +118,7 @@ class NormalisedBackgroundModel(VectorBackgroundModel):
 
 
 def _unrelated(cosines: Floats, raw: BackgroundModel) -> Floats:
-    """Cosines (m, n) to a sample; 0, the usual, in place of what is believed to be a copy."""
+    """Cosines (m, n) to a sample, with probable copies set to 0, the typical value."""
     distances = np.clip(1 - cosines, 0, 2)  # Rounding takes copies just below 0.
     copies = raw.confidence(distances, cosines.shape[1]) >= 0.5
     return np.asarray(np.where(copies | np.isneginf(cosines), 0, cosines), np.float64)
@@ -122,32 +126,33 @@ def _unrelated(cosines: Floats, raw: BackgroundModel) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class FalseDiscoveryRate:
-    """Of a query that may truly find many: as elsewhere, but chance hits are counted for each hit.
+    """Confidence for queries with possibly many true matches: chance hits are counted for each hit.
 
-    That is the false discovery rate down to a hit, adjusted as by Benjamini and Hochberg,
-    "Controlling the False Discovery Rate", 1995; so that where nothing is true, something is
-    believed in PRIOR of all answers.
+    This controls the false discovery rate with the adjustment of Benjamini and Hochberg,
+    "Controlling the False Discovery Rate", 1995. Where nothing is true, PRIOR of all answers have
+    an accepted hit.
     """
 
     def confidence(self, chances: npt.NDArray[Any], count: int) -> Floats:
-        """Probability (n,) of the hits of a whole answer, best first, among `count` pictures.
+        """Probability (n,) of the hits of a whole answer, best first, among `count` images.
 
-        `chances` (n,) are of an unrelated picture to lie as near.
+        `chances` (n,) are the probabilities that an unrelated image lies as near.
         """
         rates = count * np.asarray(chances, np.float64) / np.arange(1, len(chances) + 1)
         return confidence_of(np.minimum.accumulate(rates[::-1])[::-1])
 
 
 ConfidenceModel = BackgroundModel | FalseDiscoveryRate
-"""What says the confidence of hits."""
+"""A model that computes the confidence of hits."""
 
 
 def chances(distances: npt.NDArray[Any], sample: npt.NDArray[Any]) -> Floats:
-    """Chance (n,) of an unrelated picture to be as near to a query as `distances` (n,) are.
+    """Probability (n,) that an unrelated image lies as near to a query as `distances` (n,).
 
-    By the query's distances to a sample (m,) of the collection: an empirical null (Efron,
-    "Large-Scale Simultaneous Hypothesis Testing: The Choice of a Null Hypothesis", 2004), normal,
-    fitted to the farther half, where true matches are not, and wider by two standard errors.
+    An empirical null (Efron, "Large-Scale Simultaneous Hypothesis Testing: The Choice of a Null
+    Hypothesis", 2004) from the query's distances to a sample (m,) of the collection: a normal
+    distribution that is fitted to the farther half, which has no true matches, and widened by two
+    standard errors.
     """
     from scipy.special import ndtr
 
@@ -159,8 +164,8 @@ def chances(distances: npt.NDArray[Any], sample: npt.NDArray[Any]) -> Floats:
 
 
 def pairs(sample: npt.NDArray[Any], metric: str) -> Floats:
-    """Distances of all pairs of rows (n, d) by a metric of scipy's."""
-    # Imported here: no replica needs it to start.
+    """Distances of all pairs of rows (n, d), by a metric of scipy."""
+    # Imported here, because a replica does not need it to start.
     from scipy.spatial.distance import pdist
 
     return np.asarray(pdist(sample, metric), np.float64)

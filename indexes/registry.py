@@ -1,4 +1,4 @@
-"""Indexes by name: a new kind of index is one file and one line here."""
+"""Indexes by name: a new kind of index is one folder and one line here."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ MODULES = {
     "text": "indexes.text.index",
     "vectors": "indexes.vectors.index",
 }
-"""Imported only when asked for: each brings its own heavy library."""
+"""Module by name; imported only on demand, because each brings its own heavy library."""
 
 
 def index_names() -> list[str]:
-    """Every name that `make_index` knows, sorted."""
+    """Every name that `make_index` accepts, sorted."""
     return sorted(MODULES)
 
 
 def index_class(name: str) -> type[Index]:
-    """The class of an index; raises UnknownName, listing the known ones."""
+    """The class of an index. Raises UnknownName, listing the known ones."""
     if name not in MODULES:
         raise UnknownName(f"no index {name!r}; there are {', '.join(index_names())}")
     kind: type[Index] = importlib.import_module(MODULES[name]).INDEX

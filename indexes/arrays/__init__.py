@@ -1,1 +1,1 @@
-"""Rows in arrays of our own: storage, scans, selection of the nearest, frozen state."""
+"""Arrays behind the exact indexes: row storage, scans, selection of the nearest, frozen state."""

@@ -1,4 +1,4 @@
-"""The state of an index as of one moment: named arrays and a little JSON, to be written or read."""
+"""The state of an index at one moment, as named arrays and some JSON, to be written and read."""
 
 from __future__ import annotations
 
@@ -11,37 +11,39 @@ import numpy as np
 import numpy.typing as npt
 
 PIECE_BYTES = 4 << 20
-"""What is copied of a changing array in one go: the index's thread is held for 1 or 2 ms."""
+"""Bytes of a changing array that are copied at once; the index's thread is held for 1 or 2 ms."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrozenArray:
-    """An array as it was, whatever has been written to the index since."""
+    """An array as it was at one moment, whatever is written to the index later."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     pieces: Iterator[npt.NDArray[Any]]
-    """Its rows in order. Each is taken on the index's thread and holds until the next is taken."""
+    """Yield its rows in order. Each piece is taken on the index's thread and is valid until the
+    next is taken."""
 
     @classmethod
     def of(cls, array: npt.NDArray[Any]) -> FrozenArray:
-        """Of an array that nothing writes to any more."""
+        """An array that nothing writes to any more."""
         return cls(array.dtype, array.shape, iter([array]))
 
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """What an index would have to be given to be again as it was."""
+    """Everything that is needed to restore an index to its state at one moment."""
 
     scalars: Mapping[str, Any]
-    """JSON."""
+    """Further state, as JSON."""
     arrays: Mapping[str, FrozenArray]
     release: Callable[[], None] = lambda: None
-    """Call it on the index's thread when all pieces are taken, or none is wanted any more."""
+    """Release what the frozen arrays hold. Call it on the index's thread after the last piece, or
+    when no more pieces are wanted."""
 
 
 class Saved(ABC):
-    """A frozen state that was kept and checked."""
+    """A frozen state that was saved and verified."""
 
     scalars: Mapping[str, Any]
 
@@ -54,4 +56,4 @@ class Saved(ABC):
 
     @abstractmethod
     def fill(self, name: str, parts: Iterable[npt.NDArray[Any]]) -> None:
-        """Write the array's rows in order into these parts, which are contiguous."""
+        """Write the array's rows in order into these contiguous parts."""

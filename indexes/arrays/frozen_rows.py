@@ -14,14 +14,15 @@ Arrays = Mapping[str, Sequence[npt.NDArray[Any]]]
 
 
 class FrozenRows:
-    """Keeps what is about to be overwritten; all else is still where it was.
+    """Copy-on-write: keeps a copy of rows that are about to be overwritten and reads all others in
+    place.
 
-    Whoever writes says which positions beforehand. An array that takes the place of another, as it
-    grows, changes nothing: the other is held on to here.
+    Every writer announces the positions that it will overwrite. An array that replaces another as
+    it grows changes nothing here, because the old one is still referenced.
     """
 
     def __init__(self, segments: Arrays, rows: int, count: int) -> None:
-        """`segments` of `rows` rows each (a power of two) hold `count` rows of each array."""
+        """`segments`, each of `rows` rows (a power of two), hold `count` rows of each array."""
         self._segments = {name: list(some) for name, some in segments.items()}
         self._rows = rows
         self._count = count
@@ -29,7 +30,7 @@ class FrozenRows:
         self._kept: list[tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[Any]]]] = []
 
     def keep(self, positions: npt.NDArray[np.integer]) -> None:
-        """Keep these rows: they are about to be overwritten."""
+        """Keep a copy of these rows, which are about to be overwritten."""
         within = np.unique(positions[(positions >= 0) & (positions < self._count)])
         fresh = within[~self._is_kept[within]].astype(np.int64)
         if not len(fresh):
@@ -44,7 +45,7 @@ class FrozenRows:
         self._kept.append((fresh, {name: np.concatenate(some) for name, some in values.items()}))
 
     def arrays(self) -> dict[str, FrozenArray]:
-        """Of each array its rows (count, …)."""
+        """The rows (count, …) of each array."""
         return {
             name: FrozenArray(
                 segments[0].dtype,

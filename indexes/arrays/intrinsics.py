@@ -1,4 +1,4 @@
-"""Instructions that numba has no spelling of its own for."""
+"""CPU instructions that numba does not expose."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 AHEAD = 2048
-"""Bytes: what is read so much later is asked for now."""
+"""Prefetch distance in bytes."""
 READ, KEEP, DATA = 0, 3, 1
 LANES = 32
-"""Products that `dot` adds at a time."""
+"""Number of products that `dot` adds at a time."""
 
 
 def _ctpop(_context: Any, word: Any) -> Any:
@@ -61,7 +61,7 @@ def _dot(_context: Any, codes: Any, row: Any, queries: Any, query: Any, stop: An
 
         total = cgutils.alloca_once_value(builder, ir.Constant(sums, None))
         with cgutils.for_range_slice(builder, zero, args[4], step) as (at, _):
-            # Products of pairs, added: LLVM knows that as one instruction (`vpmaddwd`).
+            # LLVM turns adding products of pairs into one instruction (`vpmaddwd`).
             pairs = builder.mul(lanes(0, at, 8), lanes(1, at, 16))
             added = builder.add(
                 builder.shuffle_vector(pairs, pairs, even),
@@ -77,7 +77,7 @@ def _dot(_context: Any, codes: Any, row: Any, queries: Any, query: Any, stop: An
 
 
 def _address(target: Any, builder: Any, kind: Any, value: Any, place: Any) -> Any:
-    """Of an array's element, as one of bytes."""
+    """Address of an array's element, as a pointer to bytes."""
     array = target.make_array(kind)(target, builder, value)
     shape, strides = (cgutils.unpack_tuple(builder, one) for one in (array.shape, array.strides))
     element = cgutils.get_item_pointer2(
@@ -87,18 +87,18 @@ def _address(target: Any, builder: Any, kind: Any, value: Any, place: Any) -> An
 
 
 popcount: Any = intrinsic(_ctpop)
-"""The set bits of a uint64."""
+"""Number of set bits of a uint64."""
 
 prefetch: Any = intrinsic(_prefetch)
-"""`prefetch(array, row, column)`: ask for the cache line AHEAD bytes behind that element.
+"""`prefetch(array, row, column)`: prefetch the cache line AHEAD bytes after that element.
 
-A scan that computes about as long as it reads waits for memory by turns without it: processors
-foresee no read beyond a page of 4 kB. An address behind the array's end is passed over.
+Hardware prefetchers stop at a page of 4 kB, so a scan that computes about as long as it reads would
+wait for memory at every page. Addresses after the array's end are ignored.
 """
 
 dot: Any = intrinsic(_dot)
-"""`dot(codes, row, queries, query, stop)`: the int32 product of an int8 and an int16 row.
+"""`dot(codes, row, queries, query, stop)`: the int32 dot product of an int8 row and an int16 row.
 
-Of C-ordered arrays (n, d) and (v, d), the columns before `stop`, a multiple of LANES. Numba's own
-loop fills half of each register.
+The arrays (n, d) and (v, d) are C-ordered; columns before `stop`, a multiple of LANES, count.
+Numba's own loop would fill only half of each register.
 """

@@ -1,7 +1,7 @@
-"""The numba kernels over arrays of our own: they release the GIL and run on one core.
+"""Numba kernels over row arrays. They release the GIL and run on one core.
 
 They compile on first call and are cached on disk (beside this file, else in the user's cache
-folder); an index calls its own once when it is built, so no query waits for a compiler.
+folder). An index calls its kernels once when it is built, so that no query waits for the compiler.
 """
 
 from __future__ import annotations
@@ -14,26 +14,27 @@ import numpy.typing as npt
 from numba import njit
 
 Kernel = Callable[[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]], None]
-"""Writes the distance of each row (first) to the query (second) into the last argument."""
+"""A kernel that writes the distance of each row (first argument) to the query (second) into the
+third."""
 
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 """2^64 / golden ratio: Fibonacci hashing (Knuth, TAOCP vol. 3, 6.4)."""
 
 BLOCK = 256
-"""Distances seen at once."""
+"""Number of distances that are looked at together."""
 EMPTY = np.int32(-1)
 
 
 @njit(nogil=True, cache=True)
 def count_nearest(distances, k, counts):  # type: ignore[no-untyped-def]
-    """The k-th smallest of uint16 distances, each below `len(counts)`; `counts` are zeros.
+    """The k-th smallest of uint16 distances, each below `len(counts)`; `counts` must be zeros.
 
-    `len(counts) - 1` when there are fewer. Blocks that hold nothing near are passed over whole.
+    Returns `len(counts) - 1` when there are fewer than k. Blocks without any near row are skipped.
     """
     limit = len(counts) - 1
     seen = 0
     for start in range(0, len(distances), BLOCK):
-        # Of a slice's places from 0 on, LLVM makes vectors: they can't be negative.
+        # LLVM vectorises a loop over a slice from 0 on, whose indices can't be negative.
         block = distances[start : start + BLOCK]
         nearest = np.uint16(65535)
         for place in range(len(block)):
@@ -52,9 +53,9 @@ def count_nearest(distances, k, counts):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def find_ids(table, ids, wanted, positions):  # type: ignore[no-untyped-def]
-    """Write the position of each wanted id, or -1, by linear probing of `table`.
+    """Write the position of each wanted id, or -1, found by linear probing of `table`.
 
-    `table` (int32, a power of two long) holds positions in `ids` (int64) or -1.
+    `table` (int32, a power of two long) holds positions in `ids` (int64), or -1.
     """
     mask = len(table) - 1
     shift = _shift(mask)
@@ -67,7 +68,7 @@ def find_ids(table, ids, wanted, positions):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def put_ids(table, ids, count, added, positions):  # type: ignore[no-untyped-def]
-    """Write the position of each added id; one that is new goes to the end. The new count."""
+    """Write the position of each added id; new ids go to the end. Returns the new count."""
     mask = len(table) - 1
     shift = _shift(mask)
     for which in range(len(added)):
@@ -84,10 +85,11 @@ def put_ids(table, ids, count, added, positions):  # type: ignore[no-untyped-def
 
 @njit(nogil=True, cache=True)
 def drop_ids(table, ids, count, dropped, holes):  # type: ignore[no-untyped-def]
-    """Remove ids; write into `holes` where each was (-1: nowhere). The new count.
+    """Remove ids and write their positions into `holes` (-1 for unknown ids). Returns the new
+    count.
 
-    After each removal the last id moves into the hole: the caller moves its row likewise, in order.
-    The table is closed up by backward shift, so it never fills with tombstones.
+    After each removal the last id moves into the hole; the caller must move its row in the same
+    order. Backward-shift deletion keeps the table free of tombstones.
     """
     mask = len(table) - 1
     shift = _shift(mask)

@@ -1,7 +1,7 @@
-"""Rows of fixed width by image id, in our own arrays: what the exact indexes scan.
+"""Rows of fixed width by image id, in arrays that the exact indexes scan.
 
-Rows lie without gaps, position by position; removing one moves the last into the hole. Columns grow
-segment by segment, so that no growth copies a row; an id costs 12 to 24 bytes.
+Rows are contiguous by position; a removal moves the last row into the hole. Columns grow by
+segments, so that growth copies no row. An id costs 12 to 24 bytes.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ Positions = npt.NDArray[np.int32]
 SEGMENT = 1 << 16
 SMALLEST = 1 << 10
 AHEAD, AHEAD_SHARE = 1 << 14, 8
-"""Rows that memory is kept ready for: so many, but no more than a share of those there are."""
+"""Rows for which memory is preallocated: a fixed number, but at most a share of the existing
+rows."""
 PIECE = 1 << 20
-"""Bytes that are made ready in one go, beside searches."""
+"""Bytes that are preallocated at a time, beside searches."""
 GATHER_BELOW = 8
-"""Rows are gathered when fewer than 1 in 8 are allowed; else scanning all of them is faster."""
+"""Rows are gathered when fewer than 1 in 8 are allowed; otherwise scanning all rows is faster."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`width` values of `dtype` for each row."""
+    """A column: `width` values of `dtype` for each row."""
 
     dtype: npt.DTypeLike
     width: int
 
 
 class RowArrays:
-    """Not thread-safe, like the indexes that own one."""
+    """The rows and their ids. Not thread-safe, like the indexes that own one."""
 
     def __init__(self, columns: Mapping[str, Column]) -> None:
         self._columns = dict(columns)
@@ -56,9 +57,10 @@ class RowArrays:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the rows, and of the arrays that find them.
+        """Bytes of the rows and of the arrays that find them.
 
-        What a segment was never written to is no memory yet: the kernel gives it page by page.
+        Pages of a segment that were never written take no memory yet: the kernel allocates page by
+        page.
         """
         arrays = (self._ids, self._table, self._scanned)
         return self._touched * self._row_bytes + sum(array.nbytes for array in arrays)
@@ -77,12 +79,13 @@ class RowArrays:
     def positions(self, image_ids: Ids) -> Positions:
         """Positions of those ids that have a row, ascending."""
         found = np.empty(len(image_ids), np.int32)
-        # A copy: for a read-only array, as Ray hands over, numba would compile another kernel.
+        # A copy, because numba would compile another kernel for a read-only array such as
+        # Ray passes.
         find_ids(self._table, self._ids, np.array(image_ids, np.int64), found)
         return np.sort(found[found != EMPTY])
 
     def put(self, image_ids: Ids, values: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Write rows (m, width) of every column for these ids (unique), new ones at the end."""
+        """Write rows (m, width) of every column for these unique ids; new ids go to the end."""
         if self._frozen is not None:
             self._frozen.keep(self.positions(image_ids))
             self._frozen.keep(np.arange(self._count, self._count + len(image_ids)))
@@ -93,16 +96,17 @@ class RowArrays:
         numbers = positions // SEGMENT
         among = np.unique(numbers)
         for number in among:
-            # Mostly all lie in one: then no row is copied twice.
+            # Usually all rows lie in one segment, and no row is copied twice.
             here = slice(None) if len(among) == 1 else numbers == number
             for name, rows in values.items():
                 self._segments[name][number][positions[here] % SEGMENT] = rows[here]
 
     def preallocate(self) -> bool:
-        """Write to memory that the next rows will lie in, one PIECE; whether there is more to do.
+        """Touch up to one PIECE of the memory that the next rows will use. Returns whether there is
+        more to do.
 
-        The first touch of a page can cost several times what is written to it. Where a row ever
-        was is not touched again: one may be frozen there.
+        The first touch of a page can cost several times as much as the write itself. Positions that
+        ever held a row are not touched, because a frozen array may still read them.
         """
         goal = self._count + min(AHEAD, self._count // AHEAD_SHARE)
         if self._touched >= goal:
@@ -116,9 +120,9 @@ class RowArrays:
         return self._touched < goal
 
     def remove(self, image_ids: Ids) -> None:
-        """Remove the rows of these ids; unknown ids are passed over."""
+        """Remove the rows of these ids; unknown ids are ignored."""
         if self._frozen is not None:
-            # What moves into a hole moves to where a removed row was.
+            # A row that moves into a hole overwrites a removed row.
             self._frozen.keep(self.positions(image_ids))
         holes = np.empty(len(image_ids), np.int32)
         last = self._count
@@ -139,16 +143,16 @@ class RowArrays:
         for number, segment in enumerate(self._segments[name]):
             here = slice(bounds[number], bounds[number + 1])
             local = positions[here] - number * SEGMENT
-            # Any mode but "raise" writes straight into `out`.
+            # Every mode but "raise" writes directly into `out`.
             np.take(segment, local, axis=0, out=taken[here], mode="clip")
         return taken
 
     def scan(
         self, name: str, kernel: Kernel, query: npt.NDArray[Any], positions: Positions | None
     ) -> npt.NDArray[np.uint16]:
-        """The kernel's distances to all rows, or to those at ascending positions: uint16.
+        """Distances (uint16) by the kernel to all rows, or to rows at ascending positions.
 
-        What comes back may be overwritten by the next scan.
+        The next scan may overwrite the returned array.
         """
         if positions is not None and len(positions) * GATHER_BELOW < self._count:
             distances = np.empty(len(positions), np.uint16)
@@ -162,13 +166,14 @@ class RowArrays:
         return scanned if positions is None else scanned[positions]
 
     def used(self, name: str) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-        """A column's rows in use, segment by segment, each with its first position."""
+        """A column's rows in use, by segment, each with its first position."""
         for number, segment in enumerate(self._segments[name]):
             start = number * SEGMENT
             yield start, segment[: max(0, self._count - start)]
 
     def freeze(self) -> tuple[dict[str, FrozenArray], Callable[[], None]]:
-        """`ids` and all columns as they are now, and what to call when they have been read."""
+        """`ids` and all columns as they are now, and a function to call when they have been
+        read."""
         segments = {
             name: self._segments[name] or [np.empty((0, column.width), column.dtype)]
             for name, column in self._columns.items()
@@ -180,7 +185,7 @@ class RowArrays:
 
     @classmethod
     def restored(cls, columns: Mapping[str, Column], saved: Saved) -> RowArrays:
-        """Rows in the positions that they had."""
+        """Restore rows at the positions that they had."""
         rows = cls(columns)
         ids: Ids = saved.array("ids")
         rows._reserve(len(ids))
@@ -208,7 +213,7 @@ class RowArrays:
                 segments.append(np.empty((SEGMENT, column.width), column.dtype))
 
     def _release(self) -> None:
-        """Give back segments beyond the one after the last in use."""
+        """Free all segments after the one that follows the last used segment."""
         keep = -(-self._count // SEGMENT) + 1
         for segments in self._segments.values():
             del segments[keep:]

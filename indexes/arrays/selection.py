@@ -1,4 +1,4 @@
-"""Choosing the nearest of many integer distances, and the order of hits."""
+"""Selection of the nearest of many integer distances, and the order of hits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from indexes.arrays.rows import Positions
 def kth_smallest(distances: npt.NDArray[np.uint16], k: int, largest: int) -> int:
     """The k-th smallest (k from 1) of uint16 distances (n,), none above `largest`.
 
-    `largest` when there are fewer than k.
+    Returns `largest` when there are fewer than k.
     """
     return int(count_nearest(distances, k, np.zeros(largest + 1, np.int64)))
 
@@ -27,5 +27,5 @@ def best_first(
 
 
 def at_places(places: npt.NDArray[np.intp], positions: Positions | None) -> Positions:
-    """Row positions of places in a scan of `positions` (None: of all rows)."""
+    """Row positions of indices in a scan of `positions` (None: of all rows)."""
     return places.astype(np.int32) if positions is None else positions[places]

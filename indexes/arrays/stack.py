@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 
 class Stack:
-    """Values of one dtype; half as much room again each time it is full."""
+    """Values of one dtype; the capacity grows by half whenever it is full."""
 
     def __init__(self, dtype: npt.DTypeLike) -> None:
         self._room = np.empty(256, dtype)

@@ -1,7 +1,7 @@
-"""Exact Hamming search over binary codes: every row is compared, at the speed of memory.
+"""Exact Hamming search over binary codes: a scan of all rows at memory bandwidth.
 
-Where only near rows count, a third of each code is compared first: what differs there in more bits
-than the limit differs in more as a whole. That third is read three times as fast.
+Where only near rows count, a third of each code (its head) is compared first. A row whose head
+exceeds the limit exceeds it as a whole, and heads are read in a third of the time.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ Words = npt.NDArray[np.uint64]
 
 
 HEAD_STEP = 3
-"""Every third word of a code is in its head."""
+"""The head of a code is every third word of it."""
 NEAR = 1 / 6
-"""Up to this share of all bits few heads pass: of 576 bits, 96."""
+"""Heads are used up to this share of all bits (96 of 576), where few heads pass."""
 TOGETHER = (8, 2, 1)
-"""Variants that are compared while a row is at hand: all flips and turns, a mirror image, one."""
+"""Numbers of variants that are compared in one pass: all flips and rotations, a mirror image,
+one."""
 
 
 class BinaryIndex(Index):
-    """Flat index of codes of a fixed number of bits, uint8 (bits / 8,) each."""
+    """Flat index of codes with a fixed number of bits, uint8 (bits / 8,) each."""
 
     class Config(Options):
         bits: int = Field(576, ge=64, le=8192, multiple_of=64, description="Length of a code.")
 
     verifying = True
     fused: ClassVar[Mapping[str, Any]] = {"k": 200, "distance_threshold": 64}
-    """Of 576 bits, copies of a picture differ in fewer than 64."""
+    """Default threshold of copies: fewer than 64 of 576 bits differ."""
 
     default_background: ClassVar[BackgroundModel | None] = BackgroundModel(260.0, 45.0)
 
@@ -60,7 +61,7 @@ class BinaryIndex(Index):
         }
         self._rows = RowArrays(self._columns)
         self._warm_up()
-        # Of photographs in general, in which 1 % of pairs agree in 55 % of the bits.
+        # Of photographs in general: 1 % of the pairs agree in 55 % of the bits.
         self.background = BackgroundModel(0.45 * options.bits, 45.0)
 
     def __len__(self) -> int:
@@ -75,7 +76,8 @@ class BinaryIndex(Index):
         return "binary-flat"
 
     def apply(self, changes: Mapping[int, Features | None]) -> None:
-        """See Index.apply. Raises InvalidInput, with nothing applied, for a code of wrong shape."""
+        """See Index.apply. Raises InvalidInput, and applies nothing, for a code of the wrong
+        shape."""
         kept = {key: code for key, code in changes.items() if code is not None}
         codes = self._stack(list(kept.values()))
         gone = [key for key, code in changes.items() if code is None]
@@ -114,7 +116,7 @@ class BinaryIndex(Index):
     def _possible(
         self, variants: Words, positions: Positions | None, limit: int
     ) -> Positions | None:
-        """Positions, ascending, of rows whose heads are no farther than the limit."""
+        """Positions, ascending, of rows whose heads are within the limit."""
         heads = np.ascontiguousarray(variants[:, self._head])
         near = np.flatnonzero(self._distances("head", heads, positions) <= limit)
         return at_places(near, positions)
@@ -122,7 +124,8 @@ class BinaryIndex(Index):
     def _distances(
         self, column: str, variants: Words, positions: Positions | None
     ) -> npt.NDArray[np.uint16]:
-        """Of the nearest variant: 8, 2 or 1 at a time, so that three kernels serve any number."""
+        """Distances to the nearest variant. Variants are compared 8, 2 or 1 at a time, so three
+        kernels serve any number."""
         nearest: npt.NDArray[np.uint16] | None = None
         start = 0
         while start < len(variants):
@@ -140,7 +143,7 @@ class BinaryIndex(Index):
         return nearest
 
     def _limit(self, distances: npt.NDArray[np.uint16], params: SearchParams) -> int:
-        """The largest distance that can be among the hits."""
+        """The largest distance that a hit can have."""
         limit = self.options.bits
         if params.distance_threshold is not None:
             limit = min(limit, math.ceil(params.distance_threshold) - 1)
@@ -159,7 +162,8 @@ class BinaryIndex(Index):
     def _mirrored(
         self, positions: Positions, distances: npt.NDArray[np.uint16], variants: Words
     ) -> list[bool | None]:
-        """Whether the first variant that reaches each distance is a mirrored one (an odd one)."""
+        """For each distance, whether the first variant that reaches it is a mirrored one (an odd
+        one)."""
         if len(variants) == 1:
             return [None] * len(positions)
         order = np.argsort(positions)
@@ -180,7 +184,7 @@ class BinaryIndex(Index):
         return np.array(codes, np.uint8).reshape(-1, size).view(np.uint64)
 
     def _warm_up(self) -> None:
-        """Compile, or load from the cache, every kernel before the first query."""
+        """Compile all kernels, or load them from the cache, before the first query."""
         blank = np.zeros(self.options.bits // 8, np.uint8)
         self.apply({0: blank})
         for count in TOGETHER:

@@ -1,4 +1,4 @@
-"""The numba kernels of Hamming search: they release the GIL and run on one core."""
+"""Numba kernels of Hamming search. They release the GIL and run on one core."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from indexes.arrays.intrinsics import popcount, prefetch
 from indexes.arrays.kernels import Kernel
 
 BLOCK = 256
-"""Rows whose words lie side by side, to be counted in wide registers."""
+"""Rows that are transposed together, so that wide registers can count their words."""
 
 
 @cache
 def hamming_kernel(words: int, variants: int) -> Kernel:
-    """A kernel for rows (n, words) and query variants (variants, words), uint64, to uint16 (n,).
+    """A kernel that compares rows (n, words) with query variants (variants, words), uint64, and
+    writes uint16 (n,).
 
     The distance of a row is that of its nearest variant. Both counts are constants of the compiled
-    code: unrolled so, 576 bits run at nearly the speed of memory.
+    code; unrolled, 576 bits run at nearly memory bandwidth.
     """
     if words == 3 and variants == 8:
         return _three_words_of_eight
@@ -41,9 +42,9 @@ def hamming_kernel(words: int, variants: int) -> Kernel:
 
 @njit(nogil=True, cache=True)
 def _three_words_of_eight(rows, queries, out):  # type: ignore[no-untyped-def]
-    """`hamming_kernel(3, 8)`, whose time is counting: a full adder leaves two counts of three.
+    """`hamming_kernel(3, 8)`, which is bound by counting: a full adder reduces three counts to two.
 
-    Harley and Seal's way (Warren, Hacker's Delight, 5-1).
+    The method of Harley and Seal (Warren, Hacker's Delight, 5-1).
     """
     first = np.empty(BLOCK, np.uint64)
     second = np.empty(BLOCK, np.uint64)

@@ -30,16 +30,17 @@ STEP = 0.5 * TOTAL / 255
 GROUPS = 63
 COARSE_MAX = (GROUPS + 1) * 255
 SLACK = 1e-4
-"""Above (BINS + 1) 2^-24, the relative error of a float32 sum of BINS terms in any order."""
+"""Bound above (BINS + 1) 2^-24, the relative error of a float32 sum of BINS terms in any order."""
 
 
 def _groups() -> npt.NDArray[np.intp]:
     """The merged bin of each of the 8x8x8 bins, 58 in all (5 more stay empty).
 
-    8 levels of r + g + b, times 4 of r - b, times whether green stands out. Colours of pictures lie
-    along the grey axis and spread most between warm and cool, so this parting keeps 0.98 of an L1
-    distance between photos (median; 0.94 in the lower quartile), the 64 cubes of 2x2x2 bins 0.83
-    (0.74): of a million rows hundreds are left to judge, where cubes leave tens of thousands.
+    The merged bins are 8 levels of r + g + b, times 4 levels of r - b, times whether green stands
+    out. Colours of photographs lie along the grey axis and spread most between warm and cool. This
+    partition keeps 0.98 of an L1 distance between photographs (median; 0.94 in the lower quartile),
+    where 64 cubes of 2x2x2 bins keep 0.83 (0.74). Of a million rows hundreds remain as candidates,
+    where cubes leave tens of thousands.
     """
     red, green, blue = np.unravel_index(np.arange(BINS), (8, 8, 8))
     level = (red + green + blue) * 8 // 22
@@ -49,7 +50,8 @@ def _groups() -> npt.NDArray[np.intp]:
 
 
 def _roots() -> Bytes:
-    """The code of a positive float32, by its bits but the last, of which the middle is taken."""
+    """The code of a positive float32 by its leading bits; the dropped bits count as their middle
+    value."""
     middles = (np.arange(0x7F800000 >> ROOT_BITS, dtype=np.uint32) << ROOT_BITS) + (
         1 << (ROOT_BITS - 1)
     )
@@ -60,7 +62,7 @@ def _roots() -> Bytes:
 GROUP = _groups()
 """(512,): the merged bin of each bin."""
 MERGE = (GROUP[:, None] == np.arange(GROUPS)).astype(np.float64)
-"""(512, 63): a histogram times this is its merged bins."""
+"""Matrix (512, 63): a histogram times this matrix is its merged bins."""
 
 
 ROOTS = _roots()
@@ -68,15 +70,15 @@ ROOTS = _roots()
 
 class Codes(NamedTuple):
     coarse: Bytes
-    """(n, 64): 63 merged bins and their error, in steps."""
+    """Coarse codes (n, 64): 63 merged bins and their error, in steps."""
     fine: Bytes
-    """(n, 512): cube roots of the bins."""
+    """Fine codes (n, 512): cube roots of the bins."""
     error: npt.NDArray[np.float32]
-    """(n, 1): L1 between a histogram and its fine code, never too small."""
+    """Errors (n, 1): upper bound of the L1 distance between a histogram and its fine code."""
 
 
 class Bounds(NamedTuple):
-    """Of each row's exact distance: lower <= L1 <= upper, both float64 (n,)."""
+    """Bounds of each row's exact distance: lower <= L1 <= upper, both float64 (n,)."""
 
     lower: Floats
     upper: Floats
@@ -94,19 +96,20 @@ def encode(histograms: npt.NDArray[np.float32]) -> Codes:
 
 
 class EncodedQuery:
-    """A query histogram, float32 (512,), ready for both levels."""
+    """A query histogram, float32 (512,), encoded for both levels."""
 
     def __init__(self, histogram: npt.NDArray[np.float32]) -> None:
         exact = histogram.astype(np.float64)
         steps, error = _coarse(exact[None])
-        # A row's last byte e then adds 255 - e: the scan takes off the row's error by itself.
+        # A row's last byte e then adds 255 - e, so the scan subtracts the row's error by
+        # itself.
         self.coarse = np.append(steps[0], np.uint8(255))
         self._offset = 255 + int(error[0])
         self._fine = (exact / UNIT).astype(np.float32)
         self._error = float(np.abs(exact / UNIT - self._fine).sum()) * UNIT
 
     def coarse_limit(self, distance: float) -> int:
-        """A row whose coarse distance is above this is farther than `distance` (exact L1)."""
+        """Coarse distance above which a row is farther than `distance` (exact L1)."""
         return int(min(distance / STEP * (1 + SLACK), 65535)) + self._offset
 
     def bounds(self, fine: Bytes, error: npt.NDArray[np.float32]) -> Bounds:
@@ -121,14 +124,15 @@ class EncodedQuery:
 def exact_l1(
     histograms: npt.NDArray[np.float32], query: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """L1 of float32 rows (n, 512) to a query (512,): summed in float64, rounded to float32 once."""
+    """L1 distances of float32 rows (n, 512) to a query (512,): summed in float64, rounded to
+    float32 once."""
     gaps: Floats = np.abs(histograms.astype(np.float64) - query.astype(np.float64))
     distances: npt.NDArray[np.float32] = gaps.sum(axis=1).astype(np.float32)
     return distances
 
 
 def _coarse(exact: Floats) -> tuple[Bytes, Bytes]:
-    """Merged bins in steps, uint8 (n, 63), and their error in steps rounded up, uint8 (n,)."""
+    """Merged bins in steps, uint8 (n, 63), and their error in steps, rounded up, uint8 (n,)."""
     return _steps(exact @ MERGE)
 
 

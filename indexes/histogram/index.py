@@ -1,8 +1,9 @@
 """Exact L1 search over colour histograms: filter by short codes, refine by stored rows.
 
-Multi-step k-nearest-neighbour search (Seidl and Kriegel, 1998): all rows are scanned by 64-byte
-codes; what may be near is judged by 512-byte codes; what may still be near is read from the store
-and compared exactly. `histogram_codes` has the bounds, so no step loses a hit.
+This is multi-step k-nearest-neighbour search (Seidl and Kriegel, 1998). All rows are scanned by
+64-byte codes, candidates are filtered by 512-byte codes, and the remaining ones are read from the
+store and compared exactly. The bounds in `indexes.histogram.codes` guarantee that no step loses a
+hit.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Histograms = npt.NDArray[np.float32]
 FLOAT = np.dtype(np.float32)
 SEEDS = 256
 SEEDS_PER_HIT = 4
-"""How many coarsely nearest rows give the first bound on the k-th distance."""
+"""Number of rows, nearest by coarse codes, that give the first bound on the k-th distance."""
 FINE_BATCH = 1 << 14
 READ_BATCH = 1 << 10
 WRITE_BATCH = 1 << 11
@@ -53,13 +54,14 @@ class Found(NamedTuple):
     image_ids: npt.NDArray[np.int64]
     distances: npt.NDArray[np.float32]
     gone: list[int]
-    """Ids that the store has no row of any more."""
+    """Ids whose row the store no longer has."""
 
 
 class HistogramIndex(Index):
-    """Histograms are float32 (512,), bins from 0 to 1e7. Of each only 580 bytes of codes are kept.
+    """Index of histograms float32 (512,), bins from 0 to 1e7. It keeps only 580 bytes of codes for
+    each.
 
-    A distance is the sum in float64 of the float32 values' differences, rounded to float32.
+    A distance is the float64 sum of the float32 values' differences, rounded to float32.
     """
 
     default_background: ClassVar[BackgroundModel | None] = BackgroundModel(7.3e6, 5.8)
@@ -81,7 +83,8 @@ class HistogramIndex(Index):
         return "l1-pyramid"
 
     def apply(self, changes: Mapping[int, Features | None]) -> None:
-        """See Index.apply. Raises InvalidInput, with nothing applied, for what is no histogram."""
+        """See Index.apply. Raises InvalidInput, and applies nothing, for a row that is no
+        histogram."""
         kept = {key: row for key, row in changes.items() if row is not None}
         gone = [key for key, row in changes.items() if row is None]
         rows = list(kept.values())
@@ -117,7 +120,8 @@ class HistogramIndex(Index):
             gone = [key for one in found for key in one.gone]
             if not gone:
                 return _merge(found, params.k)
-            # The store is ahead of this index: what it has removed can't be a hit any more.
+            # The store is ahead of this index: an image that it has removed can't be
+            # a hit any more.
             self.apply(dict.fromkeys(gone))
 
     def _find(
@@ -144,7 +148,8 @@ class HistogramIndex(Index):
         positions: Positions | None,
         params: SearchParams,
     ) -> float:
-        """A bound on the distance of every hit: the threshold, or one from the nearest codes."""
+        """An upper bound on the distance of every hit: the threshold, or a bound from the nearest
+        codes."""
         reach = np.inf if params.distance_threshold is None else params.distance_threshold
         if params.k is None or len(distances) < params.k:
             return reach
@@ -166,7 +171,8 @@ class HistogramIndex(Index):
         lower: npt.NDArray[np.float64],
         params: SearchParams,
     ) -> Found:
-        """Compare stored rows, by ascending lower bound, until no other can be a hit."""
+        """Re-rank candidates by their stored rows, by ascending lower bound, until no other can be
+        a hit."""
         found = Found(np.empty(0, np.int64), np.empty(0, np.float32), [])
         start = 0
         while start < len(positions):
@@ -186,7 +192,7 @@ class HistogramIndex(Index):
         return Found(np.array(here, np.int64), exact_l1(stored, histogram), gone)
 
     def _warm_up(self) -> None:
-        """Compile, or load from the cache, every kernel before the first query."""
+        """Compile all kernels, or load them from the cache, before the first query."""
         blank = np.zeros(BINS, np.float32)
         self.apply({0: blank})
         self._reach(
@@ -199,30 +205,30 @@ class HistogramIndex(Index):
 
 
 def _stack(rows: Sequence[Features]) -> Histograms:
-    """Histograms, each float32 (512,), as one array (n, 512); raises InvalidInput."""
+    """Histograms, each float32 (512,), as one array (n, 512). Raises InvalidInput."""
     for kind in {(row.shape, row.dtype) for row in rows} - {((BINS,), FLOAT)}:
         raise InvalidInput(f"a histogram is float32 ({BINS},), not {kind[1]} {kind[0]}")
     stacked = np.concatenate(rows).reshape(-1, BINS)
-    # Not `min < 0`: that is False for NaN.
+    # Not `min < 0`, which is False for NaN.
     if not (stacked.min() >= 0 and stacked.max() <= TOTAL * 1.001):
         raise InvalidInput(f"a histogram's bins are from 0 to {TOTAL:g}")
     return stacked
 
 
 def _batches(positions: Positions, size: int) -> list[Positions]:
-    """At least one, so that none at all still has arrays to join."""
+    """At least one part, so that an empty result still has arrays to join."""
     return [positions[start : start + size] for start in range(0, max(1, len(positions)), size)]
 
 
 def _tighten(reach: float, bounds: Bounds, k: int | None) -> float:
-    """The k-th smallest upper bound, where it is below `reach`: k rows are surely that near."""
+    """The k-th smallest upper bound where it is below `reach`: at least k rows are that near."""
     if k is None or len(bounds.upper) < k:
         return reach
     return min(reach, float(np.partition(bounds.upper, k - 1)[k - 1]))
 
 
 def _nearest(parts: Sequence[Found], params: SearchParams) -> Found:
-    """The hits among those of all parts, best first."""
+    """The hits of all parts, best first."""
     image_ids = np.concatenate([part.image_ids for part in parts])
     distances = np.concatenate([part.distances for part in parts])
     if params.distance_threshold is not None:
@@ -234,7 +240,7 @@ def _nearest(parts: Sequence[Found], params: SearchParams) -> Found:
 
 
 def _merge(found: Sequence[Found], k: int | None) -> list[Hit]:
-    """Each image once, with the first variant that is nearest."""
+    """Each image once, with the first of its nearest variants."""
     if len(found) == 1:
         pairs = zip(found[0].image_ids.tolist(), found[0].distances.tolist(), strict=True)
         return [Hit(key, distance=distance) for key, distance in pairs]

@@ -1,4 +1,4 @@
-"""The numba kernels of histogram search: they release the GIL and run on one core."""
+"""Numba kernels of histogram search. They release the GIL and run on one core."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from numba import njit
 from indexes.arrays.intrinsics import prefetch
 
 ROOT_BITS = 13
-"""With the 10 bits that are left of a float32's fraction, a root is off by 0.02 % at most."""
+"""Dropped bits of a float32's fraction. With the 10 remaining bits a root is off by 0.02 % at
+most."""
 
 
 @njit(nogil=True, cache=True)
 def coarse_l1(rows, query, out):  # type: ignore[no-untyped-def]
-    """L1 of uint8 rows (n, 64) to a query (64,), to uint16 (n,): two `vpsadbw` a row.
+    """L1 distances of uint8 rows (n, 64) to a query (64,), written as uint16 (n,): two `vpsadbw` a
+    row.
 
-    LLVM finds that instruction for this width, this spelling and 32-bit arithmetic (numba would
-    widen to 64): mind the benchmark when changing any of them.
+    LLVM emits that instruction for this width, this way of writing it and 32-bit arithmetic (numba
+    would widen to 64). Run the benchmark after changing any of them.
     """
     for row in range(rows.shape[0]):
         prefetch(rows, row, 0)
@@ -31,10 +33,10 @@ def coarse_l1(rows, query, out):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, fastmath={"reassoc"})
 def cubic_l1(rows, query, out):  # type: ignore[no-untyped-def]
-    """L1 of cubed uint8 codes (n, m) to a float32 query (m,), to float32 (n,).
+    """L1 distances of cubed uint8 codes (n, m) to a float32 query (m,), written as float32 (n,).
 
-    Every cube is below 2^24, so exact; the result is within (m + 1) 2^-24 of the true sum,
-    relatively, in whatever order the terms are added.
+    Every cube is below 2^24 and therefore exact. The relative error of the result is at most (m +
+    1) 2^-24, in whatever order the terms are added.
     """
     for row in range(rows.shape[0]):
         total = np.float32(0)
@@ -46,11 +48,11 @@ def cubic_l1(rows, query, out):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def code_roots(rows, roots, unit, group, merged, codes, error):  # type: ignore[no-untyped-def]
-    """Code float32 rows (n, m) by cube roots: each value is about `unit` times its code cubed.
+    """Encode float32 rows (n, m) by cube roots: each value is about `unit` times its code cubed.
 
-    `roots` has the code of every positive float32 by all but its last ROOT_BITS. Writes uint8
-    `codes` (n, m), what they are off in L1 into `error` (n, 1) float64, and into `merged`
-    (n, groups) float64 the sums of the values of each `group` (m,). Most values are 0.
+    `roots` has the code of every positive float32, indexed by all but its last ROOT_BITS. The
+    kernel writes uint8 `codes` (n, m), their L1 error into `error` (n, 1) float64, and the sums of
+    the values of each `group` (m,) into `merged` (n, groups) float64. Most values are 0.
     """
     bits = rows.view(np.uint32)
     for row in range(rows.shape[0]):

@@ -1,1 +1,2 @@
-"""Inverted files of product-quantised rows, and their training; `vectors` and `local` use them."""
+"""Inverted files of product-quantised rows, and their training, for the indexes `vectors` and
+`local`."""

@@ -19,46 +19,47 @@ Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 Bitmap = npt.NDArray[np.uint8]
 Learnt = npt.NDArray[np.uint8]
-"""An empty index that has learnt its lists and codes, as FAISS writes it."""
+"""A trained empty index, as FAISS serialises it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How lists and codes are learnt."""
+    """How lists and codes are trained."""
 
     factory: str
-    """A FAISS factory string with a place for the number of {lists}, such as "IVF{lists},PQ64x4fs":
-    64 quantisers of 4 bits, looked up 32 rows at a time in registers (André et al. 2017)."""
+    """A FAISS factory string with a placeholder for the number of {lists}, such as
+    "IVF{lists},PQ64x4fs": 64 quantisers of 4 bits, looked up 32 rows at a time in registers (André
+    et al. 2017)."""
     inner_product: bool
-    """Else squared L2."""
+    """Whether the metric is the inner product; otherwise squared L2."""
     residual: bool
-    """Whether codes are of what the list's centroid leaves. Else one table of distances serves all
-    lists that a query visits."""
+    """Whether codes are of the residuals to the list's centroid. Otherwise one table of distances
+    serves all lists that a query visits."""
 
 
 MANY = 20
-"""Queries from which on FAISS multiplies matrices, and so do we."""
+"""Number of queries from which FAISS uses a matrix product, and this module does, too."""
 CENTROIDS_AT_ONCE = 512
-"""Of which the products with some hundred queries stay in the processor's cache."""
+"""Centroids per block; their products with some hundred queries fit into the processor's cache."""
 POINTS_PER_LIST = 40
-"""FAISS warns below 39."""
+"""Training points per list; FAISS warns below 39."""
 ITERATIONS = 10
-"""Of k-means: more move little."""
+"""Iterations of k-means; more change little."""
 
 
 def list_count(rows: int) -> int:
-    """Inverted lists for so many rows: the power of two next to 4 √n."""
+    """Number of inverted lists for so many rows: the power of two nearest to 4 √n."""
     return int(2 ** round(math.log2(4 * math.sqrt(max(1, rows)))))
 
 
 ROTATION_POINTS = 1 << 14
-"""Of the sample, for what takes the longest."""
+"""Points of the sample for the rotation, which is the slowest step."""
 
 
 def rotation_of(sample: Floats, method: Method) -> Floats | None:
     """The rotation (d, d) that spreads the rows' variance evenly over the codes.
 
-    Ge et al., "Optimized Product Quantization", 2013. None for a method without one.
+    Ge et al., "Optimized Product Quantization", 2013. None for a method without a rotation.
     """
     faiss = _faiss()
     faiss.omp_set_num_threads(1)
@@ -73,9 +74,9 @@ def rotation_of(sample: Floats, method: Method) -> Floats | None:
 
 
 def better_centroids(sample: Floats, lists: int, method: Method, before: Floats | None) -> Floats:
-    """One iteration of k-means, or the first: (lists, d), on one core."""
+    """One iteration of k-means, or the first one: centroids (lists, d), on one core."""
     faiss = _faiss()
-    # OpenMP keeps this per thread: the searching thread's setting stays as it is.
+    # OpenMP keeps this setting per thread, so the searching thread is not affected.
     faiss.omp_set_num_threads(1)
     kmeans = faiss.Kmeans(
         sample.shape[1],
@@ -98,9 +99,9 @@ def train(
     centroids: Floats | None = None,
     rotation: Floats | None = None,
 ) -> Learnt:
-    """Learn the codes from a sample (n, d); the lists and the rotation too, unless they are known.
+    """Train the codes on a sample (n, d), and the lists and the rotation unless they are given.
 
-    Seconds to minutes, on one core.
+    Takes seconds to minutes on one core.
     """
     faiss = _faiss()
     faiss.omp_set_num_threads(1)
@@ -127,23 +128,23 @@ def _empty(width: int, lists: int, method: Method) -> Any:
 
 
 class FlatCentroids:
-    """Centroids (m, d) that queries are compared with as they are, by their distance."""
+    """Centroids (m, d) that are compared with queries directly, by squared L2 distance."""
 
     def __init__(self, centroids: Floats) -> None:
         self._centroids = centroids
         self._halves = np.einsum("ij,ij->i", centroids, centroids) / 2
-        # Compile, or load from the cache, its kernel before the first query.
+        # Compile the kernel, or load it from the cache, before the first query.
         self.nearest(centroids[:1], 1)
 
     def nearest(self, queries: Floats, probes: int) -> tuple[Ids, Floats]:
-        """The lists (n, probes), probes ≤ m, that are nearest to each query, nearest first.
+        """The lists (n, probes), probes ≤ m, nearest to each query, nearest first.
 
-        With them half the squared distances, less half the query's own squared length. In place of
-        FAISS's search of many queries, which takes three times as long to choose.
+        Also returns half their squared distances, less half the query's own squared length. FAISS's
+        search of many queries takes three times as long.
         """
         lists = np.empty((len(queries), probes), np.int64)
         gaps = np.full((len(queries), probes), np.inf, np.float32)
-        # Memory that is new to a process costs as much as the product: one piece serves all.
+        # One reused buffer: memory that is new to a process costs as much as the product.
         space = np.empty(len(queries) * min(CENTROIDS_AT_ONCE, len(self._centroids)), np.float32)
         for first in range(0, len(self._centroids), CENTROIDS_AT_ONCE):
             some = slice(first, first + CENTROIDS_AT_ONCE)
@@ -155,7 +156,8 @@ class FlatCentroids:
 
 
 class InvertedFile:
-    """Rows are only ever added, each under an id of its own from 0; the caller knows which live."""
+    """Rows are only ever added, each under its own id from 0. The caller knows which ids are
+    live."""
 
     def __init__(self, trained: Learnt, probes: int) -> None:
         self._trained = trained
@@ -165,7 +167,7 @@ class InvertedFile:
         self._centroids = self._flat_centroids()
 
     def __len__(self) -> int:
-        """Rows, with those that are dead."""
+        """Number of rows, dead ones included."""
         return int(self._index.ntotal)
 
     @property
@@ -184,7 +186,7 @@ class InvertedFile:
     def search(self, queries: Floats, k: int, wanted: Bitmap | None) -> tuple[Floats, Ids]:
         """Distances, or products, (n, k) and ids (n, k), best first, -1 where there are fewer.
 
-        `wanted` has one bit for each id, lowest first; those beyond its end are not found.
+        `wanted` has one bit for each id, lowest first; ids after its end are not found.
         """
         queries = np.ascontiguousarray(queries)
         params = None if wanted is None else self._only(wanted)
@@ -194,7 +196,7 @@ class InvertedFile:
         lists, gaps = self._centroids.nearest(queries, self._ivf.nprobe)
         distances = np.empty((len(queries), k), np.float32)
         ids = np.empty((len(queries), k), np.int64)
-        # Its Python side takes no parameters.
+        # FAISS's Python wrapper takes no parameters.
         at = _faiss().swig_ptr
         self._ivf.search_preassigned_c(
             len(queries), at(queries), k, at(lists), at(gaps), at(distances), at(ids), False, params
@@ -202,20 +204,21 @@ class InvertedFile:
         return distances, ids
 
     def _flat_centroids(self) -> FlatCentroids | None:
-        """None where FAISS turns queries first, or compares them in another way."""
+        """None where FAISS transforms queries first, or compares them in another way."""
         faiss = _faiss()
         flat = faiss.downcast_index(self._ivf.quantizer)
         pretransformed = isinstance(self._index, faiss.IndexPreTransform)
         if pretransformed or self._ivf.by_residual or not isinstance(flat, faiss.IndexFlatL2):
             return None
-        # Of FAISS's own memory, which lives as long as its index here.
+        # A view of FAISS's own memory, which lives as long as its index here.
         rows = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d)
         return FlatCentroids(rows.reshape(flat.ntotal, flat.d))
 
     def renumber(self, new_ids: Callable[[Ids], Ids]) -> bool:
-        """Give each row the id that `new_ids` has for its own; whether any became -1.
+        """Replace each row's id by `new_ids` of it. Returns whether any became -1.
 
-        Such rows keep their places: after a removal, FAISS's 4-bit lists spoil what is added.
+        Rows of id -1 stay in place, because FAISS's 4-bit lists corrupt rows that are added after a
+        removal.
         """
         lists = self._ivf.invlists
         any_dead = False
@@ -228,14 +231,14 @@ class InvertedFile:
         return any_dead
 
     def freeze(self) -> Frozen:
-        """See Index.freeze; valid though rows are added, until they are renumbered."""
+        """See Index.freeze. It stays valid while rows are added, until they are renumbered."""
         trained = {"trained": FrozenArray.of(self._trained)}
         rows = ListRows(self._ivf, _faiss()).freeze()
         return Frozen({"faiss": _faiss().__version__}, trained | rows)
 
     @classmethod
     def restored(cls, saved: Saved, probes: int) -> InvertedFile:
-        """Raises SnapshotRejected for what another version of FAISS has laid out."""
+        """Raises SnapshotRejected for a layout of another FAISS version."""
         if saved.scalars["faiss"] != _faiss().__version__:
             raise SnapshotRejected(f"it was made with FAISS {saved.scalars['faiss']}")
         made = cls(saved.array("trained"), probes)
@@ -253,7 +256,7 @@ class InvertedFile:
 
 
 def _faiss() -> Any:
-    """FAISS, untyped: its Python side takes arrays where its stubs have pointers."""
+    """FAISS, untyped, because its stubs have pointers where its Python side takes arrays."""
     import faiss
 
     return faiss

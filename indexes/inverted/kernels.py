@@ -1,4 +1,4 @@
-"""The numba kernel that chooses inverted lists: it releases the GIL and runs on one core."""
+"""Numba kernel that selects inverted lists. It releases the GIL and runs on one core."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from numba import njit
 
 @njit(nogil=True, cache=True)
 def least_gaps(products, halves, first, places, gaps):  # type: ignore[no-untyped-def]
-    """Merge a block of rows into the k of each query with the least `halves - products`, ascending.
+    """Merge a block of rows into each query's k rows with the least `halves - products`, ascending.
 
-    `products` (n, m) and `halves` (m,) float32 are of the rows from number `first` on; `places`
-    (n, k) int64 and `gaps` (n, k) float32, at first infinite, are what was found before.
+    `products` (n, m) and `halves` (m,) float32 belong to the rows from number `first` on. `places`
+    (n, k) int64 and `gaps` (n, k) float32, at first infinite, hold the result so far.
     """
     last = places.shape[1] - 1
     for query in range(products.shape[0]):

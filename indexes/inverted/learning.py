@@ -1,4 +1,4 @@
-"""Learning inverted lists step by step, so that an interruption costs one step."""
+"""Resumable training of inverted lists: an interruption costs one step."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from indexes.inverted.file import (
 )
 
 Step = tuple[str, int, int]
-"""What is done, how much of it, and of how much."""
+"""The name of a step, how much of it is done, and the total."""
 
 
 class Work:
-    """What a training has come to, in a folder of its own, for one that goes on after it."""
+    """Intermediate results of a training in a folder of its own; a later run continues from
+    them."""
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        """What is there of a training of another identity is removed."""
+        """Results of a training with another identity are removed."""
         self._folder = folder
         self._state = folder / "state.json"
         try:
@@ -47,7 +48,8 @@ class Work:
         return loaded
 
     def save(self, name: str, array: Floats, **state: int) -> None:
-        """The array, then the state that names it: a kill between them repeats a step."""
+        """Write the array, then the state that names it: a kill between the two repeats one
+        step."""
         np.save(self._folder / f"{name}.npy", array)
         self.state |= {name: True, **state}
         partial = self._state.with_suffix(".partial")
@@ -59,7 +61,7 @@ class Work:
 
 
 def learn(sample: Floats, lists: int, method: Method, work: Work) -> Generator[Step, None, Learnt]:
-    """The rotation, where the method has one, the lists and the codes of a sample (n, d)."""
+    """Train the rotation (where the method has one), the lists and the codes on a sample (n, d)."""
     rotation, rotated = work.load("rotation"), sample
     if rotation is None:
         yield "rotation", 0, 1

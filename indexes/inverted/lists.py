@@ -1,4 +1,5 @@
-"""The rows of a FAISS inverted file, list by list, as they were before more were added."""
+"""The rows of a FAISS inverted file, list by list, as they were at one moment, while rows are
+added."""
 
 from __future__ import annotations
 
@@ -15,14 +16,14 @@ Sizes = npt.NDArray[np.int64]
 
 
 class ListRows:
-    """Reads and writes codes and ids of an `IndexIVF`, to which rows are only ever added.
+    """Reads and writes codes and ids of an `IndexIVF` to which rows are only ever added.
 
-    4-bit codes lie in blocks of several rows. What was added to the last block since is set to
-    zeros: FAISS expects that where it adds the next row.
+    4-bit codes lie in blocks of several rows. Codes that were added to the last block later are set
+    to zero, because FAISS expects zeros where it adds the next row.
     """
 
     def __init__(self, ivf: Any, faiss: Any) -> None:
-        """Of the module it takes what has no type there."""
+        """Untyped, because the FAISS module has no types for it."""
         self._faiss = faiss
         self._ivf = ivf
         self._lists = faiss.downcast_InvertedLists(ivf.invlists)
@@ -34,7 +35,7 @@ class ListRows:
             self._masks = self._masks_of_blocks()
 
     def freeze(self) -> dict[str, FrozenArray]:
-        """`list_sizes` (lists,), `list_ids` (rows,) int64 and `list_codes` (bytes,)."""
+        """The arrays `list_sizes` (lists,), `list_ids` (rows,) int64 and `list_codes` (bytes,)."""
         numbers = range(self._ivf.nlist)
         sizes = np.array([self._lists.list_size(number) for number in numbers], np.int64)
         steps = self._steps(sizes)
@@ -53,7 +54,7 @@ class ListRows:
         }
 
     def restore(self, saved: Saved) -> None:
-        """Fill empty lists."""
+        """Fill the empty lists."""
         sizes: Sizes = saved.array("list_sizes")
         ids, codes = saved.array("list_ids"), saved.array("list_codes")
         row = byte = 0
@@ -99,7 +100,8 @@ class ListRows:
         return np.asarray(-(-rows // self._block_rows) * self._block_bytes)
 
     def _masks_of_blocks(self) -> npt.NDArray[np.uint8]:
-        """(block rows, block bytes): the bits of the first n rows; for none, of all."""
+        """Mask (block rows, block bytes) of the bits of the first n rows; for n = 0, of all
+        rows."""
         masks = np.zeros((self._block_rows, self._block_bytes), np.uint8)
         row = np.full(self._lists.packer.code_size, 255, np.uint8)
         for count in range(1, self._block_rows):

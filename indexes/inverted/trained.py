@@ -1,4 +1,4 @@
-"""What `ambience train` makes of an index: its lists and codes, learnt once for all replicas."""
+"""The file that `ambience train` writes: lists and codes, trained once for all replicas."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from indexes.inverted.file import Learnt
 from models.errors import RetrieverUnavailable
 
 AUTO = "auto"
-"""In place of a file: the retriever's own."""
+"""Stands in the configuration for the retriever's own file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """An empty inverted file."""
+    """A trained, empty inverted file."""
 
     version: int
-    """Counts up with each training."""
+    """Version; increases with each training."""
     points: int
-    """It was fitted to so many rows."""
+    """Number of training points."""
     pictures: int
-    """So many were stored then."""
+    """Number of stored images at the time of training."""
     whitening: str | None
-    """Checksum of the whitening that the rows went through."""
+    """Checksum of the whitening that was applied to the rows."""
     learnt: Learnt
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of all that is in it."""
+        """SHA-256 of the contents."""
         said = f"{self.version} {self.points} {self.pictures} {self.whitening}"
         return hashlib.sha256(said.encode() + self.learnt.tobytes()).hexdigest()
 
 
 def save(path: Path, trained: Trained) -> None:
-    """Beside its place, then renamed: a reader sees the old version or this one."""
+    """Write beside the target, then rename, so that a reader sees the old version or this one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with partial.open("wb") as file:
@@ -58,7 +58,8 @@ def save(path: Path, trained: Trained) -> None:
 
 
 def load(path: Path) -> Trained | None:
-    """What `save` wrote, or None if nothing is there; raises RetrieverUnavailable if damaged."""
+    """Read what `save` wrote; None if there is no file. Raises RetrieverUnavailable if it is
+    damaged."""
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             read = Trained(

@@ -1,6 +1,6 @@
-"""Nearest descriptors: exact over a small collection, IVF-PQ over a large one.
+"""Nearest descriptors: exact for small collections, IVF-PQ for large ones.
 
-A descriptor's id is slot << 8 | keypoint, so a found one names its picture without a look-up.
+The id of a descriptor is slot << 8 | keypoint, so a found id names its image without a look-up.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from indexes.inverted.file import InvertedFile, Method, train
 from indexes.local.kernels import keep_nearest
 
 Descriptors = npt.NDArray[np.float32]
-"""(n, 128) float32 of unit length."""
+"""Unit descriptors (n, 128) float32."""
 Wanted = npt.NDArray[np.int64]
-"""(slots,): the image id of each slot that may be found, -1 for the others."""
+"""Image id of each slot (slots,) that may be found, -1 for other slots."""
 Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 """Squared L2 distances (n, k), ascending, and ids (n, k), -1 where there are fewer."""
 
@@ -26,14 +26,15 @@ BLOCK = 8192
 
 
 def unit(quantised: npt.NDArray[np.uint8] | npt.NDArray[np.int8]) -> Descriptors:
-    """Quantised descriptors (n, 128) as float32 of unit length; one of zeros stays zero."""
+    """Quantised descriptors (n, 128) as float32 of unit length; a descriptor of zeros stays
+    zero."""
     rows = quantised.astype(np.float32)
     rows /= lengths(rows)[:, None]
     return rows
 
 
 def lengths(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """L2 norms (n,) of float32 rows (n, d); of one of zeros, what it can be divided by."""
+    """L2 norms (n,) of float32 rows (n, d), 1 for a row of zeros so that it can be divided."""
     norms: npt.NDArray[np.float32] = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     return np.maximum(norms, np.float32(1e-9))
 
@@ -43,7 +44,7 @@ def descriptor_ids(slot: int, count: int) -> npt.NDArray[np.int64]:
 
 
 class DescriptorSearch(ABC):
-    """Rows of removed pictures stay; who searches says which slots are wanted."""
+    """Rows of removed images stay; every search says which slots it wants."""
 
     kind: str
 
@@ -52,15 +53,17 @@ class DescriptorSearch(ABC):
 
     @abstractmethod
     def search(self, queries: Descriptors, k: int, wanted: Wanted) -> Found:
-        """The k nearest of each query among wanted slots; in an exact search ties by image id."""
+        """The k nearest of each query among wanted slots. An exact search breaks ties by image
+        id."""
 
     @abstractmethod
     def renumber(self, slots: npt.NDArray[np.int64]) -> None:
-        """Give each slot its new number, by old slot; rows of one that becomes -1 are dead."""
+        """Renumber slots, given the new number by old slot; rows of slots that become -1 are
+        dead."""
 
     @abstractmethod
     def freeze(self) -> Frozen:
-        """See Index.freeze; valid though rows are added, until it is renumbered."""
+        """See Index.freeze. It stays valid while rows are added, until they are renumbered."""
 
     @property
     @abstractmethod
@@ -68,7 +71,8 @@ class DescriptorSearch(ABC):
 
 
 class FlatSearch(DescriptorSearch):
-    """Exact: a matrix product by block. Blocks are allocated whole, so growth never copies."""
+    """Exact search by one matrix product per block. Blocks are allocated whole, so growth copies
+    nothing."""
 
     kind = "local-flat"
 
@@ -101,7 +105,7 @@ class FlatSearch(DescriptorSearch):
             size = min(BLOCK, self._count - number * BLOCK)
             near = queries @ block[:size].T
             keep_nearest(near, queries, block[:size], block_ids[:size], wanted, best, ids)
-        # Unit vectors: |a - b|² = 2 - 2 a·b, which rounding may take just below 0.
+        # Unit vectors: |a - b|² = 2 - 2 a·b; rounding may make it slightly negative.
         return np.maximum(2 - 2 * best, 0), ids
 
     def renumber(self, slots: npt.NDArray[np.int64]) -> None:
@@ -135,7 +139,7 @@ class FlatSearch(DescriptorSearch):
 
 
 class IvfPqSearch(DescriptorSearch):
-    """Approximate: an inverted file, in which rows of dead slots stay."""
+    """Approximate search in an inverted file; rows of dead slots stay in it."""
 
     kind = "local-ivfpq"
 
@@ -145,12 +149,12 @@ class IvfPqSearch(DescriptorSearch):
 
     @classmethod
     def train(cls, factory: str, probes: int, sample: Descriptors, lists: int) -> IvfPqSearch:
-        """Train on a sample; see `inverted_file.train`."""
+        """Train on a sample; see `indexes.inverted.file.train`."""
         return cls(InvertedFile(train(sample, lists, method(factory)), probes))
 
     @classmethod
     def restored(cls, saved: Saved, probes: int) -> IvfPqSearch:
-        """Raises SnapshotRejected for what another version of FAISS has laid out."""
+        """Raises SnapshotRejected for a layout of another FAISS version."""
         made = cls(InvertedFile.restored(saved, probes))
         made._dead_rows = saved.scalars["dead_rows"]
         return made
@@ -180,10 +184,10 @@ class IvfPqSearch(DescriptorSearch):
 
 
 def method(factory: str) -> Method:
-    """How an inverted file of descriptors is trained."""
+    """The training method for descriptors."""
     return Method(factory, inner_product=False, residual=False)
 
 
 def _bitmap(slots: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """One bit for each of a slot's 256 ids."""
+    """The bitmap of wanted ids: one bit for each of a slot's 256 ids."""
     return np.repeat(np.where(slots, np.uint8(255), np.uint8(0)), 32)

@@ -1,9 +1,9 @@
 """Search by local features: votes of nearest descriptors, then geometric verification.
 
 Sivic & Zisserman 2003 (votes), Jégou et al. 2008 (weak geometric consistency), Philbin et al. 2007
-(spatial verification). Small collections are searched exactly; above `train_above` descriptors an
-IVF-PQ index is trained and filled by a thread of its own, and takes over when it is whole. With a
-file of `ambience train` the index is that from the start, in all replicas and shards alike.
+(spatial verification). Small collections are searched exactly. Above `train_above` descriptors a
+thread trains and fills an IVF-PQ index, which takes over when it is complete. With a file of
+`ambience train` the index is IVF-PQ from the start, alike in all replicas and shards.
 """
 
 from __future__ import annotations
@@ -43,20 +43,22 @@ from models.types import Features, Options
 SHORTLIST = 32
 LONGEST_SHORTLIST = 512
 AT_ONCE = 64
-"""Pictures added in one go: the lists of many rows are found in a fraction of the time of few."""
+"""Images that are added together; assigning many rows to lists at once takes a fraction of the
+time."""
 DEAD_AT_LEAST = 1024
-"""Slots of removed pictures, above which (and above as many as live) the index is made anew."""
+"""Dead slots above which the index is compacted, provided that they outnumber the live ones."""
 RETRY_GROWTH = 1.1
-"""After a training that failed, the next begins when the index is so much larger."""
+"""After a failed training, the next one begins when the index has grown by this factor."""
 CHANCE = 1e-4
-"""Of unrelated pairs reaching MIN_INLIERS (none of 7,813 did); halved by each further inlier."""
+"""Probability that an unrelated pair reaches MIN_INLIERS (none of 7,813 did); each further inlier
+halves it."""
 
 
 class LocalIndex(Index):
-    """Features are structured arrays (n,), n ≤ 256: x, y, scale, angle, descriptor (128,).
+    """Index of structured arrays (n,), n ≤ 256: x, y, scale, angle, descriptor (128,).
 
-    Descriptors are uint8 or int8 of any length: their directions are compared. Where keypoints have
-    no scale (0), theirs and their angles' agreement isn't asked for.
+    Descriptors are uint8 or int8 of any length; only their directions are compared. Keypoints
+    without a scale (0) are exempt from the checks of scale and angle.
 
     A query's second variant is its mirror image, with an x axis that points left.
     """
@@ -116,7 +118,7 @@ class LocalIndex(Index):
         return {"trained": self._trained and self._trained.checksum}
 
     def apply(self, changes: Mapping[int, Features | None]) -> None:
-        """See Index.apply. Raises InvalidInput, with nothing applied, for more than 256 rows."""
+        """See Index.apply. Raises InvalidInput, and applies nothing, for more than 256 rows."""
         for image_id, features in changes.items():
             if features is not None and len(features) > 256:
                 raise InvalidInput(f"image {image_id} has {len(features)} keypoints, 256 at most")
@@ -143,7 +145,8 @@ class LocalIndex(Index):
         return unit(np.concatenate([row["descriptor"] for row in features]))
 
     def freeze(self) -> Frozen:
-        """A training under way is not kept: it begins anew."""
+        """See Index.freeze. A training in progress is not saved; it begins again after a
+        restart."""
         search = self._search_by.freeze()
         renewal = {
             "train_at": self._train_at if self._training is None else 0,
@@ -162,7 +165,7 @@ class LocalIndex(Index):
         self._maintain()
 
     def settle(self) -> None:
-        """Wait for a training under way, and take its index over."""
+        """Wait for a training in progress and switch to its index."""
         while self._training is not None:
             self._training.join()
             self._adopt()
@@ -179,7 +182,8 @@ class LocalIndex(Index):
         if self._trained is not None:
             return  # Its owner sees that it is worn, and builds another.
         if self._training is not None and self._table.live_keypoints > self._train_at:
-            # A bulk load outruns the training: wait, or the exact index would fill the memory.
+            # A bulk load outruns the training: without waiting, the exact index would
+            # fill the memory.
             self._training.join()
             self._adopt()
         if self._training is None and self._table.live_keypoints > self._train_at:
@@ -203,7 +207,8 @@ class LocalIndex(Index):
         self._training.start()
 
     def _adopt(self) -> None:
-        """Take a finished training's index over, with the pictures that came too late for it."""
+        """Switch to the index of a finished training and add the images that came too late for
+        it."""
         training = self._training
         if training is None or training.is_alive():
             return
@@ -233,11 +238,11 @@ class LocalIndex(Index):
         return mine[: params.k or DEFAULT_K]
 
     def _candidates(self, query: Query, params: SearchParams) -> list[Voters]:
-        """The nearest descriptors of each variant's."""
+        """Nearest descriptors of each variant's descriptors."""
         assert isinstance(params, LocalParams)
         self._adopt()
         asked = [features[: self.options.voters] for features in query.variants]
-        # All in one search: what it costs to begin is paid once.
+        # One search for all variants, because each search has a fixed cost.
         descriptors = unit(np.concatenate([features["descriptor"] for features in asked]))
         found = self._search_by.search(descriptors, params.k_clusters, self._wanted(query))
         voters = []
@@ -251,7 +256,8 @@ class LocalIndex(Index):
     def merge_candidates(
         cls, said: Sequence[list[Voters]], _: Query, params: SearchParams
     ) -> list[Hit] | list[tuple[int, int]]:
-        """Those that most likely verify, as image id and variant; or, unverified, the hits."""
+        """The candidates that most likely verify, as image id and variant; without verification,
+        the hits."""
         assert isinstance(params, LocalParams)
         merged = [nearest(list(parts), params.k_clusters) for parts in zip(*said, strict=True)]
         parts = [
@@ -272,7 +278,7 @@ class LocalIndex(Index):
         count: int,
         _: ConfidenceModel | None,
     ) -> list[Hit]:
-        """By inliers; votes alone say nothing of what is true."""
+        """Evidence by inliers; votes alone do not tell what is true."""
         if evidence is None:
             return hits
         chance = min(count, SHORTLIST) * CHANCE * 0.5 ** np.maximum(evidence - MIN_INLIERS, 0)
@@ -350,7 +356,7 @@ class LocalIndex(Index):
 
 
 def _warm_up() -> None:
-    """Compile, or load from the cache, every kernel before the first query."""
+    """Compile all kernels, or load them from the cache, before the first query."""
     blank = np.zeros(4, LOCAL_DTYPE)
     table, search = SlotTable(), FlatSearch()
     search.add(descriptor_ids(table.add(0, blank), len(blank)), unit(blank["descriptor"]))

@@ -1,6 +1,6 @@
-"""The numba kernels of the local index: nearest rows, votes, mutual nearest neighbours.
+"""Numba kernels of the local index: nearest rows, votes, mutual nearest neighbours.
 
-All release the GIL and run on one core; see `indexes.arrays.kernels` for how they are compiled and
+They release the GIL and run on one core; see `indexes.arrays.kernels` for how they are compiled and
 cached.
 """
 
@@ -10,21 +10,21 @@ import numpy as np
 from numba import njit
 
 ANGLES = 16
-"""Bins of a turn in the weak geometric check: 22.5 degrees each."""
+"""Bins of a full turn in the weak geometric check, 22.5 degrees each."""
 SCALES = 16
-"""Bins of one octave each, the middle one of equal scale."""
+"""Bins of one octave each; the middle bin is equal scale."""
 PRODUCT_ERROR = 1e-5
-"""Similarities of a float32 matrix product of unit rows are nearer than this to the exact ones."""
+"""Maximum error of the similarities of a float32 matrix product of unit rows."""
 
 
 @njit(nogil=True, cache=True)
 def keep_nearest(similarity, queries, rows, ids, image_ids, best, best_ids):  # type: ignore[no-untyped-def]
     """Merge a block's similarities (n, m) into the k best of each query (n, k), descending.
 
-    `ids` (m,) int64 name slot << 8 | keypoint; `image_ids` (slots,) int64 are -1 where a slot
-    doesn't count, and looked up only for the few that are near enough. Those are compared by a dot
-    product of `queries` (n, d) and `rows` (m, d) that is the same wherever a row lies, as a matrix
-    product's is not; ties by image id, then keypoint.
+    `ids` (m,) int64 are slot << 8 | keypoint. `image_ids` (slots,) int64 are -1 where a slot does
+    not count; only the few rows that are near enough look them up. Near rows are compared by a dot
+    product of `queries` (n, d) and `rows` (m, d) that does not depend on a row's position, unlike a
+    matrix product. Ties are broken by image id, then by keypoint.
     """
     last = best.shape[1] - 1
     for query in range(similarity.shape[0]):
@@ -49,7 +49,7 @@ def keep_nearest(similarity, queries, rows, ids, image_ids, best, best_ids):  # 
 
 @njit(nogil=True, cache=True)
 def _dot(one, other):  # type: ignore[no-untyped-def]
-    """In float64, in order, then rounded to float32."""
+    """Dot product in float64, in order, then rounded to float32."""
     total = 0.0
     for place in range(len(one)):
         total += np.float64(one[place]) * np.float64(other[place])
@@ -58,7 +58,7 @@ def _dot(one, other):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _before(value, row, other_value, other, image_ids):  # type: ignore[no-untyped-def]
-    """Whether a row id of this similarity comes before another, or before none (-1)."""
+    """Whether a row id of this similarity ranks before another, or before none (-1)."""
     if value != other_value or other < 0:
         return value > other_value
     image, other_image = image_ids[row >> 8], image_ids[other >> 8]
@@ -67,11 +67,12 @@ def _before(value, row, other_value, other, image_ids):  # type: ignore[no-untyp
 
 @njit(nogil=True, cache=True)
 def count_votes(places, geometry, query_geometry, count):  # type: ignore[no-untyped-def]
-    """Votes, and votes that agree on scale and angle (Jégou et al. 2008), of `count` pictures.
+    """Votes, and votes that agree on scale and angle (Jégou et al. 2008), of `count` images.
 
-    `places` (n, k) int64 name the pictures of near descriptors, nearest first, -1 for none;
-    `geometry` (n, k, 2) and `query_geometry` (n, 2) uint8 are theirs and the query's. A query
-    descriptor votes once for a picture, by its nearest there. Returns two int32 (count,).
+    `places` (n, k) int64 are the images of near descriptors, nearest first, -1 for none. `geometry`
+    (n, k, 2) and `query_geometry` (n, 2) uint8 are their and the query's scale and angle. A query
+    descriptor votes once for an image, by its nearest descriptor there. Returns two int32 arrays
+    (count,).
     """
     votes = np.zeros(count, np.int32)
     histogram = np.zeros((count, ANGLES, SCALES), np.int32)
@@ -92,7 +93,8 @@ def count_votes(places, geometry, query_geometry, count):  # type: ignore[no-unt
         for angle in range(ANGLES):
             after = (angle + 1) % ANGLES
             for scale in range(SCALES - 1):
-                # Two neighbouring bins each way: no agreement is cut by a bin's edge.
+                # Two neighbouring bins each way, so that a bin's edge cuts no
+                # agreement.
                 window = (
                     histogram[place, angle, scale]
                     + histogram[place, angle, scale + 1]
@@ -105,14 +107,14 @@ def count_votes(places, geometry, query_geometry, count):  # type: ignore[no-unt
 
 @njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
 def mutual_nearest(products, start, query_scale, row_scale, points, radius, ratio, farthest):  # type: ignore[no-untyped-def]
-    """Of each of n queries the row that is its nearest, and whose nearest it is; -1 for none.
+    """For each of n queries the row that is its mutual nearest neighbour, or -1.
 
     `products` (n, ≥ start + m) float32, from column `start` on, times `query_scale` (n,) and
-    `row_scale` (m,) are their cosines. Left out are rows at `farthest` (squared L2) or beyond, and
-    those whose distance is more than `ratio` of that of the nearest row farther than `radius` from
-    it (`points` (m, 2) are the rows' places): keypoints of several angles or neighbouring scales
-    share a place and don't speak against it (first geometrically inconsistent neighbour, Mishkin et
-    al. 2015). Returns int32 (n,).
+    `row_scale` (m,) are the cosines. Rows at `farthest` (squared L2) or beyond are rejected. So are
+    rows whose distance is more than `ratio` of the distance to the nearest row farther than
+    `radius` from them (`points` (m, 2) are the rows' positions): keypoints of several angles or
+    neighbouring scales share a position and must not reject each other (first geometrically
+    inconsistent neighbour, Mishkin et al. 2015). Returns int32 (n,).
     """
     queries, rows = len(query_scale), len(row_scale)
     none = np.float32(-2)
@@ -131,7 +133,8 @@ def mutual_nearest(products, start, query_scale, row_scale, points, radius, rati
         distance = 2 - 2 * highest[row]
         if distance >= farthest:
             continue
-        # To look for a value again is faster than to keep its place while it is looked for.
+        # Searching for a value again is faster than tracking its position during the
+        # search.
         first = queries
         for query in range(queries):
             first = min(first, query if best[query] == highest[row] else queries)
@@ -148,7 +151,8 @@ def mutual_nearest(products, start, query_scale, row_scale, points, radius, rati
 
 @njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
 def _highest_apart(products, row_scale, points, nearest, radius):  # type: ignore[no-untyped-def]
-    """The highest product (m,), scaled, of rows that lie farther than `radius` from the nearest."""
+    """The highest scaled product (m,) of rows that lie farther than `radius` from the nearest
+    row."""
     highest = np.float32(-np.inf)
     for row in range(len(products)):
         across = points[row, 0] - points[nearest, 0]

@@ -1,4 +1,4 @@
-"""What a search by local features asks for, and how its candidates are ranked."""
+"""Parameters of a search by local features, and the ranking of its candidates."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from indexes.local.verification import Matches, verify
 
 DEFAULT_K = 20
 MIN_INLIERS = 6
-"""See benchmarks/quality.py: fewer than 1 in 1,000 unrelated pairs reach it."""
+"""Minimum number of inliers; fewer than 1 in 1,000 unrelated pairs reach it
+(benchmarks/quality.py)."""
 
 
 class LocalParams(SearchParams):
-    """Full verification unless switched off; then `matches` are votes."""
+    """Parameters; verification is on unless switched off, and then `matches` are votes."""
 
     k: int | None = Field(None, ge=1, le=MAX_K, description="At most this many hits; 20.")
     k_clusters: int = Field(5, ge=1, le=64, description="Nearest descriptors for each one's vote.")
@@ -41,12 +42,13 @@ class LocalParams(SearchParams):
 
     @property
     def verifies(self) -> bool:
-        """Whether stored descriptors are looked at; else votes alone make the hits."""
+        """Whether stored descriptors are compared; otherwise votes alone make the hits."""
         return self.use_smnn_matching or self.use_ransac
 
 
 class Ranking:
-    """The best hit of each picture, as its candidates come by falling count of matches."""
+    """Collects the best hit of each image while its candidates arrive by falling number of
+    matches."""
 
     def __init__(self, params: LocalParams, *, mirrors: bool) -> None:
         self._params = params
@@ -54,7 +56,7 @@ class Ranking:
         self._best: dict[int, Hit] = {}
 
     def is_settled(self, matches: int) -> bool:
-        """Whether no candidate with so few matches, or fewer, can change the first k hits."""
+        """Whether no candidate with at most so many matches can change the first k hits."""
         k = self._params.k or DEFAULT_K
         least = self._params.min_inliers if self._params.use_ransac else 1
         if matches < least:
@@ -85,7 +87,7 @@ class Ranking:
 
 
 def score(hit: Hit) -> int:
-    """Inliers or, unverified, matches."""
+    """Inliers or, without verification, matches."""
     count = hit.matches if hit.inliers is None else hit.inliers
     assert count is not None
     return count

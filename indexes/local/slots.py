@@ -1,4 +1,4 @@
-"""Slots of the local index: which picture each stands for, and its keypoints' scale and angle."""
+"""Slots of the local index: the image of each slot, and the scale and angle of its keypoints."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from models.types import Features
 Slots = npt.NDArray[np.int64]
 
 OCTAVE = 16
-"""Steps of a quantised log2 scale."""
+"""Steps per octave of a quantised log2 scale."""
 SMALLEST_OCTAVE = -4
 TURN = 256
-"""Steps of a quantised angle."""
+"""Steps per turn of a quantised angle."""
 
 
 def quantise_geometry(features: Features) -> npt.NDArray[np.uint8]:
-    """(n, 2) uint8 of n features: log2 scale in steps of 1/16 from 1/16 px, angle in 1/256 turn."""
+    """Quantised geometry (n, 2) uint8 of n features: log2 scale in steps of 1/16 from 1/16 px,
+    angle in 1/256 turn."""
     octave = np.log2(np.maximum(features["scale"], 1e-6)) - SMALLEST_OCTAVE
     scale = np.clip(np.rint(octave * OCTAVE), 0, 255)
     angle = np.rint(features["angle"] * (TURN / 360)) % TURN
@@ -29,11 +30,11 @@ def quantise_geometry(features: Features) -> npt.NDArray[np.uint8]:
 
 
 class SlotTable:
-    """Slots count up from 0; one that was dropped is never used again, until `compact`."""
+    """Slots count up from 0. A dropped slot is not used again until `compact`."""
 
     def __init__(self) -> None:
         self.count = 0
-        """Slots given out."""
+        """Number of slots given out."""
         self.live_keypoints = 0
         self._image_ids = np.empty(1024, np.int64)
         self._starts = np.zeros(1025, np.int64)
@@ -53,21 +54,22 @@ class SlotTable:
 
     @property
     def image_ids(self) -> npt.NDArray[np.int64]:
-        """(count,) by slot; -1 where the slot is dead."""
+        """Image id by slot (count,); -1 where the slot is dead."""
         return self._image_ids[: self.count]
 
     @property
     def starts(self) -> npt.NDArray[np.int64]:
-        """(count + 1,): where each slot's rows of `geometry` begin."""
+        """Offsets (count + 1,): where each slot's rows of `geometry` begin."""
         return self._starts[: self.count + 1]
 
     @property
     def geometry(self) -> npt.NDArray[np.uint8]:
-        """(keypoints, 2): see `quantise_geometry`."""
+        """Scale and angle (keypoints, 2); see `quantise_geometry`."""
         return self._geometry[: self.starts[-1]]
 
     def freeze(self) -> dict[str, FrozenArray]:
-        """Nothing but `image_ids` is written to again: all else is added to or made anew."""
+        """See Index.freeze. Only `image_ids` is ever overwritten; all other arrays are appended to
+        or replaced."""
         return {
             "image_ids": FrozenArray.of(self.image_ids.copy()),
             "starts": FrozenArray.of(self.starts),
@@ -86,7 +88,7 @@ class SlotTable:
         return table
 
     def add(self, image_id: int, features: Features) -> int:
-        """A fresh slot for a picture that has none."""
+        """Take a fresh slot for an image that has none."""
         assert image_id not in self._slots, image_id
         slot = self.count
         start = int(self._starts[slot])
@@ -103,7 +105,7 @@ class SlotTable:
         return slot
 
     def drop(self, image_id: int) -> bool:
-        """Whether the picture had a slot, which is dead now."""
+        """Drop an image's slot. Returns whether it had one."""
         slot = self._slots.pop(image_id, None)
         if slot is None:
             return False
@@ -120,7 +122,7 @@ class SlotTable:
         return np.fromiter((slot for slot in found if slot >= 0), np.int64)
 
     def compact(self) -> Slots:
-        """Number the live slots anew, in their order; the new slot (or -1) by old slot."""
+        """Renumber the live slots in order. Returns the new slot, or -1, by old slot."""
         live = self.image_ids >= 0
         renumbered = np.where(live, np.cumsum(live) - 1, -1)
         sizes = np.diff(self.starts)
@@ -133,7 +135,7 @@ class SlotTable:
 
 
 def _grown(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
-    """The array with room for `size` rows: half as much again each time it is full."""
+    """The array with room for `size` rows; its capacity grows by half whenever it is full."""
     if size <= len(array):
         return array
     grown = np.empty((max(size, len(array) + len(array) // 2), *array.shape[1:]), array.dtype)

@@ -1,4 +1,4 @@
-"""Training of the local index's IVF-PQ, by a thread that touches nothing the searches use."""
+"""Training of the local index's IVF-PQ, in a thread that shares nothing with the searches."""
 
 from __future__ import annotations
 
@@ -20,28 +20,30 @@ from indexes.local.descriptors import (
 )
 
 BATCH = 256
-"""Pictures read from the store at a time."""
+"""Images read from the store at a time."""
 
 
 class Training(threading.Thread):
-    """Reads the live pictures' rows, trains, adds them all, then those that came meanwhile.
+    """Reads the live images' rows, trains on a sample, adds all rows, then those that came
+    meanwhile.
 
-    A row may be newer than its slot: then the slot is dead, or about to be, and the owner's later
-    change has a slot of its own in `late`. A row that is gone is left out.
+    A row may be newer than its slot. Then the slot is dead or about to be, and the owner's later
+    change has its own slot in `late`. Missing rows are left out.
     """
 
     def __init__(
         self, factory: str, probes: int, rows: Rows, image_ids: npt.NDArray[np.int64], lists: int
     ) -> None:
-        """`image_ids` (slots,) are those of each slot, -1 of a dead one.
+        """`image_ids` (slots,) are the image id of each slot, -1 for dead slots.
 
-        `factory` is a FAISS factory string with a place for the number of `{lists}`.
+        `factory` is a FAISS factory string with a placeholder for the number of `{lists}`.
         """
         super().__init__(name="local-training", daemon=True)
         self.late: deque[tuple[int, int]] = deque()
-        """Slot and image id of each picture applied since: the owner appends."""
+        """Slot and image id of each image that was applied since; the owner appends to it."""
         self.result: DescriptorSearch | None = None
-        """Set at the end; None still when the thread has died of an error, which it printed."""
+        """The trained index; None until the end, and for ever if the thread died of an error, which
+        it printed."""
         self._factory = factory
         self._lists = lists
         self._probes = probes
@@ -68,7 +70,7 @@ class Training(threading.Thread):
             index.add(ids, unit(np.concatenate([row["descriptor"] for _, row in there])))
 
     def _sample(self) -> Descriptors:
-        """Descriptors of pictures drawn at random, as many as the lists need."""
+        """Descriptors of randomly drawn images, as many as the lists need."""
         order = np.random.default_rng(0).permutation(len(self._pictures))
         parts: list[npt.NDArray[np.uint8]] = []
         size = 0

@@ -17,26 +17,26 @@ Points = npt.NDArray[np.float64]
 Homography = npt.NDArray[np.float64]
 
 SAME_PLACE = 60
-"""Keypoints within a sixtieth of the picture count as one place."""
+"""Keypoints within a sixtieth of the picture count as one position."""
 AT_ONCE = 4
-"""Pictures in one matrix product: more no longer lie in the processor's cache."""
+"""Images in one matrix product; more do not fit into the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keypoints:
     points: Points
-    """(n, 2) pixels"""
+    """Positions (n, 2) in pixels."""
     octave: npt.NDArray[np.float64]
-    """(n,) log2 of the scale"""
+    """Log2 of the scales (n,)."""
     angle: npt.NDArray[np.float64]
-    """(n,) degrees"""
+    """Angles (n,) in degrees."""
 
     def __len__(self) -> int:
         return len(self.angle)
 
     @property
     def extent(self) -> float:
-        """The long side of what the keypoints cover, in pixels; 1 at least."""
+        """The long side, in pixels, of the area that the keypoints cover; at least 1."""
         if not len(self):
             return 1.0
         return max(1.0, float((self.points.max(axis=0) - self.points.min(axis=0)).max()))
@@ -47,14 +47,14 @@ class Keypoints:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One picture's features, taken apart."""
+    """One picture's features, split into arrays."""
 
     keypoints: Keypoints
     descriptors: npt.NDArray[np.float32]
-    """(n, 128), the whole numbers that are stored: a matrix product of those is exact, and so the
-    same whatever else is in it."""
+    """Descriptors (n, 128) as the stored whole numbers. Their matrix product is exact, and so does
+    not depend on what else is multiplied."""
     scale: npt.NDArray[np.float32]
-    """(n,): what makes each descriptor a unit vector; one of zeros stays zero."""
+    """Factors (n,) that bring each descriptor to unit length; a descriptor of zeros stays zero."""
 
     @classmethod
     def of(cls, features: Features) -> Side:
@@ -74,7 +74,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """Row i of `query` matches row i of `image`."""
+    """Matches: row i of `query` matches row i of `image`."""
 
     query: Keypoints
     image: Keypoints
@@ -90,12 +90,12 @@ class Matches:
 class Verified:
     inliers: int
     homography: Homography
-    """(3, 3): query pixels to image pixels."""
+    """Homography (3, 3) from query pixels to image pixels."""
     points: Points
-    """(inliers, 4): query x, y, image x, y."""
+    """Inliers (inliers, 4): query x, y, image x, y."""
 
     def shown(self, *, mirrored: bool) -> tuple[list[list[float]], list[list[float]]]:
-        """Homography and points in pixels of the given query: a mirrored one's x is -x."""
+        """Homography and points in pixels of the given query; the x of a mirrored query is -x."""
         sign = -1.0 if mirrored else 1.0
         homography = self.homography * [sign, 1.0, 1.0]
         points = self.points * [sign, 1.0, 1.0, 1.0]
@@ -103,14 +103,14 @@ class Verified:
 
 
 def match(query: Side, images: Sequence[Side], ratio: float, farthest: float) -> list[Matches]:
-    """Mutual nearest neighbours, nearer than squared L2 `farthest`, by Lowe's ratio test.
+    """Mutual nearest neighbours, nearer than squared L2 `farthest`, that pass Lowe's ratio test.
 
-    `ratio` is of distances to the nearest and second nearest place; 1 keeps all.
+    `ratio` compares the distances to the nearest and second nearest position; 1 keeps all.
     """
     found = []
     batches = [images[start : start + AT_ONCE] for start in range(0, len(images), AT_ONCE)]
     most = max((sum(map(len, some)) for some in batches), default=0)
-    # Memory that is new to a process costs as much as the product: one piece serves all.
+    # One reused buffer: memory that is new to a process costs as much as the product.
     space = np.empty(len(query) * most, np.float32)
     for some in batches:
         rows = np.concatenate([image.descriptors for image in some])
@@ -146,9 +146,10 @@ def _matches(
 
 
 def agreeing(matches: Matches) -> Matches:
-    """The largest group of matches that turn and scale as one of them does.
+    """The largest group of matches that rotate and scale like one of them.
 
-    Weak geometric consistency (Jégou et al. 2008) without bins: few matches, so all are compared.
+    Weak geometric consistency (Jégou et al. 2008) without bins: the matches are few, so all pairs
+    are compared.
     """
     if not len(matches):
         return matches
@@ -161,9 +162,9 @@ def agreeing(matches: Matches) -> Matches:
 def verify(matches: Matches) -> Verified | None:
     """The homography that most matches follow, by MAGSAC++ (Barath et al. 2020).
 
-    None when there is none that a picture of a picture can have. An inlier must also turn and scale
-    its keypoint, if that has a scale, as the homography does there, and places that lie together
-    count once.
+    None when no plausible homography is found. An inlier must also rotate and scale its keypoint,
+    if that has a scale, as the homography does at that point. Inliers at the same position count
+    once.
     """
     if len(matches) < 4:
         return None
@@ -179,7 +180,8 @@ def verify(matches: Matches) -> Verified | None:
 
 
 def follows(matches: Matches, homography: Homography) -> npt.NDArray[np.bool_]:
-    """(n,) whether the homography takes each keypoint's place, turn and scale to its match's."""
+    """Whether the homography maps each keypoint's position, angle and scale to its match's,
+    (n,)."""
     query, image = matches.query, matches.image
     result: npt.NDArray[np.bool_] = consistent(
         homography,
@@ -197,7 +199,7 @@ def follows(matches: Matches, homography: Homography) -> npt.NDArray[np.bool_]:
 def _fit(matches: Matches) -> Homography | None:
     import cv2
 
-    # One fixed seed: the same query gets the same answer.
+    # A fixed seed, so that the same query gets the same answer.
     cv2.setRNGSeed(0)
     homography, _ = cv2.findHomography(
         matches.query.points,
@@ -214,8 +216,9 @@ def _fit(matches: Matches) -> Homography | None:
 
 
 def _reach(matches: Matches) -> float:
-    """How far, in pixels of the image, an inlier may lie from where it should.
+    """Maximum distance, in pixels of the image, of an inlier from its predicted position.
 
-    A keypoint's place is uncertain in proportion to the picture, down to a few pixels.
+    The uncertainty of a keypoint's position is proportional to the picture's size, down to a few
+    pixels.
     """
     return max(4.0, 0.012 * matches.image.extent)

@@ -1,6 +1,6 @@
-"""The numba kernels of geometric verification: which matches agree, and follow a homography.
+"""Numba kernels of geometric verification: which matches agree, and which follow a homography.
 
-All release the GIL and run on one core; see `indexes.arrays.kernels` for how they are compiled and
+They release the GIL and run on one core; see `indexes.arrays.kernels` for how they are compiled and
 cached.
 """
 
@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 ANGLE_TOLERANCE = 25.0
-"""Degrees between turns that agree."""
+"""Tolerance of rotations, in degrees."""
 OCTAVE_TOLERANCE = 0.7
 LARGEST_SCALE = 32.0
 NO_OCTAVE = -20.0
@@ -19,7 +19,7 @@ NO_OCTAVE = -20.0
 
 @njit(nogil=True, cache=True)
 def largest_agreement(turns, octaves):  # type: ignore[no-untyped-def]
-    """Which of n matches turn and scale as that one does that most agree with: bool (n,).
+    """The matches that agree in rotation and scale with the match with which most agree: bool (n,).
 
     `turns` (degrees) and `octaves` are float64 (n,).
     """
@@ -44,10 +44,11 @@ def _agreeing(turns, octaves, centre):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def consistent(homography, points, octaves, angles, to_points, to_octaves, to_angles, reach):  # type: ignore[no-untyped-def]
-    """Whether a homography takes each keypoint's place, turn and scale to its match's: bool (n,).
+    """Whether a homography maps each keypoint's position, angle and scale to its match's: bool
+    (n,).
 
-    `homography` (3, 3), places (n, 2), octaves (n,) and angles (n,), in degrees, are float64. A
-    place may be missed by `reach`; keypoints that have no scale are judged by their places alone.
+    `homography` (3, 3), positions (n, 2), octaves (n,) and angles (n,), in degrees, are float64. A
+    position may be off by `reach`. Keypoints without a scale are judged by their position alone.
     """
     h = homography
     weights = np.empty(len(points))
@@ -63,11 +64,11 @@ def consistent(homography, points, octaves, angles, to_points, to_octaves, to_an
         down = (h[1, 0] * x + h[1, 1] * y + h[1, 2]) / weight
         if np.hypot(across - to_points[row, 0], down - to_points[row, 1]) >= reach:
             continue
-        # The homography's Jacobian there.
+        # The homography's Jacobian at this point.
         a, b = (h[0, 0] - across * h[2, 0]) / weight, (h[0, 1] - across * h[2, 1]) / weight
         c, d = (h[1, 0] - down * h[2, 0]) / weight, (h[1, 1] - down * h[2, 1]) / weight
         area = a * d - b * c
-        # A negative area is a reflection, which a mirrored query is searched for on its own.
+        # A negative area is a reflection; mirrored queries are searched for separately.
         if area <= LARGEST_SCALE**-2 or area >= LARGEST_SCALE**2:
             continue
         if to_octaves[row] != NO_OCTAVE:
@@ -85,5 +86,5 @@ def consistent(homography, points, octaves, angles, to_points, to_octaves, to_an
 
 @njit(nogil=True, cache=True)
 def _angle_gap(one, other):  # type: ignore[no-untyped-def]
-    """Degrees between two directions, 0 to 180."""
+    """Angle between two directions in degrees, 0 to 180."""
     return abs((one - other + 180) % 360 - 180)

@@ -1,4 +1,4 @@
-"""Votes of near descriptors, and the pictures that they make candidates for verification."""
+"""Votes of near descriptors, and the selection of candidates for verification."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from indexes.local.kernels import count_votes
 CANDIDATE = np.dtype(
     [("agreeing", np.int32), ("votes", np.int32), ("image_id", np.int64), ("variant", np.int64)]
 )
-"""A picture that one variant of the query voted for; `agreeing` votes do on scale and angle."""
+"""An image that one variant of the query voted for; `agreeing` votes agree on scale and angle."""
 Candidates = npt.NDArray[np.void]
 CHANCE_VOTES = 10
-"""Agreeing votes that unrelated pictures of a collection often have."""
+"""Number of agreeing votes that unrelated images of a collection often have."""
 
 
 class Voters(NamedTuple):
-    """The k nearest of each of n query descriptors."""
+    """The k nearest descriptors of each of n query descriptors."""
 
     distances: npt.NDArray[np.float32]
-    """(n, k) ascending; infinite where there is none."""
+    """Squared distances (n, k), ascending; infinite where there is none."""
     image_ids: npt.NDArray[np.int64]
-    """(n, k); -1 where there is none."""
+    """Image ids (n, k); -1 where there is none."""
     keypoints: npt.NDArray[np.uint8]
-    """(n, k)"""
+    """Keypoint numbers (n, k)."""
     geometry: npt.NDArray[np.uint8]
-    """(n, k, 2): see `quantise_geometry`."""
+    """Geometry (n, k, 2); see `quantise_geometry`."""
     asked: npt.NDArray[np.uint8]
-    """(n, 2): of the query descriptors."""
+    """Geometry (n, 2) of the query descriptors."""
 
 
 def nearest(shards: Sequence[Voters], k: int) -> Voters:
-    """The k nearest over all shards, ties by image id, then keypoint."""
+    """The k nearest over all shards; ties by image id, then by keypoint."""
     if len(shards) == 1:
         return shards[0]
     distances, image_ids, keypoints, geometry = (
@@ -53,7 +53,7 @@ def nearest(shards: Sequence[Voters], k: int) -> Voters:
 
 
 def candidates_of(variant: int, voters: Voters, least: int) -> Candidates:
-    """The pictures that at least so many of this variant's descriptors vote for."""
+    """The images that at least so many of this variant's descriptors vote for."""
     images, places = np.unique(voters.image_ids, return_inverse=True)
     places = places.reshape(voters.image_ids.shape)
     if images.size and images[0] < 0:
@@ -69,7 +69,7 @@ def candidates_of(variant: int, voters: Voters, least: int) -> Candidates:
 
 
 def by_votes(candidates: Candidates, mirrors: bool) -> list[Hit]:
-    """Each picture once, by the better variant's votes."""
+    """Each image once, with the votes of its better variant."""
     order = np.lexsort([candidates[name] for name in ("variant", "image_id")])
     order = order[np.argsort(-candidates["votes"][order], kind="stable")]
     best: dict[int, Hit] = {}
@@ -80,10 +80,10 @@ def by_votes(candidates: Candidates, mirrors: bool) -> list[Hit]:
 
 
 def shortlist(candidates: Candidates, length: int) -> list[tuple[int, int]]:
-    """Image id and variant of those that most likely verify, best first, at most so many.
+    """Image id and variant of the candidates that most likely verify, best first, up to a limit.
 
-    Few votes agree by chance in any picture: a number of them, below CHANCE_VOTES, that more
-    candidates have than there is room for tells nothing, and none of these is worth verifying.
+    Every image gets a few agreeing votes by chance. If more candidates than fit share a number of
+    votes below CHANCE_VOTES, that number tells nothing, and none of them is verified.
     """
     keys = [candidates["variant"], candidates["image_id"]]
     order = np.lexsort([*keys, -candidates["votes"], -candidates["agreeing"]])

@@ -1,1 +1,1 @@
-"""What ranks the hits of several retrievers in one list."""
+"""Ranking across retrievers: one list of the hits of several."""

@@ -1,7 +1,7 @@
-"""Makes one list of several retrievers' lists. Pure functions.
+"""Fusion: one list from the lists of several retrievers. Pure functions.
 
 `fuse` is weighted reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009); `old_rule` is
-that of the old gateway.
+the rule of the old gateway.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from indexes.base import Hit
 from models.errors import InvalidInput
 
 RRF_K = 60
-"""The constant of Cormack et al.: how much less the first ranks stand out."""
+"""The constant of Cormack et al.; a larger one makes the first ranks stand out less."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankedList:
-    """One retriever's hits, best first, and what makes one of them believable."""
+    """One retriever's hits, best first, and the limits that a hit must meet to count."""
 
     name: str
     hits: Sequence[Hit]
     weight: float = 1.0
     verifying: bool = False
-    """Whether a hit within the limits shows that it is the same picture or scene."""
+    """Whether a hit within the limits proves that it is the same picture or scene."""
     distance_below: float | None = None
-    """Only hits strictly nearer than this can be true."""
+    """Only hits strictly nearer than this count."""
     min_inliers: int | None = None
-    """Only hits with at least so many inliers can be true."""
+    """Only hits with at least so many inliers count."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight < float("inf"):
@@ -46,13 +46,13 @@ class RankedList:
 
 
 class Place(NamedTuple):
-    """Where one retriever's list has a picture."""
+    """The place of an image in one retriever's list."""
 
     rank: int
     hit: Hit
 
     def row(self) -> dict[str, Any]:
-        """As JSON shows it."""
+        """The place as JSON."""
         said = self.hit.row()
         del said["image_id"]
         return {"rank": self.rank, **said}
@@ -62,24 +62,25 @@ class Place(NamedTuple):
 class FusedHit:
     image_id: int
     score: float
-    """Of `fuse`: above 0.5 for a verified picture, 1 for one that is first in every list."""
+    """Score of `fuse`: above 0.5 for a verified image, 1 for one that is first in every list."""
     places: Mapping[str, Place]
     verified: bool = False
 
     @property
     def confidence(self) -> float | None:
-        """Of the surest retriever; None where one of them can't say: it may be the sure one."""
+        """Confidence of the surest retriever; None where one of them has no confidence, because
+        that one may be the surest."""
         known = [place.hit.confidence for place in self.places.values()]
         sure = [one for one in known if one is not None]
         return max(sure) if sure and len(sure) == len(known) else None
 
     @property
     def retrievers(self) -> dict[str, dict[str, Any]]:
-        """By retriever: its rank (from 0) there and what its hit says (distance, inliers, …)."""
+        """By retriever: the rank there (from 0) and what its hit says (distance, inliers, …)."""
         return {name: place.row() for name, place in self.places.items()}
 
     def row(self) -> dict[str, Any]:
-        """The hit as JSON shows it."""
+        """The hit as JSON."""
         sure = {} if self.confidence is None else {"confidence": self.confidence}
         return {
             "image_id": self.image_id,
@@ -90,13 +91,13 @@ class FusedHit:
 
 
 def fuse(lists: Sequence[RankedList], exclude: Collection[int] = ()) -> list[FusedHit]:
-    """Weighted reciprocal rank fusion, verified pictures first; ties by image id.
+    """Weighted reciprocal rank fusion with verified images first; ties by image id.
 
-    Lists are cut to hits that can be true, and ranks count what is left. A picture's sum of
-    weight / (60 + rank), rank from 1, is divided by the largest that there can be; the lower half
-    of the scores is for pictures that no verifying list holds, the upper half for the others. Lists
-    of weight 0 and the excluded (and negative) ids are left out. A retriever may have several
-    lists, one for each query picture.
+    Lists are cut to eligible hits, and ranks count the remaining ones. An image's sum of weight /
+    (60 + rank), rank from 1, is divided by the largest possible sum. The lower half of the scores
+    is for images that no verifying list holds, the upper half for the others. Lists of weight 0 and
+    the excluded (and negative) ids are left out. A retriever may have several lists, one for each
+    query picture.
     """
     used = [ranked for ranked in lists if ranked.weight > 0]
     total = sum(ranked.weight for ranked in used)
@@ -118,14 +119,14 @@ def fuse(lists: Sequence[RankedList], exclude: Collection[int] = ()) -> list[Fus
 
 
 def above_confidence(hits: Sequence[FusedHit], least: float) -> list[FusedHit]:
-    """Those at least so sure of being true, and those of which that can't be said."""
+    """Hits with at least this confidence, and hits without a confidence."""
     return [hit for hit in hits if hit.confidence is None or hit.confidence >= least]
 
 
 def old_rule(lists: Sequence[RankedList]) -> list[FusedHit]:
-    """The old gateway's: pictures in two or more lists, by their sum of 1 / (rank + 1).
+    """The old gateway's rule: images in two or more lists, by their sum of 1 / (rank + 1).
 
-    Ranks count from 0 over the whole lists; weights and limits don't matter. Ties by image id.
+    Ranks count from 0 over the whole lists; weights and limits are ignored. Ties by image id.
     """
     shares: defaultdict[int, list[float]] = defaultdict(list)
     shown: defaultdict[int, dict[str, Place]] = defaultdict(dict)
@@ -152,6 +153,7 @@ def _eligible_hits(ranked: RankedList, exclude: Collection[int]) -> list[Hit]:
 
 
 def _show(shown: dict[str, Place], name: str, rank: int, hit: Hit) -> None:
-    """Keep what the retriever says of the picture; where it has several lists, the best of it."""
+    """Keep the retriever's hit of this image; of several lists of one retriever, the best-ranked
+    hit."""
     if name not in shown or rank < shown[name].rank:
         shown[name] = Place(rank, hit)

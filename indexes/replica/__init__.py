@@ -1,1 +1,1 @@
-"""What a replica does around an index: follow the log, save snapshots, answer for a shard."""
+"""What a replica does around its index: follow the log, save snapshots, answer for a shard."""

@@ -1,22 +1,23 @@
-"""How much of the log to apply in one turn of an index's thread."""
+"""The number of log entries that are applied in one turn of an index's thread."""
 
 from __future__ import annotations
 
 CHUNK = 1024
-"""Log entries, at most."""
+"""Maximum number of log entries in one turn."""
 FIRST = 16
 TURN = 0.02
-"""Seconds that a turn should take: a search that comes meanwhile waits for it."""
+"""Target length of a turn in seconds; a search that arrives meanwhile waits for its end."""
 
 
 class AdaptiveBatch:
-    """An entry costs some indexes a thousand times what it costs others: the last turn tells."""
+    """Adapts the batch size to the last turn, because an entry costs some indexes a thousand times
+    more than others."""
 
     def __init__(self) -> None:
         self.entries = min(FIRST, CHUNK)
-        """To take next."""
+        """Number of entries to take next."""
 
     def record(self, entries: int, seconds: float) -> None:
-        """What a turn took."""
+        """Record the length of a turn."""
         each = max(seconds, 1e-9) / max(1, entries)
         self.entries = max(1, min(CHUNK, int(TURN / each)))

@@ -1,7 +1,7 @@
-"""Keeps one index in step with the store's log, and answers from it.
+"""A follower keeps one index in step with the store's log and answers queries from it.
 
-Every call of the index runs on the follower's one thread: first what the log has new, then the
-search, so that an answer holds every write that was acknowledged before the question.
+Every call of the index runs on the follower's one thread: first the new log entries, then the
+search, so that an answer includes every write that was acknowledged before the query.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ State = Literal["loading", "ready"]
 log = logging.getLogger(__name__)
 
 BATCH = 4096
-"""Rows read in one go while rebuilding."""
+"""Rows read at a time while rebuilding."""
 DEADLINE = 5.0
-"""Seconds of a search; half of them may go to following the log and waiting for a seq."""
+"""Seconds of a search. Half of them may go to following the log and waiting for a seq."""
 PAUSE = 0.005
 """Seconds between two looks for a seq that the store does not have yet."""
 SAMPLE, SAMPLE_LEAST = 512, 50
-"""Pictures whose pairs show how near unrelated ones lie; with fewer, the usual is assumed."""
+"""Images in the sample for the background model, and the minimum for fitting one."""
 RETRY = 1.0
 """Seconds between two tries to read a store that can't be read."""
 
@@ -53,14 +53,14 @@ class Answer:
     hits: list[Hit]
     applied_seq: int
     stale: bool
-    """The store could not be read, or `min_seq` or the end of the log was not reached in time."""
+    """Whether the store was unreadable, or the log's end or `min_seq` was not reached in time."""
     part: Part | None = None
-    """In place of hits, when a shard is asked."""
+    """Replaces the hits when a shard is asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One look at a follower; never half old and half new."""
+    """One consistent look at a follower."""
 
     state: State
     reason: str
@@ -72,9 +72,9 @@ class Status:
 
 
 class Follower:
-    """Owns the index. `applied` is the seq that a loaded index stands at; None rebuilds it.
+    """Owns the index. `applied` is the seq of an already loaded index; None rebuilds it.
 
-    With `snapshots` it begins from one where it would read all rows, if there is one that holds.
+    With `snapshots` it starts from a valid snapshot, if there is one, instead of reading all rows.
     """
 
     def __init__(
@@ -134,20 +134,20 @@ class Follower:
     # --- work, from any thread -------------------------------------------------------------------
 
     def start(self, poll: float = 0.5) -> None:
-        """Rebuild in the background, then follow the log: when the store tells of a change, or
+        """Rebuild in the background, then follow the log: on every notification of the store, or
         every `poll` seconds while idle."""
         self._poller = threading.Thread(target=self._follow, args=(poll,), daemon=True)
         self._poller.start()
 
     def submit(self, job: Callable[[Index], T]) -> Future[T]:
-        """Run a job on the index's thread; raises RetrieverUnavailable when closed."""
+        """Run a job on the index's thread. Raises RetrieverUnavailable when closed."""
         try:
             return self._executor.submit(lambda: job(self._index))
         except RuntimeError as exc:
             raise RetrieverUnavailable(f"{self.space.kind} is closed") from exc
 
     def rebuild(self) -> None:
-        """Fill it from a snapshot or all rows, then follow the log; raises StoreUnavailable."""
+        """Fill it from a snapshot or all rows, then follow the log. Raises StoreUnavailable."""
 
         def job() -> None:
             self._rebuild()
@@ -156,14 +156,14 @@ class Follower:
         self._executor.submit(job).result()
 
     def catch_up(self) -> int:
-        """Apply the log to its end as of now, or rebuild where it no longer reaches back.
+        """Apply the log to its current end, or rebuild where the log no longer reaches back.
 
-        Returns the applied seq; raises StoreUnavailable.
+        Returns the applied seq. Raises StoreUnavailable.
         """
         return self._executor.submit(self._catch_up_or_rebuild).result()
 
     def check(self) -> None:
-        """Raises RetrieverUnavailable, with the reason, when no search can be answered."""
+        """Raises RetrieverUnavailable, with the reason, while no search can be answered."""
         if self._failure is not None:
             raise RetrieverUnavailable(f"{self.space.kind} has stopped: {self._failure!r}")
         if self.state == "loading":
@@ -177,11 +177,11 @@ class Follower:
         deadline: float = DEADLINE,
         stale_ok: bool = False,
     ) -> Answer:
-        """Hits with all that the log holds now or, given a `min_seq`, at least with all up to it.
+        """Search with the whole log applied or, given a `min_seq`, with at least the log up to it.
 
-        One that stands at `min_seq` already does not ask the store. `deadline` in seconds: half of
-        it may go to getting there, then the answer is marked stale.
-        With `stale_ok` the log is not looked at. Raises RetrieverUnavailable while loading.
+        An index that stands at `min_seq` does not ask the store. Half of `deadline`, in seconds,
+        may be spent on catching up; then the answer is marked stale. With `stale_ok` the log is not
+        read. Raises RetrieverUnavailable while loading.
         """
         self.check()
         until = time.monotonic() + deadline / 2
@@ -200,7 +200,7 @@ class Follower:
         deadline: float = DEADLINE,
         stale_ok: bool = False,
     ) -> Answer:
-        """`search` for an event loop, which is never blocked."""
+        """`search` for an event loop, which it never blocks."""
         self.check()
         until = time.monotonic() + deadline / 2
         job = partial(self._search, query, params, min_seq, stale_ok, until)
@@ -211,7 +211,7 @@ class Follower:
         return _marked(answer, min_seq)
 
     def close(self) -> None:
-        """Stops after the job in progress; what was asked for and not begun is cancelled."""
+        """Stop after the current job; jobs that have not begun are cancelled."""
         self._closing.set()
         self._executor.shutdown(wait=True, cancel_futures=True)
         if self._poller is not None:
@@ -236,7 +236,7 @@ class Follower:
     def _follow_once(self) -> None:
         if self.state == "loading":
             self._executor.submit(self._reload).result()
-        # Chunk by chunk, so that searches get their turn in a long tail.
+        # Chunk by chunk, so that searches can run between the chunks of a long tail.
         while self.state == "ready" and self.store.head() != self.applied:
             self._executor.submit(self._apply_chunk).result()
         grown = not self._fitted_at / 2 < self.count < self._fitted_at * 2
@@ -246,7 +246,7 @@ class Follower:
             pass
 
     def _fit_background(self) -> None:
-        """Learn how near unrelated pictures of this collection lie: once, and as it grows."""
+        """Fit how near unrelated images of this collection lie: once, and again as it grows."""
         self._fitted_at = self.count
         image_ids = self.submit(lambda index: index.image_ids()).result()
         if len(image_ids) and self.shard != WHOLE:
@@ -281,7 +281,7 @@ class Follower:
         return Answer(self._index.answer(query, params), self._applied, stale)
 
     def _catch_up(self, until: float = math.inf) -> bool:
-        """Apply the log to its end as of now; False when that took too long."""
+        """Apply the log to its current end. Returns False when that takes too long."""
         target = self.store.head()
         while self._state == "ready" and self._applied != target:
             self._apply_chunk()
@@ -307,7 +307,7 @@ class Follower:
             self._become("loading", "loading: the log no longer reaches back")
 
     def _advance(self) -> bool:
-        """Apply a chunk of the log; False where it no longer reaches back."""
+        """Apply a chunk of the log. Returns False where the log no longer reaches back."""
         began = time.perf_counter()
         changes = self.store.changes(self.space, self._applied, self._batch.entries)
         if changes is None:
@@ -319,7 +319,7 @@ class Follower:
         return True
 
     def _reload(self) -> None:
-        """Rebuild, however often the store has to be tried: nothing is answered meanwhile."""
+        """Rebuild, and retry while the store can't be read; no query is answered meanwhile."""
         while self._state == "loading" and not self._closing.is_set():
             try:
                 self._rebuild()
@@ -328,7 +328,7 @@ class Follower:
                 self._closing.wait(RETRY)
 
     def _resume(self) -> bool:
-        """Begin from a snapshot and apply the log since; False where that can't be done."""
+        """Start from a snapshot and apply the log since. Returns False where that is impossible."""
         applied = None if self.snapshots is None else self.snapshots.load(self._index)
         if applied is None:
             return False
@@ -341,7 +341,7 @@ class Follower:
         return True
 
     def _empty(self) -> None:
-        """Begin anew, with what is known of the collection."""
+        """Start with an empty index, and keep the fitted background."""
         if len(self._index):
             self._index = type(self._index)(self._index.options, self._index.rows)
             self._index.background = self._background or self._index.background
@@ -366,7 +366,7 @@ class Follower:
         return {at: self._decoded(at, row) for at, row in rows if self.shard.holds(at)}
 
     def _decoded(self, image_id: int, row: bytes | None) -> Features | None:
-        """One unreadable row must not stop all others from being found."""
+        """Decode a row; an unreadable row is logged and skipped, so that all others are found."""
         try:
             return None if row is None else self._decode(row)
         except ValueError as exc:
@@ -383,7 +383,7 @@ class Follower:
 
 
 def row_reader(store: Store, space: Space, decode: Decode) -> Rows:
-    """Reads stored features for an index that ranks again on them."""
+    """A function that reads stored features, for an index that re-ranks by them."""
 
     def rows(image_ids: Sequence[int]) -> Mapping[int, Features]:
         return {at: decode(row) for at, row in store.rows(space, image_ids).items()}
@@ -392,7 +392,7 @@ def row_reader(store: Store, space: Space, decode: Decode) -> Rows:
 
 
 def _waits(answer: Answer, min_seq: int, until: float) -> bool:
-    """Whether the answer lacks a seq that may still come."""
+    """Whether the answer lacks a seq that may still arrive."""
     return answer.applied_seq < min_seq and not answer.stale and time.monotonic() < until
 
 

@@ -1,6 +1,6 @@
-"""When a snapshot is due and how it is written, and how far back the log is kept.
+"""When a snapshot is due, how it is written, and how far back the log is kept.
 
-Searches go on: the index's thread is held for one piece of an array at a time.
+Searches go on meanwhile: the index's thread is held for one piece of an array at a time.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ T = TypeVar("T")
 
 CHANGES = 20_000
 SHARE = 10
-"""A snapshot is due after CHANGES, or a SHARE-th of the index where that is more …"""
+"""A snapshot is due after CHANGES, or after a SHARE-th of the index if that is more."""
 SECONDS = 1800.0
-"""… or so long after the last one if anything has changed."""
+"""A snapshot is also due after so many seconds if anything has changed."""
 RENEWAL = 3600.0
-"""Seconds after which the store is told again from where on its log is needed."""
+"""Seconds between two renewals of the mark that says from where on the log is needed."""
 LEASE = 600.0
 
 
 def keep_snapshot(follower: Follower) -> bool:
-    """Write a snapshot if one is due, unless another replica of this host does; whether it was.
+    """Write a snapshot if one is due and no other replica of this host is writing one. Returns
+    whether it did.
 
-    Raises OSError, with the old one still there, StoreUnavailable and RetrieverUnavailable.
+    Raises OSError (the old snapshot stays), StoreUnavailable and RetrieverUnavailable.
     """
     snapshots = follower.snapshots
     if snapshots is None or follower.state != "ready":
@@ -53,7 +54,7 @@ def keep_snapshot(follower: Follower) -> bool:
 
 
 def compact(snapshots: Snapshots) -> None:
-    """Forget the log behind the slowest snapshot in use, unless another replica is at it."""
+    """Compact the log behind the slowest snapshot in use, unless another replica is doing it."""
     store, marks = snapshots.store, snapshots.store.marks()
     if marks and store.lease("compact", snapshots.holder, LEASE):
         try:
@@ -71,7 +72,7 @@ def _is_due(written: Mapping[str, Any] | None, status: Status) -> bool:
 
 
 def _save_alone(follower: Follower, snapshots: Snapshots, index: Index) -> bool:
-    """Save while holding the lease, if it is still due then."""
+    """Save while holding the lease, if a snapshot is still due then."""
     name, store = snapshots.name(index), snapshots.store
     if not store.lease(name, snapshots.holder, LEASE):
         return False
@@ -100,7 +101,7 @@ def _save(follower: Follower, snapshots: Snapshots) -> None:
 
 
 def _frozen(follower: Follower, index: Index) -> tuple[Index, int, Frozen]:
-    """On the index's thread, where index and seq can't part."""
+    """Read index and seq on the index's thread, so that they match."""
     follower.check()
     return index, follower.applied, index.freeze()
 
@@ -111,7 +112,8 @@ def _release(follower: Follower, frozen: Frozen) -> None:
 
 
 def _remove_old(folder: Path, prefix: str) -> None:
-    """Files of options that this retriever no longer has; those in use are touched every hour."""
+    """Remove snapshots of options that this retriever no longer has. Snapshots in use are touched
+    every hour."""
     for path in folder.glob(f"{prefix}*"):
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > DAY:

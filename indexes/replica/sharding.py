@@ -1,8 +1,9 @@
-"""One retriever split by image id: which ids a shard has, and one answer of all shards' parts.
+"""A retriever that is split by image id: which ids a shard has, and how the shards' parts are
+merged.
 
-A search takes one round, or two where a shard must know what the others found. In the first of
-two rounds each shard answers with its `Index._candidates`. `Index.merge_candidates` merges them,
-and the second round sends the result to every shard. The answer equals that of one index over all
+A search takes one round, or two where a shard must know what the others found. In the first of two
+rounds each shard answers with its `Index._candidates`. `Index.merge_candidates` merges them, and
+the second round sends the result to every shard. The answer equals that of one index over all
 images, except that approximate (trained) indexes approximate each shard by itself.
 """
 
@@ -20,11 +21,12 @@ from indexes.base import Hit, Index, Part, Query, SearchParams
 from indexes.store.base import Space, Store
 
 BATCH = 4096
-"""Rows read in one go."""
+"""Rows read at a time."""
 
 
 class Shard(NamedTuple):
-    """Number `number` (from 0) of `of` shards: it has the image ids that leave it as remainder."""
+    """Shard number `number` (from 0) of `of` shards. It holds the image ids with this remainder
+    modulo `of`."""
 
     number: int = 0
     of: int = 1
@@ -37,21 +39,22 @@ class Shard(NamedTuple):
 
 
 WHOLE = Shard()
-"""Of a retriever that is not split."""
+"""The only shard of a retriever that is not split."""
 
 
 def merged_candidates(
     kind: type[Index], parts: Sequence[Part], query: Query, params: SearchParams
 ) -> Any:
-    """What the second round's queries carry as `candidates`; None when the first was the last."""
+    """The merged candidates for the second round; None when the first round was the last."""
     said = [part.candidates for part in parts if part.candidates is not None]
     return kind.merge_candidates(said, query, params) if said else None
 
 
 def merged(kind: type[Index], parts: Sequence[Part], params: SearchParams) -> list[Hit]:
-    """The hits of a search, of the shards' parts of its last round.
+    """The hits of a search, merged from the shards' parts of its last round.
 
-    Confidence is said of all pictures together, by the belief of the first shard that has one.
+    Confidence is computed over all images together, by the confidence model of the first shard that
+    has one.
     """
     count = sum(part.count for part in parts)
     confidence_model = next(
@@ -71,13 +74,14 @@ def merged(kind: type[Index], parts: Sequence[Part], params: SearchParams) -> li
 
 
 def stored_ids(store: Store, space: Space) -> npt.NDArray[np.int64]:
-    """Of all shards, which have one background."""
+    """Ids over all shards, which share one background."""
     with store.scan(space, BATCH) as scan:
         return np.array([at for batch in scan.batches for at, _ in batch], np.int64)
 
 
 def spread(image_ids: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """At most `count` of these ids, ascending: as at random, but always the same of the same."""
+    """At most `count` of these ids, ascending: a pseudo-random choice that is always the same for
+    the same ids."""
     mixed = image_ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)

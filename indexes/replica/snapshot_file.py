@@ -28,14 +28,14 @@ START = len(MAGIC) + LENGTH.itemsize
 CHECKSUM = xxh3_128().digest_size
 READ_BYTES = 8 << 20
 SYNC_BYTES = 64 << 20
-"""Written between two syncs, so that an add's own sync never waits for more than this."""
+"""Bytes between two syncs, so that an add's own sync never waits for more than this."""
 
 Take = Callable[[Iterator[npt.NDArray[Any]]], npt.NDArray[Any] | None]
-"""The next piece of a frozen array, taken on its index's thread; None after the last."""
+"""Takes the next piece of a frozen array on its index's thread; None after the last."""
 
 
 class SnapshotFile(Saved):
-    """A file whose checksum has been found right."""
+    """A file whose checksum is right."""
 
     def __init__(self, file: BinaryIO, header: Mapping[str, Any], start: int) -> None:
         self.header = header
@@ -62,9 +62,10 @@ class SnapshotFile(Saved):
 
 
 def write(path: Path, header: Mapping[str, Any], frozen: Frozen, take: Take) -> None:
-    """Write beside the place, then rename: whoever opens it sees the old file or this one, whole.
+    """Write beside the target, then rename: a reader sees the old file or this one, never a partial
+    file.
 
-    `header` is JSON. Raises OSError, with the old file still there.
+    `header` is JSON. Raises OSError; the old file then stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f"{path.name}.*.partial"):
@@ -83,9 +84,9 @@ def write(path: Path, header: Mapping[str, Any], frozen: Frozen, take: Take) -> 
 
 @contextmanager
 def opened(path: Path) -> Iterator[SnapshotFile]:
-    """Read it twice: for the checksum, and as its arrays are asked for.
+    """Read a snapshot twice: once for the checksum, once for its arrays.
 
-    Raises SnapshotRejected for a damaged file and OSError for one that is not there or unreadable.
+    Raises SnapshotRejected for a damaged file, and OSError for a missing or unreadable one.
     """
     with path.open("rb", buffering=0) as file:
         _check(file)
@@ -95,7 +96,7 @@ def opened(path: Path) -> Iterator[SnapshotFile]:
 
 
 def header_of(path: Path) -> Mapping[str, Any] | None:
-    """The header, unchecked; None where there is no file that has one. Raises OSError."""
+    """The header, not verified; None where there is no file with one. Raises OSError."""
     try:
         with path.open("rb", buffering=0) as file:
             found = _header(file)
@@ -142,7 +143,8 @@ def _check(file: BinaryIO) -> None:
 
 
 def _header(file: BinaryIO) -> tuple[Mapping[str, Any], int] | None:
-    """The header and where the arrays begin; None for another kind of file, or a later version."""
+    """The header and the offset of the arrays; None for another kind of file, or a later
+    version."""
     file.seek(0)
     start = file.read(START)
     if len(start) < START or start[: len(MAGIC)] != MAGIC:
@@ -167,7 +169,7 @@ def _read_into(file: BinaryIO, array: npt.NDArray[Any]) -> None:
 
 
 def _bytes_of(array: npt.NDArray[Any]) -> memoryview:
-    """The memory of a contiguous array."""
+    """The memory of a contiguous array, as bytes."""
     flat: Any = array.reshape(-1).view(np.uint8)
     return memoryview(flat)
 

@@ -1,4 +1,4 @@
-"""Where an index is kept between two lives of its replica, and whether what is kept holds."""
+"""Where the snapshots of an index are kept, and whether a kept snapshot is valid."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 DAY = 24 * 3600.0
-"""Seconds for which the log is kept back to a snapshot that no replica has asked for again."""
+"""Seconds for which the log is kept back to a snapshot that no replica uses any more."""
 
 
 class Snapshots:
     """The snapshot of one retriever's index on this host; all its replicas here share the file.
 
-    Each set of options (`layout` is that of its shards, if any) has a file of its own, so that two
-    versions of a retriever never take turns with one.
+    Each set of options (`layout` identifies the shard, if any) has its own file, so that two
+    versions of a retriever do not overwrite each other's.
     """
 
     def __init__(self, folder: Path, store: Store, space: Space, layout: str = "") -> None:
@@ -45,27 +45,28 @@ class Snapshots:
 
     @property
     def prefix(self) -> str:
-        """What the names of this retriever's files begin with."""
+        """Prefix of this retriever's file names."""
         return f"{quote(self.space.kind, safe='')}@"
 
     def name(self, index: Index) -> str:
-        """That of the lease and of the mark."""
+        """Name of the lease and of the mark."""
         return f"snapshot:{socket.gethostname()}:{self.path(index).name}"
 
     def header(self, index: Index) -> dict[str, Any]:
-        """What the header must say for an index to be restored from it."""
+        """Header that a snapshot must have to be restored into this index."""
         return {"store": self.store.uuid, **self._identity(index)}
 
     def written(self, index: Index) -> Mapping[str, Any] | None:
-        """The header of what is there now, if it is of this store and index; raises OSError."""
+        """The header of the current file if it belongs to this store and index. Raises OSError."""
         header = header_of(self.path(index))
         return None if header is None or self._stranger(header, index) else header
 
     def load(self, index: Index) -> int | None:
-        """Restore an empty index; the seq that it stands at, or None where no snapshot holds.
+        """Restore an empty index. Returns the seq of the snapshot, or None where no valid snapshot
+        exists.
 
-        A file that does not hold is removed. From here on the log is kept back to this seq, or to
-        the head of now. Raises StoreUnavailable.
+        An invalid file is removed. From then on the log is kept back to this seq, or to the current
+        head. Raises StoreUnavailable.
         """
         path = self.path(index)
         applied = None
@@ -78,7 +79,8 @@ class Snapshots:
         except OSError as exc:
             log.warning("%s can't read its snapshot: %s", self.space.kind, exc)
         except (SnapshotRejected, KeyError, ValueError) as exc:
-            # The latter two: it holds other arrays than this version of the index asks for.
+            # The latter two: the file holds other arrays than this version of the
+            # index expects.
             log.warning(
                 "%s is built from all rows, not from %s: %r", self.space.kind, path.name, exc
             )
@@ -98,11 +100,11 @@ class Snapshots:
             log.warning("%s can't say from where on it needs the log: %s", self.space.kind, exc)
 
     def _held(self, header: Mapping[str, Any], index: Index) -> int:
-        """The snapshot's seq; raises SnapshotRejected, saying why, where it does not hold."""
+        """The snapshot's seq. Raises SnapshotRejected, with the reason, for an invalid snapshot."""
         if stranger := self._stranger(header, index):
             raise SnapshotRejected(f"it is of another {stranger}")
         applied: int = header["seq"]
-        # Marked first: what is there now then stays there.
+        # The mark is set first, so that the log from there on is kept.
         self.mark(index, applied)
         if applied > self.store.head():
             raise SnapshotRejected("the store is older than it")
@@ -111,7 +113,7 @@ class Snapshots:
         return applied
 
     def _stranger(self, header: Mapping[str, Any], index: Index) -> str | None:
-        """What the snapshot is of another one of."""
+        """The first respect in which the snapshot differs from what is expected."""
         wanted = self.header(index)
         return next((key for key in wanted if header.get(key) != wanted[key]), None)
 

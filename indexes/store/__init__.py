@@ -1,1 +1,1 @@
-"""The store contract and what every store shares; one folder, or file, for each store."""
+"""The store contract and the code that every store shares; each store is a folder or a file."""

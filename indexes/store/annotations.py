@@ -1,8 +1,8 @@
-"""The row of what is said of an image: how writes change it, and how it is read.
+"""The row of an image's annotations: how writes change it, and how it is read.
 
-A JSON object, annotator → annotation: `text`, `tags` and details as `models.annotator.Annotation`
-has them, `by` (`machine` or `person`) and, of a machine, the `fingerprint` of what made it. An
-annotation that has only `by: person` is a person's removal.
+The row is a JSON object, annotator → annotation: `text`, `tags` and details as in
+`models.annotator.Annotation`; `by` (`machine` or `person`); and, for a machine, the `fingerprint`
+of what made it. An annotation with only `by: person` records that a person removed it.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from models.errors import InvalidInput
 
 Annotations = dict[str, dict[str, Any]]
 MAX_NAME = 200
-"""Bytes of an annotator's name."""
+"""Maximum length of an annotator's name in bytes."""
 
 
 def read_annotations(row: bytes | None) -> Annotations:
-    """All that a stored row says, removals included."""
+    """All annotations of a stored row, including the record of removals."""
     return orjson.loads(row) if row else {}
 
 
 def shown_annotations(row: bytes | None) -> Annotations:
-    """What is said: a person's removal is not shown."""
+    """The annotations of a row without those that a person removed."""
     return {name: said for name, said in read_annotations(row).items() if said != {"by": "person"}}
 
 
 def annotations_of(store: Store, image_ids: Sequence[int]) -> dict[int, Annotations]:
-    """What is said of these images; those of which nothing is said are left out."""
+    """The annotations of these images; images without any are left out."""
     rows = store.rows(ANNOTATIONS, image_ids)
     return {image_id: said for image_id in rows if (said := shown_annotations(rows[image_id]))}
 
 
 def annotated_kinds(row: bytes | None) -> set[str]:
-    """The kinds of annotators that have spoken, or were silenced by a person."""
+    """Kinds of the annotators that have an annotation, or a removal by a person."""
     return {ANNOTATE + name for name in read_annotations(row)}
 
 
@@ -51,7 +51,7 @@ def changed_row(
 ) -> bytes | None:
     """The row after a write of `annotations`; None when nothing is left.
 
-    Raises InvalidInput for what can't be kept.
+    Raises InvalidInput for values that can't be stored.
     """
     said = read_annotations(row)
     for name, given in annotations.items():
@@ -67,7 +67,7 @@ def changed_row(
 
 
 def without(row: bytes | None, annotator: str) -> bytes | None:
-    """The row without an annotator's word, a person's too; None when nothing is left."""
+    """The row without one annotator's annotation, even a person's; None when nothing is left."""
     said = read_annotations(row)
     said.pop(annotator, None)
     return _dump(said) if said else None

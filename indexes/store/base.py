@@ -1,8 +1,8 @@
 """The store contract: images, their features and a log of changes, all in transactions.
 
 Every add or delete is one transaction that writes rows and a log entry. A log entry says only that
-an id changed; a follower reads the row as it is now. Backends: `lmdb_store`, `postgres_store`,
-`memory_store`.
+an id changed; a follower reads the current row. The stores are `indexes.store.lmdb`,
+`indexes.store.postgres` and `indexes.store.memory`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
 
 Outcome = Literal["created", "replaced", "unchanged"]
-"""`replaced` is also the same picture that got more: its generation is then below the seq."""
+"""Outcome of a write. `replaced` includes the same picture with further features; its generation is
+then below the seq."""
 
 
 class Space(NamedTuple):
@@ -26,19 +27,19 @@ class Space(NamedTuple):
 
 
 ANNOTATIONS = Space("text", "annotations-1")
-"""Here lies what is said of an image: a JSON object, annotator → annotation. `text` follows it.
-Only `Store.annotate` writes it."""
+"""The space of annotations: a JSON object, annotator → annotation, which the retriever `text`
+follows. Only `Store.annotate` writes it."""
 
 ANNOTATE = "annotate:"
-"""What the wanted kinds of annotators begin with, so that no retriever's kind is one of them."""
+"""Prefix of the kinds of annotators, which keeps them apart from the kinds of retrievers."""
 
 Author = Literal["machine", "person"]
-"""Who says an annotation."""
+"""Who made an annotation."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageWrite:
-    """One add or replace. `image_id` None asks for the next free id."""
+    """One add or replace. An `image_id` of None takes the next free id."""
 
     image_id: int | None
     sha256: str
@@ -47,22 +48,23 @@ class ImageWrite:
     wanted: frozenset[str]
     features: Mapping[Space, bytes]
     source: str = "online"
-    """The file's path, or `online` for an upload."""
+    """Path of the file, or `online` for an upload."""
     metadata: Mapping[str, Any] | None = None
-    """None leaves what is there (a new image, also one that replaces another, gets {})."""
+    """Metadata; None leaves the stored metadata (a new image, or one that replaces another, gets
+    {})."""
     preview: bytes | None = None
-    """A JPEG of the preview."""
+    """The preview as JPEG."""
     original: bytes | None = None
     """The upload's bytes, kept only while a wanted kind is missing."""
     created: float | None = None
-    """Seconds since the epoch; None is now."""
+    """Creation time in seconds since the epoch; None is now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
     image_id: int
     seq: int
-    """Of this write's log entry; of the image's creation when nothing was written."""
+    """Seq of this write's log entry, or of the image's creation when nothing was written."""
     generation: int
     outcome: Outcome
 
@@ -73,13 +75,13 @@ class Image:
 
     image_id: int
     generation: int
-    """The seq that created the row; later writes carry it and are dropped when it has changed."""
+    """The seq that created the row. Later writes carry it and are dropped when it has changed."""
     sha256: str
     width: int
     height: int
     source: str
     created: float
-    """Seconds since the epoch."""
+    """Creation time in seconds since the epoch."""
     wanted: frozenset[str]
     pending: frozenset[str]
     """Wanted kinds that have no features yet."""
@@ -89,13 +91,13 @@ class Image:
 
     @property
     def file_name(self) -> str:
-        """`{id}.online` for an upload, else the file's name, as the old gateway had it."""
+        """`{id}.online` for an upload, else the file's name, as in the old gateway."""
         return file_name_of(self.image_id, self.source)
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Work for a completer."""
+    """An image whose features or annotations a completer has to make."""
 
     image_id: int
     generation: int
@@ -105,55 +107,59 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a follower must apply to stand at `head`; None means remove."""
+    """The changes that a follower must apply to reach `head`; None means remove."""
 
     head: int
     rows: Mapping[int, bytes | None]
 
 
 class Store(ABC):
-    """Thread-safe. Foreign errors come out as StoreUnavailable, never as the backend's own."""
+    """A store is thread-safe. Its methods raise StoreUnavailable, never the backend's own
+    errors."""
 
     # --- writes: each is durable when it returns -------------------------------------------------
 
     def put(self, write: ImageWrite) -> Receipt:
-        """`put_many` of one."""
+        """`put_many` of one image."""
         return self.put_many([write])[0]
 
     @abstractmethod
     def put_many(self, writes: Sequence[ImageWrite]) -> list[Receipt]:
-        """Add or replace, all in one transaction, in order.
+        """Add or replace images, all in one transaction, in order.
 
-        For an id that exists: with another sha256 it is a replace (all features of every space,
-        preview, original and pending work of the old generation go; a new generation begins). With
-        the same sha256 the generation stays: wanted kinds are united, given features written, given
-        metadata replaced, and a file's path takes the place of another source; a preview is kept if
-        there was none. `unchanged`, and nothing written, when all of that is there already.
-        Kinds of given features are wanted too.
-        Ids given by the service come from a persistent counter above every id ever seen.
-        Raises InvalidInput for an id out of [0, 2^47).
+        For an existing id with another sha256 this is a replace: all features of every space, the
+        preview, the original and the pending work of the old generation go, and a new generation
+        begins. With the same sha256 the generation stays: wanted kinds are united, given features
+        are written, given metadata replaces the old, a file's path replaces another source, and a
+        preview is stored if there was none. If all of that is stored already, nothing is written
+        and the outcome is `unchanged`. Kinds of given features count as wanted. Ids that the store
+        gives come from a persistent counter above every id ever seen. Raises InvalidInput for an id
+        outside [0, 2^47).
         """
 
     @abstractmethod
     def delete(self, image_id: int) -> int | None:
-        """Remove an image and all that belongs to it. Its seq, or None when it was not there."""
+        """Remove an image and all that belongs to it. Returns the seq, or None when it did not
+        exist."""
 
     @abstractmethod
     def delete_kind(self, image_id: int, kind: str) -> int | None:
         """Remove one kind's features (of every fingerprint) and stop wanting it.
 
-        The image goes with the last kind of a retriever that it wants. An annotator's kind takes
-        what it said along. Its seq, or None when there was nothing to remove.
+        The image is removed with the last retriever kind that it wants. Removing an annotator's
+        kind removes its annotation. Returns the seq, or None when there was nothing to remove.
         """
 
     @abstractmethod
     def complete(
         self, image_id: int, generation: int, features: Mapping[Space, bytes]
     ) -> int | None:
-        """Write features that were pending; None, and nothing written, if the generation is gone.
+        """Write features that were pending. Returns None, and writes nothing, if the generation has
+        changed.
 
-        Kinds the image no longer wants are dropped. The original goes with the last pending kind.
-        When all of it is there already nothing is written, and the head is returned.
+        Kinds that the image no longer wants are dropped. The original is removed with the last
+        pending kind. When all features are stored already nothing is written, and the head is
+        returned.
         """
 
     @abstractmethod
@@ -167,47 +173,47 @@ class Store(ABC):
     ) -> int | None:
         """Write annotations by annotator, or remove those given as None; the others stay.
 
-        `metadata` are changes: keys given take the place of those there, None removes one.
-        A person's word stands, their removal too: a machine changes nothing of it. An annotator of
-        which there is an annotation, or a person's removal, is no longer pending. Tags are found by
-        `matching({"tags": tag})`, as those of metadata are. Returns the seq, the head when nothing
-        changed, or None, and nothing written, if the generation is gone. Raises InvalidInput for
-        names and values that can't be kept.
+        `metadata` are changes: given keys replace stored ones, None removes a key. A machine never
+        changes a person's annotation or removal. An annotator is no longer pending once there is an
+        annotation of it, or a removal by a person. `matching({"tags": tag})` finds tags of
+        annotations like those of metadata. Returns the seq; the head when nothing changed; or None,
+        writing nothing, if the generation has changed. Raises InvalidInput for names and values
+        that can't be stored.
         """
 
     @abstractmethod
     def activate(self, kind: str, fingerprint: str | None) -> None:
-        """Say which of a kind's spaces searches use from now on; None forgets it."""
+        """Set which of a kind's spaces searches use from now on; None unsets it."""
 
     @abstractmethod
     def drop_space(self, space: Space) -> int:
-        """Remove all rows of a space, in several transactions; how many.
+        """Remove all rows of a space in several transactions. Returns their number.
 
-        Each is logged; an image that is left without features of the kind it wants is pending.
+        Each removal is logged. An image without features of a kind that it wants becomes pending.
         Raises Conflict, and removes nothing, for the space that searches use.
         """
 
     @abstractmethod
     def compact(self, through: int) -> None:
-        """Forget the log up to this seq: followers that have not applied it must rebuild."""
+        """Compact the log up to this seq. Followers that have not applied it must rebuild."""
 
     @abstractmethod
     def reserve_ids(self, following: int) -> int:
-        """The next id that the service gives: this one, unless the counter is above it already."""
+        """Raise the counter of ids to at least this one."""
 
     @abstractmethod
     def lease(self, name: str, holder: str, seconds: float) -> bool:
-        """Take or renew a lease; False while another holder's has not run out."""
+        """Take or renew a lease. Returns False while another holder's lease has not expired."""
 
     @abstractmethod
     def release(self, name: str, holder: str) -> None:
-        """Give a lease back if this holder has it."""
+        """Release a lease if this holder has it."""
 
     @abstractmethod
     def mark(self, name: str, seq: int, seconds: float) -> None:
-        """Say under this name that the log is needed from behind this seq on, for so long.
+        """Record under this name that the log is needed after this seq, for so long.
 
-        It holds nothing back by itself: whoever compacts asks for `marks`.
+        A mark does not hold back compaction by itself; whoever compacts must read `marks`.
         """
 
     # --- reads -----------------------------------------------------------------------------------
@@ -215,33 +221,34 @@ class Store(ABC):
     @property
     @abstractmethod
     def uuid(self) -> str:
-        """Of this store, made at its creation."""
+        """UUID of this store, made at its creation."""
 
     @abstractmethod
     def head(self) -> int:
         """The newest seq; 0 for an empty log."""
 
     def wait(self, after: int, seconds: float, ended: threading.Event) -> None:  # noqa: ARG002
-        """Until the head may be beyond `after`, `ended` is set, or so many seconds have passed."""
+        """Wait until the head may have passed `after`, `ended` is set, or so many seconds are
+        over."""
         ended.wait(seconds)
 
     @abstractmethod
     def marks(self) -> dict[str, int]:
-        """Seq by name of the marks whose time is not over."""
+        """Seq by name of the marks that have not expired."""
 
     @abstractmethod
     def changes(self, space: Space, after: int, limit: int | None = None) -> Changes | None:
-        """Entries after `after`, coalesced by id, with the rows as they are now: ONE snapshot.
+        """Log entries after `after`, coalesced by id, with the current rows, in ONE snapshot.
 
-        With a limit, at most so many entries: `head` is then that of the last one read. Ids whose
-        row in this space was not touched may be left out.
-        None when the log was compacted beyond `after`, or `after` is beyond the head (a restored
-        store): the follower must rebuild.
+        With a limit, at most so many entries are read, and `head` is that of the last one. Ids
+        whose row in this space was not touched may be left out. Returns None when the log was
+        compacted beyond `after`, or when `after` is beyond the head (a restored store): the
+        follower must rebuild.
         """
 
     @abstractmethod
     def scan(self, space: Space, batch: int = 4096) -> Scan:
-        """Head and all rows of a space in one snapshot. Use as a context manager."""
+        """Head and all rows of a space in one snapshot. Use it as a context manager."""
 
     @abstractmethod
     def rows(self, space: Space, image_ids: Sequence[int]) -> dict[int, bytes]:
@@ -252,7 +259,7 @@ class Store(ABC):
 
     @abstractmethod
     def images(self, after: int = -1, limit: int = 100) -> list[Image]:
-        """By ascending id, those above `after`."""
+        """Image rows by ascending id, those above `after`."""
 
     @abstractmethod
     def known(self, image_ids: Sequence[int]) -> dict[int, Image]:
@@ -266,7 +273,7 @@ class Store(ABC):
     def matching(self, metadata: Mapping[str, Any]) -> list[int]:
         """Ids, ascending, of images whose metadata has all these top-level keys with these values.
 
-        A stored list matches when it contains the value. `tags` are those of annotations, too.
+        A stored list matches when it contains the value. `tags` include the tags of annotations.
         """
 
     @abstractmethod
@@ -281,15 +288,15 @@ class Store(ABC):
 
     @abstractmethod
     def sources(self) -> dict[str, int]:
-        """Source path → id of all images that came from files (for a resumed backfill)."""
+        """Source path → id of all images that came from files; a resumed backfill uses it."""
 
     @abstractmethod
     def missing(self, kinds: Mapping[str, str], image_ids: Sequence[int]) -> dict[int, set[str]]:
-        """For each id that exists: those of `kinds` (kind → fingerprint) without a row."""
+        """For each existing id, those of `kinds` (kind → fingerprint) without a row."""
 
     @abstractmethod
     def active(self) -> dict[str, str]:
-        """Kind → fingerprint, as `activate` said; kinds of which nothing was said are left out."""
+        """Kind → fingerprint, as set by `activate`; other kinds are left out."""
 
     @abstractmethod
     def spaces(self) -> list[Space]:
@@ -297,7 +304,7 @@ class Store(ABC):
 
     @abstractmethod
     def count(self) -> int:
-        """How many images."""
+        """Number of images."""
 
     @abstractmethod
     def close(self) -> None: ...
@@ -305,7 +312,7 @@ class Store(ABC):
 
 @dataclass(slots=True)
 class Scan:
-    """A snapshot of one space. Close it (or leave its `with`) soon: it pins old pages."""
+    """A snapshot of one space. Close it soon (or leave its `with`), because it pins old pages."""
 
     head: int
     batches: Iterator[list[tuple[int, bytes]]]
@@ -319,7 +326,7 @@ class Scan:
 
 
 def file_name_of(image_id: int, source: str) -> str:
-    """The name the old services gave an image."""
+    """The file name that the old services gave an image."""
     return f"{image_id}.online" if source == "online" else PurePath(source).name
 
 

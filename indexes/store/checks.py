@@ -1,4 +1,4 @@
-"""What every store decides alike: which writes are refused and what metadata means."""
+"""Rules that every store shares: which writes are refused, and what metadata means."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from models.errors import Conflict, InvalidInput
 from models.types import MAX_IMAGE_ID
 
 MAX_NAME = 200
-"""Bytes; kinds and fingerprints are parts of keys."""
+"""Maximum length in bytes; kinds and fingerprints are parts of keys."""
 
 
 def check_writes(writes: Sequence[ImageWrite]) -> None:
-    """Refuse before a transaction begins; raises InvalidInput."""
+    """Check a write before a transaction begins. Raises InvalidInput."""
     for write in writes:
         if write.image_id is not None and not is_image_id(write.image_id):
             raise InvalidInput(
@@ -42,20 +42,20 @@ def is_image_id(image_id: int) -> bool:
 
 
 def name_hash(file_name: str) -> bytes:
-    """What a file name is looked up by; bytes that are no UTF-8 are surrogates in it."""
+    """The form in which a file name is looked up; bytes that are no UTF-8 become surrogates."""
     name = file_name.encode("utf-8", "surrogateescape")
     return hashlib.blake2b(name, digest_size=16).digest()
 
 
 def next_free_id(following: int) -> int:
-    """The id that the service gives; raises InvalidInput when the last one was taken."""
+    """The next id that the store gives. Raises InvalidInput when the last id is taken."""
     if not is_image_id(following):
         raise InvalidInput(f"id {MAX_IMAGE_ID} is taken, so no free id follows: give one")
     return following
 
 
 def wanted_kinds(write: ImageWrite) -> frozenset[str]:
-    """Features that come along are wanted too."""
+    """Wanted kinds, including the kinds of given features."""
     return write.wanted | {space.kind for space in write.features}
 
 
@@ -65,7 +65,7 @@ def is_forsaken(wanted: Collection[str]) -> bool:
 
 
 def dump_metadata(metadata: Mapping[str, Any]) -> bytes:
-    """As JSON; raises InvalidInput for what JSON can't hold."""
+    """Metadata as JSON. Raises InvalidInput for what JSON can't represent."""
     try:
         return orjson.dumps(dict(metadata), option=orjson.OPT_SORT_KEYS)
     except TypeError as exc:
@@ -79,7 +79,7 @@ def merged(metadata: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
 
 
 def stored_terms(metadata: Mapping[str, Any]) -> set[bytes]:
-    """What an image can be found by: each key with its value, and with each element of a list."""
+    """Search terms of metadata: each key with its value, and with each element of a list."""
     terms = set()
     for name, value in metadata.items():
         terms.add(_term(name, value))
@@ -94,18 +94,18 @@ def image_terms(metadata: Mapping[str, Any], annotations: bytes | None) -> set[b
 
 
 def wanted_terms(metadata: Mapping[str, Any]) -> list[bytes]:
-    """What an image must have to match; raises InvalidInput for what JSON can't hold."""
+    """Terms that an image must have to match. Raises InvalidInput for what JSON can't represent."""
     dump_metadata(metadata)
     return [_term(name, value) for name, value in metadata.items()]
 
 
 def _term(name: str, value: Any) -> bytes:
-    # 1 and 1.0 are one number in JSON; true and 1 are not the same.
+    # 1 and 1.0 are the same number in JSON; true and 1 are not.
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     try:
         text = orjson.dumps([name, value], option=orjson.OPT_SORT_KEYS)
     except TypeError:
-        # Only a float such as 1e30, which has no 64-bit integer, comes here.
+        # Only a float such as 1e30, which no 64-bit integer holds, gets here.
         text = orjson.dumps([name, float(value)])
     return hashlib.blake2b(text, digest_size=16).digest()

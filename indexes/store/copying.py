@@ -1,7 +1,7 @@
-"""One store copied into another, of any kinds, while the source is being served.
+"""Copy one store into another, of any backends, while the source is being served.
 
-A pass walks both by ascending id and writes what differs; it also is the check, since the last pass
-is the one that finds both the same.
+A pass walks through both by ascending id and writes the differences. The last pass finds none, and
+so is the check.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from indexes.store.base import ANNOTATIONS, Author, Image, ImageWrite, Space, St
 from indexes.store.checks import dump_metadata
 
 BATCH = 128
-"""Images read, and written in one transaction, at a time."""
+"""Images that are read, and written in one transaction, at a time."""
 PASSES = 10
-"""As often is a source that goes on changing walked through."""
+"""Maximum number of passes over a source that keeps changing."""
 _AUTHORS: tuple[Author, ...] = ("machine", "person")
 
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """An image with all that belongs to it, but for a kept upload."""
+    """An image with all that belongs to it, except a kept upload."""
 
     image: Image
     features: dict[Space, bytes]
-    """With the row of annotations."""
+    """Features, including the row of annotations."""
     preview: bytes | None
 
     @property
     def digest(self) -> bytes:
-        """Of all that a copy must have: not of generations, which each store counts for itself."""
+        """Digest of what a copy must have; generations differ, because each store counts its
+        own."""
         image = self.image
         told = [image.image_id, image.sha256, image.width, image.height, image.created]
         named = [image.source.encode("utf-8", "surrogateescape").hex(), sorted(image.wanted)]
@@ -46,15 +47,16 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """How a copy went."""
+    """The outcome of a copy."""
 
     images: int
     checksum: str
-    """Of all images of the source, in hexadecimal; of the copy too where it is `complete`."""
+    """Digest of all images of the source, in hexadecimal; also of the copy where it is
+    `complete`."""
     written: int
     removed: int
     complete: bool
-    """Whether the last pass found both the same and the source unchanged."""
+    """Whether the last pass found both equal and the source unchanged."""
 
 
 def copy_store(
@@ -62,12 +64,12 @@ def copy_store(
 ) -> Copied:
     """Make `target` hold the images of `source`, and no others, under the same ids.
 
-    What is there already is not written again, so a second copy is a check and little more. Kept
-    uploads come along where the target has room. `progress` is told how many images were compared.
+    Images that are equal are not written again, so a second copy is little more than a check. Kept
+    uploads are copied where the target has room. `progress` receives the number of compared images.
     """
     written = removed = 0
     for _ in range(PASSES):
-        # Ids of deleted images must not be given again, so the counter comes along.
+        # The counter is copied, because ids of deleted images must not be given again.
         target.reserve_ids(source.reserve_ids(0))
         _copy_active(source, target)
         head = source.head()
@@ -118,7 +120,7 @@ class _Pass:
 
 
 def _wholes(store: Store, after: int, limit: int) -> list[Whole]:
-    """Read in several transactions: what changes meanwhile is found by the next pass."""
+    """Read images in several transactions; the next pass finds what changed meanwhile."""
     images = store.images(after, limit)
     ids = [image.image_id for image in images]
     rows = {space: store.rows(space, ids) for space in store.spaces()} if ids else {}
@@ -133,7 +135,7 @@ def _wholes(store: Store, after: int, limit: int) -> list[Whole]:
 
 
 def _until(store: Store, after: int, last: int | None) -> Iterator[Whole]:
-    """All above `after`, up to `last` if given."""
+    """All images above `after`, up to `last` if given."""
     while batch := _wholes(store, after, BATCH):
         for whole in batch:
             if last is not None and whole.image.image_id > last:
@@ -172,7 +174,8 @@ def _annotate(target: Store, image_id: int, generation: int, whole: Whole) -> No
         by: dict[str, dict[str, Any] | None] = {}
         for name, one in said.items():
             if one["by"] == author:
-                # A person's removal is an annotation that says nothing.
+                # A removal by a person is stored as an annotation without
+                # contents.
                 removal = author == "person" and len(one) == 1
                 by[name] = None if removal else {key: one[key] for key in one if key != "by"}
         if by:

@@ -1,4 +1,4 @@
-"""A store in plain dicts: for tests, and the model that the other stores are checked against."""
+"""A store in plain dicts, for tests: the model that the other stores are checked against."""
 
 from __future__ import annotations
 
@@ -55,18 +55,18 @@ class _Kept:
         return missing_kinds(self.image.wanted, self.features) - spoken
 
     def annotated(self, row: bytes | None) -> _Kept:
-        """With this row of annotations."""
+        """Features, including the row of annotations."""
         self.features.pop(ANNOTATIONS, None)
         if row is not None:
             self.features[ANNOTATIONS] = row
         return self.settled()
 
     def terms(self) -> set[bytes]:
-        """What the image can be found by."""
+        """Search terms of the image."""
         return image_terms(self.image.metadata, self.features.get(ANNOTATIONS))
 
     def settled(self) -> _Kept:
-        """The image row brought in line with what is kept; no original without pending work."""
+        """Update the image row to what is kept; without pending work there is no original."""
         pending = self.missing()
         if not pending:
             self.original = None
@@ -101,7 +101,8 @@ class MemoryStore(Store):
     def put_many(self, writes: Sequence[ImageWrite]) -> list[Receipt]:
         check_writes(writes)
         with self._open():
-            # As in a transaction, all or none: an exhausted counter is found before anything.
+            # As in a transaction, all or none: an exhausted counter is found before
+            # anything is written.
             following = self._next
             for write in writes:
                 taken = next_free_id(following) if write.image_id is None else write.image_id
@@ -255,7 +256,7 @@ class MemoryStore(Store):
     def _keep_original(self, kept: _Kept, data: bytes) -> None:
         if len(data) > self._originals_bytes:
             return
-        # The picture that this one replaces gives its room back first.
+        # The image that this one replaces frees its room first.
         others = [one for at, one in self._kept.items() if at != kept.image.image_id]
         holders = sorted((one for one in others if one.original), key=lambda one: one.stored)
         held = sum(len(one.original or b"") for one in holders)

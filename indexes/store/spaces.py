@@ -12,7 +12,7 @@ PAGE = 1024
 def missing_spaces(
     store: Store, spaces: Collection[Space], image_ids: Sequence[int]
 ) -> dict[int, set[Space]]:
-    """For each id that exists: those of the spaces in which it has no row."""
+    """For each existing id, those of the spaces in which it has no row."""
     missing: dict[int, set[Space]] = {}
     left = list(dict.fromkeys(spaces))
     while left:
@@ -29,7 +29,7 @@ def lacking(
 ) -> Iterator[list[tuple[Image, set[Space]]]]:
     """Of the images above `after`, those that want a kind and lack one of its spaces.
 
-    Page by page by ascending id; a page may be empty.
+    Yields pages by ascending id; a page may be empty.
     """
     while images := store.images(after, PAGE):
         after = images[-1].image_id

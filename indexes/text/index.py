@@ -1,8 +1,8 @@
-"""Search of what is said of images: same words, parts of words, misspelt words, words that sound
-alike in any script.
+"""Search in annotations: same words, parts of words, misspelt words, and words of any script that
+sound alike.
 
-Words of the query are matched with the vocabulary of all texts, and only the lists of the words
-found are read.
+Query words are matched with the vocabulary of all texts, and only the posting lists of matching
+words are read.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from models.errors import InvalidInput
 from models.types import Features, Options
 
 MAX_WORDS = 32
-"""Different words of a query that count, the first ones."""
+"""Number of different query words that count; further words are ignored."""
 
 
 class TextParams(DistanceParams):
-    """A distance is 1 - score, so between 0 (all words are there) and 1."""
+    """Parameters. A distance is 1 - score: 0 when every word matches exactly."""
 
     match: tuple[Kind, ...] = Field(
         KINDS, min_length=1, description="Ways in which a word may be found; default: all."
@@ -40,7 +40,7 @@ class TextParams(DistanceParams):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One word of the query, as written, and the words that match it."""
+    """One query word as written, and the vocabulary words that match it."""
 
     written: str
     candidates: Candidates
@@ -48,24 +48,24 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a query's words stand in one shard."""
+    """Statistics of the query words in one shard."""
 
     count: int
-    """Images of the shard."""
+    """Number of images in the shard."""
     words: list[tuple[float, int]]
-    """Of each word: its best quality here, and how many images have it."""
+    """For each word, its best quality in the shard and the number of images that have it."""
 
 
 class TextIndex(Index):
-    """Features of an image: its annotations, a JSON object in UTF-8, (n,) uint8. Of a query: its
-    words in UTF-8, (n,) uint8.
+    """Index of annotations: a JSON object in UTF-8, (n,) uint8. A query is text in UTF-8, (n,)
+    uint8.
 
-    A word of the query that is found in an image has a quality there, of its best match (see
-    `Vocabulary.match`), and a weight: Robertson and Spärck Jones' idf, log(1 + (N - n + 0.5) /
-    (n + 0.5)), where n of the N images have the best match that it has anywhere. An image's score
-    is the weighted mean of its qualities, 0 for words that are not in it, times (1 + m / q) / 2
-    where it has m of the query's q words: in [0, 1], in whole millionths. Neither the order of
-    words nor how often they stand there matters.
+    A query word that is found in an image has a quality there, that of its best match (see
+    `Vocabulary.match`), and a weight: Robertson and Spärck Jones' idf, log(1 + (N - n + 0.5) / (n +
+    0.5)), where n of the N images have the best match of the word. An image's score is the weighted
+    mean of its qualities, 0 for missing words, times (1 + m / q) / 2 where m of the query's q words
+    are found. Scores lie in [0, 1], in whole millionths. Neither the order of words nor their
+    number of occurrences matters.
     """
 
     Params: ClassVar[type[SearchParams]] = TextParams
@@ -89,7 +89,7 @@ class TextIndex(Index):
         return "inverted-lists"
 
     def apply(self, changes: Mapping[int, Features | None]) -> None:
-        """See Index.apply. Raises InvalidInput, with nothing applied, for a row that is no JSON."""
+        """See Index.apply. Raises InvalidInput, and applies nothing, for a row that is no JSON."""
         words = {key: _words_in(row) for key, row in changes.items() if row is not None}
         self._postings.remove([key for key, row in changes.items() if row is None])
         self._postings.put({key: self._vocabulary.numbers(some) for key, some in words.items()})
@@ -117,7 +117,7 @@ class TextIndex(Index):
 
     @classmethod
     def merge_candidates(cls, said: Sequence[Standing], _: Query, __: SearchParams) -> list[float]:
-        """The weight of each of the query's words over all shards."""
+        """The weight of each query word over all shards."""
         count = sum(one.count for one in said)
         return [_weight(count, parts) for parts in zip(*(one.words for one in said), strict=True)]
 
@@ -149,8 +149,8 @@ class TextIndex(Index):
     def _scores(
         self, asked: Sequence[Candidates], global_weights: Sequence[float] | None
     ) -> npt.NDArray[np.int32]:
-        """By slot, in millionths; 0 where nothing is found. Each word is weighted by this index
-        alone, unless the weights of all shards are given."""
+        """Scores by slot in millionths; 0 where nothing is found. Each word is weighted by this
+        index alone, unless the weights of all shards are given."""
         size = len(self._postings.image_ids)
         totals, matched = np.zeros(size, np.float32), np.zeros(size, np.uint8)
         weights = 0.0
@@ -181,7 +181,8 @@ class TextIndex(Index):
             slots = slots[(MICRO - scores[slots]) / MICRO < params.distance_threshold]
         ids, found = self._postings.image_ids[slots], scores[slots]
         if params.k is not None and len(slots) > params.k:
-            # The worst score that is among the hits; of those that have it, the smallest ids.
+            # The worst score among the hits; of the slots that share it, those with
+            # the smallest ids.
             worst = np.partition(found, -params.k)[-params.k]
             better, tied = np.flatnonzero(found > worst), np.flatnonzero(found == worst)
             room = params.k - len(better)
@@ -191,7 +192,7 @@ class TextIndex(Index):
         return slots[np.lexsort((ids, -found))]
 
     def _matched(self, asked: Sequence[Asked], row: Features) -> list[dict[str, Any]]:
-        """For each word of the query that is in the row: its best match, the first of several."""
+        """For each query word that the row holds, its best match, the first of several."""
         best: dict[int, tuple[float, dict[str, Any]]] = {}
         for number, word, place in self._places(row):
             for which, one in enumerate(asked):
@@ -203,7 +204,7 @@ class TextIndex(Index):
         return [best[which][1] for which in sorted(best)]
 
     def _places(self, row: Features) -> Iterator[tuple[int, str, dict[str, Any]]]:
-        """Each word of a row that the vocabulary knows: its number, as written, and where."""
+        """Each word of a row that is in the vocabulary: its number, its text, and its position."""
         for source, text, is_tag in passages_of(row):
             for folded, start, end in words_of(text):
                 number = self._vocabulary.number(folded)
@@ -212,7 +213,7 @@ class TextIndex(Index):
                     yield number, text[start:end], {"in": source, "at": [start, end], **tag}
 
     def _warm_up(self) -> None:
-        """Compile, or load from the cache, every kernel before the first query."""
+        """Compile all kernels, or load them from the cache, before the first query."""
         row = np.frombuffer(b'{"warm":{"text":"warmth"}}', np.uint8)
         self.apply({0: row})
         query = np.frombuffer(b"warmht", np.uint8)
@@ -222,12 +223,12 @@ class TextIndex(Index):
 
 
 def _standing(best: npt.NDArray[np.float32]) -> tuple[float, int]:
-    """The best quality (by slot) that a word has anywhere, and how many slots have it."""
+    """The best quality (by slot) of a word, and the number of slots that have it."""
     return float(best.max(initial=0)), int(count_best(best))
 
 
 def _weight(count: int, standings: Sequence[tuple[float, int]]) -> float:
-    """The idf of a word that stands so in the shards of so many images."""
+    """The idf of a word with these statistics in shards of so many images."""
     top = max(quality for quality, _ in standings)
     having = sum(number for quality, number in standings if quality == top)
     return math.log1p((count - having + 0.5) / (having + 0.5))
@@ -240,7 +241,7 @@ def _words_in(row: Features) -> list[str]:
 def _asked_words(query: Query) -> dict[str, str]:
     """The query's first MAX_WORDS different words, normalised → as written.
 
-    A stored row is a query too: the words of its annotations.
+    A stored row can be a query: then the words are those of its annotations.
     """
     features = query.variants[0]
     try:
@@ -255,7 +256,7 @@ def _asked_words(query: Query) -> dict[str, str]:
 
 
 def _among(ids: npt.NDArray[np.int64], allowed: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which ids are in `allowed`, ascending and not empty."""
+    """Which ids are in `allowed`, which is ascending and not empty."""
     places = np.minimum(np.searchsorted(allowed, ids), len(allowed) - 1)
     return np.asarray(allowed[places] == ids)
 

@@ -1,7 +1,7 @@
-"""The numba kernels of the text index: all release the GIL and run on one core.
+"""Numba kernels of the text index. They release the GIL and run on one core.
 
-Written to be called with arrays of the dtypes they name, writable and contiguous: any other would
-compile another kernel. `TextIndex` calls each once when it is built.
+Call them with writable, contiguous arrays of the named dtypes; any other array would compile
+another kernel. `TextIndex` calls each once when it is built.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from numba import njit
 from indexes.arrays.intrinsics import popcount
 
 MICRO = 1_000_000
-"""Scores are whole millionths, so that ties are ties."""
+"""Scores are whole millionths, so that equal scores tie exactly."""
 
 
 @njit(nogil=True, cache=True)
 def find_substring(blob, starts, needle, found):  # type: ignore[no-untyped-def]
-    """Write which words hold the needle (uint8) into `found` (int32); how many.
+    """Write which words contain the needle (uint8) into `found` (int32). Returns their number.
 
-    Word w is the UTF-8 `blob[starts[w]:starts[w + 1]]` (uint8, int64): what matches there begins
-    and ends with whole characters.
+    Word w is the UTF-8 `blob[starts[w]:starts[w + 1]]` (uint8, int64). A match always begins and
+    ends at whole characters.
     """
     count = 0
     size = len(needle)
@@ -41,10 +41,10 @@ def find_substring(blob, starts, needle, found):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def find_similar(signatures, lengths, signature, length, edits, found):  # type: ignore[no-untyped-def]
-    """Write which words may be within so many edits into `found` (int32); how many.
+    """Write which words may be within so many edits into `found` (int32). Returns their number.
 
-    None that is within them is left out: an edit changes a length by at most 1 and a signature
-    (uint64) by at most 2 bits.
+    No word within that distance is missed: an edit changes the length by at most 1 and the
+    signature (uint64) by at most 2 bits.
     """
     count = 0
     for word in range(len(lengths)):
@@ -57,7 +57,8 @@ def find_similar(signatures, lengths, signature, length, edits, found):  # type:
 
 @njit(nogil=True, cache=True)
 def group_by_word(words, slots, starts, grouped):  # type: ignore[no-untyped-def]
-    """Counting sort of pairs (int32, int32) by word: `starts` (words + 1, int64, zeros), `grouped`.
+    """Counting sort of pairs (int32, int32) by word into `starts` (words + 1, int64, zeros) and
+    `grouped`.
 
     Slots of one word keep their order.
     """
@@ -75,7 +76,7 @@ def group_by_word(words, slots, starts, grouped):  # type: ignore[no-untyped-def
 def best_grouped(starts, slots, candidates, quality, alive, best):  # type: ignore[no-untyped-def]
     """Raise `best` (float32, by slot) to the quality (float32, by word) of candidate words there.
 
-    Candidates (int64) that are newer than `starts` are passed over.
+    Candidates (int64) that are newer than `starts` are skipped.
     """
     known = len(starts) - 1
     for word in candidates:
@@ -90,7 +91,7 @@ def best_grouped(starts, slots, candidates, quality, alive, best):  # type: igno
 
 @njit(nogil=True, cache=True)
 def best_paired(words, slots, quality, alive, best):  # type: ignore[no-untyped-def]
-    """The same from pairs (int32, int32) in no order."""
+    """The same for unsorted pairs (int32, int32)."""
     for pair in range(len(words)):
         value = quality[words[pair]]
         slot = slots[pair]
@@ -100,7 +101,7 @@ def best_paired(words, slots, quality, alive, best):  # type: ignore[no-untyped-
 
 @njit(nogil=True, cache=True)
 def count_best(best):  # type: ignore[no-untyped-def]
-    """How many slots have the highest quality that any has; 0 where none has any."""
+    """Number of slots that have the highest quality; 0 where no slot has any."""
     top = np.float32(0)
     count = 0
     for value in best:
@@ -114,7 +115,8 @@ def count_best(best):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def add_weighted(best, weight, totals, matched):  # type: ignore[no-untyped-def]
-    """Add weight × best to the totals (float32), 1 to `matched` (uint8) where there is any."""
+    """Add weight × best to `totals` (float32), and 1 to `matched` (uint8), where there is a
+    match."""
     for slot in range(len(best)):
         if best[slot] > 0:
             totals[slot] += np.float32(weight) * best[slot]
@@ -123,7 +125,8 @@ def add_weighted(best, weight, totals, matched):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def finish_scores(totals, matched, weights, words, scores):  # type: ignore[no-untyped-def]
-    """Write scores (int32, millionths): totals over the sum of weights, less for missing words."""
+    """Write scores (int32, millionths): totals over the sum of weights, reduced for missing
+    words."""
     for slot in range(len(totals)):
         if matched[slot] == 0:
             scores[slot] = 0

@@ -1,4 +1,4 @@
-"""Which images hold which words: inverted lists, and a small unordered tail for what is new."""
+"""Posting lists: which images hold which words, with a small unsorted tail for new images."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from indexes.text.kernels import best_grouped, best_paired, group_by_word
 from indexes.text.vocabulary import Candidates
 
 SMALLEST_TAIL = 1 << 16
-"""Pairs up to which the tail is never merged; beyond, it is at a quarter of the lists."""
+"""Number of pairs up to which the tail is never merged; above it, a merge is due at a quarter of
+the lists."""
 
 
 class Postings:
-    """Every put takes a fresh slot, so an image removed and one put under its id never meet.
+    """Every put takes a fresh slot, so that a removed image and a new one under its id never mix.
 
-    Pairs (word, slot) come to the tail first, which each search scans whole, and are sorted into
-    the lists when it has grown with them: a pair is moved about five times in all. Slots of removed
-    images are dead; their pairs go with the next merge.
+    New pairs (word, slot) go to the tail, which each search scans whole. They are sorted into the
+    lists when the tail has grown in proportion, so that a pair is moved about five times in all.
+    Slots of removed images are dead; their pairs go with the next merge.
     """
 
     def __init__(self) -> None:
@@ -45,7 +46,7 @@ class Postings:
 
     @property
     def image_ids(self) -> npt.NDArray[np.int64]:
-        """By slot, those of dead slots too."""
+        """Image id by slot, dead slots included."""
         return self._image_ids.array
 
     @property
@@ -54,7 +55,8 @@ class Postings:
         return len(self._tail_words) > max(SMALLEST_TAIL, len(self._lists) // 4)
 
     def freeze(self) -> dict[str, FrozenArray]:
-        """Nothing but `alive` is written to again: all else is added to or made anew."""
+        """See Index.freeze. Only `alive` is ever overwritten; all other arrays are appended to or
+        replaced."""
         return {
             "image_ids": FrozenArray.of(self._image_ids.array),
             "alive": FrozenArray.of(self._alive.array.copy()),
@@ -75,7 +77,7 @@ class Postings:
         return made
 
     def put(self, images: Mapping[int, Sequence[int]]) -> None:
-        """Images (id → their distinct words), in place of what they were before."""
+        """Set images (id → their distinct words), replacing their old words."""
         self.remove(list(images))
         first = len(self._image_ids)
         ids = np.array(list(images), np.int64)
@@ -87,14 +89,14 @@ class Postings:
         self._tail_words.extend([word for words in images.values() for word in words])
 
     def remove(self, image_ids: Sequence[int]) -> None:
-        """Forget images; unknown ids are passed over."""
+        """Remove images; unknown ids are ignored."""
         ids = np.array(image_ids, np.int64)
         positions = self._rows.positions(ids)
         self._alive.array[self._rows.take("slot", positions)[:, 0]] = False
         self._rows.remove(ids)
 
     def best(self, candidates: Candidates) -> npt.NDArray[np.float32]:
-        """By slot, the best quality of the candidates it holds; 0 for dead slots."""
+        """By slot, the best quality of the candidates that it holds; 0 for dead slots."""
         best = np.zeros(len(self._image_ids), np.float32)
         alive, quality = self._alive.array, candidates.quality
         best_grouped(self._starts, self._lists, candidates.words, quality, alive, best)
@@ -102,7 +104,8 @@ class Postings:
         return best
 
     def merge(self, words: int) -> npt.NDArray[np.bool_]:
-        """Sort the tail into the lists of so many words; which of them (words,) are in use."""
+        """Sort the tail into the lists of so many words. Returns which words (words,) are in
+        use."""
         known = np.arange(len(self._starts) - 1, dtype=np.int32)
         all_words = np.concatenate(
             [np.repeat(known, np.diff(self._starts)), self._tail_words.array]
@@ -119,11 +122,11 @@ class Postings:
         return np.diff(self._starts) > 0
 
     def keep_words(self, used: npt.NDArray[np.bool_]) -> None:
-        """Number the words of this mask anew, in their order; the others' lists are empty."""
+        """Renumber the words of this mask in order; the other words' lists must be empty."""
         self._starts = np.concatenate([self._starts[:1], self._starts[1:][used]])
 
     def _renumbered(self) -> npt.NDArray[np.int32]:
-        """Leave no slot dead; the new slot by old slot."""
+        """Remove all dead slots. Returns the new slot by old slot."""
         alive = self._alive.array
         renumbered = (np.cumsum(alive) - 1).astype(np.int32)
         ids = self._image_ids.array[alive]

@@ -1,4 +1,4 @@
-"""The distinct words of all texts, and those that match a word of a query."""
+"""The distinct words of all texts, and the words that match a query word."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from indexes.text.words import in_latin, signature_of, sound_of, without_case
 
 Kind = Literal["exact", "substring", "fuzzy", "sound"]
 KINDS: tuple[Kind, ...] = ("exact", "substring", "fuzzy", "sound")
-"""Ways a word is found, best first."""
+"""Kinds of matches, best first."""
 
 LEAST_SUBSTRING = 3
-"""Characters of a word that is sought inside others, unless its script has no case."""
+"""Minimum length of a word that is sought inside other words, unless its script has no case."""
 STRING_BYTES = 49
-"""Of an ASCII str object, beside its characters."""
+"""Bytes of an ASCII str object beside its characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """How well each word of the vocabulary matches one of a query."""
+    """How well each vocabulary word matches one query word."""
 
     quality: npt.NDArray[np.float32]
-    """By word: 1 for the same word, 0 for none."""
+    """Quality by word: 1 for the same word, 0 for none."""
     kind: npt.NDArray[np.uint8]
-    """By word: a place in KINDS where there is a quality."""
+    """Kind by word, as an index into KINDS, where there is a quality."""
 
     @property
     def words(self) -> npt.NDArray[np.int64]:
-        """Those of any quality, ascending."""
+        """Words with a quality, ascending."""
         return np.flatnonzero(self.quality)
 
 
 class Vocabulary:
-    """Words by number, in order of their first use. All searches are scans over flat arrays."""
+    """Words by number, in order of their first use. All searches scan flat arrays."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -60,7 +60,7 @@ class Vocabulary:
 
     @property
     def nbytes(self) -> int:
-        """Of the arrays and, roughly, the words as Python strings in a list and a dict."""
+        """Bytes of the arrays and, roughly, of the words as Python strings in a list and a dict."""
         strings = len(self._blob) + len(self) * (STRING_BYTES + 8 + 100)
         return strings + sum(stack.nbytes for stack in self._stacks().values())
 
@@ -68,7 +68,7 @@ class Vocabulary:
         return self._numbers.get(word)
 
     def numbers(self, words: Iterable[str]) -> list[int]:
-        """Numbers of distinct words, new ones added."""
+        """Numbers of distinct words; new words are added."""
         found = []
         added = []
         for word in dict.fromkeys(words):
@@ -82,13 +82,13 @@ class Vocabulary:
         return found
 
     def only(self, kept: npt.NDArray[np.bool_]) -> Vocabulary:
-        """Another with the words of this mask (n,) alone, in their order."""
+        """A vocabulary of only the words of this mask (n,), in their order."""
         smaller = Vocabulary()
         smaller.numbers(self._words[number] for number in np.flatnonzero(kept))
         return smaller
 
     def freeze(self) -> dict[str, FrozenArray]:
-        """Words are only ever added, behind those of now."""
+        """See Index.freeze. Words are only ever appended."""
         return {name: FrozenArray.of(stack.array) for name, stack in self._stacks().items()}
 
     @classmethod
@@ -112,15 +112,15 @@ class Vocabulary:
         }
 
     def match(self, word: str, kinds: Collection[Kind]) -> Candidates:
-        """All words that match, each by the best of these kinds.
+        """All words that match, each with its best kind of match.
 
-        Quality: exact 1; substring 0.7 + 0.2 × the share of the found word that it is; fuzzy
-        0.4 + 0.3 × (1 - edits / length of the longer), transpositions being one edit; sound
-        0.3 + 0.3 × the similarity (1 - edits / length) of both in Latin letters. So the kinds keep
-        their order.
+        Quality: exact 1; substring 0.7 + 0.2 × the share of the found word that the query word
+        covers; fuzzy 0.4 + 0.3 × (1 - edits / length of the longer), where a transposition is one
+        edit; sound 0.3 + 0.3 × the similarity (1 - edits / length) of both in Latin letters. So the
+        kinds keep their order.
         """
         found = Candidates(np.zeros(len(self), np.float32), np.zeros(len(self), np.uint8))
-        # From the worst kind to the best, which is what stays.
+        # From the worst kind to the best, so that the best one remains.
         if "sound" in kinds:
             self._set(found, "sound", *self._sounding(word))
         if "fuzzy" in kinds:
@@ -195,5 +195,6 @@ class Vocabulary:
 
 
 def edits_allowed(word: str) -> int:
-    """Insertions, deletions, substitutions and transpositions that leave a word recognisable."""
+    """Maximum number of insertions, deletions, substitutions and transpositions of a recognisable
+    word."""
     return 0 if len(word) < 3 else 1 if len(word) < 6 else 2

@@ -1,4 +1,4 @@
-"""What a word is, how it sounds, and where words stand in annotations. Pure functions."""
+"""What a word is, how it sounds, and where words occur in annotations. Pure functions."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _MARKS = "".join(
     char for char in map(chr, range(0x300, 0x1F000)) if unicodedata.category(char)[0] == "M"
 )
 _WORD = re.compile(rf"[^\W_]+(?:[{_MARKS}]+[^\W_]*)*")
-"""Letters and digits of any script, with the vowel signs and accents that \\w leaves out."""
+"""Letters and digits of any script, with the vowel signs and accents that \\w omits."""
 
 CODE_LETTERS = 12
-"""Of a phonetic code that count."""
+"""Length of a phonetic code; further letters are ignored."""
 LEAST_CODE = 2
-"""Letters of a phonetic code below which too many words share it."""
+"""Minimum length of a phonetic code; too many words share shorter ones."""
 
 
 class Word(NamedTuple):
-    """A normalised word, and from where to where it stands in the text as it is written."""
+    """A normalised word, and its position in the text as written."""
 
     folded: str
     start: int
@@ -46,20 +46,20 @@ class Passage(NamedTuple):
 def words_of(text: str) -> Iterator[Word]:
     """Words in order: NFKC and case-folded (Unicode, UAX #15 and section 3.13).
 
-    Each is folded by itself, so that its place in the text stays known.
+    Each word is folded by itself, so that its position in the text stays known.
     """
     for match in _WORD.finditer(text):
         written = match[0]
         if written.isascii():
             yield Word(written.lower(), match.start(), match.end())
             continue
-        # Folding may make several words of one: `¾` becomes 3⁄4.
+        # Folding may split a word: `¾` becomes 3⁄4.
         for folded in _WORD.findall(_folded(written)):
             yield Word(folded, match.start(), match.end())
 
 
 def passages_of(row: Features) -> Iterator[Passage]:
-    """Texts and tags of a stored row, annotators in the row's order; see `indexes.store.base`.
+    """Texts and tags of a stored row, in the row's order of annotators; see `indexes.store.base`.
 
     Raises InvalidInput for a row that is no JSON object of objects.
     """
@@ -75,15 +75,15 @@ def passages_of(row: Features) -> Iterator[Passage]:
 
 
 def in_latin(word: str) -> str:
-    """A word of any script in the 26 letters (anyascii), digits and marks left out."""
+    """A word of any script in the 26 letters (anyascii), without digits and marks."""
     latin = word if word.isascii() else anyascii(word).lower()
     return latin if latin.isalpha() else "".join(filter(str.isalpha, latin))
 
 
 def sound_of(word: str) -> int:
-    """How a word sounds, as a number below 2^60; 0 for what is too short to tell.
+    """How a word sounds, as a number below 2^60; 0 for words that are too short.
 
-    The Metaphone code (Philips, 1990) of the word in Latin letters, all first vowels alike.
+    The Metaphone code (Philips, 1990) of the word in Latin letters, with all initial vowels alike.
     """
     code = metaphone(in_latin(word)).replace(" ", "")[:CODE_LETTERS]
     if len(code) < LEAST_CODE:
@@ -97,7 +97,7 @@ def sound_of(word: str) -> int:
 
 
 def signature_of(word: str) -> int:
-    """A set of 64 bits, one or more characters to each: one edit changes two of them at most."""
+    """A set of 64 bits; several characters may share a bit. One edit changes at most two bits."""
     signature = 0
     for char in word:
         signature |= 1 << (ord(char) & 63)
@@ -105,7 +105,7 @@ def signature_of(word: str) -> int:
 
 
 def without_case(word: str) -> bool:
-    """Whether the word is of a script without case: many of them write no spaces between words."""
+    """Whether the word's script has no case; many such scripts write no spaces between words."""
     return all(unicodedata.category(char) == "Lo" for char in word)
 
 

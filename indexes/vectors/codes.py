@@ -1,8 +1,8 @@
 """Unit vectors as bytes: a scan of a quarter of the memory that bounds every cosine.
 
-Scalar quantisation with a step of each row's own. By Cauchy and Schwarz a cosine is no farther
-from that of the codes than what these leave of the row (and of the query) is long: what the bounds
-keep out is no hit, so filter and refine is exact.
+Scalar quantisation with a step per row. By the Cauchy-Schwarz inequality, the cosine differs from
+that of the codes by at most the length of the residual of the row (and of the query). A row that
+the bounds exclude is no hit, so filter and refine is exact.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from indexes.arrays.rows import Column
 
 LARGEST = 127
 QUERY_LARGEST = 8191
-"""Of a query's 16-bit codes, fewer where the products of a long row would not fit in 32 bits."""
+"""Bits of a query's codes: 16, or fewer where the products of a long row would overflow 32 bits."""
 SLACK = 1e-5
-"""More than rounding to float32 moves a bound."""
+"""Upper bound of what rounding to float32 changes."""
 
 
 def code_columns(width: int) -> dict[str, Column]:
-    """What `encode` gives of vectors (n, width)."""
+    """Arrays that `encode` makes of vectors (n, width)."""
     return {"code": Column(np.int8, width), "scale": Column(np.float32, 2)}
 
 
 def encode(vectors: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
     """Unit rows (n, d) as `code` int8 (n, d) and `scale` float32 (n, 2).
 
-    A row is about scale[0] · code, and what is left of it is scale[1] long.
+    A row is about scale[0] · code, and its residual has the length scale[1].
     """
     code = np.empty(vectors.shape, np.int8)
     scale = np.empty((len(vectors), 2), np.float32)
@@ -40,7 +40,7 @@ def encode(vectors: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
 
 
 class CodedQuery:
-    """Unit query vectors (v, d), of which the best counts for each row."""
+    """Unit query vectors (v, d); for each row the best variant counts."""
 
     def __init__(self, variants: npt.NDArray[np.float32]) -> None:
         width = variants.shape[1]
@@ -59,21 +59,22 @@ class CodedQuery:
         lower: npt.NDArray[np.float32],
         upper: npt.NDArray[np.float32],
     ) -> None:
-        """Write into `lower` and `upper` (n,) what each encoded row's cosine lies between."""
+        """Write bounds of each encoded row's cosine into `lower` and `upper` (n,)."""
         bound_cosines(code, scale, self._codes, self._scales, lower, upper)
 
 
 @njit(nogil=True, cache=True)
 def scale_rows(vectors, rows, lengths):  # type: ignore[no-untyped-def]
-    """Write float32 `vectors` (n, d) at unit length into `rows`, and how long they were (n,).
+    """Write float32 `vectors` (n, d) at unit length into `rows`. Returns their lengths (n,).
 
-    Summed in float64 in one order, so that equal vectors become equal rows. One of zeros stays so.
+    Sums are in float64 in a fixed order, so that equal vectors give equal rows. A vector of zeros
+    stays zero.
     """
     width = vectors.shape[1]
     whole = width - width % 8
     for row in range(vectors.shape[0]):
         sums = np.zeros(8)
-        # Of eight sums at a time, LLVM makes vectors; of `column & 7` it does not.
+        # LLVM vectorises eight separate sums, but not an index of `column & 7`.
         for start in range(0, whole, 8):
             for lane in range(8):
                 value = np.float64(vectors[row, start + lane])
@@ -93,8 +94,9 @@ def scale_rows(vectors, rows, lengths):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, fastmath={"reassoc"})
 def code_rows(vectors, code, scale):  # type: ignore[no-untyped-def]
-    """What `encode` gives, written into `code` and `scale`."""
-    # Floats of one sign ascend as their bits do, and the largest of whole numbers is vectorised.
+    """Write what `encode` returns into `code` and `scale`."""
+    # Floats of one sign are ordered like their bits, and LLVM vectorises a maximum of
+    # integers.
     bits = vectors.view(np.int32)
     largest = np.empty(1, np.int32)
     for row in range(vectors.shape[0]):
@@ -116,7 +118,7 @@ def code_rows(vectors, code, scale):  # type: ignore[no-untyped-def]
 def bound_cosines(code, scale, queries, query_scale, lower, upper):  # type: ignore[no-untyped-def]
     """Bounds float32 (n,) of each row's largest cosine with int16 `queries` (v, d).
 
-    In 32-bit arithmetic, to which numba would not keep by itself.
+    The arithmetic is 32-bit, which numba would not keep by itself.
     """
     whole = code.shape[1] - code.shape[1] % LANES
     for row in range(code.shape[0]):
@@ -130,7 +132,8 @@ def bound_cosines(code, scale, queries, query_scale, lower, upper):  # type: ign
                 product = np.int32(code[row, column]) * np.int32(queries[variant, column])
                 total = np.int32(total + np.int32(product))
             cosine = np.float32(total) * scale[row, 0] * query_scale[variant, 0]
-            # |q·x - q'·x'| ≤ |q| |x - x'| + |q - q'| |x'|, and x' is no longer than 2.
+            # |q·x - q'·x'| ≤ |q| |x - x'| + |q - q'| |x'|, and x' is no longer than
+            # 2.
             gap = scale[row, 1] + np.float32(2) * query_scale[variant, 1] + np.float32(SLACK)
             lowest = max(lowest, cosine - gap)
             highest = max(highest, cosine + gap)
@@ -140,7 +143,7 @@ def bound_cosines(code, scale, queries, query_scale, lower, upper):  # type: ign
 
 @njit(nogil=True, cache=True)
 def kth_largest(values, heap):  # type: ignore[no-untyped-def]
-    """The k-th largest of float32 values (n,), n ≥ k, where `heap` has room for k."""
+    """The k-th largest of float32 values (n,), n ≥ k; `heap` has room for k."""
     size = len(heap)
     heap[:] = np.sort(values[:size])
     for value in values[size:]:

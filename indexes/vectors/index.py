@@ -1,4 +1,4 @@
-"""Exact cosine search over unit vectors: a scan of codes leaves few rows to be compared.
+"""Exact cosine search over unit vectors: a scan of codes leaves few candidates to compare.
 
 A distance is 1 - cosine: 0 for the same direction, 1 for orthogonal ones, 2 for opposite ones.
 """
@@ -29,11 +29,11 @@ from models.types import Features, Options
 
 FLOAT = np.dtype(np.float32)
 DECIMALS = 7
-"""Of a distance: no more than float32 features carry."""
+"""Decimals of a distance; float32 features carry no more."""
 
 
 class VectorParams(DistanceParams):
-    """Also α query expansion (αQE), by `aqe_n` and `aqe_alpha` together."""
+    """Parameters, including α query expansion (αQE) by `aqe_n` and `aqe_alpha` together."""
 
     aqe_n: int | None = Field(
         None, ge=1, le=1000, description="Expand the query by this many nearest pictures."
@@ -52,7 +52,8 @@ class VectorParams(DistanceParams):
 
 
 class Neighbours(NamedTuple):
-    """Of one vector, nearest first, ties by image id: so their sum is the same however sharded."""
+    """Nearest neighbours of one vector, nearest first, ties by image id, so that their sum does not
+    depend on shards."""
 
     image_ids: npt.NDArray[np.int64]
     distances: npt.NDArray[np.float64]
@@ -62,8 +63,8 @@ class Neighbours(NamedTuple):
 class VectorIndex(Index):
     """Index of float32 vectors (d,), all of one length d, which the first one sets.
 
-    Rows and queries are brought to unit length here, and whitened where there is a whitening; a
-    vector of zeros is at distance 1 from all. Exact, unless lists were trained for it.
+    Rows and queries are normalised to unit length here, and whitened where there is a whitening. A
+    vector of zeros has the distance 1 to all. The search is exact unless lists were trained.
     """
 
     class Config(Options):
@@ -88,7 +89,7 @@ class VectorIndex(Index):
     options: Config
 
     def __init__(self, options: Config, rows: Rows) -> None:
-        """Raises RetrieverUnavailable for a damaged whitening; one that is not there is none."""
+        """Raises RetrieverUnavailable for a damaged whitening; a missing one means none."""
         super().__init__(options, rows)
         whitening, trained = options.whitening, options.trained
         self._whitening = None if whitening in (None, AUTO) else load(Path(str(whitening)))
@@ -120,7 +121,8 @@ class VectorIndex(Index):
         return self._rows.needs_compaction
 
     def apply(self, changes: Mapping[int, Features | None]) -> None:
-        """See Index.apply. Raises InvalidInput, with nothing applied, for what does not fit."""
+        """See Index.apply. Raises InvalidInput, and applies nothing, for a vector of the wrong
+        shape."""
         kept = {key: row for key, row in changes.items() if row is not None}
         if kept and not self._width:
             self._width = next(iter(kept.values())).size
@@ -211,7 +213,7 @@ class VectorIndex(Index):
     def merge_candidates(
         cls, said: Sequence[list[Neighbours]], _: Query, params: SearchParams
     ) -> list[Neighbours]:
-        """The nearest pictures of all shards, for each variant."""
+        """The nearest images of all shards, for each variant."""
         assert isinstance(params, VectorParams)
         candidates = []
         for parts in zip(*said, strict=True):
@@ -229,7 +231,7 @@ class VectorIndex(Index):
             order = best_first(distances, ids, count)
             nearest, rows = self._rows.take(ids[order])
             ascending = np.argsort(nearest)
-            # Those that went meanwhile are left out.
+            # Rows that were removed meanwhile are left out.
             order = order[np.isin(ids[order], nearest)]
             rows = rows[ascending[np.searchsorted(nearest[ascending], ids[order])]]
             found.append(Neighbours(ids[order], distances[order], rows))
@@ -238,9 +240,9 @@ class VectorIndex(Index):
     def _nearest(
         self, variants: Vectors, allowed: Ids | None, params: SearchParams
     ) -> tuple[Ids, npt.NDArray[np.float64], npt.NDArray[np.intp]]:
-        """All that can be hits: ids, distances in float64 and the number of the nearest variant.
+        """Ids, exact distances in float64 and the number of the nearest variant of all candidates.
 
-        Summed row by row, so that equal features have equal distances wherever they lie.
+        Sums run row by row, so that equal features have equal distances wherever they are stored.
         """
         queries = unit(variants.astype(np.float64))
         near = self._rows.near(variants, allowed, params)
@@ -257,12 +259,12 @@ class VectorIndex(Index):
 
     @property
     def _fits(self) -> bool:
-        """Whether the training is of rows as they are here."""
+        """Whether the training matches rows as they are here."""
         whitening = self._whitening and self._whitening.checksum
         return self._trained is not None and self._trained.whitening == whitening
 
     def _no_rows(self, width: int, saved: Saved | None = None) -> VectorRows:
-        """Rows of this width: none yet, or those that were saved."""
+        """Row storage of this width: empty, or restored."""
         if self._trained is None or not self._fits:
             return CodedRows(width) if saved is None else CodedRows.restored(width, saved)
         options = self.options
@@ -292,8 +294,8 @@ class VectorIndex(Index):
 def _expanded(variants: Vectors, found: Sequence[Neighbours], alpha: float) -> Vectors:
     """αQE (Radenović, Tolias & Chum, "Fine-tuning CNN Image Retrieval", 2018).
 
-    Each query plus its nearest rows, weighted by cosine^alpha, renormalised. Rows of negative
-    cosine weigh nothing.
+    Each query is added to its nearest rows, weighted by cosine^alpha, and renormalised. Rows of
+    negative cosine have no weight.
     """
     expanded = []
     for variant, neighbours in zip(variants, found, strict=True):

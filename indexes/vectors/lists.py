@@ -1,4 +1,4 @@
-"""Vectors in trained inverted lists: a tenth of the memory or less, and hits that may be missed."""
+"""Vectors in trained inverted lists: a tenth of the memory or less, at the price of some recall."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from indexes.vectors.rows import BATCH, Ids, VectorRows, Vectors
 
 DEAD_AT_LEAST = 1024
 FEWEST = 500
-"""Candidates of any search: a small k costs no recall."""
+"""Minimum number of candidates of a search, so that a small k costs no recall."""
 MOST = 16 * BATCH
-"""Candidates of a search by distance alone."""
+"""Number of candidates of a search by distance alone."""
 SLOT = {"slot": Column(np.int64, 1)}
 
 
 class ListedRows(VectorRows):
-    """The lists give candidates, whose features are read from the store.
+    """The lists give candidates, which are re-ranked by features read from the store.
 
-    A slot is the place of a row in the lists; one that is dead is never used again.
+    A slot is the number of a row in the lists; a dead slot is never used again.
     """
 
     kind = "cosine-ivf"
@@ -37,7 +37,7 @@ class ListedRows(VectorRows):
         stored: Callable[[Ids], tuple[Ids, Vectors]],
         saved: Saved | None = None,
     ) -> None:
-        """`stored` reads the rows of those ids that are there still."""
+        """`stored` reads the rows of those ids that still exist."""
         self._rerank = rerank
         self._stored = stored
         if saved is None:
@@ -111,7 +111,7 @@ class ListedRows(VectorRows):
         return chosen
 
     def _reserve(self, count: int) -> None:
-        """Room for so many slots: half as much again each time it is full."""
+        """Room for so many slots; the capacity grows by half whenever it is full."""
         if count <= len(self._image_ids):
             return
         room = max(DEAD_AT_LEAST, count + count // 2)

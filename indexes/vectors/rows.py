@@ -1,4 +1,4 @@
-"""Where the rows of a vector index lie, and which of them can be hits."""
+"""Storage of a vector index's rows, and the selection of rows that can be hits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Vectors = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
 COSINE_ERROR = np.float32(1e-4)
-"""Cosines in float32 are nearer than this to the exact ones up to 1,600 dimensions."""
+"""Maximum error of cosines in float32, up to 1,600 dimensions."""
 BATCH = 1 << 12
 """Rows that are taken at a time."""
 
@@ -30,15 +30,15 @@ class VectorRows(ABC):
 
     @abstractmethod
     def put(self, image_ids: Ids, vectors: Vectors) -> None:
-        """Write float32 rows (n, d) for these ids (unique)."""
+        """Write float32 rows (n, d) for these unique ids."""
 
     @abstractmethod
     def remove(self, image_ids: Ids) -> None:
-        """Unknown ids are passed over."""
+        """Remove rows; unknown ids are ignored."""
 
     @abstractmethod
     def near(self, variants: Vectors, allowed: Ids | None, params: SearchParams) -> Ids:
-        """Ids (m,) that can be hits of the query's variants (v, d), in any order.
+        """Ids (m,), in any order, that can be hits of the query's variants (v, d).
 
         `params` bound them by `k`, by `distance_threshold` or both; `allowed` (sorted) limits them.
         """
@@ -63,17 +63,17 @@ class VectorRows(ABC):
     def nbytes(self) -> int: ...
 
     def preallocate(self) -> bool:
-        """See Index.make_room."""
+        """See Index.preallocate."""
         return False
 
     @property
     def needs_compaction(self) -> bool:
-        """See Index.worn."""
+        """See Index.needs_compaction."""
         return False
 
 
 class CodedRows(VectorRows):
-    """In memory as float32, beside codes of a quarter of their size that are scanned first."""
+    """Rows in memory as float32, beside codes of a quarter of their size that are scanned first."""
 
     kind = "cosine-flat"
 
@@ -112,7 +112,7 @@ class CodedRows(VectorRows):
         return self._rows.ids[positions], self._rows.take("vector", positions)
 
     def near(self, variants: Vectors, allowed: Ids | None, params: SearchParams) -> Ids:
-        """See VectorRows.near: none that is a hit is left out."""
+        """See VectorRows.near; no hit is missed."""
         positions = None if allowed is None else self._rows.positions(allowed)
         if positions is None or len(positions) * GATHER_BELOW >= len(self):
             lower, upper = self._scan(variants)
@@ -127,9 +127,9 @@ class CodedRows(VectorRows):
         return self._rows.ids[positions[near]]
 
     def _scan(self, variants: Vectors) -> tuple[Vectors, Vectors]:
-        """What the cosine (n,) of each row and the nearest variant lies between.
+        """Bounds of the cosine (n,) between each row and its nearest variant.
 
-        The next scan overwrites it.
+        The next scan overwrites them.
         """
         if self._bounds.shape[1] < len(self):
             self._bounds = np.empty((2, len(self) + len(self) // 8), np.float32)
@@ -143,7 +143,7 @@ class CodedRows(VectorRows):
 
 
 def warm_up() -> None:
-    """Compile, or load from the cache, every kernel before the first query."""
+    """Compile all kernels, or load them from the cache, before the first query."""
     rows, blank = CodedRows(1), np.zeros((1, 1), np.float32)
     scale_rows(blank, blank.copy(), np.empty(1))
     rows.put(np.zeros(1, np.int64), blank)
@@ -153,7 +153,7 @@ def warm_up() -> None:
 
 
 def _possible(lower: Vectors, upper: Vectors, params: SearchParams) -> npt.NDArray[np.intp]:
-    """Places, ascending, of those that can be hits, by what their cosines lie between."""
+    """Positions, ascending, of rows that can be hits by the bounds of their cosines."""
     least = np.float32(-np.inf)
     if params.distance_threshold is not None:
         least = np.float32(1 - params.distance_threshold)

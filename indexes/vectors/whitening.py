@@ -1,7 +1,7 @@
 """PCA whitening: directions that co-occur in the whole collection no longer count several times.
 
 Jégou & Chum, "Negative evidences and co-occurrences in image retrieval: the benefit of PCA and
-whitening", ECCV 2012. Fitted to unit vectors; what is whitened is renormalised.
+whitening", ECCV 2012. It is fitted to unit vectors, and whitened vectors are renormalised.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ import numpy.typing as npt
 from models.errors import InvalidInput, RetrieverUnavailable
 
 SMALLEST = 1e-5
-"""Directions whose variance is below this part of the largest one are noise: they are cut."""
+"""Directions whose variance is below this share of the largest one are noise and are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Whitening:
-    """x → unit((unit(x) - mean) · projection)."""
+    """The map x → unit((unit(x) - mean) · projection)."""
 
     version: int
-    """Counts up with each training."""
+    """Version; increases with each training."""
     pictures: int
-    """It was fitted to so many."""
+    """Number of vectors that it was fitted to."""
     mean: npt.NDArray[np.float32]
-    """(d,)"""
+    """Mean (d,)."""
     projection: npt.NDArray[np.float32]
-    """(d, m): principal directions, largest variance first, each divided by its deviation."""
+    """Projection (d, m): principal directions, largest variance first, each divided by its standard
+    deviation."""
 
     def apply(self, vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Rows (n, d) whitened: (n, m) float64 of unit length. Raises InvalidInput."""
+        """Whiten rows (n, d): (n, m) float64 of unit length. Raises InvalidInput."""
         if vectors.shape[1] != len(self.mean):
             raise InvalidInput(
                 f"this whitening is for vectors of {len(self.mean)} values, not {vectors.shape[1]}"
@@ -46,7 +47,7 @@ class Whitening:
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of all that is in it."""
+        """SHA-256 of the contents."""
         digest = hashlib.sha256(f"{self.version} {self.pictures}".encode())
         for array in (self.mean, self.projection):
             digest.update(f"{array.dtype} {array.shape}".encode())
@@ -55,7 +56,7 @@ class Whitening:
 
 
 def unit(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Rows (n, d) at unit length, float64; rows of zeros stay so."""
+    """Rows (n, d) normalised to unit length, float64; rows of zeros stay zero."""
     wide = vectors.astype(np.float64, copy=False)
     lengths = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
     return wide / np.where(lengths > 0, lengths, 1)
@@ -64,9 +65,9 @@ def unit(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 def fit(
     batches: Iterable[npt.NDArray[Any]], version: int = 1, dimensions: int | None = None
 ) -> Whitening:
-    """One pass over batches (n, d) of vectors; at most `dimensions` directions are kept.
+    """Fit in one pass over batches (n, d) of vectors; at most `dimensions` directions are kept.
 
-    Mean and covariance are summed up in float64. Raises InvalidInput for fewer than two different
+    Mean and covariance are summed in float64. Raises InvalidInput for fewer than two different
     vectors.
     """
     count, total, products = 0, np.zeros(0), np.zeros((0, 0))
@@ -90,7 +91,7 @@ def fit(
 
 
 def save(path: Path, whitening: Whitening) -> None:
-    """Beside its place, then renamed: a reader sees the old version or this one."""
+    """Write beside the target, then rename, so that a reader sees the old version or this one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with partial.open("wb") as file:
@@ -108,7 +109,8 @@ def save(path: Path, whitening: Whitening) -> None:
 
 
 def load(path: Path) -> Whitening | None:
-    """What `save` wrote, or None if nothing is there; raises RetrieverUnavailable if damaged."""
+    """Read what `save` wrote; None if there is no file. Raises RetrieverUnavailable if it is
+    damaged."""
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             read = Whitening(

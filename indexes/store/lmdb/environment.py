@@ -1,7 +1,7 @@
 """One LMDB environment per process and folder; the only file that knows LMDB's errors.
 
-The traps of LMDB that are handled here: the map must never change while a transaction of this
-process lives; an environment opened twice in a process loses its locks; a killed reader pins pages.
+It handles the traps of LMDB: the map must never change while a transaction of this process lives;
+an environment that is opened twice in a process loses its locks; a killed reader pins pages.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ ATTEMPTS = 64
 
 class LmdbOptions(Options):
     map_size: int = Field(default=256 << 30, ge=1 << 16, multiple_of=4096)
-    """Address space, not disk: the file grows with its contents."""
+    """Map size in bytes. It is address space, not disk: the file grows with its contents."""
     max_map_size: int = Field(default=64 << 40, ge=1 << 16)
-    """A full map is doubled up to this."""
+    """Limit up to which a full map is doubled."""
     max_readers: int = Field(default=1024, ge=1)
     originals_bytes: int = Field(default=2 << 30, ge=0)
-    """Uploads kept for completion, in total; the oldest go first."""
+    """Total bytes of uploads that are kept for completion; the oldest go first."""
     patience: float = Field(default=30.0, gt=0)
     """Seconds that a change of the map waits for open scans."""
 
 
 class Gate:
-    """Many transactions, or one change of the map which waits until none lives.
+    """Admits many transactions, or one change of the map, which waits until no transaction lives.
 
-    A waiting change holds new transactions back, except while a scan is open: whoever reads that
-    scan may need them to get to its end.
+    A waiting change holds back new transactions, except while a scan is open: the reader of that
+    scan may need them to reach its end.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class Gate:
 
 
 class Environment:
-    """Runs transactions; grows, adopts or reopens the map where LMDB asks for it."""
+    """Runs transactions; grows, adopts or reopens the map where LMDB requires it."""
 
     def __init__(self, folder: Path, options: LmdbOptions) -> None:
         self.folder = folder
@@ -116,13 +116,14 @@ class Environment:
         return self._run(work, write=False)
 
     def write(self, work: Callable[[lmdb.Transaction[bytes]], T]) -> T:
-        """Run `work` in one transaction, on disk when this returns. It may run more than once."""
+        """Run `work` in one transaction, which is on disk when this returns. It may run more than
+        once."""
         if time.monotonic() >= self._next_check:
             self.free_dead_readers()
         return self._run(work, write=True)
 
     def snapshot(self) -> tuple[lmdb.Transaction[bytes], Callable[[], None]]:
-        """A read transaction that stays open until the given function is called."""
+        """A read transaction that stays open until the returned function is called."""
         txn = self._retried(self._begin_scan)
         ended = threading.Event()
 
@@ -135,13 +136,13 @@ class Environment:
         return txn, close
 
     def free_dead_readers(self) -> int:
-        """Free the slots of readers that were killed: each pins pages. How many there were."""
+        """Free the slots of killed readers, each of which pins pages. Returns their number."""
         self._next_check = time.monotonic() + READER_CHECK_SECONDS
         return self._retried(self._reader_check)
 
     def check_process(self) -> None:
-        """A forked child can neither use nor close this: closing frees the parent's reader slots,
-        whose pages are then overwritten while it reads them."""
+        """Refuse a forked child. It can neither use nor close the environment: closing frees the
+        parent's reader slots, whose pages are then overwritten while the parent reads them."""
         if os.getpid() != self.pid:
             raise StoreUnavailable(
                 f"the store {self.folder} was open when this process was forked; start processes "
@@ -154,7 +155,7 @@ class Environment:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Foreign errors come out as StoreUnavailable, with what to do."""
+        """Translate LMDB's errors to StoreUnavailable, with what to do."""
         try:
             yield
         except (lmdb.Error, OSError) as exc:
@@ -184,7 +185,7 @@ class Environment:
             return attempt()
 
     def _recover(self, exc: lmdb.Error, size: int) -> None:
-        """Do what LMDB asks for before a transaction is tried again, or raise the error."""
+        """Do what LMDB requires before the transaction is tried again, or raise the error."""
         if isinstance(exc, lmdb.MapFullError):
             self._grow(size)
         elif isinstance(exc, lmdb.MapResizedError):
@@ -222,13 +223,13 @@ class Environment:
             self._size = bigger
 
     def _adopt(self) -> None:
-        """Take over the size that another process has given the map."""
+        """Adopt the map size that another process has set."""
         with self._gate.alone(self.options.patience):
             self._env.set_mapsize(0)
             self._size = self._env.info()["map_size"]
 
     def _reopen(self) -> None:
-        """After a failed write of LMDB's own root page it refuses everything until reopened."""
+        """Reopen the environment: after a failed write of its root page LMDB refuses everything."""
         with self._gate.alone(self.options.patience):
             self._env.close()
             self._env = self._open()
@@ -241,7 +242,8 @@ class Environment:
             max_readers=self.options.max_readers,
             max_dbs=len(TABLES),
             mode=0o600,
-            # Images are read in no order, so reading ahead would only push others out.
+            # Images are read in random order, so read-ahead would only evict other
+            # pages.
             readahead=False,
         )
         self._size = env.info()["map_size"]
@@ -260,7 +262,7 @@ _OPEN_LOCK = threading.Lock()
 
 
 def acquire(folder: Path, options: LmdbOptions) -> Environment:
-    """The environment of this folder, which all stores of this process share."""
+    """The environment of this folder, shared by all stores of this process."""
     path = folder.expanduser().resolve()
     with _OPEN_LOCK:
         found = _OPEN.get(path)
@@ -273,7 +275,7 @@ def acquire(folder: Path, options: LmdbOptions) -> Environment:
 
 
 def release(environment: Environment) -> None:
-    """Closes it with its last user."""
+    """Release the environment; its last user closes it."""
     with _OPEN_LOCK:
         environment.users -= 1
         if environment.users == 0 and environment.pid == os.getpid():
@@ -295,5 +297,5 @@ def _advice(exc: Exception) -> str:
         PermissionError: "no permission; check the folder's owner",
     }
     known = (text for kind, text in advice.items() if isinstance(exc, kind))
-    # A disk that fills in the midst of a write comes as an input/output error.
+    # A disk that fills up during a write is reported as an input/output error.
     return next(known, "it can't be read or written; is the disk full? nothing was written")

@@ -51,9 +51,9 @@ def to_number(key: bytes) -> int:
 
 @dataclass(slots=True)
 class ImageRow:
-    """An image as it is stored; `have` names the spaces of its features by number.
+    """An image as it is stored; `have` lists the spaces of its features by number.
 
-    It has an annotator's kind with no space: what was said lies in that of the annotations.
+    An annotator's kind has no space number, because all annotations lie in one row.
     """
 
     generation: int
@@ -65,7 +65,7 @@ class ImageRow:
     wanted: set[str]
     have: dict[str, list[int]] = field(default_factory=dict)
     original: int = 0
-    """The seq under which the upload's bytes lie; 0 for none."""
+    """The seq under which the upload's bytes are stored; 0 for none."""
     preview: bool = False
 
     @property
@@ -113,7 +113,7 @@ class Reader:
         return ImageRow.decode(found) if found else None
 
     def from_key(self, table: str, start: bytes, prefix: bytes = b"") -> Iterator[bytes]:
-        """Keys from `start` on that begin with `prefix`."""
+        """Keys that begin with `prefix`, from `start` on."""
         with self.txn.cursor(db=self.tables[table]) as cursor:
             found = cursor.set_range(start)
             while found and (key := cursor.key()).startswith(prefix):
@@ -143,7 +143,8 @@ class Reader:
         return self.get("features", feature_key(space, image_id))
 
     def features(self, space: int | None, image_ids: Iterable[int]) -> dict[int, bytes]:
-        """Of those that have any, in one call of LMDB's: a fraction of the time of single ones."""
+        """Values of the existing keys in one call of LMDB, which takes a fraction of the time of
+        single reads."""
         if space is None:
             return {}
         keys = [feature_key(space, image_id) for image_id in image_ids if is_image_id(image_id)]
@@ -264,7 +265,7 @@ def entry(op: bytes, image_id: int, touched: Collection[int]) -> bytes:
 
 
 def touches(data: bytes, space: bytes) -> bool:
-    """Whether a log entry names this space, by its packed number; b"" is named by none."""
+    """Whether a log entry names this space, given its packed number; no entry names b""."""
     place = data.find(space, 9) if space else -1
     while place >= 0 and (place - 9) % len(space):
         place = data.find(space, place + 1)
@@ -278,5 +279,6 @@ def read_entry(data: bytes) -> int:
 
 
 def _latin(source: str) -> str:
-    # Names of old files are often no UTF-8: such bytes are surrogates here, which JSON refuses.
+    # Names of old files are often no UTF-8. Such bytes are surrogates here, which JSON
+    # refuses.
     return source.encode("utf-8", "surrogateescape").decode("latin-1")

@@ -30,9 +30,9 @@ from models.errors import StoreUnavailable
 T = TypeVar("T")
 
 COMPACT_STEP = 10_000
-"""Log entries forgotten in one transaction, so that compaction holds no writer up for long."""
+"""Log entries compacted in one transaction, so that compaction holds up no writer for long."""
 DROP_STEP = 500
-"""Rows dropped in one transaction, likewise."""
+"""Rows dropped in one transaction, for the same reason."""
 
 
 class LmdbStore(Store):
@@ -238,7 +238,7 @@ class LmdbStore(Store):
 
 
 def _found(writer: Writer) -> str:
-    """Make the store's UUID at its creation, and read it ever after."""
+    """Read the store's UUID, or make it at its creation."""
     known = writer.get("meta", b"uuid")
     if known is None:
         writer.put_meta(b"schema", SCHEMA)

@@ -43,7 +43,7 @@ from indexes.store.lmdb.rows import (
 
 
 class Writer(Reader):
-    """The writes of one transaction. `originals_bytes` caps the kept uploads."""
+    """Performs the writes of one transaction. `originals_bytes` caps the kept uploads."""
 
     originals_bytes: int
 
@@ -173,7 +173,7 @@ class Writer(Reader):
         return Receipt(image_id, seq, row.generation, "replaced")
 
     def _fill(self, image_id: int, row: ImageRow, write: ImageWrite) -> set[int]:
-        """Write what comes along; the spaces whose row changed."""
+        """Write the given features, previews and uploads. Returns the spaces whose row changed."""
         row.wanted |= wanted_kinds(write)
         touched = self._write_features(image_id, row, write.features)
         if write.metadata is not None:
@@ -198,7 +198,7 @@ class Writer(Reader):
         return touched
 
     def _save(self, image_id: int, row: ImageRow, before: set[str]) -> None:
-        """Write the row and bring its pending entries from `before` to what they are now."""
+        """Write the row and update its pending entries from `before` to the current ones."""
         self._mark_pending(image_id, before, row.pending)
         if not row.pending:
             self._drop_original(image_id, row)
@@ -233,7 +233,8 @@ class Writer(Reader):
         return self.feature(self.space_number(ANNOTATIONS), image_id)
 
     def _write_annotations(self, image_id: int, row: ImageRow, data: bytes | None) -> set[int]:
-        """Bring the row of annotations, and what hangs on it, to `data`; the spaces touched."""
+        """Set the row of annotations, and what depends on it, to `data`. Returns the touched
+        spaces."""
         if data == self._annotations(image_id):
             return set()
         before = self._terms(image_id)
@@ -278,7 +279,7 @@ class Writer(Reader):
     def _space_number(self, space: Space) -> int:
         known = self.space_number(space)
         if known is None:
-            # Numbers are never given twice: no space is ever taken out.
+            # Numbers are never given twice, because no space is ever removed.
             known = int(self.txn.stat(self.tables["spaces"])["entries"]) + 1
             self.keep("spaces", space_key(space), known.to_bytes(4, "big"))
         return known
@@ -294,7 +295,7 @@ class Writer(Reader):
             self.keep("meta", ACTIVE + kind.encode(), fingerprint.encode())
 
     def drop_space(self, space: Space, limit: int) -> int:
-        """Remove at most `limit` rows; how many there were."""
+        """Remove at most `limit` rows. Returns their number."""
         check_unused(space, self.active())
         known = self.space_number(space)
         if known is None:
@@ -350,7 +351,8 @@ class Writer(Reader):
         return seq
 
     def compact(self, through: int, limit: int) -> bool:
-        """Forget entries up to `through`, at most `limit` of them; True when none is left."""
+        """Compact entries up to `through`, at most `limit` of them. Returns True when none is
+        left."""
         through = min(through, self.meta(b"seq"))
         if through <= self.meta(b"tail"):
             return True

@@ -1,8 +1,8 @@
 """Connections to PostgreSQL; the only file that knows psycopg's errors.
 
-Our own few lines instead of psycopg_pool: while the server is away a call must fail at once and say
-why, and the first call after its return must work. That pool lets callers wait for its time-out,
-tries again ever more rarely, and keeps the reason to itself.
+A few lines of our own replace psycopg_pool: while the server is away a call must fail at once with
+the reason, and the first call after its return must work. psycopg_pool lets callers wait for its
+time-out, retries ever more rarely, and hides the reason.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ ATTEMPTS = 8
 CONNECT_PAUSE = 0.5
 """Seconds after a failed connection in which no other is tried."""
 CONFLICTS = ("40001", "40P01")
-"""Of transactions that the server rolled back because of another one."""
+"""SQLSTATEs of transactions that the server rolled back because of another transaction."""
 GONE = ("08", "57P")
-"""What errors begin with that end a connection."""
+"""Prefixes of SQLSTATEs of errors that end a connection."""
 ADVICE = {
     "42501": "the user may not do that: it must own the database",
     "25006": "it is read-only: name the primary server",
@@ -49,24 +49,26 @@ UNCERTAIN = (
 
 class PostgresOptions(Options):
     connections: int = Field(default=8, ge=1)
-    """At most so many of one process; one more listens, and each open scan has its own."""
+    """Maximum number of pooled connections of one process; one more listens, and each open scan has
+    its own."""
     originals_bytes: int = Field(default=2 << 30, ge=0)
-    """Uploads kept for completion, in total; the oldest go first."""
+    """Total bytes of uploads that are kept for completion; the oldest go first."""
     connect_timeout: float = Field(default=3.0, gt=0)
-    """Seconds; also those that a call waits for a free connection."""
+    """Seconds to connect; also the time that a call waits for a free connection."""
     head_timeout: float = Field(default=2.0, gt=0)
-    """Seconds; every search asks for the head."""
+    """Seconds to read the head, which every search does."""
     read_timeout: float = Field(default=10.0, gt=0)
     write_timeout: float = Field(default=30.0, gt=0)
-    """Of one statement, in seconds; a lock is waited for half as long."""
+    """Seconds of one statement; a lock is waited for half as long."""
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """Never waits longer than `limit` seconds for the server, whatever has become of it."""
+    """A connection that never waits longer than `limit` seconds for the server, even if the server
+    is gone."""
 
     limit: float = 10.0
     committing = False
-    """A lost connection leaves it unknown whether the transaction was written."""
+    """A lost connection leaves it unknown whether the transaction was committed."""
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         try:
@@ -92,9 +94,9 @@ class Connections:
         self.check: Callable[[Connection], None] = lambda _: None
 
     def run(self, work: Callable[[Connection], T], limit: float) -> T:
-        """Run `work`, which may run again when nothing of it was written.
+        """Run `work`, which may run again when nothing of it was committed.
 
-        `limit` in seconds, for each answer of the server. Raises StoreUnavailable.
+        `limit`, in seconds, applies to each answer of the server. Raises StoreUnavailable.
         """
         for attempt in range(ATTEMPTS):
             with self._lent() as (connection, fresh):
@@ -113,7 +115,7 @@ class Connections:
         raise AssertionError("unreachable")
 
     def connect(self) -> Connection:
-        """A connection that no one else has; raises StoreUnavailable."""
+        """A connection for exclusive use. Raises StoreUnavailable."""
         self._check_usable()
         until, reason = self._refused
         if time.monotonic() < until:
@@ -133,7 +135,7 @@ class Connections:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Foreign errors come out as StoreUnavailable, with what to do."""
+        """Translate psycopg's errors to StoreUnavailable, with what to do."""
         try:
             yield
         except psycopg.Error as exc:
@@ -145,7 +147,7 @@ class Connections:
 
     @contextmanager
     def _lent(self) -> Iterator[tuple[Connection, bool]]:
-        """A connection and whether it is new."""
+        """A connection, and whether it is new."""
         self._check_usable()
         if not self._free.acquire(timeout=self.options.connect_timeout):
             raise StoreUnavailable(
@@ -210,7 +212,7 @@ def _is_lost(connection: Connection, exc: psycopg.Error) -> bool:
 
 
 def _parameters(url: str, options: PostgresOptions) -> dict[str, Any]:
-    """Of the connection; what the URL says goes before our own."""
+    """Parameters of the connection; those of the URL override ours."""
     try:
         given: dict[str, Any] = dict(conninfo_to_dict(url))
     except psycopg.Error:

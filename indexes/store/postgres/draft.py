@@ -1,4 +1,4 @@
-"""What one transaction of the PostgreSQL store changes: worked out here, then written in one go."""
+"""The changes of one transaction of the PostgreSQL store: collected here, then written together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Numbers = Mapping[Space, int]
 
 @dataclass(slots=True)
 class Row:
-    """An image as it is stored; a generation below 0 is that of an entry of this transaction."""
+    """An image as it is stored; a generation below 0 refers to a log entry of this transaction."""
 
     generation: int
     sha256: str
@@ -29,7 +29,7 @@ class Row:
     created: float
     wanted: frozenset[str]
     have: Mapping[str, list[int]] = field(default_factory=dict)
-    """Kind → numbers of the spaces; an annotator's kind has none."""
+    """Kind → numbers of its spaces; an annotator's kind has none."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     annotations: bytes | None = None
     preview: bool = False
@@ -49,10 +49,10 @@ class Row:
 
 
 class Draft:
-    """Image rows as they were read and as they shall be, and all that goes along.
+    """Image rows as they were read and as they shall become, and all related changes.
 
-    Seqs are given at the very end: until then -1 stands for the first log entry, -2 for the second.
-    `digests` are of stored features by space number and id; `numbers` has every given space.
+    Seqs are given at the very end; until then -1 stands for the first log entry, -2 for the second.
+    `digests` are of stored features by space number and id; `numbers` has every assigned space.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Draft:
         self.previews: dict[int, bytes | None] = {}
         self.originals: dict[int, bytes | None] = {}
         self.entries: list[tuple[int, set[int]]] = []
-        """Image id and the numbers of the spaces touched."""
+        """Log entries: image id and the numbers of the touched spaces."""
         self._digests = digests
         self._numbers = numbers
         self._originals_bytes = originals_bytes
@@ -146,7 +146,7 @@ class Draft:
         return self._log(image_id, touched)
 
     def drop_space(self, space: Space) -> int:
-        """Of all rows that were read; how many had it."""
+        """Number of rows that were read with a feature, by space."""
         number = self._numbers[space]
         for image_id, row in self.rows.items():
             if row is None or number not in row.have.get(space.kind, ()):
@@ -169,7 +169,7 @@ class Draft:
         return Receipt(image_id, self._log(image_id, touched), row.generation, "replaced")
 
     def _fill(self, image_id: int, row: Row, write: ImageWrite) -> set[int]:
-        """Write what comes along; the spaces whose row changed."""
+        """Write the given features, previews and uploads. Returns the spaces whose row changed."""
         row.wanted |= wanted_kinds(write)
         touched = self._write_features(image_id, row, write.features)
         if write.metadata is not None:
@@ -207,7 +207,7 @@ class Draft:
         return self._digests.get((number, image_id)) == hashlib.sha256(data).digest()
 
     def _annotate(self, image_id: int, row: Row, data: bytes | None) -> set[int]:
-        """Write the row of annotations; the spaces whose row changed."""
+        """Write the row of annotations. Returns the spaces whose row changed."""
         if data == row.annotations:
             return set()
         number = self._numbers[ANNOTATIONS]
@@ -222,7 +222,7 @@ class Draft:
         return {number}
 
     def _log(self, image_id: int, touched: set[int]) -> int:
-        """The image has changed: no original without pending work, and an entry."""
+        """Record that the image has changed: a log entry, and no original without pending work."""
         row = self.rows[image_id]
         if row is not None and row.original and not row.pending:
             row.original = False

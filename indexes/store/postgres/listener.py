@@ -1,4 +1,4 @@
-"""Hears of commits: one connection that LISTENs, and threads that wait for it."""
+"""Notification of commits: one connection that LISTENs, and threads that wait for it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from models.errors import StoreUnavailable
 RETRY = 1.0
 """Seconds between two tries to listen."""
 QUIET = 5.0
-"""Seconds without a word after which the connection is tried."""
+"""Seconds of silence after which the connection is tested."""
 SLICE = 0.1
-"""Seconds between two looks whether whoever waits has been told to end."""
+"""Seconds between two looks whether a waiting thread has been told to end."""
 
 
 class Listener:
-    """Listens from the first `wait` on; connects again by itself."""
+    """Listens from the first `wait` on, and reconnects by itself."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
@@ -32,7 +32,7 @@ class Listener:
         self._connection: Connection | None = None
 
     def wait(self, after: int, seconds: float, ended: threading.Event) -> None:
-        """Until a seq beyond `after` was heard of, `ended` is set, or time is up."""
+        """Wait until a seq beyond `after` was announced, `ended` is set, or the time is up."""
         until = time.monotonic() + seconds
         with self._changed:
             if self._thread is None:
@@ -52,7 +52,7 @@ class Listener:
         if thread is None:
             return
         if connection is not None:
-            # Wakes the thread, which alone may touch the connection itself.
+            # Wakes the thread, the only one that may use the connection.
             with suppress(OSError), socket.socket(fileno=connection.fileno()) as ours:
                 ours.shutdown(socket.SHUT_RDWR)
                 ours.detach()
@@ -68,7 +68,7 @@ class Listener:
         connection = self._connections.connect()
         try:
             connection.execute(f"LISTEN {CHANNEL}".encode())
-            # What was committed before we listened: nobody tells us of it.
+            # Commits before we listened were not announced to us.
             self._hear(Reader(connection).head())
             with self._changed:
                 self._connection = connection

@@ -1,4 +1,4 @@
-"""The reads of the PostgreSQL store: each is one statement, so one snapshot."""
+"""The reads of the PostgreSQL store. Each is one statement, and so one snapshot."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.types import MAX_IMAGE_ID
 
 HEAD = "coalesce((SELECT max(seq) FROM log), (SELECT tail FROM store))"
 SPACE = "(SELECT number FROM spaces WHERE kind = %(kind)s AND fingerprint = %(fingerprint)s)"
-"""In the same statement as the rows: a space may be made at any time."""
+"""Looked up in the same statement as the rows, because a space may be created at any time."""
 IMAGE = """
     id, generation, sha256, width, height, source, created, wanted, have, metadata,
     EXISTS (SELECT FROM previews p WHERE p.image_id = id),
@@ -40,7 +40,7 @@ class Reader:
         return self._connection.execute(sql.encode(), given, binary=True).fetchall()
 
     def one(self, sql: str, given: Mapping[str, Any] | None = None) -> Any:
-        """The first column of the first row; None without one."""
+        """The first column of the first row; None without a row."""
         row = self._connection.execute(sql.encode(), given, binary=True).fetchone()
         return None if row is None else row[0]
 
@@ -155,7 +155,7 @@ class Reader:
 
 
 def image_of(row: Sequence[Any]) -> Image:
-    """Of the columns `IMAGE`."""
+    """An image from the columns `IMAGE`."""
     image_id, generation, sha256, width, height, source, created, wanted, have, metadata = row[:10]
     return Image(
         image_id=image_id,
@@ -178,7 +178,7 @@ def source_of(data: bytes) -> str:
 
 
 def valid(image_ids: Iterable[int]) -> list[int]:
-    """Those that an image can have: the database's numbers end at 2^63."""
+    """Ids in the valid range; the database's numbers end at 2^63."""
     return [int(image_id) for image_id in image_ids if is_image_id(image_id)]
 
 

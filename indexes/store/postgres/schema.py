@@ -70,11 +70,11 @@ STEPS: tuple[str, ...] = (
 )
 
 MIGRATION_LOCK = 0x616D6269656E6365
-"""An advisory lock: one process at a time brings the tables up to date."""
+"""An advisory lock: one process at a time migrates the tables."""
 
 
 def migrate(connection: Connection) -> None:
-    """Bring the tables up to date, in one transaction; a newer database is refused."""
+    """Migrate the tables in one transaction. A newer database is refused."""
     if _version(connection) == len(STEPS):
         return
     with connection.transaction():
@@ -91,7 +91,7 @@ def migrate(connection: Connection) -> None:
             connection.execute("CREATE TABLE ambience.schema_version (version integer NOT NULL)")
             connection.execute("INSERT INTO schema_version VALUES (0)")
         for step in STEPS[found:]:
-            # A step is text of this file, never of a user.
+            # A step is text of this file and never comes from a user.
             connection.execute(step.encode())
         if found == 0:
             connection.execute("INSERT INTO store (uuid) VALUES (%s)", [uuid.uuid4().hex])
@@ -106,8 +106,9 @@ def read_uuid(connection: Connection) -> str:
 
 
 def _version(connection: Connection) -> int:
-    """0 for a database that has no tables yet."""
-    # to_regclass would look into this connection's cache, and miss what another one has just made.
+    """The schema version; 0 for a database without tables."""
+    # to_regclass would use this connection's cache and miss tables that another one has just
+    # made.
     there = "SELECT FROM pg_tables WHERE schemaname = 'ambience' AND tablename = 'schema_version'"
     if connection.execute(there.encode()).rowcount == 0:
         return 0

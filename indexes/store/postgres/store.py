@@ -38,15 +38,15 @@ from models.errors import StoreUnavailable
 T = TypeVar("T")
 
 COMPACT_STEP = 10_000
-"""Log entries forgotten in one transaction."""
+"""Log entries compacted in one transaction."""
 DROP_STEP = 256
 """Rows dropped in one transaction."""
 TRIM_SHARE = 64
-"""The room of kept uploads is looked at again when a 64th of it was written."""
+"""The total of kept uploads is checked after each 64th of the limit."""
 
 
 class PostgresStore(Store):
-    """Many processes of many hosts may open one database, each with connections of its own."""
+    """Many processes of many hosts may open one database, each with its own connections."""
 
     def __init__(self, url: str, options: PostgresOptions | None = None) -> None:
         self._options = options or PostgresOptions()
@@ -54,9 +54,9 @@ class PostgresStore(Store):
         self._listener = Listener(self._connections)
         self._numbers: dict[Space, int] = {}
         self._above = 0
-        """Ids below were claimed; there may be more."""
+        """Ids below this one were claimed; more may be."""
         self._kept = self._options.originals_bytes
-        """Bytes of uploads written since the last look at their sum."""
+        """Bytes of uploads written since the total was last checked."""
         self._connections.check = migrate
         self._uuid = self._run(read_uuid)
         self._connections.check = self._check_same
@@ -198,7 +198,8 @@ class PostgresStore(Store):
         try:
             with self._connections.translated():
                 connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                # A reader may be slow; a dead one is found by its connection.
+                # A reader may be slow; the connection's own checks find a dead
+                # one.
                 connection.execute("SET LOCAL idle_in_transaction_session_timeout TO 0")
                 head = Reader(connection).head()
                 cursor = connection.cursor("scan", withhold=False)
@@ -263,7 +264,7 @@ class PostgresStore(Store):
         return self._connections.run(lambda connection: work(Reader(connection)), timeout)
 
     def _run(self, work: Callable[[Connection], T]) -> T:
-        # The server's own time-out comes first, and says more.
+        # The server's own time-out comes first and says more.
         return self._connections.run(work, self._options.write_timeout + 2)
 
     def _change(
@@ -296,7 +297,7 @@ class PostgresStore(Store):
         return known
 
     def _trim(self, written: int) -> None:
-        """Let the oldest uploads go once there are too many; the write itself has succeeded."""
+        """Remove the oldest uploads once there are too many; the write itself has succeeded."""
         self._kept += written
         room = self._options.originals_bytes
         if written and self._kept > room // TRIM_SHARE:
@@ -307,7 +308,7 @@ class PostgresStore(Store):
             self._kept = 0
 
     def _check_same(self, connection: Connection) -> None:
-        """A new connection may lead to a server that has lost the newest changes."""
+        """Compare heads: a new connection may lead to a server that has lost the newest changes."""
         self._numbers, self._above = {}, 0
         migrate(connection)
         if read_uuid(connection) != self._uuid:

@@ -1,8 +1,8 @@
 """The write transactions of the PostgreSQL store.
 
-First the ids are locked, in order, and their rows read; then all is written; last comes the one
-lock of the log, under which the seqs are given. So a seq is seen only when all below it are, and
-the lock is held for no round trip.
+A transaction first locks the ids in order and reads their rows, then writes, and takes the one lock
+of the log last, under which seqs are given. So a seq becomes visible only after all lower ones, and
+no round trip happens under that lock.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ T = TypeVar("T")
 
 CHANNEL = "ambience_log"
 ALL, IMAGE, OF_LOG, OF_IDS = 0x616D6200, 0x616D6201, 0x616D6202, 0x616D6203
-"""The first halves of advisory locks."""
+"""First halves of advisory locks."""
 MANY = 256
-"""Ids above which a transaction locks all of them: the server has room for some thousand locks."""
+"""Number of ids above which a transaction locks all ids: the server has room for some thousand
+locks."""
 
 _ROWS = """
     SELECT id, generation, sha256, width, height, source, created, wanted, have, metadata,
@@ -64,7 +65,7 @@ _APPEND = f"""
 
 
 def number_spaces(connection: Connection, spaces: Collection[Space]) -> dict[Space, int]:
-    """The numbers of these spaces, which are given for good."""
+    """The numbers of these spaces, assigned for good."""
     given = {"kinds": [at.kind for at in spaces], "marks": [at.fingerprint for at in spaces]}
     connection.execute(
         "INSERT INTO spaces (kind, fingerprint) "
@@ -76,10 +77,10 @@ def number_spaces(connection: Connection, spaces: Collection[Space]) -> dict[Spa
 
 
 def claim_ids(connection: Connection, given: Sequence[int | None]) -> list[int]:
-    """The ids of a group: those given, and new ones above every id that was ever seen.
+    """Ids of a group: the given ones, and new ones above every id that was ever seen.
 
-    On its own, before the group is written: what is claimed stays claimed. Raises InvalidInput
-    when the last id was taken.
+    This runs before the group is written, in its own transaction; a claimed id stays claimed.
+    Raises InvalidInput when the last id is taken.
     """
     count = sum(image_id is None for image_id in given)
     above = max((image_id + 1 for image_id in given if image_id is not None), default=0)
@@ -99,7 +100,7 @@ def claim_ids(connection: Connection, given: Sequence[int | None]) -> list[int]:
 
 
 def activate(connection: Connection, kind: str, fingerprint: str | None) -> None:
-    """See `Store.activate`; after all writes that have begun."""
+    """See `Store.activate`; it waits for all writes that have begun."""
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", [ALL])
         connection.execute("DELETE FROM active WHERE kind = %s", [kind])
@@ -108,7 +109,7 @@ def activate(connection: Connection, kind: str, fingerprint: str | None) -> None
 
 
 def mark(connection: Connection, name: str, seq: int, seconds: float) -> None:
-    """See `Store.mark`; marks whose time is over go."""
+    """See `Store.mark`; expired marks are removed."""
     with connection.transaction():
         connection.execute("DELETE FROM marks WHERE ends <= clock_timestamp()")
         connection.execute(
@@ -137,7 +138,8 @@ def change(
     originals_bytes: int,
     work: Callable[[Draft], T],
 ) -> tuple[T, Callable[[int], int]]:
-    """One transaction: what `work` returned, and what makes the draft's numbers seqs."""
+    """Run one transaction. Returns the result of `work`, and a function from the draft's numbers to
+    seqs."""
     draft = _begin(connection, sorted(set(image_ids)), spaces, numbers, originals_bytes)
     done = work(draft)
     if not draft.entries:
@@ -154,7 +156,7 @@ def _begin(
     numbers: Mapping[Space, int],
     originals_bytes: int,
 ) -> Draft:
-    """Lock the ids and read what there is under them."""
+    """Lock the ids and read their rows."""
     few = len(ids) <= MANY
     one = "pg_advisory_xact_lock_shared" if few else "pg_advisory_xact_lock"
     given = {"ids": ids, "annotations": numbers[ANNOTATIONS]}
@@ -182,7 +184,7 @@ def _begin(
 
 
 def _commit(connection: Connection, draft: Draft) -> int:
-    """Write it all; the head before its entries."""
+    """Write the draft. Returns the head before its entries."""
     connection.committing = True
     with connection.pipeline():
         _write_parts(connection, draft)
@@ -196,7 +198,7 @@ def _commit(connection: Connection, draft: Draft) -> int:
 
 
 def _write_parts(connection: Connection, draft: Draft) -> None:
-    """Features, previews, uploads: what is None goes, the rest takes the place of the old."""
+    """Write features, previews and uploads: None removes a row, anything else replaces it."""
     gone = [at for at, data in draft.features.items() if data is None]
     kept = {at: data for at, data in draft.features.items() if data is not None}
     if gone:
@@ -230,7 +232,7 @@ def _write_blobs(
 
 
 def _write_marks(connection: Connection, draft: Draft) -> None:
-    """Bring terms and pending work from what they were to what they are; images that are gone."""
+    """Update terms and pending work; remove images that are gone."""
     for table, column, kind, marks in (
         ("terms", "term", "bytea", lambda row: row.terms),
         ("pending", "kind", "text", lambda row: row.pending),
@@ -254,11 +256,11 @@ def _write_marks(connection: Connection, draft: Draft) -> None:
 
 
 Marks = list[tuple[Any, int]]
-"""Each with its image id."""
+"""Each value with its image id."""
 
 
 def _changed_marks(draft: Draft, marks: Callable[[Row], Collection[Any]]) -> tuple[Marks, Marks]:
-    """Those that go, and those that come."""
+    """The terms to remove, and those to add."""
     less: Marks = []
     more: Marks = []
     for image_id, row in draft.rows.items():
@@ -314,7 +316,7 @@ def _row_of(found: Sequence[Any]) -> Row:
 
 
 def trim_originals(connection: Connection, room: int) -> None:
-    """Let the oldest kept uploads go until all of them fit."""
+    """Remove the oldest kept uploads until all of them fit."""
     connection.execute(
         "DELETE FROM originals WHERE image_id IN (SELECT image_id FROM ("
         "SELECT image_id, sum(octet_length(data)) OVER (ORDER BY kept DESC) AS held "
