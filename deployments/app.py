@@ -1,4 +1,5 @@
-"""Builders of the Serve applications; `serve_config.yaml` names them. The only file that binds."""
+"""Builders of the Serve applications, named by `serve_config.yaml`. The only file that calls
+`.bind`."""
 
 from __future__ import annotations
 
@@ -22,14 +23,15 @@ from models.registry import make_annotator, make_extractor
 from models.types import Options
 
 RESERVED_CPUS = 0.02
-"""A reservation, not a limit: the whole stack, doubled in an upgrade, fits two cores."""
+"""CPU reservation, not a limit: the whole stack, doubled during an upgrade, fits two cores."""
 
 LOGGING = {"enable_access_log": False}
-"""A line for every call costs more than a small call; /metrics counts them."""
+"""Access log off: a line per call costs more than a small call, and /metrics counts calls."""
 
 
 def build_retriever(args: dict[str, Any]) -> Application:
-    """A retriever of `models/extractors/`. A misspelt name or option fails here, with its name."""
+    """Build a retriever of `models/extractors/`. A misspelt name or option fails here, by its
+    name."""
     given = RetrieverArgs.model_validate(args)
     parsed = given.model_copy(update={"beside": ()})
     kinds = {_checked(model).of_pictures for model in parsed.models()}
@@ -37,7 +39,8 @@ def build_retriever(args: dict[str, Any]) -> Application:
         raise InvalidInput("`next` is for models of pictures only")
     kind = Retriever if parsed.next is None else ChangingRetriever
     names = deployments_of("Retriever" if kinds == {True} else WORDS_ONLY, parsed.shards)
-    # Serve knows an application by one deployment: it is handed the others, and asks them nothing.
+    # Serve identifies an application by one deployment, which must be given the others; it
+    # calls none.
     others = [_bound(kind, name, parsed) for name in (*names[1:], *given.beside)]
     return _bound(kind, names[0], parsed, others)
 
@@ -51,14 +54,15 @@ def _checked(args: RetrieverArgs) -> Extractor:
 
 
 def build_annotator(args: dict[str, Any]) -> Application:
-    """An annotator of `models/annotators/`. A misspelt name or option fails here, with its name."""
+    """Build an annotator of `models/annotators/`. A misspelt name or option fails here, by its
+    name."""
     parsed = AnnotatorArgs.model_validate(args)
     make_annotator(parsed.annotator, parsed.options)
     return _bound(Annotator, "Annotator", parsed)
 
 
 def build_ingress(args: dict[str, Any]) -> Application:
-    """The gateway over HTTP."""
+    """Build the ingress, which answers HTTP."""
     parsed = IngressArgs.model_validate(args)
     settings: dict[str, Any] = {"max_ongoing_requests": 1000, "graceful_shutdown_timeout_s": 10}
     return _bound(serve.ingress()(Ingress), "Ingress", parsed, **settings)
@@ -67,7 +71,7 @@ def build_ingress(args: dict[str, Any]) -> Application:
 def _bound(
     kind: type[Any], name: str, args: Options, others: Sequence[Application] = (), **settings: Any
 ) -> Application:
-    """A deployment, with what all have alike, and others of its application."""
+    """A deployment with the common settings, and the other deployments of its application."""
     alike: dict[str, Any] = {
         "max_ongoing_requests": 256,
         "max_surge_percent": 100,

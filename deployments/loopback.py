@@ -1,4 +1,4 @@
-"""Keeps every socket on loopback when the service listens there."""
+"""Keep every socket on loopback when the service listens there."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def keep_sockets_on_loopback() -> None:
-    """Make this replica's inter-deployment gRPC server bind 127.0.0.1 (AMBIENCE_LOOPBACK=1).
+    """Make this replica's gRPC server for other deployments bind 127.0.0.1 (AMBIENCE_LOOPBACK=1).
 
-    Ray Serve binds it to `[::]` with no setting to change that; a test lists the listening sockets
-    of all our processes and fails when a Ray release moves this.
+    Ray Serve binds it to `[::]` and has no setting for it. A test lists the listening sockets of
+    all our processes, and fails when a Ray release moves this code.
     """
     if os.environ.get("AMBIENCE_LOOPBACK") != "1":
         return

@@ -1,4 +1,4 @@
-"""The shapes of /v1: what comes in, what goes out."""
+"""The request and response bodies of /v1."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Words = Annotated[str, Field(min_length=1, max_length=MAX_WORDS), AfterValidator
 
 
 class Negative(Options):
-    """What the answer must be unlike."""
+    """What hits must be unlike."""
 
     text: Words | None = Field(None, description="Words to avoid, by retrievers that add vectors.")
     image_ids: list[ImageId] = Field(
@@ -46,7 +46,7 @@ class Negative(Options):
 
 
 class Filter(Options):
-    """Only images for which all of this holds are found."""
+    """Only images that meet all conditions are found."""
 
     ids: list[ImageId] | None = Field(None, max_length=100_000, description="One of these ids.")
     metadata: dict[str, Any] | None = Field(
@@ -58,7 +58,7 @@ class Filter(Options):
 
 
 class SearchQuery(Options):
-    """Any mix of uploaded pictures, stored images and words."""
+    """Any mix of uploaded pictures, stored images and text."""
 
     image_ids: list[ImageId] = Field(
         default_factory=list, max_length=MAX_QUERIES, description="Stored images to search by."
@@ -89,7 +89,7 @@ class SearchQuery(Options):
 
 
 class RetrieverQuery(Options):
-    """One retriever's own search; its further parameters stand beside these."""
+    """A search of one retriever; its own parameters stand beside these fields."""
 
     image_id: ImageId | None = Field(None, description="A stored image to search by.")
     text: Words | None = Field(None, description="Words to search by.")
@@ -110,7 +110,7 @@ class RetrieverQuery(Options):
 
 
 class ModelState(BaseModel):
-    """How a model stands that searches of a retriever don't use, in all replicas."""
+    """The state, over all replicas, of a retriever's model that searches do not use."""
 
     state: Literal["loading", "ready"] = Field(description="Ready when it is in all replicas.")
     reason: str | None = Field(None, description="Why it is not ready.")
@@ -121,7 +121,7 @@ class ModelState(BaseModel):
 
 
 class RetrieverState(BaseModel):
-    """How one retriever or annotator stands."""
+    """The state of one retriever or annotator."""
 
     name: str
     kind: Literal["retriever", "annotator"]
@@ -149,7 +149,7 @@ class RetrieverOutcome(BaseModel):
 
 
 class AddAnswer(BaseModel):
-    """An acknowledged add: it is durable."""
+    """An acknowledged, durable add."""
 
     image_id: int
     seq: int = Field(description="Of this change; pass it as `min_seq`.")
@@ -157,7 +157,7 @@ class AddAnswer(BaseModel):
 
 
 class ImageAnswer(BaseModel):
-    """All that is known of an image."""
+    """Everything that is known of an image."""
 
     image_id: int
     generation: int
@@ -183,7 +183,7 @@ class EditedImage(ImageAnswer):
 
 
 class Said(Options):
-    """What a person says of an image."""
+    """An annotation written by a person."""
 
     text: str = Field("", max_length=10_000, description="A caption, or the text in the picture.")
     tags: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
@@ -210,7 +210,7 @@ class Said(Options):
 
 
 class ImageEdit(Options):
-    """What a person changes of an image."""
+    """Changes of an image by a person."""
 
     annotations: dict[Annotated[str, Field(pattern=r"^[\w .-]{1,50}$")], Said | None] = Field(
         default_factory=dict,

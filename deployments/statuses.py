@@ -1,4 +1,4 @@
-"""What Serve says of the applications."""
+"""Application statuses from Serve's controller."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from models.errors import RetrieverUnavailable
 def applications() -> Mapping[str, Any]:
     """The applications by name, in the form of `ServeInstanceDetails`.
 
-    `serve.status` builds that whole schema from this dict: 75 ms in which no request gets on.
-    Raises RetrieverUnavailable outside Ray, where Serve's client would start a cluster of its own.
+    `serve.status` builds that whole schema from this dict, 75 ms in which no request makes
+    progress. Raises RetrieverUnavailable outside Ray, where Serve's client would start a cluster of
+    its own.
     """
     if not ray.is_initialized():
         raise RetrieverUnavailable("no Ray cluster serves this process")

@@ -1,4 +1,4 @@
-"""The store as a worker of a Ray cluster opens it."""
+"""Open the store in a worker of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ NAMESPACE = "ambience"
 
 
 def open_here(url: str) -> Store:
-    """Open a store; raises StoreUnavailable for an LMDB folder that another node has opened.
+    """Open a store. Raises StoreUnavailable for an LMDB folder that another node has opened.
 
-    A folder of the same name on another machine would be another store, or, on a shared disk, one
-    that two machines damage: the first node that opens it keeps it as long as the cluster lives.
+    A folder of the same name on another machine would be another store or, on a shared disk, be
+    damaged by two machines. So the first node that opens it keeps it for the cluster's lifetime.
     """
     if url.startswith("lmdb:") and ray.is_initialized():
         node = ray.get_runtime_context().get_node_id()

@@ -1,4 +1,4 @@
-"""What travels between the ingress and a retriever. Everything pickles; errors travel as values."""
+"""Messages between the ingress and a replica. Everything pickles; errors travel as values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Kind = Literal["retriever", "annotator"]
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What the ingress must know of a retriever to use it."""
+    """What the ingress needs to know of a retriever."""
 
     name: str
     kind: Kind
@@ -34,25 +34,25 @@ class Description:
     bytes: int
     applied_seq: int
     verifying: bool
-    """Whether its hits are verified pictures rather than neighbours."""
+    """Whether its hits are verified matches rather than neighbours."""
     explains: bool
-    """Whether its hits can say where they match."""
+    """Whether its hits can show where they match."""
     fused_params: Mapping[str, Any] = field(default_factory=dict)
     """Search parameters of its list in a fused search."""
     reads_text: bool = False
-    """Whether words can be a query."""
+    """Whether text can be a query."""
     additive: bool = False
-    """Whether pictures and words of one query add up to one vector."""
+    """Whether pictures and texts of one query add up to one vector."""
     of_pictures: bool = True
-    """Whether it searches by pictures; else by words only."""
+    """Whether it searches by pictures; otherwise by text only."""
     next: Description | None = None
-    """Of the model that is to take the place of this one."""
+    """Description of the model that is to replace this one."""
     searched_by: str = ""
-    """The name of its index in `indexes.registry`."""
+    """Name of its index in `indexes.registry`."""
     shards: int = 1
 
     def row(self) -> dict[str, Any]:
-        """As GET /v1/retrievers shows it."""
+        """The row of GET /v1/retrievers."""
         shown = ("name", "kind", "state", "reason", "count", "applied_seq", "bytes", "index")
         row = {
             name: getattr(self, name) for name in (*shown, "fingerprint", "extractor", "reads_text")
@@ -64,9 +64,9 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class CompositeQuery:
-    """One query of several parts: unit vectors added up, those of the negative parts taken off.
+    """A query of several parts: unit vectors are added, those of negative parts subtracted.
 
-    A retriever that reads text but does not add vectors takes `text` alone.
+    A retriever that reads text but does not add vectors uses `text` alone.
     """
 
     pixels: Sequence[Pixels] = ()
@@ -75,20 +75,20 @@ class CompositeQuery:
     negative_text: str | None = None
     negative_ids: Sequence[int] = ()
     negative_weight: float = 1.0
-    """What each negative part's vector is multiplied by before it is taken off."""
+    """Factor of each negative part's vector."""
 
     @property
     def is_one_picture(self) -> bool:
-        """Whether there is only one part, a picture."""
+        """Whether the only part is one picture."""
         words = self.text or self.negative_text
         return not words and not self.negative_ids and len(self.pixels) + len(self.image_ids) == 1
 
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """One query: features, pixels, a stored image, or a mixture.
+    """One query: features, pixels, a stored image, or a composite.
 
-    `fingerprint` names the feature space that is searched, which the features are of.
+    `fingerprint` names the feature space to search, which is that of the features.
     """
 
     params: Mapping[str, Any]
@@ -102,17 +102,17 @@ class SearchRequest:
     min_seq: int = 0
     stale_ok: bool = False
     deadline: float = 5.0
-    """Seconds this retriever may take."""
+    """Seconds that this retriever may take."""
     of_a_sum: bool = False
-    """Whether the features are of words or a mixture."""
+    """Whether the features are of a text or a composite."""
     sharded: bool = False
-    """Whether a part of the answer is asked for; see `indexes.replica.sharding`."""
+    """Whether a shard is asked for its part; see `indexes.replica.sharding`."""
     candidates: Any = None
-    """What came of the first round of a sharded search."""
+    """The merged candidates of the first round of a sharded search."""
 
     @property
     def is_one_picture(self) -> bool:
-        """Whether the query is one picture, not words or a mixture."""
+        """Whether the query is one picture, not a text or a composite."""
         return not self.of_a_sum and (self.composite is None or self.composite.is_one_picture)
 
 
@@ -123,7 +123,7 @@ class SearchAnswer:
     stale: bool
     seconds: float
     part: Part | None = None
-    """In place of hits, when a shard is asked."""
+    """Replaces the hits when a shard is asked."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Shards that did not answer → reason."""
 
@@ -131,7 +131,7 @@ class SearchAnswer:
 @dataclass(frozen=True, slots=True)
 class AnnotateAnswer:
     row: dict[str, Any]
-    """As `Annotation.row` makes it."""
+    """The annotation as `Annotation.row` returns it."""
     fingerprint: str
     seconds: float
 

@@ -1,4 +1,4 @@
-"""What the commands share: where they print, and how they ask the service."""
+"""Code that the commands share: where they print, and how they call the service."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Config = Annotated[Path | None, typer.Option(help="The YAML of all applications.
 
 
 def default_config() -> Path:
-    """`serve_config.yaml` here, else the one beside the sources."""
+    """`serve_config.yaml` in the current folder, else the one beside the sources."""
     here = Path("serve_config.yaml")
     return here if here.exists() else Path(__file__).parents[2] / "serve_config.yaml"
 
 
 def service_url() -> str:
-    """The service over AMBIENCE_DATA; one that was started elsewhere by AMBIENCE_HOST and _PORT."""
+    """URL of the service over AMBIENCE_DATA; without one, AMBIENCE_HOST and AMBIENCE_PORT."""
     try:
         return running_service(data_folder()).url
     except NotRunning:
@@ -65,7 +65,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(table: Table) -> None:
-    """At its natural width, so that no cell is wrapped or cut however narrow the output is."""
+    """Print a table at its natural width, so that narrow output wraps or cuts no cell."""
     unlimited = out.options.update(max_width=sys.maxsize)
     table.width = Measurement.get(out, unlimited, table).maximum
     out.print(table, soft_wrap=True)

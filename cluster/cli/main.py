@@ -59,8 +59,8 @@ def serve(
 ) -> None:
     """Run the service in the foreground until Ctrl-C.
 
-    AMBIENCE_DATA (./data), AMBIENCE_HOST (127.0.0.1) and AMBIENCE_PORT (44444) choose place and
-    address.
+    AMBIENCE_DATA (./data) is the data folder; AMBIENCE_HOST (127.0.0.1) and AMBIENCE_PORT (44444)
+    are the address.
     """
     host, port = address()
     service.serve(config or default_config(), data_folder(), host, port, reindex)
@@ -71,7 +71,7 @@ def deploy(
     config: Config = None,
     reindex: Annotated[bool, typer.Option(help="Accept changed extractor options.")] = False,
 ) -> None:
-    """Bring the running service to the state of an edited config; only what changed restarts."""
+    """Apply an edited config to the running service; only what changed restarts."""
     service.deploy(config or default_config(), data_folder(), reindex)
     out.print("Deployed.")
 
@@ -87,7 +87,7 @@ def manifest(
     ] = "rayservice",
     config: Config = None,
 ) -> None:
-    """Print the applications of the config as a cluster wants them, behind Serve's proxies."""
+    """Print the applications of the config for a cluster, behind Serve's own proxies."""
     from cluster.manifests import printing as manifests
     from cluster.service.applications import read_config
 
@@ -112,7 +112,7 @@ def stop() -> None:
 
 @app.command(epilog="**Example**\n\n    ambience status --json")
 def status(as_json: Json = False) -> None:
-    """How the retrievers stand."""
+    """Show the state of all retrievers and annotators."""
     url = _url()
     rows = _ask("GET", f"{url}/v1/retrievers")["retrievers"]
     if as_json:
@@ -128,7 +128,7 @@ def add(
     metadata: Annotated[str | None, typer.Option(help="A JSON object kept with it.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Add or replace a picture."""
+    """Add or replace an image."""
     fields = {"metadata": metadata} if metadata else {}
     files = {"image": (image.name, image.read_bytes())}
     path = "/v1/images" if image_id is None else f"/v1/images/{image_id}"
@@ -144,7 +144,7 @@ def add(
 
 @app.command(epilog="**Example**\n\n    ambience delete 7 8 9")
 def delete(image_ids: Annotated[list[int], typer.Argument(help="Ids.")]) -> None:
-    """Delete pictures from every retriever."""
+    """Delete images from every retriever."""
     url = _url()
     for image_id in image_ids:
         _ask("DELETE", f"{url}/v1/images/{image_id}")
@@ -167,7 +167,7 @@ def search(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Search by a picture, by words, or both. Exit status 3 when nothing is found."""
+    """Search by a picture, by words, or by both. Exit status 3 when nothing is found."""
     query: dict[str, Any] = {"k": k}
     if text is not None:
         query["text"] = text
@@ -203,9 +203,10 @@ def backfill(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Index the pictures of a folder. Run it again to go on, or for what is new.
+    """Index the pictures of a folder. Run it again to resume, or to index new files.
 
-    A running service sees them at once. Bad files are listed with their reasons and not fatal.
+    A running service finds them at once. Files that can't be read are listed with their reasons and
+    do not stop the run.
     """
     environment.prepare(data_folder(), *address())
     from cluster.jobs import runner as batch
@@ -246,10 +247,10 @@ def annotate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Caption, tag and read the stored pictures that lack it. Run it again to go on.
+    """Make the captions, tags and texts that stored images lack. Run it again to resume.
 
-    Takes each picture from its preview, its kept upload or its file. What a person has edited
-    stays. Exit status 1 when no annotator can be had and nothing is to be written.
+    Each image is read from its preview, its kept upload or its file. Annotations that a person has
+    edited stay. Exit status 1 when no annotator is available and no file is to be written.
     """
     environment.prepare(data_folder(), *address())
     from cluster.jobs import runner as batch
@@ -269,7 +270,7 @@ def annotate(
 
 
 def print_states(url: str, rows: list[dict[str, Any]]) -> None:
-    """A line for each model; below, the reason of each that has one, in full."""
+    """Print a line for each model, and below the table the full reason of each that has one."""
     table = Table("retriever", "state", "pictures", "index", "MiB", "change", title=url)
     reasons = {}
     for row in rows:
@@ -319,7 +320,7 @@ _MEASURES = ("distance", "inliers")
 
 
 def main() -> None:
-    """Entry point: expected errors are one sentence and an exit status."""
+    """Entry point: expected errors become one sentence and an exit status."""
     try:
         app()
     except NotRunning as exc:

@@ -1,4 +1,4 @@
-"""`ambience model …`: changing the model of a retriever."""
+"""`ambience model …`: change the model of a retriever."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def compare(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """How the next model's answers differ: of the 10 nearest pictures, how many both find."""
+    """Show how the next model's answers differ: how many of the 10 nearest images both models
+    find."""
     from cluster.jobs import model_change as changing
 
     done = changing.compare(_read(config), name, sample)
@@ -57,7 +58,7 @@ def switch(
     ] = False,
     config: Config = None,
 ) -> None:
-    """Let searches use the next model from now on: in all replicas at once, and after a restart."""
+    """Let searches use the next model from now on, in all replicas at once and after restarts."""
     from cluster.jobs import model_change as changing
 
     done = changing.switch(_read(config), name, back, force, _state(name))
@@ -67,7 +68,7 @@ def switch(
 
 @app.command(epilog="**Example**\n\n    ambience model drop global")
 def drop(name: Name, config: Config = None) -> None:
-    """Remove the features of models that the config no longer has."""
+    """Remove the features of models that the config no longer names."""
     from cluster.jobs import model_change as changing
 
     dropped = changing.drop(_read(config), name, _state(name))
@@ -81,9 +82,9 @@ def _read(config: Config) -> dict[str, Any]:
 
 
 def _state(name: str) -> dict[str, Any] | None:
-    """Of the retriever in the running service; None without one.
+    """State of the retriever in the running service; None when no service runs.
 
-    Raises NotRunning when there is one that does not answer.
+    Raises NotRunning when a service runs but does not answer.
     """
     try:
         rows = ask("GET", f"{service_url()}/v1/retrievers")["retrievers"]

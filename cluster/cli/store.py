@@ -1,4 +1,4 @@
-"""`ambience store …`: moving what is stored."""
+"""`ambience store …`: move stored data."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def copy(
     target: Annotated[str, typer.Argument(help="The URL of one that will hold the same.")],
     as_json: Json = False,
 ) -> None:
-    """Make TARGET hold what SOURCE does, and nothing else; then compare both.
+    """Make TARGET equal to SOURCE, then compare both.
 
-    Run it while the service goes on, again after stopping the service, when only what has changed
-    is left to copy, and start the service with AMBIENCE_STORE=TARGET. Exit status 1 when SOURCE
-    went on changing.
+    Run it while the service is running, and again after stopping the service to copy the last
+    changes; then start the service with AMBIENCE_STORE=TARGET. Exit status 1 when SOURCE kept
+    changing.
     """
     with (
         closing(open_store(source)) as one,

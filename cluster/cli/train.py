@@ -1,4 +1,4 @@
-"""`ambience train`: what is learnt from the stored features."""
+"""`ambience train`: train indexes on the stored features."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deployments.settings import address, data_folder
 
 
 class _ByName(TyperGroup):
-    """`ambience train NAME` means `ambience train lists NAME`."""
+    """Make `ambience train NAME` mean `ambience train lists NAME`."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in self.commands:
@@ -31,10 +31,10 @@ def lists(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Train the inverted lists of a retriever, for collections of a million pictures and more.
+    """Train the inverted lists of a retriever, for collections of a million images and more.
 
-    `ambience train NAME` is enough. A running service builds its index anew beside the old one and
-    swaps them without a gap. A training that is interrupted goes on from where it was.
+    `ambience train NAME` is enough. A running service builds a new index beside the old one and
+    swaps them without a gap. An interrupted training resumes when it is run again.
     """
     environment.prepare(data_folder(), *address())
     from cluster.jobs import runner as batch
@@ -61,7 +61,7 @@ def whitening(
 ) -> None:
     """Fit PCA whitening to the stored features of a retriever.
 
-    A running service builds its index anew beside the old one and swaps them without a gap.
+    A running service builds a new index beside the old one and swaps them without a gap.
     """
     from cluster.jobs import training
     from cluster.service.applications import read_config

@@ -1,7 +1,7 @@
-"""Annotations of pictures that are stored already, by Ray Data, straight into the store.
+"""Annotate images that are stored already, with Ray Data, writing directly to the store.
 
-Workers take each picture from its stored preview, its kept upload or its file, whichever does, and
-commit one by one; a run that was killed goes on where its last commit was.
+Workers read each image from its stored preview, its kept upload or its file, and commit one by one.
+A killed run resumes after its last commit.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ TAGS_FILE, CAPTIONS_FILE = "id_tags.txt", "id_caption.txt"
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """An annotator of the config: its application's name and what it is made of."""
+    """An annotator of the config: the name of its application, its class and its options."""
 
     name: str
     annotator: str
     options: Mapping[str, Any]
 
     def make(self) -> Annotator:
-        """The annotator, not yet loaded."""
+        """Make the annotator, not loaded yet."""
         return make_annotator(self.annotator, self.options)
 
 
 @dataclass(frozen=True, slots=True)
 class BadImage:
-    """A picture that could not be annotated, and why."""
+    """An image that could not be annotated, and the reason."""
 
     image_id: int
     reason: str
@@ -56,13 +56,13 @@ class BadImage:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run did."""
+    """The outcome of a run."""
 
     done: int = 0
     already: int = 0
     bad: list[BadImage] = field(default_factory=list)
     unavailable: dict[str, str] = field(default_factory=dict)
-    """Annotator → why it can't be had."""
+    """Annotator → reason why it is not available."""
 
 
 def speakers_of(config: Mapping[str, Any]) -> list[Speaker]:
@@ -74,7 +74,8 @@ def speakers_of(config: Mapping[str, Any]) -> list[Speaker]:
 
 
 def had(speakers: Sequence[Speaker]) -> tuple[dict[str, str], dict[str, str]]:
-    """By name: fingerprints of those whose weights can be had; of the others, why not."""
+    """By name: fingerprints of the annotators whose weights are available, and the reasons of the
+    others."""
     fingerprints, unavailable = {}, {}
     for speaker in speakers:
         annotator = speaker.make()
@@ -104,7 +105,8 @@ def run(
     workers: int,
     progress: Callable[[int], None],
 ) -> Outcome:
-    """Annotate these images; `progress` is told how many each batch had. Ray must be connected."""
+    """Annotate these images; `progress` receives the size of each finished batch. Ray must be
+    connected."""
     outcome = Outcome()
     items = [{"image_id": image_id} for image_id in todo]
     for rows in map_batches(items, Worker, (list(speakers), store), BATCH, workers):
@@ -118,7 +120,7 @@ def run(
 
 
 class Worker:
-    """Annotates batches of images, in a process of its own."""
+    """Annotates batches of images in its own process."""
 
     def __init__(self, speakers: Sequence[Speaker], store: str) -> None:
         self.store = open_here(store)
@@ -141,7 +143,8 @@ class Worker:
         }
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Column `image_id` in; `image_id`, `reason` (empty when all was said) out."""
+        """Takes the column `image_id`; returns `image_id` and `reason`, which is empty on
+        success."""
         ids = [int(image_id) for image_id in batch["image_id"]]
         images, rows = self.store.known(ids), self.store.rows(ANNOTATIONS, ids)
         reasons = dict.fromkeys(ids, "")
@@ -163,7 +166,7 @@ class Worker:
         }
 
     def _read(self, name: str, image: Image) -> bool:
-        """Annotate by stored features; False where there are none."""
+        """Annotate an image by its stored features. Returns False where it has none."""
         row = self.store.rows(self.reads[name], [image.image_id]).get(image.image_id)
         if row is None:
             return False
@@ -184,7 +187,8 @@ class Worker:
                 self._candidates(name, image, annotation)
 
     def _pictures(self, image: Image, names: Set[str]) -> tuple[dict[str, Picture], list[str]]:
-        """For each annotator the picture, decoded once; and why some get none."""
+        """For each annotator the picture, decoded once, and the reasons of annotators without
+        one."""
         small = {name for name in names if self.annotators[name].view == "preview"}
         faults: list[str] = []
         if whole := names - small:
@@ -202,7 +206,7 @@ class Worker:
         return dict.fromkeys(small, picture), faults
 
     def _whole(self, image: Image) -> Picture:
-        """From the kept upload or the file; raises InvalidInput or OSError."""
+        """The picture from the kept upload or the file. Raises InvalidInput or OSError."""
         data = self.store.original(image.image_id, image.generation)
         if data is None:
             if image.source == "online":
@@ -214,10 +218,11 @@ class Worker:
 
 
 def write_files(store: Store, folder: Path) -> dict[str, int]:
-    """Write `id_tags.txt` and `id_caption.txt` for a gallery's importers; entries by file.
+    """Write `id_tags.txt` and `id_caption.txt` for a gallery's importers. Returns the number of
+    entries by file.
 
-    Tags are those of all annotators, the caption is that of `caption`; images of which there is
-    none are left out.
+    The tags are those of all annotators, the caption is that of `caption`. Images without either
+    are left out.
     """
     tags, captions = [], []
     after = -1
@@ -237,7 +242,7 @@ def write_files(store: Store, folder: Path) -> dict[str, int]:
 
 
 def _unsaid(row: bytes | None, fingerprints: Mapping[str, str]) -> set[str]:
-    """Annotators that have not spoken, or spoke under another fingerprint."""
+    """Annotators without an annotation, or with one of another fingerprint."""
     said = read_annotations(row)
     return {
         name
@@ -248,7 +253,7 @@ def _unsaid(row: bytes | None, fingerprints: Mapping[str, str]) -> set[str]:
 
 
 def _write(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Beside its place, then renamed, so that no importer reads half a file."""
+    """Write beside the target, then rename, so that no importer reads a partial file."""
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(orjson.dumps(entries))
     os.replace(part, path)

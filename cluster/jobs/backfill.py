@@ -1,7 +1,7 @@
-"""Backfill: features for pictures that exist already, by Ray Data, straight into the store.
+"""Backfill: make features of existing pictures with Ray Data, writing directly to the store.
 
-Workers read, decode, extract and commit in batches; a run that was killed goes on where its last
-commit was. A running service follows the same log and needs no restart.
+Workers read, decode, extract and commit in batches. A killed run resumes after its last commit. A
+running service follows the same log and needs no restart.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from models.registry import make_extractor
 
 BATCH = 32
 WORKER_CPUS = 0.7
-"""Reserved by each worker, so that all of them fit beside a service on the same cores."""
+"""CPUs reserved by each worker, so that all workers fit beside a service on the same cores."""
 LOOK = 4096
 
 
@@ -43,13 +43,13 @@ class Kind:
     options: Mapping[str, Any]
 
     def make(self) -> Extractor:
-        """The extractor, not yet loaded."""
+        """Make the extractor, not loaded yet."""
         return make_extractor(self.extractor, self.options)
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What a backfill did."""
+    """The outcome of a backfill."""
 
     done: int = 0
     already: int = 0
@@ -58,7 +58,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is left to do, after a look at the store."""
+    """The remaining work, given what the store has."""
 
     todo: list[tuple[str, int]]
     already: int
@@ -77,7 +77,8 @@ def kinds_of(config: Mapping[str, Any]) -> list[Kind]:
 
 
 def spaces_of(kinds: Sequence[Kind]) -> list[Space]:
-    """Without those whose weights can't be had: nothing can be made of them now."""
+    """Their feature spaces, without those whose weights are not available, because nothing can be
+    extracted for them."""
     spaces = []
     for kind in kinds:
         extractor = kind.make()
@@ -88,7 +89,7 @@ def spaces_of(kinds: Sequence[Kind]) -> list[Space]:
 
 
 def plan(source: str, ids: Ids, store: Store, spaces: Collection[Space]) -> Plan:
-    """List the source and leave out pictures that lack nothing."""
+    """List the source and leave out images that lack nothing."""
     named, bad = with_ids(list_paths(source), ids)
     known = store.sources()
     located = [
@@ -107,9 +108,9 @@ def plan(source: str, ids: Ids, store: Store, spaces: Collection[Space]) -> Plan
 def run(
     plan: Plan, kinds: Sequence[Kind], store: str, workers: int, progress: Callable[[int], None]
 ) -> Outcome:
-    """Index what the plan holds; `progress` is told how many pictures each batch had.
+    """Index what the plan holds; `progress` receives the size of each finished batch.
 
-    Ray must be connected. Bad files are listed, not fatal.
+    Ray must be connected. Files that can't be read are listed and do not stop the run.
     """
     outcome = Outcome(already=plan.already, bad=list(plan.bad))
     if not plan.todo:
@@ -125,13 +126,13 @@ def run(
 
 
 def write_bad_files(path: Path, bad: Sequence[Bad]) -> None:
-    """One line a file: path, tab, reason."""
+    """Write one line per file: path, tab, reason."""
     lines = [f"{one.path}\t{' '.join(one.reason.split())}\n" for one in bad]
     path.write_text("".join(lines))
 
 
 class Worker:
-    """Reads, decodes, extracts and stores batches of paths, in a process of its own."""
+    """Reads, decodes, extracts and stores batches of paths in its own process."""
 
     def __init__(self, kinds: Sequence[Kind], store: str) -> None:
         cv2.setNumThreads(1)
@@ -148,7 +149,8 @@ class Worker:
             self.extractors[Space(kind.name, extractor.fingerprint)] = extractor
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Columns `path`, `image_id` in; `path`, `reason` (empty when stored) out."""
+        """Takes the columns `path` and `image_id`; returns `path` and `reason`, which is empty on
+        success."""
         paths = [str(path) for path in batch["path"]]
         reasons = [""] * len(paths)
         writes: list[ImageWrite] = []
@@ -163,7 +165,7 @@ class Worker:
         return {"path": np.array(paths, object), "reason": np.array(reasons, object)}
 
     def write_of(self, path: str, image_id: int | None) -> ImageWrite:
-        """One picture's row and features; raises OSError or InvalidInput."""
+        """Row and features of one picture. Raises OSError or InvalidInput."""
         data = read_bytes(path)
         sha256 = hashlib.sha256(data).hexdigest()
         picture = self.decoder.decode_blocking(data)
@@ -179,7 +181,7 @@ class Worker:
         )
 
     def _lacking(self, image_id: int | None, sha256: str) -> Collection[Space]:
-        """All spaces, or of a picture that is there already those in which it has no features."""
+        """All spaces or, for a stored image, those in which it has no features."""
         image = None if image_id is None else self.store.image(image_id)
         if image is None or image.sha256 != sha256:
             return self.extractors
@@ -201,9 +203,9 @@ def map_batches(
     size: int,
     workers: int,
 ) -> Iterator[dict[str, Any]]:
-    """What `workers` processes, each a `worker(*arguments)`, make of batches of `size` items.
+    """Results of `workers` processes, each a `worker(*arguments)`, for batches of `size` items.
 
-    Ray must be connected. Raises AmbienceError when a worker does.
+    Ray must be connected. Raises the AmbienceError of a worker.
     """
     import ray
     from ray.data import ActorPoolStrategy, DataContext
@@ -212,7 +214,7 @@ def map_batches(
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    # Small enough that every worker has work to the end.
+    # Small enough that every worker has work until the end.
     blocks = max(workers, -(-len(items) // size))
     results = ray.data.from_items(list(items), override_num_blocks=blocks).map_batches(
         worker,

@@ -1,4 +1,4 @@
-"""Changing a retriever's model: how the next one differs, the switch, the end of the old one."""
+"""Change a retriever's model: compare it with the next one, switch, remove the old one."""
 
 from __future__ import annotations
 
@@ -22,54 +22,54 @@ from models.errors import Conflict, InvalidInput, UnknownName
 from models.registry import make_extractor
 
 DEPTH = 10
-"""How many of the nearest pictures are compared."""
+"""Number of nearest images that are compared."""
 SHOWN = 10
-"""How many of the queries that changed most are told."""
+"""Number of queries with the largest changes that are reported."""
 
 State = Mapping[str, Any]
-"""Of one retriever, as GET /v1/retrievers tells it."""
+"""State of one retriever, as returned by GET /v1/retrievers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What one stored picture finds, as a query, under both models."""
+    """What one stored image finds, as a query, under both models."""
 
     image_id: int
     overlap: float
-    """Of the 10 nearest, the part that both find."""
+    """Share of the 10 nearest images that both models find."""
     own: Sequence[int]
     next: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Of the queries of a sample."""
+    """Comparison over the queries of a sample."""
 
     pictures: int
-    """That have features of both models."""
+    """Number of images with features of both models."""
     sample: int
     overlap: float
-    """The mean over the sample."""
+    """Mean share over the sample."""
     changed: Sequence[Changed]
-    """The queries that changed most, the most changed first."""
+    """The queries with the largest changes, the most changed first."""
     names: Mapping[int, str]
-    """File names of all pictures in `changed`."""
+    """File names of all images in `changed`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Switched:
-    """What searches use now."""
+    """The model that searches use now."""
 
     fingerprint: str
     lacking: int
-    """Pictures that it does not find, since they have no features of it."""
+    """Number of images that searches do not find, because they have no features of the model."""
 
 
 def compare(config: Mapping[str, Any], name: str, sample: int) -> Comparison:
-    """Search with stored pictures under both models, over indexes of our own.
+    """Search with stored images under both models, over indexes built here.
 
-    Raises UnknownName, InvalidInput, RetrieverUnavailable without the weights of both, Conflict
-    while no picture has features of both, and StoreUnavailable.
+    Raises UnknownName, InvalidInput, RetrieverUnavailable without the weights of both models,
+    Conflict while no image has features of both, and StoreUnavailable.
     """
     args = _arguments(config, name)
     with _opened(args) as store, contextlib.ExitStack() as stack:
@@ -90,11 +90,12 @@ def compare(config: Mapping[str, Any], name: str, sample: int) -> Comparison:
 def switch(
     config: Mapping[str, Any], name: str, back: bool, force: bool, state: State | None
 ) -> Switched:
-    """Let searches use the next model, or with `back` the retriever's own: one write to the store.
+    """Let searches use the next model or, with `back`, the retriever's own: one write to the store.
 
-    `state` is that of the running service, None without one. Raises Conflict with the reason when
-    that model is in use already, is not ready in every replica or, without `force`, while pictures
-    lack features of it; UnknownName, InvalidInput and RetrieverUnavailable as `compare` does.
+    `state` is the state in the running service; None when no service runs. Raises Conflict with the
+    reason when that model is in use already, is not ready in every replica or, without `force`,
+    while images lack features of it. Raises UnknownName, InvalidInput and RetrieverUnavailable like
+    `compare`.
     """
     args = _arguments(config, name)
     own, following = (_extractor(model).fingerprint for model in _both(args, name))
@@ -114,9 +115,9 @@ def switch(
 
 
 def drop(config: Mapping[str, Any], name: str, state: State | None) -> int:
-    """Remove the features of models that the config no longer has; how many.
+    """Remove the features of models that the config no longer names. Returns their number.
 
-    Raises Conflict with the reason when there are none, or they are still in use.
+    Raises Conflict with the reason when there are none, or when they are still in use.
     """
     args = _arguments(config, name)
     kept = {_extractor(model).fingerprint for model in args.models()}
@@ -181,7 +182,8 @@ def _indexed(store: Store, name: str, args: RetrieverArgs) -> Iterator[Follower]
 
 
 def _sample(own: Follower, following: Follower, size: int) -> tuple[list[int], int]:
-    """Ids of pictures that both have features of, at random but always the same; of how many."""
+    """Ids of images with features of both models, a fixed pseudo-random sample, and the number of
+    such images."""
     held = []
     for follower in (own, following):
         with follower.store.scan(follower.space) as scan:
@@ -208,7 +210,7 @@ def _nearest(follower: Follower, image_id: int) -> list[int]:
 
 
 def _check_replicas(name: str, wanted: str, state: State | None) -> None:
-    """Raises Conflict unless every replica of the running service can answer by this model."""
+    """Raises Conflict unless every replica of the running service can answer with this model."""
     if state is None:
         return
     for other in (state.get("next"), state.get("previous")):

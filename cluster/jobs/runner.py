@@ -1,6 +1,6 @@
-"""Runs batch jobs: joins the Ray of the running service, else starts one of its own.
+"""Run batch jobs: join the Ray of the running service, else start one for the job.
 
-Import it after `environment.prepare`: Ray reads its environment when it is imported.
+Import it after `environment.prepare`, because Ray reads its environment when it is imported.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from models.errors import UnknownName
 
 __all__ = ["annotate", "backfill", "train", "write_annotations", "write_bad_files"]
 MODEL_WORKERS = 4
-"""At most so many by default where each loads the models."""
+"""Default limit on workers that each load the models."""
 
 
 def backfill(
     source: str, ids: Ids, config: Path, data: Path, workers: int | None, quiet: bool
 ) -> Outcome:
-    """Index what the source holds and the store lacks; raises AmbienceError."""
+    """Index what the source holds and the store lacks. Raises AmbienceError."""
     kinds = kinds_of(read_config(config))
     data.mkdir(parents=True, exist_ok=True)
     where = source if "://" in source else str(Path(source).absolute())
@@ -69,7 +69,7 @@ def backfill(
 def annotate(
     only: Sequence[str], config: Path, data: Path, workers: int | None, quiet: bool
 ) -> annotating.Outcome:
-    """Annotate what the store holds and lacks an annotation; raises AmbienceError."""
+    """Annotate the stored images that lack an annotation. Raises AmbienceError."""
     speakers = annotating.speakers_of(read_config(config))
     for name in set(only) - {speaker.name for speaker in speakers}:
         known = ", ".join(speaker.name for speaker in speakers) or "none"
@@ -99,7 +99,7 @@ def annotate(
 
 
 def train(name: str, config: Path, data: Path, quiet: bool) -> Lists:
-    """Train a retriever's inverted lists on what is stored; raises AmbienceError."""
+    """Train a retriever's inverted lists on the stored features. Raises AmbienceError."""
     data.mkdir(parents=True, exist_ok=True)
     with _ray(data) as err, _progress("training", 1, quiet, err) as (progress, task):
 
@@ -111,7 +111,8 @@ def train(name: str, config: Path, data: Path, quiet: bool) -> Lists:
 
 
 def write_annotations(folder: Path) -> dict[str, int]:
-    """The gallery's files, of all that the store holds; entries by file."""
+    """Write the gallery's files from all annotations in the store. Returns the number of entries by
+    file."""
     store = open_store(store_url(None))
     try:
         return annotating.write_files(store, folder)
@@ -120,7 +121,7 @@ def write_annotations(folder: Path) -> dict[str, int]:
 
 
 class Speed(ProgressColumn):
-    """Pictures a second; nothing before the first batch."""
+    """Progress column: images per second; empty before the first batch."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.0f} pictures/s" if task.speed else "")
@@ -141,13 +142,14 @@ def _progress(what: str, total: int, quiet: bool, err: TextIO) -> Iterator[tuple
 
 @contextlib.contextmanager
 def _ray(data: Path) -> Iterator[TextIO]:
-    """Ray, connected: the running service's, the cluster's, or one that ends with the job.
+    """Connect Ray: the running service's, the cluster's, or one that ends with the job.
 
-    Gives standard error, as what Ray writes there goes to the job's log meanwhile.
+    Yields the original standard error, because what Ray writes there goes to the job's log
+    meanwhile.
     """
     with output_in(job_log(data)) as terminal, contextlib.ExitStack() as stack:
         try:
-            # KubeRay names its cluster to every process of a pod.
+            # KubeRay sets the cluster's address in every process of a pod.
             address = os.environ.get("RAY_ADDRESS") or running_service(data).ray_address
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except NotRunning:
@@ -162,9 +164,9 @@ def _ray(data: Path) -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def _interrupts_wait() -> Iterator[None]:
-    """A Ctrl-C counts once Ray has started: one in the midst of its start makes it crash.
+    """Delay Ctrl-C until Ray has started: an interrupt during its start makes it crash.
 
-    SIGTERM ends the job in order afterwards, in place of Ray's handler.
+    Afterwards SIGTERM ends the job in order, instead of Ray's handler.
     """
     asked: list[int] = []
     usual = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))

@@ -1,4 +1,4 @@
-"""Where pictures come from: a folder, a list, a Parquet of paths, or an object store's URI."""
+"""Sources of pictures: a folder, a list, a Parquet file of paths, or an object store's URI."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ SUFFIXES = frozenset(
     ]
 )
 NEW = -1
-"""The id of a picture that is to get the next free one."""
+"""Image id of a picture that gets the next free id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """A file that can't be indexed, and why."""
+    """A file that can't be indexed, and the reason."""
 
     path: str
     reason: str
 
 
 def list_paths(source: str) -> list[str]:
-    """All pictures of a source, sorted; raises InvalidInput when there is no such source."""
+    """All pictures of a source, sorted. Raises InvalidInput when the source does not exist."""
     if source.endswith(".parquet"):
         return _column(source)
     filesystem, root = open_source(source)
@@ -70,7 +70,7 @@ def list_paths(source: str) -> list[str]:
 
 
 def open_source(path: str) -> tuple[Any, str]:
-    """The filesystem of a path or URI, and the path there."""
+    """The filesystem of a path or URI, and the path in it."""
     if "://" not in path:
         return fs.LocalFileSystem(), path
     try:
@@ -81,7 +81,7 @@ def open_source(path: str) -> tuple[Any, str]:
 
 
 def read_bytes(path: str) -> bytes:
-    """One file; raises OSError."""
+    """The bytes of one file. Raises OSError."""
     filesystem, inside = open_source(path)
     with filesystem.open_input_file(inside) as file:
         data: bytes = file.read()
@@ -89,7 +89,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def with_ids(paths: list[str], ids: Ids) -> tuple[list[tuple[str, int]], list[Bad]]:
-    """Each path's image id (`NEW` when sequential), and the files whose names are no ids."""
+    """The image id of each path (`NEW` when sequential), and the files whose names are no ids."""
     if ids == "sequential":
         return [(path, NEW) for path in paths], []
     named: dict[int, str] = {}

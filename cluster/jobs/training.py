@@ -1,4 +1,5 @@
-"""Training from stored features; the indexes of a running service take it up by themselves."""
+"""Training on stored features; the indexes of a running service pick up the results by
+themselves."""
 
 from __future__ import annotations
 
@@ -35,14 +36,14 @@ from models.registry import make_extractor
 
 Points = npt.NDArray[np.float32]
 FEWEST = 256 * POINTS_PER_LIST
-"""Points: each quantiser of 8 bits has 256 centroids."""
+"""Minimum number of points: each quantiser of 8 bits has 256 centroids."""
 BATCH = 256
-"""Pictures read at a time."""
+"""Images read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a training made."""
+    """The outcome of a training."""
 
     path: Path
     version: int
@@ -52,7 +53,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """What a training of inverted lists made."""
+    """The outcome of training inverted lists."""
 
     path: Path
     version: int
@@ -65,7 +66,7 @@ def train_whitening(config: Mapping[str, Any], name: str, dimensions: int | None
     """Fit a whitening to all stored features of a retriever and write its next version.
 
     Reads the features once, row by row, with the covariance in memory. Raises UnknownName,
-    InvalidInput, RetrieverUnavailable where the weights that name the feature space are not here,
+    InvalidInput, RetrieverUnavailable where the weights that define the feature space are missing,
     and StoreUnavailable.
     """
     args, space, path = placed("whitening", config, name)
@@ -87,8 +88,8 @@ def train_lists(
 ) -> Lists:
     """Train the inverted lists of a retriever in a Ray task and write their next version.
 
-    What is drawn and learnt on the way is kept beside the file, and a training that was interrupted
-    goes on from there. Raises as train_whitening does, and InvalidInput for too few features.
+    The sample and the intermediate results are kept beside the file, and an interrupted training
+    resumes from them. Raises like train_whitening, and InvalidInput for too few features.
     """
     args, space, path = placed("trained", config, name)
     steps: Any = ray.remote(num_cpus=1)(_told).remote(args, name, space, path)
@@ -105,9 +106,10 @@ def train_lists(
 def placed(
     what: Trainable, config: Mapping[str, Any], name: str
 ) -> tuple[RetrieverArgs, Space, Path]:
-    """A retriever's arguments, its feature space, and where what a training makes belongs.
+    """A retriever's arguments, its feature space, and the path of the trained file.
 
-    Raises UnknownName, InvalidInput where it is not trained so, and RetrieverUnavailable.
+    Raises UnknownName, InvalidInput where its index is not trained in this way, and
+    RetrieverUnavailable.
     """
     args = _arguments(config, name)
     extractor = make_extractor(args.extractor, args.options)
@@ -124,7 +126,7 @@ def placed(
 def _told(
     args: RetrieverArgs, name: str, space: Space, path: Path
 ) -> Iterator[Step | Lists | AmbienceError]:
-    """Expected errors as values: Ray would wrap an exception."""
+    """Yields expected errors as values, because Ray would wrap an exception."""
     try:
         yield from training_steps(args, name, space, path)
     except AmbienceError as exc:
@@ -134,7 +136,8 @@ def _told(
 def training_steps(
     args: RetrieverArgs, name: str, space: Space, path: Path
 ) -> Iterator[Step | Lists]:
-    """What `train_lists` has done in its task, last what it made. Raises InvalidInput."""
+    """Yields the steps of `train_lists` in its task, and finally the outcome. Raises
+    InvalidInput."""
     extractor = make_extractor(args.extractor, args.options)
     store = open_store(store_url(args.store))
     try:
@@ -167,7 +170,7 @@ def training_steps(
 def _drawn(
     index: Index, name: str, pictures: npt.NDArray[np.int64]
 ) -> Generator[Step, None, tuple[Points, int]]:
-    """Rows of pictures drawn at random, enough for as many lists as all rows ask for."""
+    """Rows of randomly drawn images, enough for the number of lists that suits all rows."""
     order = np.random.default_rng(0).permutation(pictures)
     parts: list[Points] = []
     size, lists = 0, 1

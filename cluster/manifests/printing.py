@@ -1,4 +1,5 @@
-"""What a cluster is given: the applications of `serve_config.yaml`, behind Serve's own proxies."""
+"""Print manifests for a cluster: the applications of `serve_config.yaml`, behind Serve's own
+proxies."""
 
 from __future__ import annotations
 
@@ -12,15 +13,15 @@ from cluster.service.applications import INGRESS, built_by, checked
 from cluster.service.data_folder import CannotStart
 
 RAYSERVICE = Path(__file__).with_name("rayservice.yaml")
-"""A RayService that ends with `serveConfigV2: |`, which is filled in."""
+"""A RayService that ends with `serveConfigV2: |`, after which the applications are inserted."""
 HTTP = {"host": "0.0.0.0", "port": 8000}
-"""Where Serve's proxies listen unless the config says so itself."""
+"""Address of Serve's proxies, unless the config sets it."""
 
 
 def serve_config(config: dict[str, Any]) -> str:
-    """YAML for Serve's own deployment: the same applications, none of which binds a port itself.
+    """YAML for Serve's own deployment: the same applications, but the ingress binds no port.
 
-    Raises CannotStart where the config is none.
+    Raises CannotStart where the config is invalid.
     """
     ingresses = built_by(INGRESS, config)
     if not ingresses:
@@ -38,5 +39,6 @@ def serve_config(config: dict[str, Any]) -> str:
 
 
 def rayservice(config: dict[str, Any]) -> str:
-    """A KubeRay RayService of these applications; raises CannotStart where the config is none."""
+    """A KubeRay RayService of these applications. Raises CannotStart where the config is
+    invalid."""
     return RAYSERVICE.read_text() + indent(serve_config(config), "    ")

@@ -1,1 +1,1 @@
-"""What starts and stops with a service: the driver, the data folder, Ray."""
+"""What starts and stops with a service: the supervisor, the driver, the data folder, Ray."""

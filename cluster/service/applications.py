@@ -1,9 +1,9 @@
 """From `serve_config.yaml` to running applications.
 
-The file is a Serve config: `serve deploy` and KubeRay take it as it is. Here the applications are
+The file is a Serve config: `serve deploy` and KubeRay take it unchanged. Here the applications are
 built in this process instead of in one Ray task each, which halves a cold start and makes a
-misspelt key fail at once. As with Serve's own deploys, an application restarts only if what makes
-its replicas (import path, arguments, our version) has changed.
+misspelt key fail at once. As with Serve's own deploys, an application restarts only if the inputs
+of its replicas (import path, arguments, our version) have changed.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from models.errors import AmbienceError, RetrieverUnavailable
 from models.registry import make_extractor
 
 RETRIEVER, ANNOTATOR, INGRESS = "build_retriever", "build_annotator", "build_ingress"
-"""The builders of `deployments.app`."""
+"""The builders in `deployments.app`."""
 KEPT = ("num_replicas", "autoscaling_config", "ray_actor_options", "max_surge_percent")
-"""Settings of a deployment that are the config's to say."""
+"""Settings of a deployment that the config may set."""
 
 Deployments = dict[str, dict[str, Any]]
-"""Settings of deployments of one application, by name."""
+"""Settings of the deployments of one application, by name."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The YAML of all applications; raises CannotStart saying what is wrong with it."""
+    """Read the YAML of all applications. Raises CannotStart, saying what is wrong with it."""
     try:
         config = yaml.safe_load(path.read_text())
     except OSError as exc:
@@ -49,7 +49,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def built_by(builder: str, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The arguments of the applications of a config that this builder makes, by name."""
+    """Arguments of the applications of a config that use this builder, by name."""
     return {
         application["name"]: application.get("args") or {}
         for application in config["applications"]
@@ -58,7 +58,7 @@ def built_by(builder: str, config: Mapping[str, Any]) -> dict[str, dict[str, Any
 
 
 def check_spaces(config: dict[str, Any], reindex: bool) -> None:
-    """Refuse a changed extractor over stored features, unless re-indexing is asked for."""
+    """Refuse a changed extractor over stored features, unless re-indexing is requested."""
     from deployments.settings import store_url
 
     store = open_store(store_url(None))
@@ -70,7 +70,7 @@ def check_spaces(config: dict[str, Any], reindex: bool) -> None:
 
 
 def _check_space(store: Store, name: str, given: Mapping[str, Any], reindex: bool) -> None:
-    """That there are features of the model that searches of one retriever would use."""
+    """Check that there are features of the model that searches of one retriever would use."""
     from deployments.settings import RetrieverArgs
 
     try:
@@ -103,7 +103,7 @@ def _check_space(store: Store, name: str, given: Mapping[str, Any], reindex: boo
 def light(config: Mapping[str, Any]) -> dict[str, Extractor]:
     """The retrievers that a first answer needs: those of pictures, without weights.
 
-    Raises CannotStart for one whose method or options there are not.
+    Raises CannotStart for an unknown method or option.
     """
     found = {}
     for name, args in built_by(RETRIEVER, config).items():
@@ -117,7 +117,7 @@ def light(config: Mapping[str, Any]) -> dict[str, Extractor]:
 
 
 def left_behind(config: Mapping[str, Any]) -> dict[str, Deployments]:
-    """The shards that run of retrievers whose number of shards is another one in this config."""
+    """Running shards of retrievers whose number of shards differs in this config."""
     from deployments.layout import layouts_of
     from deployments.statuses import applications
 
@@ -141,10 +141,10 @@ def apply(
     only: Collection[str] | None = None,
     beside: Mapping[str, Deployments] | None = None,
 ) -> None:
-    """Deploy the applications of the config, or some; with all, remove those it doesn't name.
+    """Deploy the applications of the config, or some of them; with all, remove those that it does
+    not name.
 
-    `beside` are deployments of applications that go on beside those of the config. Ray must be
-    connected.
+    `beside` are deployments that keep running beside those of the config. Ray must be connected.
     """
     from ray import serve
 
@@ -165,7 +165,7 @@ def apply(
 
 
 def checked(config: Mapping[str, Any]) -> Any:
-    """The config as Serve's schema reads it; raises CannotStart saying what is wrong with it."""
+    """Validate the config by Serve's schema. Raises CannotStart, saying what is wrong with it."""
     from ray.serve.schema import ServeDeploySchema
 
     try:
@@ -175,7 +175,7 @@ def checked(config: Mapping[str, Any]) -> Any:
 
 
 def _target(application: Any, beside: Deployments) -> Any:
-    """One application of the schema, built and with its deployments' settings."""
+    """One application of the schema, built, with its deployments' settings."""
     from ray.serve import Application
     from ray.serve.api import RunTarget
 
@@ -201,7 +201,7 @@ def _target(application: Any, beside: Deployments) -> Any:
 
 
 def _settings(running: Mapping[str, Any]) -> dict[str, Any]:
-    """With which a deployment goes on as it is."""
+    """Settings that a running deployment keeps."""
     kept = {name: running[name] for name in KEPT if running.get(name) is not None}
     if "autoscaling_config" in kept:
         kept.pop("num_replicas", None)
@@ -209,7 +209,7 @@ def _settings(running: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _version(application: Any) -> str:
-    """Of what a replica is made of; which shard it is, its deployment's name says."""
+    """Version of what a replica is made of. The deployment's name tells which shard it is."""
     args = {name: value for name, value in application.args.items() if name != "shards"}
     made_of = [application.import_path, args, version("ambience")]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]

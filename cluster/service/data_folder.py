@@ -1,4 +1,4 @@
-"""The data folder: one service at a time, and a note of where that service is."""
+"""The data folder: one service at a time, and a file that says where that service is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEFTOVER_SECONDS = 10.0
 
 
 class CannotStart(AmbienceError):
-    """A sentence that says what is in the way and what to do."""
+    """The service can't start; the message says why and what to do."""
 
 
 class NotRunning(AmbienceError):
@@ -30,7 +30,7 @@ class NotRunning(AmbienceError):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The note in `DATA/service.json`."""
+    """The contents of `DATA/service.json`."""
 
     pid: int
     host: str
@@ -44,14 +44,15 @@ class Running:
 
 
 def http_url(host: str, port: int) -> str:
-    """The address to ask: a wildcard host is asked on loopback."""
+    """The URL for requests; a wildcard host is reached on loopback."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
     return f"http://{shown}:{port}"
 
 
 @contextlib.contextmanager
 def locked(data: Path, host: str, port: int) -> Iterator[None]:
-    """Hold the data folder. Raises CannotStart when it can't be written or another one holds it."""
+    """Hold the data folder. Raises CannotStart when it can't be written or another service holds
+    it."""
     try:
         data.mkdir(parents=True, exist_ok=True)
         handle = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -74,24 +75,24 @@ def locked(data: Path, host: str, port: int) -> Iterator[None]:
 
 
 def service_log(data: Path) -> Path:
-    """What Ray has to say in the service's driver, since its last start."""
+    """Ray's output in the service's driver since its last start."""
     return data / "ray.log"
 
 
 def job_log(data: Path) -> Path:
-    """What Ray has to say in the last job or deployment that was started by hand."""
+    """Ray's output in the last job or deployment that was started by hand."""
     return data / "ray-job.log"
 
 
 def note(data: Path, running: Running) -> None:
-    """Write down where the service is."""
+    """Write where the service is."""
     partial = data / "service.json.partial"
     partial.write_text(json.dumps(asdict(running)))
     partial.rename(data / "service.json")
 
 
 def running_service(data: Path) -> Running:
-    """Where the service over this folder is; raises NotRunning."""
+    """Where the service over this folder is. Raises NotRunning."""
     try:
         running = Running(**json.loads((data / "service.json").read_text()))
     except (OSError, ValueError, TypeError) as exc:
@@ -102,7 +103,7 @@ def running_service(data: Path) -> Running:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether it runs: one that has ended and whose parent has not asked how does not."""
+    """Whether the process runs; a zombie, whose parent has not reaped it, does not."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     return False
@@ -133,7 +134,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def service_processes(data: Path) -> list[psutil.Process]:
-    """Processes of a service over this folder, other than this one and its parents."""
+    """Processes of a service over this folder, except this process and its parents."""
     mine = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     found = []
     for process in psutil.process_iter():
@@ -144,7 +145,8 @@ def service_processes(data: Path) -> list[psutil.Process]:
 
 
 def end_leftovers(data: Path, patience: float = 0.0) -> int:
-    """End what an earlier service over this folder left running; how many had to be killed."""
+    """End what an earlier service over this folder left running. Returns the number of killed
+    processes."""
     until = time.monotonic() + patience
     while service_processes(data) and time.monotonic() < until:
         time.sleep(0.05)

@@ -38,20 +38,21 @@ from indexes.registry import index_class
 from models.errors import AmbienceError
 
 Reached = Callable[[httpx.Client], str | None]
-"""Asks the service; None when it has come so far, else what is missing."""
+"""Checks how far the service has come: None when the state is reached, else what is missing."""
 
 START_SECONDS = 300.0
 LOOK_SECONDS = 2.0
 
 
 def run(config_path: Path, folder: str, stop: threading.Event, out: TextIO) -> None:
-    """Says on `out` that it is ready, and that it stops.
+    """Run the service; prints on `out` when it is ready and when it stops.
 
     Raises CannotStart when an application fails or nothing is ready in time.
     """
     began = time.monotonic()
     config = read_config(config_path)
-    # Ray's own processes take seconds to start; what `apply` needs is imported meanwhile.
+    # Ray's own processes take seconds to start; the modules that `apply` needs are imported
+    # meanwhile.
     threading.Thread(target=_import_applications, args=(config,), daemon=True).start()
     starting = Path(folder) / "starting"
     starting.touch()
@@ -78,15 +79,15 @@ def run(config_path: Path, folder: str, stop: threading.Event, out: TextIO) -> N
 
 
 def redeploy(config: dict[str, Any], ray_address: str) -> None:
-    """Bring a running service to the state of this config; raises CannotStart when it can't be."""
+    """Apply this config to a running service. Raises CannotStart on failure."""
     ray.init(
         address=ray_address, namespace="serve", log_to_driver=False, logging_level=logging.ERROR
     )
     try:
         if old := left_behind(config):
-            # Serve ends at once what a config no longer names: both layouts first, then the new.
-            # All run once the new shards are ready (deployments.replicas.joining); until then the
-            # old ones go on.
+            # Serve ends at once what a config no longer names. So both layouts are
+            # deployed first, and the new one alone once all new shards are ready
+            # (deployments.replicas.joining).
             apply(config, beside=old)
             _until(lambda: _all_run(config), "not everything runs")
         apply(config)
@@ -96,7 +97,7 @@ def redeploy(config: dict[str, Any], ray_address: str) -> None:
 
 
 def _until(reached: Callable[[], bool], otherwise: str) -> None:
-    """Raises CannotStart with what is otherwise, after START_SECONDS."""
+    """Wait for a condition. Raises CannotStart with the message `otherwise` after START_SECONDS."""
     until = time.monotonic() + START_SECONDS
     while not reached():
         if time.monotonic() > until:
@@ -119,7 +120,8 @@ def _import_applications(config: dict[str, Any]) -> None:
 
 
 def _all_run(config: dict[str, Any]) -> bool:
-    """Whether every application runs; raises CannotStart with the message of one that failed."""
+    """Whether every application runs. Raises CannotStart with the message of an application that
+    failed."""
     applications = serve.status().applications
     for name, application in applications.items():
         if application.status == "DEPLOY_FAILED":
@@ -129,9 +131,10 @@ def _all_run(config: dict[str, Any]) -> bool:
 
 
 def _wait(config: dict[str, Any], reached: Reached, url: str, stop: threading.Event) -> None:
-    """Until that is reached; raises CannotStart when an application fails or it takes too long.
+    """Wait until the state is reached. Raises CannotStart when an application fails or it takes too
+    long.
 
-    A retriever without weights does not hold this up.
+    A retriever without weights does not delay this.
     """
     until = time.monotonic() + START_SECONDS
     look = time.monotonic() + LOOK_SECONDS
@@ -153,7 +156,7 @@ def _wait(config: dict[str, Any], reached: Reached, url: str, stop: threading.Ev
 
 
 def _answers_first(client: httpx.Client) -> str | None:
-    """None once all that was deployed first is ready, else why not."""
+    """None once everything that was deployed first is ready, else the reason."""
     rows = client.get("/v1/retrievers").raise_for_status().json()["retrievers"]
     waiting = [row["name"] for row in rows if row["state"] != "ready"]
     return f"{', '.join(waiting)} not ready" if waiting or not rows else None

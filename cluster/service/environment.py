@@ -1,4 +1,5 @@
-"""The environment of a service on one host: set before Ray is imported, inherited by all."""
+"""The environment of a service on one host: set before Ray is imported, inherited by all
+processes."""
 
 from __future__ import annotations
 
@@ -6,22 +7,25 @@ import os
 from pathlib import Path
 
 MARK = "AMBIENCE_SERVICE"
-"""Holds the data folder in every process of a service, so that leftovers can be found."""
+"""Holds the data folder in every process of a service, so that leftover processes can be found."""
 
 RAY_ENVIRONMENT = {
-    # User code on the replica's own loop, gRPC between deployments: 3 times Ray's default rate.
+    # User code runs on the replica's own loop, with gRPC between deployments: 3 times Ray's
+    # default rate.
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    # The ingress replica binds the service's port itself; Serve would give it a changing one.
+    # The ingress replica binds the service's port itself; Serve would choose a changing one.
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 * 2**20),
     "RAY_allow_out_of_band_object_ref_serialization": "0",
-    # Without a cluster Ray takes 127.0.0.1 for its node address, on every platform but Linux,
-    # where this asks for the same: all of Ray's own sockets then stay on loopback.
+    # Without a cluster Ray uses 127.0.0.1 as its node address on every platform but Linux.
+    # This variable makes Linux do the same, so that all of Ray's own sockets stay on
+    # loopback.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "AMBIENCE_LOOPBACK": "1",
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray would run replicas at niceness 15: any other program of the host would starve them.
+    # Ray would run replicas at niceness 15, where any other program of the host would starve
+    # them.
     "RAY_worker_niceness": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",

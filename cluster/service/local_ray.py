@@ -1,6 +1,6 @@
-"""A Ray of this process's own, on this machine.
+"""A Ray on this machine that belongs to this process.
 
-Import it after `environment.prepare`: Ray reads its environment when it is imported.
+Import it after `environment.prepare`, because Ray reads its environment when it is imported.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ STOP_SECONDS = 5.0
 
 
 def start_ray(folder: str, namespace: str | None = None) -> str:
-    """Connected to it afterwards; its address.
+    """Start Ray and connect to it. Returns its address.
 
-    Tried twice if need be: Ray gives its own processes 30 s, too few on a host that is very busy.
+    A start that times out is retried once: Ray gives its own processes 30 s, which is too little on
+    a very busy host.
     """
     try:
         _init(folder, namespace)
     except Exception as exc:
-        # It is no class of its own.
+        # Ray has no exception class of its own for this.
         if "timed out during startup" not in str(exc):
             raise
         _init(folder, namespace)
@@ -32,7 +33,8 @@ def start_ray(folder: str, namespace: str | None = None) -> str:
 
 
 def stop_ray() -> None:
-    """Disconnect from it and end it; after an interrupted start, too, of which Ray forgets some."""
+    """Disconnect from Ray and end it, including processes that Ray forgets after an interrupted
+    start."""
     started = psutil.Process().children(recursive=True)
     ray.shutdown()
     for process in started:

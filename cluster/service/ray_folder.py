@@ -1,7 +1,7 @@
-"""The folder of a Ray of ours: its sockets and logs, in the system's temporary directory.
+"""The folder of our Ray, with its sockets and logs, in the system's temporary directory.
 
-Whoever makes one holds a lock on it until its process ends, however that ends. So a folder of our
-name that nobody holds is what a killed run has left, and the next start removes it.
+Its owner holds a lock on it until the process ends, in whatever way. A folder of our name without a
+holder was left by a killed run, and the next start removes it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ REMOVAL_SECONDS = 5.0
 class RayFolder:
     path: str
     handle: int
-    """Of the folder, locked. A process that inherits it holds the folder, too."""
+    """File descriptor of the locked folder. A process that inherits it also holds the folder."""
 
 
 @contextlib.contextmanager
 def ray_folder() -> Iterator[RayFolder]:
-    """A new one, removed at the end; those that killed runs have left are removed first."""
+    """Make a folder and remove it at the end. Folders that killed runs left are removed first."""
     parent = short_tmp()
     remove_abandoned(parent)
     folder = _made(parent)
@@ -44,7 +44,8 @@ def ray_folder() -> Iterator[RayFolder]:
 
 
 def remove_abandoned(parent: Path) -> None:
-    """Remove the folders of our name in `parent`, made by this user, that no process holds."""
+    """Remove the folders of our name in `parent` that belong to this user and that no process
+    holds."""
     for path in parent.glob(f"{PREFIX}*"):
         if NAME.fullmatch(path.name) and (handle := _held(path, wait=False)) is not None:
             if os.fstat(handle).st_uid == os.getuid():
@@ -53,7 +54,8 @@ def remove_abandoned(parent: Path) -> None:
 
 
 def short_tmp() -> Path:
-    """The temporary directory, if short: the names of Ray's sockets must stay under 107 bytes."""
+    """The temporary directory if its name is short: Ray's socket names must stay under 107
+    bytes."""
     usual = tempfile.gettempdir()
     return Path(usual if len(usual) <= LONGEST_PARENT else "/tmp")
 
@@ -61,7 +63,7 @@ def short_tmp() -> Path:
 def _made(parent: Path) -> RayFolder:
     while True:
         path = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
-        # Another start may have held and removed it before we could lock it.
+        # Another start may have locked and removed it before we could lock it.
         if (handle := _held(Path(path), wait=True)) is None:
             continue
         if os.path.exists(path):
@@ -70,7 +72,8 @@ def _made(parent: Path) -> RayFolder:
 
 
 def _held(path: Path, wait: bool) -> int | None:
-    """A handle of the folder with its lock; None where it is no folder, gone, or another's."""
+    """A file descriptor of the locked folder; None where it is no folder, gone, or held by another
+    process."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -84,7 +87,8 @@ def _held(path: Path, wait: bool) -> int | None:
 
 
 def _remove(path: Path) -> None:
-    """Again and again for a while: Ray's processes may still be writing their last lines."""
+    """Remove a folder, and retry for a while: Ray's processes may still be writing their last
+    lines."""
     until = time.monotonic() + REMOVAL_SECONDS
     shutil.rmtree(path, ignore_errors=True)
     while path.exists() and time.monotonic() < until:

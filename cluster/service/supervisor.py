@@ -1,4 +1,5 @@
-"""A service in the foreground. This process holds the data folder, starts the driver and ends all.
+"""A service in the foreground: this process holds the data folder, starts the driver and ends
+everything.
 
 The driver (`cluster.service.driver`) runs Ray, which takes over signals and can die half-way. This
 process imports nothing of Ray, so whatever happens to Ray, it can end the whole service.
@@ -34,7 +35,7 @@ LOOK_SECONDS = 0.2
 
 @dataclass(slots=True)
 class Stop:
-    """Set by signal handlers: an Event's lock may be held by the very code that they interrupt."""
+    """Set by signal handlers. An Event would not do: the interrupted code may hold its lock."""
 
     asked: bool = False
 
@@ -62,7 +63,7 @@ def serve(config_path: Path, data: Path, host: str, port: int, reindex: bool) ->
 
 
 def deploy(config_path: Path, data: Path, reindex: bool) -> None:
-    """Bring the running service to the state of an edited config; only what changed restarts."""
+    """Apply an edited config to the running service; only what changed restarts."""
     running = running_service(data)
     environment.prepare(data, running.host, running.port)
     from cluster.service import driver  # It imports Ray, which reads the environment then.
@@ -76,8 +77,8 @@ def deploy(config_path: Path, data: Path, reindex: bool) -> None:
 def make_was_interrupted() -> bool:
     """Whether `make serve` got a SIGINT that was sent to make alone.
 
-    GNU make then resets its handler and waits for its children without telling them. One that
-    was begun with SIGINT ignored, as a script's background jobs are, was not interrupted.
+    GNU make then resets its handler and waits for its children without telling them. A make that
+    was started with SIGINT ignored, like a script's background job, was not interrupted.
     """
     parent = Path("/proc") / str(os.getppid())
     try:
@@ -91,7 +92,7 @@ def make_was_interrupted() -> bool:
 
 
 def _supervise(config_path: Path, folder: RayFolder, stop: Stop, log: Path) -> None:
-    """Run the driver until it ends or a stop is asked for; the end of its input stops it."""
+    """Run the driver until it ends or a stop is requested; closing its standard input stops it."""
     log.write_bytes(b"")
     driver = subprocess.Popen(
         [sys.executable, "-m", "cluster.service.driver", str(config_path), folder.path],

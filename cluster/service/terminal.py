@@ -1,7 +1,7 @@
-"""What Ray writes to a process's standard output and error goes to a file instead.
+"""Redirects what Ray writes to a process's standard output and error to a file.
 
-Its Python code prints warnings that the raylet sends to every driver, whatever `log_to_driver`
-says; its C++ code writes to file descriptor 2. So both descriptors lead to the file.
+Ray's Python code prints warnings that the raylet sends to every driver, whatever `log_to_driver`
+says, and its C++ code writes to file descriptor 2. So both descriptors are redirected.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TextIO
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """Standard output and error as they were: what a person must read goes there."""
+    """The original standard output and error, for what a person must read."""
 
     out: TextIO
     err: TextIO
@@ -25,9 +25,10 @@ class Terminal:
 
 @contextlib.contextmanager
 def output_in(log: Path) -> Iterator[Terminal]:
-    """Both descriptors lead to the emptied file until the end; an error that ends it is told then.
+    """Redirect both descriptors to the emptied file until the end; an exception is reported after
+    that.
 
-    Processes that are started meanwhile inherit that.
+    Processes that are started meanwhile inherit the redirection.
     """
     log.write_bytes(b"")
     with contextlib.ExitStack() as stack:

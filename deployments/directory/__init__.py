@@ -1,1 +1,1 @@
-"""Which retrievers there are, and how they are called."""
+"""The directory of retrievers: which there are, in which state, and how they are called."""

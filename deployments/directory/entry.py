@@ -1,4 +1,4 @@
-"""What the ingress knows of each application, and of the shards of a retriever that is split."""
+"""The ingress's view of one application, and of the shards of a split retriever."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.base import Extractor
 from models.registry import make_extractor
 
 WORDS_ONLY = "TextRetriever"
-"""Deployment of a retriever that has no features of pictures: told before it answers."""
+"""Name of the deployment of retrievers without features of pictures, known before they answer."""
 
 
 @dataclass(slots=True)
@@ -25,41 +25,42 @@ class DirectoryEntry:
     name: str
     kind: Kind = "retriever"
     of_pictures: bool = True
-    """Whether pictures have features of it; else it searches annotations, by words only."""
+    """Whether it has features of pictures. If not, it searches annotations, by text only."""
     handle: DeploymentHandle[Any] | None = None
     description: Description | None = None
     extractor: Extractor | None = None
-    """For queries extracted in the ingress."""
+    """Extractor for queries, where they are extracted in the ingress."""
     unreachable_reason: str | None = "starting"
-    """Why it is not asked now; None when it is."""
+    """Why it is not called now; None when it is."""
     status: str = ""
     probe: asyncio.Future[Description | None] | None = None
-    """A `describe` under way, for all calls that wait longer than usual."""
+    """A running `describe`, shared by all calls that take longer than usual."""
     changed: bool = True
-    """Its status has changed since it was last described."""
+    """Whether its status has changed since it was last described."""
     deployment: tuple[str, str] | None = None
-    """Of a shard: the names of its deployment and of the application."""
+    """Of a shard: the names of its deployment and its application."""
     next: DirectoryEntry | None = None
     """The same application under its next model, where it has one."""
     current: DirectoryEntry | None = field(default=None, repr=False, compare=False)
-    """Of a next model: the same under its own, which is called for both."""
+    """Of a next model: the entry of the current model, which is called for both."""
     layouts: dict[int, list[DirectoryEntry]] = field(default_factory=dict)
-    """Number of shards → the shards, by first sight: several while their number is changed."""
+    """Number of shards → the shards, in order of appearance; several while the number changes."""
     shards: list[DirectoryEntry] = field(default_factory=list)
-    """Those that are asked, all of one layout; none where the application itself is asked."""
+    """The shards that are called, all of one layout; empty where the application itself is
+    called."""
 
     @property
     def models(self) -> list[DirectoryEntry]:
-        """Itself, and the same under its next model."""
+        """This entry and, where it exists, that of its next model."""
         return [self] if self.next is None else [self, self.next]
 
     @property
     def fingerprint(self) -> str:
-        """Of its model; empty until that is loaded."""
+        """Fingerprint of its model; empty until the model is loaded."""
         return self.description.fingerprint if self.description is not None else ""
 
     def with_fingerprint(self, fingerprint: str | None) -> DirectoryEntry:
-        """The one of its models that has this fingerprint; its own where that is neither's."""
+        """The entry of the model with this fingerprint; the current model's if neither has it."""
         if self.next is None or fingerprint in (None, self.fingerprint):
             return self
         may_be = self.next.fingerprint in (fingerprint, "" if self.fingerprint else None)
@@ -67,7 +68,7 @@ class DirectoryEntry:
 
     @property
     def reason(self) -> str | None:
-        """Why it can't answer, or None."""
+        """Why it can't answer; None if it can."""
         if self.shards:
             return (
                 None
@@ -83,7 +84,7 @@ class DirectoryEntry:
 
     @property
     def incomplete_reason(self) -> str | None:
-        """Why it, or one of its shards, can't answer; None when all is there."""
+        """Why it, or one of its shards, can't answer; None when all can."""
         if not self.shards:
             return self.reason
         reasons = ((shard.name, shard.reason) for shard in self.shards)
@@ -97,7 +98,7 @@ class DirectoryEntry:
         )
 
     def update_from_description(self, answer: Description) -> None:
-        """What it has said of itself, and of its next model where it has one."""
+        """Update from the application's own description, which includes its next model."""
         if answer.next is None:
             self.next = None
         elif self.next is None:
@@ -109,7 +110,7 @@ class DirectoryEntry:
             model.description, model.unreachable_reason, model.changed = said, None, False
 
     def update_from_status(self, deployments: Sequence[str], status: str) -> None:
-        """What Serve says of the application now."""
+        """Update from what Serve says of the application."""
         self.kind = "annotator" if "Annotator" in deployments else "retriever"
         self.of_pictures = not any(name.startswith(WORDS_ONLY) for name in deployments)
         if status != self.status:
@@ -120,7 +121,7 @@ class DirectoryEntry:
         self._update_layouts(layouts_of(deployments))
 
     def _update_layouts(self, seen: dict[int, list[str]]) -> None:
-        """Keep the layouts that are there; begin with new ones."""
+        """Keep the layouts that still exist and add new ones."""
         if not self.layouts:
             if set(seen) <= {1}:
                 return
@@ -139,7 +140,7 @@ class DirectoryEntry:
         self.choose_layout()
 
     def choose_layout(self) -> None:
-        """Ask the newest layout that is there whole; else go on with the one in use."""
+        """Use the newest complete layout; without one, stay with the layout in use."""
         if not self.layouts:
             return
         whole = [shards for shards in self.layouts.values() if self._is_ready(shards)]
@@ -150,7 +151,7 @@ class DirectoryEntry:
         self._summarise_shards()
 
     def _is_ready(self, shards: Sequence[DirectoryEntry]) -> bool:
-        """Whether all of them are ready: under the next model, too, where that can be asked now."""
+        """Whether all shards are ready, also under the next model where that can be used now."""
         asked = [shard.models if self._next_ready else [shard] for shard in shards]
         return all(model.reason is None for models in asked for model in models)
 
@@ -159,7 +160,8 @@ class DirectoryEntry:
         return self.next is not None and self.next.incomplete_reason is None
 
     def _next_of_shards(self) -> DirectoryEntry | None:
-        """The shards in use under their next model; one that does not have it yet stays itself."""
+        """The shards in use under their next model; a shard that does not have it yet represents
+        itself."""
         if all(shard.next is None for shard in self.shards):
             return None
         if len(self.shards) == 1:
@@ -194,7 +196,7 @@ class DirectoryEntry:
 
 
 def extractor_for(description: Description) -> Extractor | None:
-    """For queries of that retriever, where they are extracted in the ingress."""
+    """Extractor for queries of that retriever, where they are extracted in the ingress."""
     if description.place != "ingress" or description.kind != "retriever":
         return None
     extractor = make_extractor(description.extractor, description.options)

@@ -1,7 +1,7 @@
-"""The ingress's view of the retrievers: discovery by status, calls with deadlines.
+"""The directory of retrievers: discovery by application status, calls with deadlines.
 
-The ingress lists no retriever. It follows the application statuses and asks an application to
-describe itself when it appears, returns or changes.
+No retriever is configured here. The directory follows the application statuses and asks an
+application to describe itself when it appears, returns or changes.
 """
 
 from __future__ import annotations
@@ -49,12 +49,13 @@ _BEGINNING = (ApplicationStatus.NOT_STARTED, ApplicationStatus.DEPLOYING)
 
 
 class RetrieverDirectory:
-    """Knows which retrievers there are and asks them."""
+    """Knows which retrievers and annotators there are, and calls them."""
 
     def __init__(
         self, own_application: str, active: Callable[[], Mapping[str, str]] = dict
     ) -> None:
-        """`active` says which model's fingerprint searches of a retriever use, by its name."""
+        """`active` returns the fingerprint of the model that searches use, by the retriever's
+        name."""
         self._own = own_application
         self._active = active
         self._last_active: Mapping[str, str] = {}
@@ -64,33 +65,35 @@ class RetrieverDirectory:
         """Whether all applications have been deployed and seen."""
 
     def enabled(self, kind: Kind = "retriever") -> list[str]:
-        """Names of all retrievers, or annotators, of the configuration, ready or not; sorted."""
+        """Names of all configured retrievers, or annotators, ready or not; sorted."""
         return sorted(entry.name for entry in self._entries.values() if entry.kind == kind)
 
     def wanted(self) -> list[str]:
-        """Names of the retrievers that want features of every picture, ready or not; sorted.
+        """Names of the retrievers that want features of every image, ready or not; sorted.
 
-        None before all of the service is deployed: an add would not know of what comes.
+        Empty until the whole service is deployed, because an add would not know of later
+        retrievers.
         """
         if not self.complete:
             return []
         return [name for name in self.enabled() if self._entries[name].of_pictures]
 
     def entry(self, name: str, kind: Kind = "retriever") -> DirectoryEntry:
-        """One retriever, or annotator; raises UnknownName, listing the known ones."""
+        """The entry of a retriever, or annotator. Raises UnknownName, listing the known ones."""
         there = self.enabled(kind)
         if name not in there:
             raise UnknownName(f"no {kind} {name!r}; there are {', '.join(there)}")
         return self._entries[name]
 
     def annotators(self) -> list[DirectoryEntry]:
-        """All annotators of the configuration, ready or not."""
+        """Entries of all configured annotators, ready or not."""
         return [self._entries[name] for name in self.enabled("annotator")]
 
     async def with_active_models(self, entries: Sequence[DirectoryEntry]) -> list[DirectoryEntry]:
-        """Each under the model that searches use: one look for all, so that none mixes models.
+        """Each entry under the model that searches use, looked up once for all, so that none mixes
+        models.
 
-        While the store can't be read it is the model of the last look.
+        While the store can't be read, the last looked-up model is used.
         """
         if any(entry.next is not None for entry in entries):
             with contextlib.suppress(StoreUnavailable):
@@ -98,7 +101,7 @@ class RetrieverDirectory:
         return [entry.with_fingerprint(self._last_active.get(entry.name)) for entry in entries]
 
     async def follow(self) -> None:
-        """Keep up with the applications, for ever."""
+        """Follow the application statuses, for ever."""
         while True:
             # The controller is restarting, or not all applications are there yet.
             with contextlib.suppress(RayError, RayServeException, RetrieverUnavailable):
@@ -106,7 +109,7 @@ class RetrieverDirectory:
             await asyncio.sleep(POLL_SECONDS)
 
     async def refresh(self) -> None:
-        """One look at the statuses; asks who needs asking."""
+        """Read the statuses once, and describe the entries that need it."""
         complete = await asyncio.to_thread(all_deployed)  # Before looking: it may end meanwhile.
         apps = await asyncio.to_thread(_statuses)
         apps.pop(self._own, None)
@@ -122,14 +125,16 @@ class RetrieverDirectory:
         )
 
     async def refresh_entry(self, entry: DirectoryEntry) -> None:
-        """One that has just failed may have changed, or be split in another way now."""
+        """Refresh an entry that has just failed: it may have changed, or have another number of
+        shards."""
         if entry.layouts or entry.unreachable_reason == NOT_DEPLOYED:
             with contextlib.suppress(RayError, RayServeException, RetrieverUnavailable):
                 await self.refresh()
         await self.describe(entry)
 
     async def describe(self, entry: DirectoryEntry) -> Description | None:
-        """Ask one application what it is now; None, with the reason noted, if it doesn't answer."""
+        """Ask an application to describe itself. Returns None, with the reason recorded, without an
+        answer."""
         main = entry.current or entry
         if main.layouts:
             shards = [shard for layout in main.layouts.values() for shard in layout]
@@ -150,15 +155,15 @@ class RetrieverDirectory:
         return answer if entry is main else answer.next
 
     async def describe_all(self) -> list[DirectoryEntry]:
-        """All retrievers, then all annotators, asked just now."""
+        """Entries of all retrievers, then of all annotators, described just now."""
         enabled = [self._entries[name] for name in self.enabled()] + self.annotators()
         await asyncio.gather(*(self.describe(entry) for entry in enabled))
         return enabled
 
     async def describe_replicas(self, entry: DirectoryEntry) -> list[list[Description | None]]:
-        """What each replica of a retriever says of itself now, shard by shard.
+        """Current descriptions of each replica of a retriever, by shard.
 
-        None for one that does not answer; nothing for a shard that can't be asked.
+        None for a replica that does not answer; an empty list for a shard that can't be asked.
         """
         shards = entry.shards or [entry]
         return await asyncio.gather(*(self._in_replicas(shard.handle) for shard in shards))
@@ -176,10 +181,10 @@ class RetrieverDirectory:
     async def search(
         self, entry: DirectoryEntry, request: SearchRequest, partial: bool = False
     ) -> SearchAnswer:
-        """Raises RetrieverUnavailable, DeadlineExceeded, or what the retriever refused with.
+        """Search. Raises RetrieverUnavailable, DeadlineExceeded, or the retriever's own error.
 
-        A shard that was known not to answer is named in the answer as missing; one that fails now
-        only if a `partial` answer will do.
+        A shard that was known not to answer is named as missing in the answer. A shard that fails
+        now is named so only if `partial` is true.
         """
         if len(entry.shards) > 1:
             return await self._search_shards(entry, request, partial)
@@ -202,7 +207,7 @@ class RetrieverDirectory:
         return await search.search(entry.description.searched_by, request)
 
     def _rotated(self, entry: DirectoryEntry) -> list[DirectoryEntry]:
-        """The shards, another one first each time."""
+        """The shards, each time beginning with another one."""
         self._turn += 1
         first = self._turn % len(entry.shards)
         return entry.shards[first:] + entry.shards[:first]
@@ -210,7 +215,7 @@ class RetrieverDirectory:
     async def extract(
         self, entry: DirectoryEntry, pixels: Pixels, deadline: float
     ) -> ExtractAnswer:
-        """Features of one view; raises like `search`."""
+        """Extract features of one view. Raises like `search`."""
         answer = await self._call(entry, "extract", deadline, pixels, entry.fingerprint or None)
         assert isinstance(answer, ExtractAnswer)
         return answer
@@ -218,13 +223,13 @@ class RetrieverDirectory:
     async def annotate(
         self, entry: DirectoryEntry, pixels: Pixels, deadline: float
     ) -> AnnotateAnswer:
-        """What an annotator says of one view; raises like `search`."""
+        """Annotate one view. Raises like `search`."""
         answer = await self._call(entry, "annotate", deadline, pixels)
         assert isinstance(answer, AnnotateAnswer)
         return answer
 
     async def wait_ready(self, name: str, until: float) -> DirectoryEntry:
-        """Wait for a retriever until a monotonic time; raises RetrieverUnavailable."""
+        """Wait for a retriever until a monotonic time. Raises RetrieverUnavailable."""
         while True:
             entry = self._entries.get(name)
             if entry is not None and entry.reason is None:
@@ -237,7 +242,7 @@ class RetrieverDirectory:
                 await self.describe(entry)
 
     async def _call(self, entry: DirectoryEntry, method: str, seconds: float, *payload: Any) -> Any:
-        """Of a retriever that is split, any shard is called."""
+        """Call a method of an application; of a split retriever, of any shard."""
         if entry.shards:
             shards = self._rotated(entry)
             entry = next((shard for shard in shards if shard.reason is None), shards[0])
@@ -264,9 +269,10 @@ class RetrieverDirectory:
     async def _watched(
         self, entry: DirectoryEntry, call: asyncio.Future[Any], seconds: float, probe: bool
     ) -> Any:
-        """The call's answer; Serve would hold a call to a dead replica until another has started.
+        """The call's answer. It probes the replica, because Serve would hold a call to a dead
+        replica until another has started.
 
-        A replica works in threads, so one that lives describes itself at once, however busy.
+        A replica works in threads, so a live one describes itself at once, however busy it is.
         """
         until = time.monotonic() + seconds
         while True:
@@ -276,14 +282,14 @@ class RetrieverDirectory:
             )
             if done:
                 return call.result()
-            # Timers may fire a little early; a probe must never come to wait for itself.
+            # Timers may fire slightly early, and a probe must never wait for itself.
             if not probe or time.monotonic() >= until:
                 raise DeadlineExceeded(f"no answer within {seconds:g} s")
             if await self._probed(entry) is None and not call.done():
                 raise RetrieverUnavailable(entry.unreachable_reason or NO_REPLICA)
 
     async def _probed(self, entry: DirectoryEntry) -> Description | None:
-        """One `describe` at a time for all calls that wait."""
+        """One `describe` at a time, shared by all waiting calls."""
         if entry.probe is None or entry.probe.done():
             entry.probe = asyncio.ensure_future(self.describe(entry))
         return await asyncio.shield(entry.probe)
@@ -296,7 +302,8 @@ def _handle(entry: DirectoryEntry) -> DeploymentHandle[Any]:
 
 
 def _statuses() -> dict[str, tuple[list[str], str]]:
-    """Deployments and status by application; raises RetrieverUnavailable while one is built."""
+    """Deployments and status by application. Raises RetrieverUnavailable while one is being
+    built."""
     return {
         name: (_deployments_of(name, app), str(app["status"]))
         for name, app in applications().items()
@@ -306,7 +313,7 @@ def _statuses() -> dict[str, tuple[list[str], str]]:
 def _deployments_of(name: str, application: Mapping[str, Any]) -> list[str]:
     deployments = application["deployments"]
     if not deployments and application["status"] in _BEGINNING:
-        # An add that did not know of all kinds would leave some out for ever.
+        # An add that did not know of all kinds would never get features of the others.
         raise RetrieverUnavailable(f"{name} is being built")
     return list(deployments)
 

@@ -1,4 +1,4 @@
-"""A search of all shards of a retriever, and one answer of theirs."""
+"""A search of all shards of a retriever, merged into one answer."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from indexes.replica.sharding import merged, merged_candidates
 from models.errors import AmbienceError, DeadlineExceeded, RetrieverUnavailable
 
 ShardCall = Callable[[str, SearchRequest], Awaitable[Any]]
-"""Calls a method of one shard with a request."""
+"""Function that calls a method of one shard with a request."""
 
 
 @dataclass(slots=True)
 class ShardedSearch:
-    """One search. Shards that fail are left out of what is still to do, and named as missing."""
+    """One search. Shards that fail are dropped from later rounds and named as missing."""
 
     shards: dict[str, ShardCall]
-    """Those that can be asked, by name."""
+    """The shards that can be called, by name."""
     missing: dict[str, str]
-    """Those that can't → reason."""
+    """The shards that can't be called → reason."""
     partial: bool
-    """Whether an answer will do that lacks one of `shards`; else their failure is raised."""
+    """Whether an answer without one of `shards` is acceptable; otherwise their failure is
+    raised."""
     answers: list[SearchAnswer] = field(default_factory=list)
-    """Of the last round."""
+    """Answers of the last round."""
 
     async def search(self, searched_by: str, request: SearchRequest) -> SearchAnswer:
-        """Raises RetrieverUnavailable when no shard answers, or what they refused with."""
+        """Search. Raises RetrieverUnavailable when no shard answers, or the shards' own error."""
         began = time.perf_counter()
         kind = await asyncio.to_thread(index_class, searched_by)
         params = kind.Params.parse(request.params)
@@ -45,7 +46,8 @@ class ShardedSearch:
         return await self._merged(kind, parts, params, began)
 
     async def _by_features(self, request: SearchRequest) -> SearchRequest:
-        """The features are made once, by any shard: a rotation of them spreads the work."""
+        """The request with its features, which any one shard extracts; rotating the shards spreads
+        the work."""
         if request.features is not None:
             return request
         for name, call in list(self.shards.items()):
@@ -74,7 +76,8 @@ class ShardedSearch:
         return [result for result in results if not isinstance(result, AmbienceError)]
 
     def _lose(self, name: str, why: AmbienceError) -> None:
-        """Raises what is no failure of this shard alone, and what another try may mend."""
+        """Drop a shard that failed. Raises errors that are not this shard's alone, and those that a
+        retry may mend."""
         lost = isinstance(why, RetrieverUnavailable | DeadlineExceeded)
         if not lost or (isinstance(why, RetrieverUnavailable) and not self.partial):
             raise why
@@ -103,7 +106,7 @@ def _query(request: SearchRequest) -> Query:
 
 
 async def _outcome(call: Awaitable[Any]) -> Any:
-    """Its answer, or its expected error as a value: the other shards are waited for."""
+    """The answer, or the expected error as a value, so that the other shards are awaited."""
     try:
         return await call
     except AmbienceError as exc:

@@ -1,4 +1,4 @@
-"""Admission: who may ask, how much at once, how large. Plain ASGI, below nothing of Serve's."""
+"""Admission control: who may ask, how much at once, how large. Plain ASGI middleware."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ READING_POSTS = (
 
 
 class Forbidden(AmbienceError):
-    """No key, or one that may not do this."""
+    """There is no API key, or it does not allow this request."""
 
     status = 401
     title = "API key needed"
 
 
 class TooManyRequests(AmbienceError):
-    """This client's rate limit is used up."""
+    """The rate limit of this client is used up."""
 
     status = 429
     title = "Too many requests"
 
 
 class SlowUpload(AmbienceError):
-    """The body did not come in time; it would hold its place for ever."""
+    """The body did not arrive in time; it would hold its place for ever."""
 
     status = 408
     title = "Request timeout"
 
 
 class Admission:
-    """Refuses what can't be served.
+    """Middleware that refuses requests.
 
-    503 when full, 429 over the rate, 413 too large, 408 too slow, 401 no key.
+    503 when full, 429 over the rate, 413 too large, 408 too slow, 401 without a valid key.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Admission:
             raise TooManyRequests(f"more than {limit} requests a minute; wait until the next")
 
     def _limited(self, receive: Receive) -> Receive:
-        """The body, within its limits of size and time."""
+        """Read the body, within its limits of size and time."""
         read, whole = 0, False
         until = time.monotonic() + self.args.upload_deadline
 

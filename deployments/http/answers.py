@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 
 
 class JsonAnswer(JSONResponse):
-    """Also takes NumPy's numbers and arrays."""
+    """Also accepts NumPy numbers and arrays."""
 
     def render(self, content: Any) -> bytes:
         return orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY)

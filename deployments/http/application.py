@@ -1,4 +1,5 @@
-"""The ingress: a FastAPI application over the gateway, on a socket of its own or behind Serve's."""
+"""The FastAPI application over the gateway, and its Serve deployment with a socket of its own or
+behind Serve's proxy."""
 
 from __future__ import annotations
 
@@ -42,11 +43,11 @@ class Ingress:
         return make_app(self.gateway)
 
     def check_health(self) -> None:
-        """Alive while the loop runs."""
+        """Healthy while the event loop runs."""
 
 
 def make_app(gateway: Gateway) -> FastAPI:
-    """All routes over this gateway."""
+    """The FastAPI application with all routes over this gateway."""
     draining = threading.Event()
 
     @contextlib.asynccontextmanager
@@ -83,9 +84,9 @@ def make_app(gateway: Gateway) -> FastAPI:
 class Listener:
     """An HTTP server on AMBIENCE_HOST:AMBIENCE_PORT inside the replica.
 
-    The port is shared (SO_REUSEPORT), so a replica that replaces this one listens before this one
-    stops, and several may share the load of one host. It answers 3 times as many requests a second
-    as Serve's own proxy (benchmarks/serving_modes.py).
+    The port is shared (SO_REUSEPORT), so a replacement replica listens before this one stops, and
+    several replicas may share the load of one host. It answers 3 times as many requests a second as
+    Serve's own proxy (benchmarks/serving_modes.py).
     """
 
     def __init__(self, app: FastAPI) -> None:
@@ -105,13 +106,13 @@ class Listener:
             timeout_graceful_shutdown=STOP_SECONDS,
         )
         self._server = uvicorn.Server(config)
-        # The process's signals belong to Ray.
+        # Signals of this process belong to Ray.
         setattr(self._server, "capture_signals", contextlib.nullcontext)  # noqa: B010
 
         self._serving = asyncio.create_task(self._server.serve([self._socket]))
 
     async def drain(self) -> None:
-        """Let clients of kept connections go, stop accepting, let requests in flight end."""
+        """Close idle connections, stop accepting new ones, and let requests in flight end."""
         await asyncio.sleep(DRAIN_SECONDS)
         self._server.should_exit = True
         await asyncio.wait({self._serving}, timeout=STOP_SECONDS)

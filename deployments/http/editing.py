@@ -1,4 +1,4 @@
-"""The routes of /v1 that annotate, and that let a person edit what is said of an image."""
+"""The routes of /v1 that annotate uploads, and that let a person edit an image's annotations."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ async def edit_image(
         int, Path(ge=0, le=MAX_IMAGE_ID, description="The image's id, 0 ≤ id < 2^47.")
     ],
 ) -> Response:
-    """A person's word: annotators never change it. Durable when answered."""
+    """Edit annotations and metadata as a person: annotators never change the result. Durable when
+    answered."""
     gateway: Gateway = request.app.state.gateway
     edit = validated(ImageEdit, (await read_body(request)).fields)
     if not edit.annotations and not edit.metadata:
@@ -53,7 +54,8 @@ async def edit_image(
     openapi_extra=openapi.ANNOTATE,
 )
 async def annotate_upload(request: Request) -> Response:
-    """What each annotator that is ready says; `X-Ambience-Missing` names the others."""
+    """Annotations of an upload by each annotator that is ready; `X-Ambience-Missing` names the
+    others."""
     gateway: Gateway = request.app.state.gateway
     body, report = await read_body(request), begin_report(request)
     names = _names(gateway, body.given("annotators").get("annotators"))
@@ -62,7 +64,7 @@ async def annotate_upload(request: Request) -> Response:
 
 
 def image_rows(gateway: Gateway, images: Sequence[Image]) -> list[dict[str, Any]]:
-    """Images as /v1 shows them: with their annotations, and what is still to come."""
+    """Images as /v1 shows them: with their annotations, and with what is still pending."""
     said = annotations_of(gateway.store, [image.image_id for image in images])
     return [_image_row(gateway, image, said.get(image.image_id, {})) for image in images]
 
@@ -110,7 +112,7 @@ def _row(said: Said | None) -> dict[str, Any] | None:
 
 
 def _names(gateway: Gateway, given: Any) -> list[str] | None:
-    """The annotators asked for; None for all."""
+    """The requested annotators; None for all."""
     if given is None:
         return None
     if not isinstance(given, str):

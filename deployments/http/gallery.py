@@ -36,7 +36,7 @@ SERVICES = {
     "global": "global_features",
     "image_text": "image_text_features",
 }
-"""Retriever → the old service's name in routes and (but for image_text) results."""
+"""Retriever → the old service's name in routes and (except image_text) in results."""
 DISTANCE_PARAMS = ("k", "distance_threshold")
 EXPANSION_PARAMS = ("aqe_n", "aqe_alpha")
 LOCAL_PARAMS = (
@@ -59,7 +59,7 @@ SHOWN, FUSED_SHOWN = 20, 200
 
 
 class TextQuery(Options):
-    """What the old service was asked by words."""
+    """The query of a search by text, as in the old service."""
 
     text: Words
 
@@ -78,7 +78,7 @@ REVERSE_SEARCH: dict[str, dict[str, Any]] = {
     "color": {"k": 200},
     "image_text": {"k": 200},
 }
-"""The old defaults of a search by picture."""
+"""Parameters of the old search by picture."""
 
 
 @router.post(
@@ -149,7 +149,7 @@ async def _annotation(request: Request, name: str) -> tuple[dict[str, Any], Repo
 
 
 async def _find_duplicates(gateway: Gateway, data: bytes, report: Report) -> dict[str, Any]:
-    """Copies by phash, under all 8 flips and turns; waits for phash up to the whole deadline."""
+    """Copies by phash under all 8 flips and rotations; waits for phash up to the whole deadline."""
     scope = await gateway.search_scope()
     while True:
         try:
@@ -189,7 +189,7 @@ async def _reverse_search(gateway: Gateway, data: bytes, report: Report) -> dict
 def _call_by_picture(
     entry: DirectoryEntry, params: Mapping[str, Any], picture: QueryPicture
 ) -> RetrieverCall:
-    """Of vectors that add up, not tried mirrored: see `fused`."""
+    """The call for one picture. For additive vectors the mirror image is not tried; see `fused`."""
     if entry.description is None or not entry.description.additive:
         return RetrieverCall(entry, params, picture=picture)
     pixels = picture.views[entry.description.view]
@@ -263,12 +263,12 @@ def _service_entry(gateway: Gateway, name: str) -> DirectoryEntry:
 
 
 async def _searched(gateway: Gateway, name: str) -> DirectoryEntry:
-    """As searches use it now."""
+    """The entry under the model that searches use now."""
     return (await gateway.directory.with_active_models([_service_entry(gateway, name)]))[0]
 
 
 def _old_params(name: str, body: Body) -> dict[str, Any]:
-    """The old parameters, checked as the old services did."""
+    """The parameters of the old service, validated like there."""
     if name == "local":
         return LOCAL_DEFAULTS | body.given(*LOCAL_PARAMS)
     params = body.given(*DISTANCE_PARAMS)
@@ -300,7 +300,7 @@ async def _search_service(request: Request, name: str, by_id: bool) -> Response:
         call = RetrieverCall(entry, params, picture=picture)
     hits = await gateway.searcher.search(call, scope, report)
     if call.image_id is not None and name != "local":
-        # Itself first, also among copies with the same features.
+        # The image itself comes first, even among copies with the same features.
         hits = sorted(hits, key=lambda hit: (hit.distance, hit.image_id != call.image_id))
     rows = await asyncio.to_thread(_rows, gateway, name, hits)
     return JsonAnswer(rows, headers=report.headers())
@@ -331,7 +331,7 @@ async def _delete(request: Request, name: str) -> Response:
 
 
 def _add_service_routes(name: str) -> None:
-    """The five routes that the old gateway passed through to one service."""
+    """Add the five routes that the old gateway passed through to one service."""
     service, features = SERVICES[name], _feature_route(name)
 
     async def calculate(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Alive and ready."""
+"""Liveness and readiness."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz", summary="Alive")
 async def healthz() -> dict[str, str]:
-    """Answers while the process lives."""
+    """Answers while the process is alive."""
     return {"status": "alive"}
 
 
 @router.get("/readyz", summary="Ready", responses=documented(503), response_model=None)
 async def readyz(request: Request) -> JSONResponse | ProblemResponse:
-    """The store answers and the required retrievers are ready."""
+    """Answers 200 when the store answers and the required retrievers are ready."""
     gateway: Gateway = request.app.state.gateway
     reasons = await gateway.unready()
     if not reasons:

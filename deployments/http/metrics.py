@@ -1,7 +1,7 @@
 """/metrics: Prometheus text, summed over all replicas of all applications.
 
-Replicas count with `ray.util.metrics`; each node's Ray agent collects them. This route reads every
-agent of the cluster and adds up what differs only in who counted.
+Replicas count with `ray.util.metrics`, and each node's Ray agent collects the counts. This route
+reads every agent of the cluster and sums series that differ only in the process that counted.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ COUNTED_BY = {"Component", "NodeAddress", "SessionName", "Version", "WorkerId", 
 AGENT_SECONDS = 3.0
 LATENCY_BOUNDARIES = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10]
 MAXIMA = {"applied_lag", "applied_seq", "pictures", "index_bytes", "ready"}
-"""Gauges of which the largest of a retriever's replicas stands for all."""
+"""Gauges that are merged by their maximum over a retriever's replicas."""
 
 
 class RequestMetrics:
-    """What the ingress counts."""
+    """Metrics of the ingress."""
 
     def __init__(self) -> None:
         self._requests = Counter(
@@ -56,12 +56,12 @@ class RequestMetrics:
         )
 
     def count(self, route: str, status: int, seconds: float) -> None:
-        """One answered request."""
+        """Count one answered request."""
         self._requests.inc(1, {"route": route, "status": str(status)})
         self._seconds.observe(seconds, {"route": route})
 
     def observe(self, report: Report) -> None:
-        """Who took how long, and who was missing."""
+        """Record how long each retriever took, and which were missing."""
         for name, spent in report.seconds.items():
             self._retriever_seconds.observe(spent, {"retriever": name})
         for name in report.missing:
@@ -69,7 +69,7 @@ class RequestMetrics:
 
 
 class Counted:
-    """Middleware that counts every answer, refused and failed ones too."""
+    """Middleware that counts every answer, including refused and failed requests."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -90,7 +90,8 @@ class Counted:
         try:
             await self.app(scope, receive, noting)
         finally:
-            # What no route has matched shares one label: paths are the client's to invent.
+            # Requests without a matching route share one label, because clients
+            # choose the paths.
             route = getattr(scope.get("route"), "path", "other")
             request_metrics().count(route, status, time.perf_counter() - began)
             if "report" in state:
@@ -99,7 +100,7 @@ class Counted:
 
 @cache
 def request_metrics() -> RequestMetrics:
-    """One set per process."""
+    """The metrics of this process, made once."""
     return RequestMetrics()
 
 
@@ -119,7 +120,7 @@ async def metrics() -> Response:
 
 
 def summed(texts: Iterable[str]) -> bytes:
-    """Our metrics in these expositions, added up over replicas and nodes, without Ray's prefix."""
+    """Our metrics in these expositions, summed over replicas and nodes, without Ray's prefix."""
     families: dict[str, Metric] = {}
     for text in texts:
         for family in text_string_to_metric_families(_ours(text)):
@@ -140,7 +141,7 @@ async def _read(session: aiohttp.ClientSession, address: str) -> str:
 
 
 def _ours(text: str) -> str:
-    """Ray's own hundreds of series are left to Ray's own exporter."""
+    """Only our own series; Ray's exporter serves Ray's hundreds of series."""
     kept = [
         line
         for line in text.splitlines()
@@ -172,7 +173,7 @@ def _added(family: Metric) -> list:  # type: ignore[type-arg]
 
 
 class _Families(Collector):
-    """What `generate_latest` wants."""
+    """The interface that `generate_latest` expects."""
 
     def __init__(self, families: list[Metric]) -> None:
         self._families = families

@@ -1,4 +1,4 @@
-"""Request bodies for /docs: the routes read multipart and JSON themselves."""
+"""Request bodies for /docs, because the routes parse multipart and JSON themselves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _form(required: list[str], **properties: Any) -> dict[str, Any]:
 
 
 def _inline(model: type[BaseModel]) -> dict[str, Any]:
-    """A model's JSON schema without `$defs`, which would point outside the document."""
+    """A model's JSON schema with `$defs` inlined; references would point outside the document."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
     resolved: dict[str, Any] = _resolved(schema, definitions)
@@ -110,6 +110,6 @@ def form(**fields: str) -> dict[str, Any]:
 
 
 def json_body(required: list[str], **fields: str) -> dict[str, Any]:
-    """A JSON body of these fields, numbers as numbers or strings."""
+    """A JSON body of these fields; numbers may be strings."""
     properties = {name: {"description": text} for name, text in fields.items()}
     return _body({"application/json": _form(required, **properties)})

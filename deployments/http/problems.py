@@ -33,7 +33,7 @@ class ProblemResponse(JSONResponse):
 
 
 def problem(error: AmbienceError) -> ProblemResponse:
-    """The response an error becomes."""
+    """The response for an error."""
     headers = {}
     if isinstance(error, Unavailable):
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
@@ -41,7 +41,7 @@ def problem(error: AmbienceError) -> ProblemResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of this app a problem, and document its schema."""
+    """Turn every error of this app into a problem, and document its schema."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -75,7 +75,7 @@ def install(app: FastAPI) -> None:
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI responses for these error statuses, and for any other."""
+    """OpenAPI responses for these error statuses, and for any other status."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     phrases: dict[int | str, str] = {status: HTTPStatus(status).phrase for status in statuses}
     phrases["default"] = "Any other error"

@@ -1,4 +1,4 @@
-"""Reads request bodies: multipart or JSON, numbers as numbers or strings."""
+"""Read request bodies: multipart or JSON, with numbers as numbers or strings."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ class Body:
     images: list[bytes] = field(default_factory=list)
 
     def image(self) -> bytes:
-        """The one picture; raises InvalidInput when there is none or more."""
+        """The one uploaded picture. Raises InvalidInput when there is none or more than one."""
         if len(self.images) != 1:
             raise InvalidInput(f"image: send one picture, not {len(self.images)}", "image")
         return self.images[0]
 
     def given(self, *names: str) -> dict[str, Any]:
-        """Those of these fields that have a value: `""` counts as absent."""
+        """Those of these fields that have a value; `""` counts as absent."""
         return {
             name: self.fields[name] for name in names if self.fields.get(name) not in ("", None)
         }
 
 
 async def read_body(request: Request) -> Body:
-    """Fields and pictures of a multipart, form or JSON request; raises InvalidInput."""
+    """Fields and pictures of a multipart, form or JSON request. Raises InvalidInput."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
         return await _read_form(request)
@@ -76,7 +76,7 @@ async def _read_form(request: Request) -> Body:
 
 
 def validated(model: type[Model], fields: Mapping[str, Any]) -> Model:
-    """Raises InvalidInput naming the first field at fault."""
+    """Fields as a model. Raises InvalidInput that names the first invalid field."""
     try:
         return model.model_validate(dict(fields))
     except ValidationError as exc:
@@ -84,7 +84,7 @@ def validated(model: type[Model], fields: Mapping[str, Any]) -> Model:
 
 
 def parsed(model: type[Model], text: str | bytes, field_name: str) -> Model:
-    """A JSON text as a model; raises InvalidInput naming the field at fault."""
+    """A JSON text as a model. Raises InvalidInput that names the invalid field."""
     try:
         return model.model_validate_json(text)
     except ValidationError as exc:
@@ -92,7 +92,7 @@ def parsed(model: type[Model], text: str | bytes, field_name: str) -> Model:
 
 
 def invalid_field(exc: ValidationError, inside: str | None = None) -> InvalidInput:
-    """The first fault of a validation, as our own error."""
+    """The first validation error, as our own error."""
     first = exc.errors()[0]
     path = [str(part) for part in first["loc"]]
     name = ".".join(path) or inside
@@ -100,7 +100,8 @@ def invalid_field(exc: ValidationError, inside: str | None = None) -> InvalidInp
 
 
 def image_id_of(fields: Mapping[str, Any]) -> int:
-    """A number or a string of one; raises InvalidInput (the gallery sends its NaN as null)."""
+    """An image id as a number or a string. Raises InvalidInput (the gallery sends its NaN as
+    null)."""
     given = fields.get("image_id")
     if isinstance(given, bool) or not isinstance(given, int | str):
         raise InvalidInput("image_id: send a whole number", "image_id")

@@ -1,4 +1,4 @@
-"""How the retrievers and annotators stand, as GET /v1/retrievers shows it."""
+"""The states of retrievers and annotators, as returned by GET /v1/retrievers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from deployments.wire import Description
 
 
 async def state_rows(directory: RetrieverDirectory) -> list[dict[str, Any]]:
-    """Asked just now; one that does not answer is `unavailable`, with the reason.
+    """Current states; one that does not answer is `unavailable`, with the reason.
 
-    A retriever of two models is shown as searches use it, with the other one as `next` or, after
-    the switch, as `previous`.
+    A retriever with two models is shown under the one that searches use; the other is `next` or,
+    after the switch, `previous`.
     """
     entries = await directory.describe_all()
     used = await directory.with_active_models(entries)
@@ -48,7 +48,8 @@ async def _other_row(
 
 
 def _of_all(shards: Sequence[Sequence[Description | None]]) -> dict[str, Any]:
-    """One model over all replicas: ready when all are, with what the last of them has."""
+    """The state of one model over all replicas: ready when all are, with the details of the last
+    one."""
     replicas = [one for answers in shards for one in answers]
     there = [[one for one in answers if one is not None] for answers in shards]
     flat = [one for shard in there for one in shard]

@@ -41,7 +41,7 @@ ImageIdPath = Annotated[
     int, Path(ge=0, le=MAX_IMAGE_ID, description="The image's id, 0 ≤ id < 2^47.")
 ]
 WHOLE = TypeAdapter(int)
-"""Reads `k` as the retriever has read it: "5" and 5.0 are 5."""
+"""`k` as the retriever parsed it: "5" and 5.0 are 5."""
 JSON_FIELDS = ("image_ids", "negative", "retrievers", "filter", "region")
 
 
@@ -66,7 +66,7 @@ async def put_image(request: Request, image_id: ImageIdPath) -> Response:
     openapi_extra=openapi.ADD,
 )
 async def post_image(request: Request) -> Response:
-    """Durable when answered; the id is never one that was used before."""
+    """Durable when answered. The id was never used before."""
     return await _add(request, None)
 
 
@@ -77,7 +77,7 @@ async def post_image(request: Request) -> Response:
     responses=documented(400, 404, 503),
 )
 async def get_image(request: Request, image_id: ImageIdPath) -> Response:
-    """Its row, its retrievers, its annotations."""
+    """The image's row, retrievers and annotations."""
     gateway = _gateway(request)
     image = await asyncio.to_thread(gateway.store.image, image_id)
     if image is None:
@@ -92,7 +92,7 @@ async def get_image(request: Request, image_id: ImageIdPath) -> Response:
     responses=documented(400, 503),
 )
 async def delete_image(request: Request, image_id: ImageIdPath) -> Response:
-    """Durable, and gone from every retriever, when answered. Unknown ids are fine."""
+    """Durable, and removed from every retriever, when answered. Unknown ids are accepted."""
     await _gateway(request).writer.delete(image_id)
     return Response(status_code=204)
 
@@ -140,7 +140,7 @@ async def list_images(
     responses=documented(503),
 )
 async def list_retrievers(request: Request) -> Response:
-    """Asked just now; one that does not answer is `unavailable`, with the reason."""
+    """Current states; one that does not answer is `unavailable`, with the reason."""
     return JsonAnswer({"retrievers": await state_rows(_gateway(request).directory)})
 
 
@@ -152,7 +152,7 @@ async def list_retrievers(request: Request) -> Response:
     openapi_extra=openapi.SEARCH,
 )
 async def search(request: Request) -> Response:
-    """Pictures verified by phash or local come first; reciprocal rank fusion orders each class."""
+    """Images verified by phash or local come first; reciprocal rank fusion orders each class."""
     body = await read_body(request)
     report = begin_report(request)
     hits, cursor = await fused_search(_gateway(request), _query_of(body), body.images, report)
@@ -171,14 +171,16 @@ async def search_retriever(
     request: Request,
     name: Annotated[str, Path(max_length=100, description="A name of GET /v1/retrievers.")],
 ) -> Response:
-    """With its own parameters: `k`, `distance_threshold`, for local also `explain` and others."""
+    """Search with the retriever's own parameters: `k`, `distance_threshold`, for local also
+    `explain` and others."""
     gateway = _gateway(request)
     (entry,) = await gateway.entries_named([name])
     if entry.reason is not None:
         raise RetrieverUnavailable(f"{name}: {entry.reason}")
     body = await read_body(request)
     own = {key: body.fields[key] for key in body.fields if key in RetrieverQuery.model_fields}
-    # Beside a picture an empty field of a form is none; alone it is a query without words.
+    # An empty text field beside a picture counts as absent; alone it is a query without
+    # words.
     empty = {"text": ""} if own.get("text") == "" and not body.images else {}
     query = validated(RetrieverQuery, _decoded(own) | empty)
     params = {key: value for key, value in body.fields.items() if key not in own and value != ""}
@@ -247,7 +249,7 @@ def _query_of(body: Body) -> SearchQuery:
 
 
 def _decoded(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a multipart request that hold JSON as values."""
+    """Fields of a multipart request, with those that hold JSON parsed."""
     return {
         key: _json(value, key) if key in JSON_FIELDS and isinstance(value, str) else value
         for key, value in fields.items()

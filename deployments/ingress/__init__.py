@@ -1,1 +1,1 @@
-"""What the ingress does for a request: decode, add, search, fuse, report."""
+"""What the ingress does for a request: decode, add, search, fuse, annotate, report."""

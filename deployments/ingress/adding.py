@@ -1,4 +1,4 @@
-"""Adds and deletes: acknowledged by the store alone, once durable."""
+"""Adds and deletes. The store alone acknowledges them, once they are durable."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ State = Literal["indexed", "pending"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one retriever's features."""
+    """The outcome of one retriever's features."""
 
     state: State
     reason: str | None = None
@@ -39,7 +39,7 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What the worker thread makes of an upload in one hop."""
+    """What the worker thread makes of an upload in one call."""
 
     width: int
     height: int
@@ -49,7 +49,7 @@ class Prepared:
 
 
 class ImageWriter:
-    """Turns uploads into durable rows."""
+    """Writes images and their features to the store."""
 
     def __init__(
         self,
@@ -72,10 +72,10 @@ class ImageWriter:
         report: Report,
         metadata: Mapping[str, Any] | None = None,
     ) -> Added:
-        """Add or replace, with the features of every enabled retriever.
+        """Add or replace an image, with the features of every enabled retriever.
 
-        Waits up to `add_deadline` for retrievers that are ready; what is missing is completed
-        later, and so are all annotations. Raises InvalidInput for an id out of range or a picture
+        Waits up to `add_deadline` for retrievers that are ready; missing features, and all
+        annotations, are completed later. Raises InvalidInput for an id out of range or a picture
         that can't be decoded, and Unavailable while no retriever is known.
         """
         check_id(image_id)
@@ -95,7 +95,7 @@ class ImageWriter:
     async def add_kind(self, image_id: int, data: bytes, kind: str, report: Report) -> Added:
         """Add one kind of features.
 
-        Raises AlreadyIndexed if the image has them, Conflict if the id holds another picture.
+        Raises AlreadyIndexed if the image has them, and Conflict if the id holds another picture.
         """
         check_id(image_id)
         self.directory.entry(kind)
@@ -108,12 +108,12 @@ class ImageWriter:
         return await self._write(image_id, data, sha256, [kind], report, None)
 
     async def delete(self, image_id: int) -> bool:
-        """Remove an image; whether it was there."""
+        """Remove an image. Returns whether it existed."""
         check_id(image_id)
         return await asyncio.to_thread(self.store.delete, image_id) is not None
 
     async def delete_kind(self, image_id: int, kind: str) -> bool:
-        """Remove one kind of features; whether they were there."""
+        """Remove one kind of features. Returns whether they existed."""
         check_id(image_id)
         return await asyncio.to_thread(self.store.delete_kind, image_id, kind) is not None
 
@@ -154,7 +154,7 @@ class ImageWriter:
     async def _found_by(
         self, entries: Sequence[DirectoryEntry], rows: Mapping[Space, bytes]
     ) -> set[str]:
-        """Names of the retrievers that find the image: of two models it is the one in use."""
+        """Names of the retrievers that find the image; of two models, the one in use counts."""
         used = await self.directory.with_active_models(
             [entry for entry in entries if entry.next is not None]
         )
@@ -166,7 +166,7 @@ class ImageWriter:
     ) -> bool:
         """Whether what is missing needs more than the preview.
 
-        Features do, always: those of a preview that was a JPEG differ a little.
+        Features always do: the preview is a JPEG, whose features differ slightly.
         """
         if not have.issuperset(wanted) or (annotators and not self.previews):
             return True
@@ -194,7 +194,8 @@ class ImageWriter:
         rows: dict[Space, bytes],
         report: Report,
     ) -> dict[str, str]:
-        """Ask replicas for their features, all at once; reasons of those that did not answer."""
+        """Extract features in replicas, all at once. Returns the reasons of those that did not
+        answer."""
         reasons: dict[str, str] = {}
 
         async def one(entry: DirectoryEntry) -> None:
@@ -228,7 +229,7 @@ def _kinds(annotators: Sequence[DirectoryEntry]) -> list[str]:
 
 
 def _can_extract(entry: DirectoryEntry) -> bool:
-    """What is extracted here needs no replica."""
+    """Whether its features can be extracted now; extraction in the ingress needs no replica."""
     return entry.extractor is not None or entry.reason is None
 
 

@@ -1,4 +1,4 @@
-"""Annotations of an upload, asked of the annotators' replicas; nothing is stored."""
+"""Annotations of an upload, made by the annotators' replicas; nothing is stored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from models.types import Pixels, View
 async def annotate(
     gateway: Gateway, data: bytes, names: Sequence[str] | None, report: Report
 ) -> dict[str, dict[str, Any]]:
-    """What these annotators, or all, say of a picture, by name; the report says who is missing.
+    """Annotations of a picture by these annotators, or by all, by name; the report names missing
+    ones.
 
     Raises UnknownName, and what decoding raises.
     """
@@ -58,7 +59,7 @@ async def _ask(
     try:
         return await gateway.directory.annotate(entry, pixels, _left(until))
     except RetrieverUnavailable:
-        # The replica that was asked may be gone: look again, once.
+        # The called replica may be gone: refresh the entry and retry once.
         if await gateway.directory.describe(entry) is None:
             raise
         return await gateway.directory.annotate(entry, pixels, _left(until))

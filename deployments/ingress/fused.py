@@ -1,4 +1,4 @@
-"""The fused search: every retriever's list, cut to what can be true, then one ranking."""
+"""The fused search: the lists of all retrievers, cut to eligible hits, then one ranking."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from models.types import Variants
 async def fused_search(
     gateway: Gateway, query: SearchQuery, images: Sequence[bytes], report: Report
 ) -> tuple[list[FusedHit], str | None]:
-    """One page of hits and the next page's cursor.
+    """One page of hits and the cursor of the next page.
 
-    A retriever that adds vectors is asked once, with all parts of the query; another one for each
-    picture and stored image; one that searches annotations for the text alone. Raises InvalidInput
-    when nothing is searched for, and ImageNotFound for an unknown image_id.
+    A retriever with additive vectors gets one query with all parts. Any other retriever gets one
+    query for each picture and stored image, and a retriever of annotations gets one for the text.
+    Raises InvalidInput when nothing is searched for, and ImageNotFound for an unknown image_id.
     """
     weights = query.retrievers
     entries = await gateway.entries_named(list(weights) if weights is not None else None)
@@ -59,12 +59,13 @@ async def fused_search(
 
 
 def encode_cursor(offset: int) -> str:
-    """An opaque name of the place where the next page begins."""
+    """An opaque cursor for the next page's offset."""
     return base64.urlsafe_b64encode(f"o{offset}".encode()).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str | None) -> int:
-    """Raises InvalidInput for what `encode_cursor` never made."""
+    """The offset of a cursor. Raises InvalidInput for a cursor that `encode_cursor` did not
+    make."""
     if cursor is None:
         return 0
     try:
@@ -124,8 +125,8 @@ def _composite(
 ) -> CompositeQuery:
     """All parts of the query that this retriever can add up.
 
-    Not tried mirrored: a neural method's features hardly change, and each try costs a forward pass.
-    What is asked for and avoided at once is only left out of the answer.
+    The mirror image is not tried: a neural method's features hardly change, and each try costs a
+    forward pass. An id that is both positive and negative is only excluded from the answer.
     """
     reads = description.reads_text
     return CompositeQuery(
@@ -139,7 +140,8 @@ def _composite(
 
 
 def _may_read_text(entry: DirectoryEntry) -> bool:
-    """One that has not described itself yet may turn out to: it is asked, and named as missing."""
+    """Whether the retriever may read text. One that has not described itself yet is called, and
+    named as missing."""
     return entry.description is None or entry.description.reads_text
 
 

@@ -1,4 +1,5 @@
-"""All that the routes share: the store, the retrievers, adds and searches."""
+"""The gateway: everything that the routes share, that is, the store, the directory, adds and
+searches."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """What the ingress replica holds."""
+    """The state of the ingress replica."""
 
     def __init__(self, args: IngressArgs, application: str) -> None:
         self.args = args
@@ -48,9 +49,10 @@ class Gateway:
     async def search_scope(
         self, wanted: Filter | None = None, min_seq: int | None = None, stale_ok: bool = False
     ) -> SearchScope:
-        """The deadline of a request beginning now, the ids its filter allows, how new it must be.
+        """The scope of a search that begins now: its deadline, the ids that its filter allows, its
+        freshness.
 
-        The head is read once for all retrievers: one that stands there need not ask the store.
+        The head is read once for all retrievers; one that has applied it need not ask the store.
         """
         until = time.monotonic() + self.args.deadline
         allowed = await asyncio.to_thread(self._allowed, wanted) if wanted is not None else None
@@ -64,7 +66,7 @@ class Gateway:
         return SearchScope(until, allowed, max(head, min_seq or 0))
 
     async def unready(self) -> dict[str, str]:
-        """Why /readyz fails: what is required and does not answer → reason."""
+        """Why /readyz fails: required parts that do not answer → reason."""
         reasons = {}
         try:
             await asyncio.to_thread(self.store.head)
@@ -80,7 +82,8 @@ class Gateway:
         return reasons
 
     async def entries_named(self, names: Sequence[str] | None = None) -> list[DirectoryEntry]:
-        """These retrievers, or all enabled ones, as searches use them now; raises UnknownName."""
+        """Entries of these retrievers, or of all enabled ones, under the models that searches use
+        now. Raises UnknownName."""
         entries = [self.directory.entry(name) for name in names or self.directory.enabled()]
         return await self.directory.with_active_models(entries)
 

@@ -1,4 +1,4 @@
-"""Who answered, who did not and why, and how long each took: shown in response headers."""
+"""The report of a request: who answered, who did not and why, and how long each took."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from starlette.requests import Request
 
 @dataclass(slots=True)
 class Report:
-    """Collected while a request is served."""
+    """Collected while a request is served, and shown in response headers."""
 
     answered: set[str] = field(default_factory=set)
     missing: dict[str, str] = field(default_factory=dict)
-    """Retriever → reason."""
+    """Missing retrievers → reason."""
     seconds: dict[str, float] = field(default_factory=dict)
     stale: bool = False
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
-        """Adds the time spent inside to `what`."""
+        """Add the time spent inside to `what`."""
         began = time.perf_counter()
         try:
             yield
@@ -46,7 +46,7 @@ class Report:
 
 
 def begin_report(request: Request) -> Report:
-    """A request's report; metrics read it once the request is answered."""
+    """A request's report; metrics read it after the answer."""
     report = Report()
     request.state.report = report
     return report

@@ -1,4 +1,4 @@
-"""Searches: a picture is decoded once, each retriever is asked, a report says how it went."""
+"""Searches: decode a query picture once, call the retrievers, report how it went."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ Region = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class QueryPicture:
-    """What one uploaded query picture has become."""
+    """One uploaded query picture, decoded, with the features extracted from it."""
 
     features: Mapping[str, Sequence[Features]]
-    """Of retrievers extracted in the ingress, by name, one entry per symmetry tried."""
+    """Features extracted in the ingress, by retriever, one entry per symmetry tried."""
     fingerprints: Mapping[str, str]
-    """What these features were made by."""
+    """Fingerprints of these features, by retriever."""
     views: Mapping[View, Pixels]
-    """For retrievers that extract in their own replicas."""
+    """Views for retrievers that extract in their own replicas."""
     variants: Variants
 
 
 @dataclass(frozen=True, slots=True)
 class RetrieverCall:
-    """One list wanted: a retriever, a query, its parameters."""
+    """A call of one retriever for one list: its query and its parameters."""
 
     entry: DirectoryEntry
     params: Mapping[str, Any]
@@ -52,27 +52,27 @@ class RetrieverCall:
 
 @dataclass(frozen=True, slots=True)
 class SearchScope:
-    """What holds for all retrievers of one search."""
+    """What applies to all retrievers of one search."""
 
     until: float
-    """Monotonic time by which the answer must come."""
+    """Monotonic time by which the answer must be ready."""
     allowed: npt.NDArray[np.int64] | None = None
     min_seq: int = 0
-    """The log's head when the search began, or a later one asked for."""
+    """The log's head when the search began, or a requested later seq."""
     stale_ok: bool = False
     stale: bool = False
-    """The head could not be read, so the retrievers answer from memory."""
+    """Whether the head could not be read, so that retrievers answer from memory."""
 
 
 @dataclass(slots=True)
 class HitLists:
-    """The lists that came back, in the order asked; None where a retriever is missing."""
+    """The lists of hits, in the order of the calls; None where a retriever is missing."""
 
     hits: list[list[Hit] | None] = field(default_factory=list)
 
 
 class Searcher:
-    """Decodes queries and fans them out."""
+    """Decodes query pictures and fans queries out to the retrievers."""
 
     def __init__(
         self, directory: RetrieverDirectory, decoder: Decoder, retriever_deadline: float
@@ -89,7 +89,8 @@ class Searcher:
         report: Report,
         region: Region | None = None,
     ) -> QueryPicture:
-        """Decode once and extract what is extracted here, in one hop to a worker thread."""
+        """Decode a picture and extract the features that the ingress extracts, in one worker
+        thread."""
 
         def work(picture: Picture) -> QueryPicture:
             if region is not None:
@@ -121,9 +122,9 @@ class Searcher:
     async def search_all(
         self, calls: Sequence[RetrieverCall], scope: SearchScope, report: Report
     ) -> HitLists:
-        """All at once; a retriever that fails is missing, and named so in the report.
+        """Call all retrievers at once; one that fails is missing, and named so in the report.
 
-        An ImageNotFound or InvalidInput of a retriever counts as missing here too: other
+        An ImageNotFound or InvalidInput of a retriever counts as missing, too, because other
         retrievers may know the image.
         """
         results = await asyncio.gather(
@@ -143,7 +144,7 @@ class Searcher:
         return lists
 
     async def search(self, call: RetrieverCall, scope: SearchScope, report: Report) -> list[Hit]:
-        """One retriever, whose error is the caller's."""
+        """Call one retriever; its error is raised."""
         answer = await self._search_once(call, scope, report)
         report.answered.add(call.entry.name)
         return answer.hits
@@ -155,7 +156,8 @@ class Searcher:
             try:
                 answer = await self._send(call, scope)
             except RetrieverUnavailable:
-                # It may have changed, or lost the replica that was asked: look again, once.
+                # It may have changed, or lost the replica that was called:
+                # refresh the entry and retry once.
                 await self.directory.refresh_entry(call.entry)
                 answer = await self._send(call, scope, partial=True)
         report.stale = report.stale or answer.stale or scope.stale
@@ -173,7 +175,7 @@ class Searcher:
 
 
 def search_request(call: RetrieverCall, scope: SearchScope, deadline: float) -> SearchRequest:
-    """What a retriever is asked, in the feature space of its description or of the features."""
+    """The request for a retriever, in the feature space of its description or of the features."""
     description = call.entry.description
     assert description is not None
     common: dict[str, Any] = {

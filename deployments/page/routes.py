@@ -1,4 +1,4 @@
-"""The search page at `/`."""
+"""The route of the search page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One annotator: text of pictures, when asked, and for pictures that were added, by completion."""
+"""The deployment of one annotator: it annotates on request, and completes added images."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from models.types import Pixels
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 BATCH_WAIT = 0.01
-"""Seconds that a picture waits for others to share its pass of the model."""
+"""Seconds that a picture waits for others to share a pass of the model."""
 
 
 class Annotator:
-    """Annotates one view of a picture. All CPU work runs in a thread, never on the loop."""
+    """Annotates views of pictures. All CPU work runs in a thread, never on the event loop."""
 
     def __init__(self, args: AnnotatorArgs) -> None:
         keep_sockets_on_loopback()
@@ -48,7 +48,7 @@ class Annotator:
         self._starting = asyncio.get_event_loop().create_task(self._start())
 
     async def describe(self) -> Description:
-        """State, and all the ingress needs to send pictures."""
+        """Its state, and what the ingress needs to send pictures."""
         state, reason = self._state()
         return Description(
             name=self.name,
@@ -69,7 +69,7 @@ class Annotator:
         )
 
     async def annotate(self, pixels: Pixels) -> AnnotateAnswer | AmbienceError:
-        """What there is to say of one picture's view; expected errors travel as values."""
+        """Annotate one view of a picture; expected errors are returned as values."""
         began = time.perf_counter()
         try:
             if not self._loaded:
@@ -85,7 +85,7 @@ class Annotator:
         return AnnotateAnswer(annotation.row(), self.annotator.fingerprint, spent)
 
     def check_health(self) -> None:
-        """Fails when start-up ended in an unforeseen error, so that Serve replaces the replica."""
+        """Raises when start-up ended in an unforeseen error, so that Serve replaces the replica."""
         if self._starting.done() and self._starting.exception() is not None:
             raise RuntimeError(f"{self.name} could not start") from self._starting.exception()
 

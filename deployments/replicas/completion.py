@@ -1,4 +1,5 @@
-"""Completion: what an add could not wait for is made later, by one replica per kind."""
+"""Completion: features and annotations that an add did not wait for are made later, by one replica
+per kind."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ LEASE_SECONDS = 30.0
 
 
 class Completer(ABC):
-    """Completes pending pictures of one kind, one at a time, while it holds the lease."""
+    """Completes pending images of one kind, one at a time, while it holds the lease."""
 
     def __init__(self, kind: str, store: Store, view: View) -> None:
         self.kind = kind
@@ -34,7 +35,8 @@ class Completer(ABC):
         self._hopeless: set[tuple[int, int]] = set()
 
     def complete_one(self) -> bool:
-        """Complete the first picture that can be; False when there is none, or no lease."""
+        """Complete the first image that can be completed. Returns False when there is none, or no
+        lease."""
         pending = self._next()
         if pending is None or not self._holds_lease():
             return False
@@ -43,7 +45,7 @@ class Completer(ABC):
 
     @abstractmethod
     def _write(self, pending: Pending, picture: Picture, whole: bool) -> None:
-        """Make what is pending of the picture and store it; `whole` unless it is the preview."""
+        """Make what is pending and store it; `whole` is false for the stored preview."""
 
     def _next(self) -> Pending | None:
         after = -1
@@ -84,9 +86,9 @@ class Completer(ABC):
 async def keep_completing(
     completer: Completer, run: Callable[[Callable[[], bool]], Awaitable[bool]], interval: float
 ) -> None:
-    """Complete picture after picture, in the thread of `run`; look again every `interval` seconds.
+    """Complete image after image in the thread of `run`; look again every `interval` seconds.
 
-    What the store or the method can't do now is tried again.
+    What the store or the method can't do now is retried.
     """
     while True:
         try:
@@ -98,7 +100,7 @@ async def keep_completing(
 
 
 class FeatureCompleter(Completer):
-    """Features of one retriever."""
+    """Completes features of one retriever."""
 
     def __init__(self, name: str, store: Store, extractor: Extractor) -> None:
         super().__init__(name, store, extractor.view)
@@ -111,7 +113,7 @@ class FeatureCompleter(Completer):
 
 
 class AnnotationCompleter(Completer):
-    """Annotations of one annotator, of pictures or of their stored features."""
+    """Completes annotations of one annotator, from pictures or from stored features."""
 
     def __init__(self, name: str, store: Store, annotator: Annotator) -> None:
         super().__init__(ANNOTATE + name, store, annotator.view)

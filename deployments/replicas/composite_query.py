@@ -1,4 +1,4 @@
-"""Query arithmetic: pictures, stored images and words become one vector."""
+"""Query arithmetic: pictures, stored images and texts become one vector."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from models.errors import ImageNotFound, InvalidInput
 from models.types import Features
 
 SHORTEST = 1e-3
-"""A sum shorter than this has no direction but that of rounding."""
+"""Minimum length of a sum; the direction of a shorter one is only rounding error."""
 
 
 def composite_features(
     extractor: Extractor, rows: Rows, composite: CompositeQuery, pictures: Sequence[Features] = ()
 ) -> Features:
-    """The features of one query of several parts; `pictures` are those of its pixels.
+    """Features of a composite query; `pictures` are the features of its pixels.
 
-    For an additive extractor, all of unit length: the sum of the positive parts minus
+    For an additive extractor, whose features have unit length: the sum of the positive parts minus
     `negative_weight` times the sum of the negative ones, renormalised, float32 (d,). Negative ids
-    without features here count nothing. Raises ImageNotFound for any other id without features,
-    and InvalidInput for words that can't be read or parts that cancel each other out.
+    without features are ignored. Raises ImageNotFound for any other id without features, and
+    InvalidInput for an unreadable text or parts that cancel each other out.
     """
     if not extractor.additive:
         if composite.text is None:

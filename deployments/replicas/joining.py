@@ -1,4 +1,4 @@
-"""A new replica beside others is asked only once it can answer; meanwhile they do."""
+"""A new replica beside others gets calls only once it can answer; until then the others do."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from deployments.wire import State
 
 LOOK_SECONDS = 0.05
 JOINING_SECONDS = 600.0
-"""A replica that then still loads says so itself."""
+"""A replica that is still loading then answers with its own state."""
 
 
 async def wait_beside_others(state: Callable[[], State]) -> None:
-    """Beside another replica of its deployment: until this one no longer loads. Beside those of
-    another layout, which end when this one has started: until it is ready.
+    """Wait until this replica can take over.
 
-    Serve takes a replica as started when its first health check returns. One that is alone doesn't
-    wait, nor any while the service starts: its state tells of it.
+    Beside other replicas of its deployment, it waits until it no longer loads; beside those of
+    another layout, which end when this one has started, until it is ready. Serve takes a replica as
+    started when its first health check returns. A replica that is alone does not wait, nor does any
+    while the service starts, because its state says that it loads.
     """
     if not all_deployed():
         return
@@ -41,7 +42,7 @@ async def wait_beside_others(state: Callable[[], State]) -> None:
 
 
 def _running(application: str) -> set[str]:
-    """The deployments of an application of which a replica serves."""
+    """Deployments of an application with a running replica."""
     found = applications().get(application, {})
     return {
         name

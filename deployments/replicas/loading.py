@@ -1,4 +1,4 @@
-"""Loading a method in the background of a replica."""
+"""Load a method in the background of a replica."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ async def load_until_it_works(
     run: Callable[[Callable[[], Any]], Awaitable[Any]],
     note: Callable[[str | None], None],
 ) -> None:
-    """Find the weights, then load; `note` is told why it is not to be had now, None while loading.
+    """Find the weights and load; `note` receives the reason why it is unavailable, None while
+    loading.
 
-    Weights are first looked for on this machine, which takes no time, then fetched, again and again
-    with back-off; in between it looks whether someone has put them here. Why they can't be fetched
-    says more than that they are not here.
+    Weights are first looked for on this machine, which is quick, then fetched, with retries and
+    back-off. Between retries it checks whether someone has put them here. The reason given is why
+    they can't be fetched, which says more than that they are missing.
     """
     delay, fetch_at, tried = FIRST_RETRY, 0.0, False
     while True:
@@ -44,7 +45,7 @@ async def load_until_it_works(
 
 
 def reason_of(exc: AmbienceError | ImportError) -> str:
-    """A sentence that says what to do."""
+    """The reason as a sentence that says what to do."""
     if isinstance(exc, ImportError):
         return f"{exc}: install the extra that brings it (`neural` or `ocr`)"
     return str(exc)

@@ -1,4 +1,4 @@
-"""What each replica of a retriever or annotator shows of itself, by Ray's metrics."""
+"""Metrics of each replica of a retriever or annotator, by Ray's metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ METRICS_SECONDS = 5.0
 
 
 class RetrieverMetrics:
-    """What a retriever's replica shows of itself."""
+    """Gauges of a retriever's replica."""
 
     def __init__(self, name: str) -> None:
         self._tags = {"retriever": name}
@@ -30,7 +30,7 @@ class RetrieverMetrics:
         self._ready = Gauge("ambience_ready", "1 when it answers.", tag_keys=tag_keys)
 
     def show(self, described: Description, head: int) -> None:
-        """What it says of itself, and how far it is behind the head of the log."""
+        """Set the gauges from its description, and its lag behind the head of the log."""
         self.show_ready(described.state == "ready")
         if described.fingerprint:
             self._pictures.set(described.count, self._tags)
@@ -39,14 +39,14 @@ class RetrieverMetrics:
             self._lag.set(max(0, head - described.applied_seq), self._tags)
 
     def show_ready(self, ready: bool) -> None:
-        """Whether it answers: all that there is to show of an annotator."""
+        """Set whether it answers, the only gauge of an annotator."""
         self._ready.set(int(ready), self._tags)
 
 
 async def keep_showing(
     name: str, describe: Callable[[], Awaitable[Description]], store: Store
 ) -> None:
-    """Show a replica's metrics, for ever."""
+    """Update a replica's metrics, for ever."""
     metrics = RetrieverMetrics(name)
     head = 0
     while True:

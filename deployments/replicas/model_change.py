@@ -1,7 +1,7 @@
-"""A retriever under two models: its own and the next one. Each has an index; a query names one.
+"""A retriever with two models, its own and the next one. Each has an index; a query names one.
 
-Which of them searches use is said by the store (`Store.activate`) alone, and looked up once for
-each search by the ingress. So a switch needs no word to any replica, and no search mixes models.
+The store alone says which of them searches use (`Store.activate`), and the ingress looks it up once
+for each search. So a switch needs no message to any replica, and no search mixes models.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from models.types import Pixels
 
 
 class Model(Retriever):
-    """One of the two. Its features are completed, and its metrics shown, for both together."""
+    """One of the two models. Completion and metrics are done for both together."""
 
     @property
     def space(self) -> Space | None:
-        """Where its features lie; None until it is loaded."""
+        """Its feature space; None until it is loaded."""
         return self._space if self._loaded else None
 
     @property
     def uses_previews(self) -> bool:
-        """Whether a stored preview is all that it needs."""
+        """Whether a stored preview is enough for extraction."""
         return self.extractor.view == "preview"
 
     def row_of(self, picture: Picture) -> bytes:
-        """Features to be stored, made in the thread that also makes those of queries."""
+        """Features for the store, extracted in the thread that also extracts those of queries."""
         pixels = picture.view(self.extractor.view)
         extract = self._extracting.submit(self.extractor.extract, pixels)
         return self.extractor.to_row(extract.result())
@@ -50,7 +50,7 @@ class Model(Retriever):
 
 
 class ChangingRetriever:
-    """Answers searches of either of its feature spaces."""
+    """Answers searches of both feature spaces."""
 
     def __init__(self, args: RetrieverArgs, *_: object) -> None:
         self.args = args
@@ -61,29 +61,30 @@ class ChangingRetriever:
         self._working = [loop.create_task(self._complete()), loop.create_task(self._show_metrics())]
 
     async def describe(self) -> Description:
-        """Of the retriever's own model, with that of the next one."""
+        """Description of the retriever's own model, with that of the next one."""
         own, following = [await model.describe() for model in self.models]
         return replace(own, next=following)
 
     async def search(self, request: SearchRequest) -> SearchAnswer | AmbienceError:
-        """Hits of one query in the feature space that it names."""
+        """Search in the feature space that the request names."""
         model = self._of(request.fingerprint)
         return await model.search(request) if isinstance(model, Model) else model
 
     async def features(self, request: SearchRequest) -> SearchRequest | AmbienceError:
-        """The query by its features, in the space that it names."""
+        """The request with its features, in the space that it names."""
         model = self._of(request.fingerprint)
         return await model.features(request) if isinstance(model, Model) else model
 
     async def extract(
         self, pixels: Pixels, fingerprint: str | None = None
     ) -> ExtractAnswer | AmbienceError:
-        """Features of one picture's view, to be stored."""
+        """Extract features of one view, for the store."""
         model = self._of(fingerprint)
         return await model.extract(pixels) if isinstance(model, Model) else model
 
     async def check_health(self) -> None:
-        """Fails when something ended in an unforeseen error, so that Serve replaces the replica."""
+        """Raises when something ended in an unforeseen error, so that Serve replaces the
+        replica."""
         await asyncio.gather(*(model.check_health() for model in self.models))
         for task in self._working:
             if task.done() and task.exception() is not None:
@@ -105,17 +106,17 @@ class ChangingRetriever:
         await keep_showing(self.models[0].shown_as, self._describe_active, self.store)
 
     async def _describe_active(self) -> Description:
-        """Of the model that searches use."""
+        """Description of the model that searches use."""
         active = (await asyncio.to_thread(self.store.active)).get(self.name)
         model = self._of(active)
         return await (model if isinstance(model, Model) else self.models[0]).describe()
 
 
 class ModelsCompleter(Completer):
-    """Makes the features of every model that is loaded, of every image that lacks them.
+    """Makes the missing features of every loaded model.
 
-    It looks once through all images, then at what changes. An image that lacks all features of the
-    kind gets those of both models from one decode: its original goes when it has any.
+    It walks once through all images, then follows the log. An image that lacks all features of the
+    kind gets those of both models from one decode, because its original goes as soon as it has any.
     """
 
     def __init__(self, name: str, store: Store, models: Sequence[Model]) -> None:
@@ -124,12 +125,13 @@ class ModelsCompleter(Completer):
         self._spaces: list[Space] = []
         self._todo: deque[int] = deque()
         self._looked_through: int | None = -1
-        """The last id of the look through all images; None once it has come to the end."""
+        """The last id of the walk through all images; None once the walk has ended."""
         self._followed = 0
-        """The log has been looked at up to here."""
+        """The log was read up to here."""
 
     def complete_one(self) -> bool:
-        """One image, or a look at the next page; False when there is nothing to do, or no lease."""
+        """Complete one image, or look at the next page. Returns False when there is nothing to do,
+        or no lease."""
         spaces = [model.space for model in self._models if model.space is not None]
         if not spaces or not self._holds_lease():
             self._spaces = []  # Whoever had the lease meanwhile may have left anything undone.
@@ -148,7 +150,7 @@ class ModelsCompleter(Completer):
         return True
 
     def _look(self) -> bool:
-        """Find images to complete; whether to go on at once."""
+        """Find images to complete. Returns whether to go on at once."""
         before = self._looked_through, self._followed
         if self._looked_through is None:
             ids = self._changed()

@@ -1,4 +1,5 @@
-"""One retriever: an extractor, an index that follows the store, and completion of pending work."""
+"""The deployment of one retriever: an extractor, an index that follows the store, and
+completion."""
 
 from __future__ import annotations
 
@@ -53,14 +54,15 @@ FileVersions = dict[Path, tuple[int, int] | None]
 logger = logging.getLogger(__name__)
 FIRST_RETRY, LAST_RETRY = 2.0, 60.0
 BATCH_SECONDS = 0.005
-"""How long a picture waits for others to share its forward pass."""
+"""Seconds that a picture waits for others to share a forward pass."""
 RENEWAL_SECONDS = 1.0
 CLOSING_SECONDS = 30.0
-"""How long searches that began on an index that was swapped may take."""
+"""Seconds that searches on a replaced index may still take."""
 
 
 class Retriever:
-    """Answers searches of one feature space. All CPU work runs in threads, never on the loop."""
+    """Answers searches of one feature space. All CPU work runs in threads, never on the event
+    loop."""
 
     def __init__(self, args: RetrieverArgs, *_: object) -> None:
         keep_sockets_on_loopback()
@@ -81,7 +83,7 @@ class Retriever:
         self._starting = asyncio.get_event_loop().create_task(self._start())
 
     async def describe(self) -> Description:
-        """State, counts and all the ingress needs to send queries."""
+        """Its state, counts, and what the ingress needs to send queries."""
         status = self._follower.status if self._follower is not None else None
         state, reason = self._state(status)
         return Description(
@@ -109,23 +111,23 @@ class Retriever:
         )
 
     async def search(self, request: SearchRequest) -> SearchAnswer | AmbienceError:
-        """Hits of one query."""
+        """Search with one query."""
         return await _as_value(self._search(request))
 
     async def features(self, request: SearchRequest) -> SearchRequest | AmbienceError:
-        """The query by its features, so that all shards are asked the same."""
+        """The request with its features, so that all shards get the same."""
         return await _as_value(self._by_features(request))
 
     async def extract(
         self, pixels: Pixels, fingerprint: str | None = None
     ) -> ExtractAnswer | AmbienceError:
-        """Features of one picture's view, to be stored; in this feature space, if one is given."""
+        """Extract features of one view for the store, in this feature space if one is given."""
         return await _as_value(self._extract(pixels, fingerprint))
 
     async def check_health(self) -> None:
-        """Fails when start-up ended in an unforeseen error, so that Serve replaces the replica.
+        """Raises when start-up ended in an unforeseen error, so that Serve replaces the replica.
 
-        Serve sends no queries before the first call ends: it waits for the index.
+        Serve sends no queries before the first call ends, so it waits for the index.
         """
         if not self._joined:
             await wait_beside_others(self._now)
@@ -133,7 +135,7 @@ class Retriever:
         self._now()
 
     async def _start(self) -> None:
-        """Load, index, then complete pending work."""
+        """Load, index, then complete pending images."""
         showing = asyncio.create_task(self._show_metrics())
         await load_until_it_works(self.extractor, self._run, self._note)
         self._loaded = True
@@ -149,7 +151,7 @@ class Retriever:
         await asyncio.gather(showing, self._complete(), self._renew(file_versions), saving)
 
     def _new_follower(self) -> Follower:
-        """Over an empty index."""
+        """A follower with an empty index."""
         options = with_training_files(self.args.index, self.name, self.extractor.fingerprint)
         index = make_index(self.extractor.index, options, self._rows)
         folder, layout = snapshots_folder(), str(self.shard)
@@ -163,9 +165,10 @@ class Retriever:
         )
 
     async def _renew(self, file_versions: FileVersions) -> None:
-        """Once a training is there, or the index is worn, build one beside the old, then swap.
+        """Once there is a new training, or the index needs compaction, build an index beside the
+        old one and swap.
 
-        Searches that have begun end on the old one. Meanwhile both take memory.
+        Searches that have begun end on the old index. Until then both take memory.
         """
         while True:
             await asyncio.sleep(RENEWAL_SECONDS)
@@ -196,7 +199,7 @@ class Retriever:
         return follower
 
     def _file_versions(self) -> FileVersions:
-        """Of all that trainings made for it; one changes whenever its file does."""
+        """Versions of all training files; a version changes whenever its file does."""
         files = training_files(self.args.index, self.name, self.extractor.fingerprint)
         return {path: _file_version(path) for path in files.values()}
 
@@ -274,7 +277,8 @@ class Retriever:
         return ExtractAnswer(row, self.extractor.fingerprint, time.perf_counter() - began)
 
     async def _features(self, pixels: Pixels) -> Features:
-        """Of one picture; several at once share a forward pass where the method has one."""
+        """Features of one picture; several calls share a forward pass where the method has a
+        batch."""
         if self.extractor.batch == 1:
             return await self._run(lambda: self.extractor.extract(pixels))
         features: Features = await self._in_batch(pixels)
@@ -342,7 +346,7 @@ def _file_version(path: Path) -> tuple[int, int] | None:
 
 
 async def _as_value(answer: Coroutine[Any, Any, T]) -> T | AmbienceError:
-    """Expected errors travel as values: Serve would log and wrap an exception."""
+    """Return expected errors as values, because Serve would log and wrap an exception."""
     try:
         return await answer
     except AmbienceError as exc:

@@ -1,4 +1,4 @@
-"""Snapshots of a replica's index, written beside its searches."""
+"""Save snapshots of a replica's index while it answers searches."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ RETRY_SECONDS = 60.0
 
 
 async def keep_saving(following: Callable[[], Follower]) -> None:
-    """Look again and again whether a snapshot of the follower of now is due.
+    """Check again and again whether a snapshot is due.
 
-    What can't be written now, on a full disk for instance, is tried again: searches need none.
+    A snapshot that can't be written now, on a full disk for instance, is retried; searches do not
+    need it.
     """
     while True:
         await asyncio.sleep(LOOK_SECONDS)

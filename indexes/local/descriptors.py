@@ -34,7 +34,8 @@ def unit(quantised: npt.NDArray[np.uint8] | npt.NDArray[np.int8]) -> Descriptors
 
 
 def lengths(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """L2 norms (n,) of float32 rows (n, d), 1 for a row of zeros so that it can be divided."""
+    """L2 norms (n,) of float32 rows (n, d), at least 1e-9, so that a row of zeros can be divided by
+    its norm."""
     norms: npt.NDArray[np.float32] = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     return np.maximum(norms, np.float32(1e-9))
 
