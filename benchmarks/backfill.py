@@ -35,12 +35,12 @@ from PIL import Image, ImageChops, ImageOps
 
 from benchmarks import loading, old_services
 from cluster.jobs import backfill
-from cluster.jobs.backfill import BATCH, Kind, Worker
+from cluster.jobs.backfill import BATCH, RetrieverSpec, Worker
 from cluster.jobs.sources import NEW
 from indexes.store.url import open_store
 from models.pictures.decoding import Picture
 
-KINDS = (Kind("phash", "phash", {}), Kind("color", "color", {}))
+KINDS = (RetrieverSpec("phash", "phash", {}), RetrieverSpec("color", "color", {}))
 LARGE, SMALL = (4000, 3000), (500, 375)
 CANVASES = 3
 SMALL_QUALITY = 85

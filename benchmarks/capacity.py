@@ -118,7 +118,7 @@ def _index_costs(kind: str, rows: int, power: float) -> dict[str, float]:
             ids = range(first, min(first + 4096, end))
             index.apply({key: features[key] for key in ids})
         if isinstance(index, LocalIndex):
-            index.settle()
+            index.wait_for_training()
         asked = [Query([features[at]]) for at in range(QUERIES)]
         index.search(asked[0], params)
         took.append(_median([partial(index.search, one, params) for one in asked]))

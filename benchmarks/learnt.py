@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from indexes.inverted import trained
 from indexes.inverted.file import POINTS_PER_LIST, Method, list_count
-from indexes.inverted.learning import Work, learn
+from indexes.inverted.learning import TrainingState, learn
 
 
 def train_file(
@@ -18,7 +18,7 @@ def train_file(
     """Learnt, step by step, from a sample (n, d) of so many rows."""
     assert method is not None
     lists = min(list_count(rows), len(sample) // POINTS_PER_LIST)
-    steps = learn(sample, lists, method, Work(folder / "partial", {}))
+    steps = learn(sample, lists, method, TrainingState(folder / "partial", {}))
     path = folder / "trained.npz"
     while True:
         try:

@@ -269,7 +269,7 @@ def report(rows: Rows, asked: Sequence[Question], flat: int) -> int:
     del exact
     began = time.perf_counter()
     index = built(rows)
-    index.settle()
+    index.wait_for_training()
     took = time.perf_counter() - began
     seconds, recall = timed(ours(index), asked)
     _line(index.kind, seconds, recall, index)

@@ -198,7 +198,7 @@ def start(
         index = make_index(extractor.index, options, lambda ids, rows=rows: _entries(rows, ids))
         index.apply(rows)
         if isinstance(index, LocalIndex):
-            index.settle()
+            index.wait_for_training()
         indexes[name] = index
     SEARCH = Search(corpus, extractors, features, indexes)
 

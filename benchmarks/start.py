@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import loading
-from cluster.service.applications import light, read_config
+from cluster.service.applications import weightless_retrievers, read_config
 
 TARGET_SECONDS = 20.0
 EVERY = 0.05
@@ -42,7 +42,7 @@ class Run(NamedTuple):
 def retrievers() -> set[str]:
     """Those of the shipped configuration that need no weights."""
     config = read_config(loading.ROOT / "serve_config.yaml")
-    return set(light(config))
+    return set(weightless_retrievers(config))
 
 
 def answered(client: httpx.Client, image: bytes) -> set[str]:

@@ -182,7 +182,7 @@ class EditedImage(ImageAnswer):
     seq: int = Field(description="Of this change; pass it as `min_seq`.")
 
 
-class Said(Options):
+class AnnotationEdit(Options):
     """An annotation written by a person."""
 
     text: str = Field("", max_length=10_000, description="A caption, or the text in the picture.")
@@ -203,7 +203,7 @@ class Said(Options):
         return list(dict.fromkeys(_without_controls(tag, "") for tag in tags))
 
     @model_validator(mode="after")
-    def _something(self) -> Said:
+    def _something(self) -> AnnotationEdit:
         if not self.text.strip() and not self.tags:
             raise ValueError("give text or tags, or null to remove the annotation")
         return self
@@ -212,11 +212,13 @@ class Said(Options):
 class ImageEdit(Options):
     """Changes of an image by a person."""
 
-    annotations: dict[Annotated[str, Field(pattern=r"^[\w .-]{1,50}$")], Said | None] = Field(
-        default_factory=dict,
-        max_length=50,
-        description="By annotator, or under any other name: a new annotation, or null to remove "
-        "it. Annotators never change what was edited.",
+    annotations: dict[Annotated[str, Field(pattern=r"^[\w .-]{1,50}$")], AnnotationEdit | None] = (
+        Field(
+            default_factory=dict,
+            max_length=50,
+            description="By annotator, or under any other name: a new annotation, or null to "
+            "remove it. Annotators never change what was edited.",
+        )
     )
     metadata: dict[str, Any] = Field(
         default_factory=dict, description="Keys to set; null removes one. Others stay."

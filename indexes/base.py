@@ -155,24 +155,26 @@ class Index(ABC):
 
         Each image is ranked by the query variant that matches it best.
         """
-        if self._finds_nothing(query):
+        if self._is_empty_search(query):
             return []
-        return self._search(query, _widened(params))[params.offset :]
+        return self._search(query, _with_offset(params))[params.offset :]
 
     def part(self, query: Query, params: SearchParams) -> Part:
         """A shard's part of a search round."""
-        if self._finds_nothing(query):
+        if self._is_empty_search(query):
             return Part(len(self), [])
-        candidates = self._candidates(query, _widened(params)) if query.candidates is None else None
+        candidates = (
+            self._candidates(query, _with_offset(params)) if query.candidates is None else None
+        )
         if candidates is not None:
             return Part(len(self), [], candidates)
-        return self._part_with_evidence(self._search(query, _widened(params)), query)
+        return self._part_with_evidence(self._search(query, _with_offset(params)), query)
 
     def answer(self, query: Query, params: SearchParams) -> list[Hit]:
         """Search; hits have a confidence where it can be computed."""
-        if self._finds_nothing(query):
+        if self._is_empty_search(query):
             return []
-        part = self._part_with_evidence(self._search(query, _widened(params)), query)
+        part = self._part_with_evidence(self._search(query, _with_offset(params)), query)
         return self.with_confidence(part.hits, part.evidence, part.count, part.confidence_model)[
             params.offset :
         ]
@@ -272,7 +274,7 @@ class Index(ABC):
     def kind(self) -> str:
         """The index type in use, such as `binary-flat`; shown by GET /v1/retrievers."""
 
-    def _finds_nothing(self, query: Query) -> bool:
+    def _is_empty_search(self, query: Query) -> bool:
         return len(self) == 0 or (query.allowed is not None and query.allowed.size == 0)
 
     def _part_with_evidence(self, hits: list[Hit], query: Query) -> Part:
@@ -300,7 +302,7 @@ class Index(ABC):
     def _search(self, query: Query, params: SearchParams) -> list[Hit]: ...
 
 
-def _widened(params: Params) -> Params:
+def _with_offset(params: Params) -> Params:
     """The parameters with a `k` that includes the hits that `offset` skips."""
     if not params.offset or params.k is None:
         return params

@@ -86,19 +86,19 @@ def locate(weights: Weights, fetch: bool) -> Located:
 def chosen_files(folder: Path, patterns: Iterable[str]) -> list[Path]:
     """The files of a folder that HubWeights selects by `files`, sorted; empty unless they are
     complete."""
-    weights, others = _parted(patterns)
+    weights, others = _split_patterns(patterns)
     found = {path for pattern in others for path in folder.glob(pattern) if path.is_file()}
     alternatives = ([*folder.glob(pattern)] for pattern in weights)
-    chosen = next((files for files in alternatives if files and _whole(files)), [])
+    chosen = next((files for files in alternatives if files and _is_complete(files)), [])
     return sorted(found.union(chosen)) if chosen or not weights else []
 
 
-def _parted(patterns: Iterable[str]) -> tuple[list[str], list[str]]:
+def _split_patterns(patterns: Iterable[str]) -> tuple[list[str], list[str]]:
     weights = [pattern for pattern in patterns if pattern.endswith(WEIGHT_SUFFIXES)]
     return weights, [pattern for pattern in patterns if pattern not in weights]
 
 
-def _whole(files: Sequence[Path]) -> bool:
+def _is_complete(files: Sequence[Path]) -> bool:
     """Whether every shard `…-00001-of-00003.…` is present."""
     counts = (re.search(r"-of-(\d+)\.", path.name) for path in files)
     return all(int(count[1]) <= len(files) for count in counts if count)
@@ -138,10 +138,10 @@ def _fetch_snapshot(weights: HubWeights, what: str) -> None:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    heavy, others = _parted(weights.files)
+    heavy, others = _split_patterns(weights.files)
     try:
         if not constants.HF_HUB_OFFLINE:
-            _ask(constants.ENDPOINT)
+            _check_reachable(constants.ENDPOINT)
         if others:
             snapshot_download(weights.repo, revision=weights.revision, allow_patterns=others)
         for pattern in heavy:
@@ -167,7 +167,7 @@ def _hub_remedy() -> str:
     )
 
 
-def _ask(url: str) -> None:
+def _check_reachable(url: str) -> None:
     """Raises OSError unless a server answers soon; DNS and the hub's own client may take
     minutes."""
     failures: list[BaseException] = [TimeoutError(f"no answer in {CONNECT_SECONDS:.0f} s")]
@@ -220,7 +220,7 @@ def _download(weights: UrlWeights, path: Path) -> None:
     """Download beside the target, verify, then rename: no reader sees a partial file or another
     file."""
     try:
-        _ask(weights.url)
+        _check_reachable(weights.url)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as aside:
             part = Path(aside, path.name)

@@ -39,7 +39,7 @@ def service_url() -> str:
         return http_url(*address())
 
 
-def ask(method: str, url: str, body: Any = None, **content: Any) -> Any:
+def call_service(method: str, url: str, body: Any = None, **content: Any) -> Any:
     if content.get("files") is None and body is not None:
         content = {"json": body}
     key = os.environ.get("AMBIENCE_API_KEY")

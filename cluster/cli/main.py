@@ -16,10 +16,17 @@ from rich.table import Table
 from cluster.cli import model as model_commands
 from cluster.cli import store as store_commands
 from cluster.cli import train as train_commands
-from cluster.cli.console import Config, Json, default_config, err, out, print_table
-from cluster.cli.console import ask as _ask
-from cluster.cli.console import print_json as _print_json
-from cluster.cli.console import service_url as _url
+from cluster.cli.console import (
+    Config,
+    Json,
+    call_service,
+    default_config,
+    err,
+    out,
+    print_json,
+    print_table,
+    service_url,
+)
 from cluster.jobs.sources import Ids
 from cluster.service import environment
 from cluster.service import supervisor as service
@@ -88,10 +95,10 @@ def manifest(
     config: Config = None,
 ) -> None:
     """Print the applications of the config for a cluster, behind Serve's own proxies."""
-    from cluster.manifests import printing as manifests
+    from cluster.manifests import printing
     from cluster.service.applications import read_config
 
-    printed = manifests.rayservice if kind == "rayservice" else manifests.serve_config
+    printed = printing.rayservice if kind == "rayservice" else printing.serve_config
     print(printed(read_config(config or default_config())), end="")
 
 
@@ -113,10 +120,10 @@ def stop() -> None:
 @app.command(epilog="**Example**\n\n    ambience status --json")
 def status(as_json: Json = False) -> None:
     """Show the state of all retrievers and annotators."""
-    url = _url()
-    rows = _ask("GET", f"{url}/v1/retrievers")["retrievers"]
+    url = service_url()
+    rows = call_service("GET", f"{url}/v1/retrievers")["retrievers"]
     if as_json:
-        _print_json({"url": url, "retrievers": rows})
+        print_json({"url": url, "retrievers": rows})
     else:
         print_states(url, rows)
 
@@ -133,9 +140,9 @@ def add(
     files = {"image": (image.name, image.read_bytes())}
     path = "/v1/images" if image_id is None else f"/v1/images/{image_id}"
     method = "POST" if image_id is None else "PUT"
-    answer = _ask(method, _url() + path, files=files, data=fields)
+    answer = call_service(method, service_url() + path, files=files, data=fields)
     if as_json:
-        _print_json(answer)
+        print_json(answer)
         return
     waiting = [name for name, row in answer["retrievers"].items() if row["state"] == "pending"]
     later = f" (later: {', '.join(waiting)})" if waiting else ""
@@ -145,9 +152,9 @@ def add(
 @app.command(epilog="**Example**\n\n    ambience delete 7 8 9")
 def delete(image_ids: Annotated[list[int], typer.Argument(help="Ids.")]) -> None:
     """Delete images from every retriever."""
-    url = _url()
+    url = service_url()
     for image_id in image_ids:
-        _ask("DELETE", f"{url}/v1/images/{image_id}")
+        call_service("DELETE", f"{url}/v1/images/{image_id}")
     out.print(f"Deleted {', '.join(map(str, image_ids))}.")
 
 
@@ -177,9 +184,9 @@ def search(
         query["image_ids"] = [image_id]
     files = {"image": (image.name, image.read_bytes())} if image is not None else None
     data = {"query": json.dumps(query)} if files else None
-    answer = _ask("POST", f"{_url()}/v1/search", files=files, data=data, body=query)
+    answer = call_service("POST", f"{service_url()}/v1/search", files=files, data=data, body=query)
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         _print_hits(answer["hits"])
     if not answer["hits"]:
@@ -209,16 +216,16 @@ def backfill(
     do not stop the run.
     """
     environment.prepare(data_folder(), *address())
-    from cluster.jobs import runner as batch
+    from cluster.jobs import runner
 
     kinds = config or default_config()
     folder = data_folder()
-    outcome = batch.backfill(source, ids, kinds, folder, workers, quiet=as_json)
+    outcome = runner.backfill(source, ids, kinds, folder, workers, quiet=as_json)
     listed = bad_files or folder / "backfill-bad-files.tsv"
-    batch.write_bad_files(listed, outcome.bad)
+    runner.write_bad_files(listed, outcome.bad)
     if as_json:
         bad = [{"path": one.path, "reason": one.reason} for one in outcome.bad]
-        _print_json({"indexed": outcome.done, "already": outcome.already, "bad": bad})
+        print_json({"indexed": outcome.done, "already": outcome.already, "bad": bad})
         return
     for one in outcome.bad[:SHOWN_BAD]:
         err.print(f"{one.path}: {one.reason}", soft_wrap=True)
@@ -253,16 +260,16 @@ def annotate(
     edited stay. Exit status 1 when no annotator is available and no file is to be written.
     """
     environment.prepare(data_folder(), *address())
-    from cluster.jobs import runner as batch
+    from cluster.jobs import runner
 
-    outcome = batch.annotate(
+    outcome = runner.annotate(
         only or [], config or default_config(), data_folder(), workers, quiet=as_json
     )
-    written = batch.write_annotations(write) if write is not None else {}
+    written = runner.write_annotations(write) if write is not None else {}
     if as_json:
         bad = [{"image_id": one.image_id, "reason": one.reason} for one in outcome.bad]
         said = {"annotated": outcome.done, "already": outcome.already, "bad": bad}
-        _print_json(said | {"unavailable": outcome.unavailable, "written": written})
+        print_json(said | {"unavailable": outcome.unavailable, "written": written})
     else:
         _print_annotated(outcome, written)
     if outcome.unavailable and not (outcome.done or outcome.already or written):

@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from cluster.cli.console import Config, Json, ask, default_config, out, print_json, service_url
-from cluster.service.data_folder import NotRunning, is_noted
+from cluster.cli.console import (
+    Config,
+    Json,
+    call_service,
+    default_config,
+    out,
+    print_json,
+    service_url,
+)
+from cluster.service.data_folder import NotRunning, has_service
 from deployments.settings import data_folder
 
 if TYPE_CHECKING:
-    from cluster.jobs.model_change import Changed, Comparison
+    from cluster.jobs.model_change import Comparison, QueryChange
 
 app = typer.Typer(help="Change the model of a retriever.", no_args_is_help=True)
 
@@ -28,15 +36,15 @@ def compare(
 ) -> None:
     """Show how the next model's answers differ: how many of the 10 nearest images both models
     find."""
-    from cluster.jobs import model_change as changing
+    from cluster.jobs import model_change
 
-    done = changing.compare(_read(config), name, sample)
+    done = model_change.compare(_read(config), name, sample)
     if as_json:
         _print_compared(done)
         return
     out.print(
         f"Of {done.pictures} pictures that both models of {name} have features of, {done.sample} "
-        f"as queries: overlap@{changing.DEPTH} is {done.overlap:.3f}.",
+        f"as queries: overlap@{model_change.DEPTH} is {done.overlap:.3f}.",
         soft_wrap=True,
     )
     table = Table("query", "overlap", "now", "next", title="changed most")
@@ -59,9 +67,9 @@ def switch(
     config: Config = None,
 ) -> None:
     """Let searches use the next model from now on, in all replicas at once and after restarts."""
-    from cluster.jobs import model_change as changing
+    from cluster.jobs import model_change
 
-    done = changing.switch(_read(config), name, back, force, _state(name))
+    done = model_change.switch(_read(config), name, back, force, _state(name))
     lacking = f"; {done.lacking} pictures lack features of it" if done.lacking else ""
     out.print(f"Searches of {name} use {done.fingerprint} now{lacking}.", soft_wrap=True)
 
@@ -69,9 +77,9 @@ def switch(
 @app.command(epilog="**Example**\n\n    ambience model drop global")
 def drop(name: Name, config: Config = None) -> None:
     """Remove the features of models that the config no longer names."""
-    from cluster.jobs import model_change as changing
+    from cluster.jobs import model_change
 
-    dropped = changing.drop(_read(config), name, _state(name))
+    dropped = model_change.drop(_read(config), name, _state(name))
     out.print(f"Dropped the old features of {dropped} pictures.")
 
 
@@ -87,9 +95,9 @@ def _state(name: str) -> dict[str, Any] | None:
     Raises NotRunning when a service runs but does not answer.
     """
     try:
-        rows = ask("GET", f"{service_url()}/v1/retrievers")["retrievers"]
+        rows = call_service("GET", f"{service_url()}/v1/retrievers")["retrievers"]
     except NotRunning:
-        if is_noted(data_folder()):
+        if has_service(data_folder()):
             raise
         return None
     return next((row for row in rows if row["name"] == name), {})
@@ -99,7 +107,7 @@ def _print_compared(done: Comparison) -> None:
     def named(image_id: int) -> dict[str, Any]:
         return {"image_id": image_id, "file_name": done.names.get(image_id, "")}
 
-    def row(one: Changed) -> dict[str, Any]:
+    def row(one: QueryChange) -> dict[str, Any]:
         lists = {"own": [*map(named, one.own)], "next": [*map(named, one.next)]}
         return named(one.image_id) | {"overlap": one.overlap} | lists
 

@@ -37,9 +37,9 @@ def lists(
     swaps them without a gap. An interrupted training resumes when it is run again.
     """
     environment.prepare(data_folder(), *address())
-    from cluster.jobs import runner as batch
+    from cluster.jobs import runner
 
-    done = batch.train(name, config or default_config(), data_folder(), quiet=as_json)
+    done = runner.train(name, config or default_config(), data_folder(), quiet=as_json)
     if as_json:
         print_json(asdict(done) | {"path": str(done.path)})
         return

@@ -34,7 +34,7 @@ TAGS_FILE, CAPTIONS_FILE = "id_tags.txt", "id_caption.txt"
 
 
 @dataclass(frozen=True, slots=True)
-class Speaker:
+class AnnotatorSpec:
     """An annotator of the config: the name of its application, its class and its options."""
 
     name: str
@@ -65,42 +65,42 @@ class Outcome:
     """Annotator → reason why it is not available."""
 
 
-def speakers_of(config: Mapping[str, Any]) -> list[Speaker]:
+def annotator_specs(config: Mapping[str, Any]) -> list[AnnotatorSpec]:
     """The annotators of a config."""
     return [
-        Speaker(name, args["annotator"], args.get("options") or {})
+        AnnotatorSpec(name, args["annotator"], args.get("options") or {})
         for name, args in built_by(ANNOTATOR, config).items()
     ]
 
 
-def had(speakers: Sequence[Speaker]) -> tuple[dict[str, str], dict[str, str]]:
+def resolve_fingerprints(specs: Sequence[AnnotatorSpec]) -> tuple[dict[str, str], dict[str, str]]:
     """By name: fingerprints of the annotators whose weights are available, and the reasons of the
     others."""
     fingerprints, unavailable = {}, {}
-    for speaker in speakers:
-        annotator = speaker.make()
+    for spec in specs:
+        annotator = spec.make()
         try:
             annotator.find(fetch=True)
         except RetrieverUnavailable as exc:
-            unavailable[speaker.name] = str(exc)
+            unavailable[spec.name] = str(exc)
         else:
-            fingerprints[speaker.name] = annotator.fingerprint
+            fingerprints[spec.name] = annotator.fingerprint
     return fingerprints, unavailable
 
 
-def lacking(store: Store, fingerprints: Mapping[str, str]) -> Iterator[int]:
+def images_lacking(store: Store, fingerprints: Mapping[str, str]) -> Iterator[int]:
     """Images without the annotation of one of these annotators (name → fingerprint)."""
     after = -1
     while images := store.images(after, LOOK):
         ids = [image.image_id for image in images]
         rows = store.rows(ANNOTATIONS, ids)
-        yield from (at for at in ids if _unsaid(rows.get(at), fingerprints))
+        yield from (at for at in ids if _missing_annotators(rows.get(at), fingerprints))
         after = ids[-1]
 
 
 def run(
     todo: Sequence[int],
-    speakers: Sequence[Speaker],
+    specs: Sequence[AnnotatorSpec],
     store: str,
     workers: int,
     progress: Callable[[int], None],
@@ -109,7 +109,7 @@ def run(
     connected."""
     outcome = Outcome()
     items = [{"image_id": image_id} for image_id in todo]
-    for rows in map_batches(items, Worker, (list(speakers), store), BATCH, workers):
+    for rows in map_batches(items, Worker, (list(specs), store), BATCH, workers):
         for image_id, reason in zip(rows["image_id"], rows["reason"], strict=True):
             if reason:
                 outcome.bad.append(BadImage(int(image_id), str(reason)))
@@ -122,19 +122,19 @@ def run(
 class Worker:
     """Annotates batches of images in its own process."""
 
-    def __init__(self, speakers: Sequence[Speaker], store: str) -> None:
+    def __init__(self, specs: Sequence[AnnotatorSpec], store: str) -> None:
         self.store = open_here(store)
         self.decoder = Decoder()
         self.annotators: dict[str, Annotator] = {}
         self.unloaded: list[str] = []
-        for speaker in speakers:
-            annotator = speaker.make()
+        for spec in specs:
+            annotator = spec.make()
             try:
                 annotator.load()
             except (AmbienceError, ImportError) as exc:
-                self.unloaded.append(f"{speaker.name}: {exc}")
+                self.unloaded.append(f"{spec.name}: {exc}")
             else:
-                self.annotators[speaker.name] = annotator
+                self.annotators[spec.name] = annotator
         self.fingerprints = {name: one.fingerprint for name, one in self.annotators.items()}
         self.reads = {
             name: Space(*reads)
@@ -150,11 +150,15 @@ class Worker:
         reasons = dict.fromkeys(ids, "")
         asked: dict[str, list[tuple[Image, Picture]]] = {name: [] for name in self.annotators}
         for image in images.values():
-            unsaid = _unsaid(rows.get(image.image_id), self.fingerprints)
-            lacking = [name for name in unsaid & self.reads.keys() if not self._read(name, image)]
+            unsaid = _missing_annotators(rows.get(image.image_id), self.fingerprints)
+            images_lacking = [
+                name for name in unsaid & self.reads.keys() if not self._read(name, image)
+            ]
             unsaid -= self.reads.keys()
             pictures, faults = self._pictures(image, unsaid)
-            faults += [f"{name}: no features of {self.reads[name].kind} yet" for name in lacking]
+            faults += [
+                f"{name}: no features of {self.reads[name].kind} yet" for name in images_lacking
+            ]
             reasons[image.image_id] = "; ".join([*self.unloaded, *faults])
             for name, picture in pictures.items():
                 asked[name].append((image, picture))
@@ -241,7 +245,7 @@ def write_files(store: Store, folder: Path) -> dict[str, int]:
     return {TAGS_FILE: len(tags), CAPTIONS_FILE: len(captions)}
 
 
-def _unsaid(row: bytes | None, fingerprints: Mapping[str, str]) -> set[str]:
+def _missing_annotators(row: bytes | None, fingerprints: Mapping[str, str]) -> set[str]:
     """Annotators without an annotation, or with one of another fingerprint."""
     said = read_annotations(row)
     return {

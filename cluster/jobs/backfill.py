@@ -35,7 +35,7 @@ LOOK = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class RetrieverSpec:
     """A retriever to fill, under one of its models: its name and its extractor."""
 
     name: str
@@ -65,10 +65,10 @@ class Plan:
     bad: list[Bad]
 
 
-def kinds_of(config: Mapping[str, Any]) -> list[Kind]:
+def retriever_specs(config: Mapping[str, Any]) -> list[RetrieverSpec]:
     """The retrievers of a config that have features of pictures."""
     kinds = [
-        Kind(name, model["extractor"], model.get("options") or {})
+        RetrieverSpec(name, model["extractor"], model.get("options") or {})
         for name, args in built_by(RETRIEVER, config).items()
         for model in (args, args.get("next"))
         if model
@@ -76,7 +76,7 @@ def kinds_of(config: Mapping[str, Any]) -> list[Kind]:
     return [kind for kind in kinds if kind.make().of_pictures]
 
 
-def spaces_of(kinds: Sequence[Kind]) -> list[Space]:
+def spaces_of(kinds: Sequence[RetrieverSpec]) -> list[Space]:
     """Their feature spaces, without those whose weights are not available, because nothing can be
     extracted for them."""
     spaces = []
@@ -106,7 +106,11 @@ def plan(source: str, ids: Ids, store: Store, spaces: Collection[Space]) -> Plan
 
 
 def run(
-    plan: Plan, kinds: Sequence[Kind], store: str, workers: int, progress: Callable[[int], None]
+    plan: Plan,
+    kinds: Sequence[RetrieverSpec],
+    store: str,
+    workers: int,
+    progress: Callable[[int], None],
 ) -> Outcome:
     """Index what the plan holds; `progress` receives the size of each finished batch.
 
@@ -134,7 +138,7 @@ def write_bad_files(path: Path, bad: Sequence[Bad]) -> None:
 class Worker:
     """Reads, decodes, extracts and stores batches of paths in its own process."""
 
-    def __init__(self, kinds: Sequence[Kind], store: str) -> None:
+    def __init__(self, kinds: Sequence[RetrieverSpec], store: str) -> None:
         cv2.setNumThreads(1)
         self.store = open_here(store)
         self.decoder = Decoder()

@@ -31,7 +31,7 @@ State = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class QueryChange:
     """What one stored image finds, as a query, under both models."""
 
     image_id: int
@@ -50,7 +50,7 @@ class Comparison:
     sample: int
     overlap: float
     """Mean share over the sample."""
-    changed: Sequence[Changed]
+    changed: Sequence[QueryChange]
     """The queries with the largest changes, the most changed first."""
     names: Mapping[int, str]
     """File names of all images in `changed`."""
@@ -74,7 +74,7 @@ def compare(config: Mapping[str, Any], name: str, sample: int) -> Comparison:
     args = _arguments(config, name)
     with _opened(args) as store, contextlib.ExitStack() as stack:
         own, following = (
-            stack.enter_context(_indexed(store, name, model)) for model in _both(args, name)
+            stack.enter_context(_indexed(store, name, model)) for model in _both_models(args, name)
         )
         chosen, pictures = _sample(own, following, sample)
         if not chosen:
@@ -98,7 +98,7 @@ def switch(
     `compare`.
     """
     args = _arguments(config, name)
-    own, following = (_extractor(model).fingerprint for model in _both(args, name))
+    own, following = (_extractor(model).fingerprint for model in _both_models(args, name))
     wanted = own if back else following
     with _opened(args) as store:
         if store.active().get(name, own) == wanted:
@@ -145,7 +145,7 @@ def _arguments(config: Mapping[str, Any], name: str) -> RetrieverArgs:
     return RetrieverArgs.model_validate(retrievers[name])
 
 
-def _both(args: RetrieverArgs, name: str) -> tuple[RetrieverArgs, ...]:
+def _both_models(args: RetrieverArgs, name: str) -> tuple[RetrieverArgs, ...]:
     if args.next is None:
         raise InvalidInput(f"give the other model as `next` in the arguments of {name} and deploy")
     return args.models()
@@ -193,11 +193,11 @@ def _sample(own: Follower, following: Follower, size: int) -> tuple[list[int], i
     return sorted(both[at] for at in chosen), len(both)
 
 
-def _changed(image_id: int, own: Follower, following: Follower) -> Changed:
+def _changed(image_id: int, own: Follower, following: Follower) -> QueryChange:
     before, after = _nearest(own, image_id), _nearest(following, image_id)
     most = max(len(before), len(after))
     overlap = len({*before} & {*after}) / most if most else 1.0
-    return Changed(image_id, overlap, before, after)
+    return QueryChange(image_id, overlap, before, after)
 
 
 def _nearest(follower: Follower, image_id: int) -> list[int]:

@@ -28,7 +28,7 @@ from rich.progress import (
 from rich.text import Text
 
 from cluster.jobs import annotate as annotating
-from cluster.jobs.backfill import Outcome, kinds_of, plan, run, spaces_of, write_bad_files
+from cluster.jobs.backfill import Outcome, plan, retriever_specs, run, spaces_of, write_bad_files
 from cluster.jobs.sources import Ids
 from cluster.jobs.training import Lists, train_lists
 from cluster.service import environment
@@ -51,7 +51,7 @@ def backfill(
     source: str, ids: Ids, config: Path, data: Path, workers: int | None, quiet: bool
 ) -> Outcome:
     """Index what the source holds and the store lacks. Raises AmbienceError."""
-    kinds = kinds_of(read_config(config))
+    kinds = retriever_specs(read_config(config))
     data.mkdir(parents=True, exist_ok=True)
     where = source if "://" in source else str(Path(source).absolute())
     store = open_store(store_url(None))
@@ -70,16 +70,16 @@ def annotate(
     only: Sequence[str], config: Path, data: Path, workers: int | None, quiet: bool
 ) -> annotating.Outcome:
     """Annotate the stored images that lack an annotation. Raises AmbienceError."""
-    speakers = annotating.speakers_of(read_config(config))
-    for name in set(only) - {speaker.name for speaker in speakers}:
-        known = ", ".join(speaker.name for speaker in speakers) or "none"
+    specs = annotating.annotator_specs(read_config(config))
+    for name in set(only) - {spec.name for spec in specs}:
+        known = ", ".join(spec.name for spec in specs) or "none"
         raise UnknownName(f"{config} has no annotator {name!r}; there are {known}")
-    chosen = [speaker for speaker in speakers if not only or speaker.name in only]
-    fingerprints, unavailable = annotating.had(chosen)
+    chosen = [spec for spec in specs if not only or spec.name in only]
+    fingerprints, unavailable = annotating.resolve_fingerprints(chosen)
     data.mkdir(parents=True, exist_ok=True)
     store = open_store(store_url(None))
     try:
-        todo = list(annotating.lacking(store, fingerprints))
+        todo = list(annotating.images_lacking(store, fingerprints))
         already = store.count() - len(todo) if fingerprints else 0
     finally:
         store.close()
@@ -89,7 +89,7 @@ def annotate(
         with _ray(data) as err, _progress("annotating", len(todo), quiet, err) as (progress, task):
             outcome = annotating.run(
                 todo,
-                [speaker for speaker in chosen if speaker.name in fingerprints],
+                [spec for spec in chosen if spec.name in fingerprints],
                 store_url(None),
                 count,
                 lambda count: progress.advance(task, count),

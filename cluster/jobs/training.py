@@ -23,7 +23,7 @@ from deployments.settings import (
 from indexes.base import Index
 from indexes.inverted import trained
 from indexes.inverted.file import POINTS_PER_LIST, list_count
-from indexes.inverted.learning import Step, Work, learn
+from indexes.inverted.learning import Step, TrainingState, learn
 from indexes.registry import make_index
 from indexes.replica.follower import row_reader
 from indexes.replica.sharding import stored_ids
@@ -69,7 +69,7 @@ def train_whitening(config: Mapping[str, Any], name: str, dimensions: int | None
     InvalidInput, RetrieverUnavailable where the weights that define the feature space are missing,
     and StoreUnavailable.
     """
-    args, space, path = placed("whitening", config, name)
+    args, space, path = training_target("whitening", config, name)
     extractor = make_extractor(args.extractor, args.options)
     before = whitening.load(path)
     store = open_store(store_url(args.store))
@@ -91,8 +91,8 @@ def train_lists(
     The sample and the intermediate results are kept beside the file, and an interrupted training
     resumes from them. Raises like train_whitening, and InvalidInput for too few features.
     """
-    args, space, path = placed("trained", config, name)
-    steps: Any = ray.remote(num_cpus=1)(_told).remote(args, name, space, path)
+    args, space, path = training_target("trained", config, name)
+    steps: Any = ray.remote(num_cpus=1)(_errors_as_values).remote(args, name, space, path)
     for step in steps:
         done = ray.get(step)
         if isinstance(done, AmbienceError):
@@ -103,7 +103,7 @@ def train_lists(
     raise AssertionError("a training ends with what it made")
 
 
-def placed(
+def training_target(
     what: Trainable, config: Mapping[str, Any], name: str
 ) -> tuple[RetrieverArgs, Space, Path]:
     """A retriever's arguments, its feature space, and the path of the trained file.
@@ -123,7 +123,7 @@ def placed(
     return args, space, training_file(what, args.index[what], name, space.fingerprint)
 
 
-def _told(
+def _errors_as_values(
     args: RetrieverArgs, name: str, space: Space, path: Path
 ) -> Iterator[Step | Lists | AmbienceError]:
     """Yields expected errors as values, because Ray would wrap an exception."""
@@ -148,11 +148,11 @@ def training_steps(
         )
         before = trained.load(path)
         version = 1 + (before.version if before else 0)
-        work = Work(path.with_suffix(".partial"), {"version": version, **index.depends_on})
+        work = TrainingState(path.with_suffix(".partial"), {"version": version, **index.depends_on})
         pictures = stored_ids(store, space)
         sample = work.load("sample")
         if sample is None:
-            sample, lists = yield from _drawn(index, name, pictures)
+            sample, lists = yield from _draw_sample(index, name, pictures)
             work.save("sample", sample, lists=lists)
     finally:
         store.close()
@@ -167,7 +167,7 @@ def training_steps(
     yield Lists(path, version, len(pictures), len(sample), lists)
 
 
-def _drawn(
+def _draw_sample(
     index: Index, name: str, pictures: npt.NDArray[np.int64]
 ) -> Generator[Step, None, tuple[Points, int]]:
     """Rows of randomly drawn images, enough for the number of lists that suits all rows."""

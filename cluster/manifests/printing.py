@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from cluster.service.applications import INGRESS, built_by, checked
+from cluster.service.applications import INGRESS, built_by, validated
 from cluster.service.data_folder import CannotStart
 
 RAYSERVICE = Path(__file__).with_name("rayservice.yaml")
@@ -34,7 +34,7 @@ def serve_config(config: dict[str, Any]) -> str:
     ]
     changed = {"http_options": HTTP} | config
     changed |= {"proxy_location": "EveryNode", "applications": applications}
-    checked(changed)
+    validated(changed)
     return yaml.safe_dump(changed, sort_keys=False)
 
 

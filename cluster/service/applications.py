@@ -100,7 +100,7 @@ def _check_space(store: Store, name: str, given: Mapping[str, Any], reindex: boo
         )
 
 
-def light(config: Mapping[str, Any]) -> dict[str, Extractor]:
+def weightless_retrievers(config: Mapping[str, Any]) -> dict[str, Extractor]:
     """The retrievers that a first answer needs: those of pictures, without weights.
 
     Raises CannotStart for an unknown method or option.
@@ -116,7 +116,7 @@ def light(config: Mapping[str, Any]) -> dict[str, Extractor]:
     return found
 
 
-def left_behind(config: Mapping[str, Any]) -> dict[str, Deployments]:
+def replaced_shards(config: Mapping[str, Any]) -> dict[str, Deployments]:
     """Running shards of retrievers whose number of shards differs in this config."""
     from deployments.layout import layouts_of
     from deployments.statuses import applications
@@ -149,9 +149,9 @@ def apply(
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    schema = checked(config)
+    schema = validated(config)
     targets = [
-        _target(application, (beside or {}).get(application.name, {}))
+        _built(application, (beside or {}).get(application.name, {}))
         for application in schema.applications
         if only is None or application.name in only
     ]
@@ -164,7 +164,7 @@ def apply(
             serve.delete(gone)
 
 
-def checked(config: Mapping[str, Any]) -> Any:
+def validated(config: Mapping[str, Any]) -> Any:
     """Validate the config by Serve's schema. Raises CannotStart, saying what is wrong with it."""
     from ray.serve.schema import ServeDeploySchema
 
@@ -174,7 +174,7 @@ def checked(config: Mapping[str, Any]) -> Any:
         raise CannotStart(f"the config of the applications: {exc}") from exc
 
 
-def _target(application: Any, beside: Deployments) -> Any:
+def _built(application: Any, beside: Deployments) -> Any:
     """One application of the schema, built, with its deployments' settings."""
     from ray.serve import Application
     from ray.serve.api import RunTarget

@@ -84,7 +84,7 @@ def job_log(data: Path) -> Path:
     return data / "ray-job.log"
 
 
-def note(data: Path, running: Running) -> None:
+def write_running(data: Path, running: Running) -> None:
     """Write where the service is."""
     partial = data / "service.json.partial"
     partial.write_text(json.dumps(asdict(running)))
@@ -109,7 +109,7 @@ def is_alive(pid: int) -> bool:
     return False
 
 
-def is_noted(data: Path) -> bool:
+def has_service(data: Path) -> bool:
     """Whether a service runs over this folder."""
     try:
         running_service(data)

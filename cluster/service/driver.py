@@ -26,11 +26,11 @@ from cluster.service.applications import (
     INGRESS,
     apply,
     built_by,
-    left_behind,
-    light,
     read_config,
+    replaced_shards,
+    weightless_retrievers,
 )
-from cluster.service.data_folder import CannotStart, Running, http_url, note, service_log
+from cluster.service.data_folder import CannotStart, Running, http_url, service_log, write_running
 from cluster.service.local_ray import start_ray
 from cluster.service.terminal import output_in
 from deployments.settings import STARTING, address, data_folder
@@ -59,12 +59,12 @@ def run(config_path: Path, folder: str, stop: threading.Event, out: TextIO) -> N
     os.environ[STARTING] = str(starting)
     ray_address = start_ray(folder, namespace="serve")
     host, port = address()
-    note(data_folder(), Running(os.getppid(), host, port, ray_address, folder))
+    write_running(data_folder(), Running(os.getppid(), host, port, ray_address, folder))
     try:
         # Neural retrievers and annotators are many and slow to start: the others answer first.
-        first = light(config).keys() | built_by(INGRESS, config).keys()
+        first = weightless_retrievers(config).keys() | built_by(INGRESS, config).keys()
         apply(config, first)
-        _wait(_named(config, first), _answers_first, http_url(host, port), stop)
+        _wait(_subset(config, first), _answers_first, http_url(host, port), stop)
         if not stop.is_set():
             apply(config)
         starting.unlink()
@@ -84,7 +84,7 @@ def redeploy(config: dict[str, Any], ray_address: str) -> None:
         address=ray_address, namespace="serve", log_to_driver=False, logging_level=logging.ERROR
     )
     try:
-        if old := left_behind(config):
+        if old := replaced_shards(config):
             # Serve ends at once what a config no longer names. So both layouts are
             # deployed first, and the new one alone once all new shards are ready
             # (deployments.replicas.joining).
@@ -105,7 +105,7 @@ def _until(reached: Callable[[], bool], otherwise: str) -> None:
         time.sleep(0.2)
 
 
-def _named(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
+def _subset(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     chosen = [one for one in config["applications"] if one["name"] in names]
     return config | {"applications": chosen}
 
@@ -115,7 +115,7 @@ def _import_applications(config: dict[str, Any]) -> None:
         with contextlib.suppress(ImportError, KeyError):  # `apply` says what is wrong.
             importlib.import_module(str(application["import_path"]).partition(":")[0])
     with contextlib.suppress(AmbienceError):
-        for extractor in light(config).values():
+        for extractor in weightless_retrievers(config).values():
             index_class(extractor.index)
 
 

@@ -37,7 +37,7 @@ LOOK_SECONDS = 0.2
 class Stop:
     """Set by signal handlers. An Event would not do: the interrupted code may hold its lock."""
 
-    asked: bool = False
+    requested: bool = False
 
 
 def serve(config_path: Path, data: Path, host: str, port: int, reindex: bool) -> None:
@@ -46,7 +46,7 @@ def serve(config_path: Path, data: Path, host: str, port: int, reindex: bool) ->
     stop = Stop()
 
     def on_signal(_: int, __: FrameType | None) -> None:
-        stop.asked = True
+        stop.requested = True
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, on_signal)
@@ -100,7 +100,7 @@ def _supervise(config_path: Path, folder: RayFolder, stop: Stop, log: Path) -> N
         start_new_session=True,
         pass_fds=[folder.handle],
     )
-    while not (stop.asked or make_was_interrupted()):
+    while not (stop.requested or make_was_interrupted()):
         time.sleep(LOOK_SECONDS)
         if driver.poll() is not None:
             raise CannotStart(

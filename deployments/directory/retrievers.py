@@ -252,7 +252,7 @@ class RetrieverDirectory:
             if current.handle is None:
                 current.handle = await asyncio.to_thread(_handle, current)
             call = asyncio.ensure_future(_answer(current.handle, method, payload))
-            answer = await self._watched(entry, call, seconds, probe=method != "describe")
+            answer = await self._with_probe(entry, call, seconds, probe=method != "describe")
         except (KeyError, DeploymentUnavailableError) as exc:
             current.handle, entry.unreachable_reason = None, NOT_DEPLOYED
             raise RetrieverUnavailable(NOT_DEPLOYED) from exc
@@ -266,7 +266,7 @@ class RetrieverDirectory:
             raise answer
         return answer
 
-    async def _watched(
+    async def _with_probe(
         self, entry: DirectoryEntry, call: asyncio.Future[Any], seconds: float, probe: bool
     ) -> Any:
         """The call's answer. It probes the replica, because Serve would hold a call to a dead
@@ -285,10 +285,10 @@ class RetrieverDirectory:
             # Timers may fire slightly early, and a probe must never wait for itself.
             if not probe or time.monotonic() >= until:
                 raise DeadlineExceeded(f"no answer within {seconds:g} s")
-            if await self._probed(entry) is None and not call.done():
+            if await self._probe(entry) is None and not call.done():
                 raise RetrieverUnavailable(entry.unreachable_reason or NO_REPLICA)
 
-    async def _probed(self, entry: DirectoryEntry) -> Description | None:
+    async def _probe(self, entry: DirectoryEntry) -> Description | None:
         """One `describe` at a time, shared by all waiting calls."""
         if entry.probe is None or entry.probe.done():
             entry.probe = asyncio.ensure_future(self.describe(entry))

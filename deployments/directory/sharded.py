@@ -11,7 +11,7 @@ from typing import Any
 from deployments.wire import SearchAnswer, SearchRequest
 from indexes.base import Index, Part, Query, SearchParams
 from indexes.registry import index_class
-from indexes.replica.sharding import merged, merged_candidates
+from indexes.replica.sharding import merge_candidates, merge_hits
 from models.errors import AmbienceError, DeadlineExceeded, RetrieverUnavailable
 
 ShardCall = Callable[[str, SearchRequest], Awaitable[Any]]
@@ -40,7 +40,7 @@ class ShardedSearch:
         request = replace(await self._by_features(request), sharded=True)
         parts = await self._round(request, began)
         query = _query(request)
-        common = await asyncio.to_thread(merged_candidates, kind, parts, query, params)
+        common = await asyncio.to_thread(merge_candidates, kind, parts, query, params)
         if common is not None:
             parts = await self._round(replace(request, candidates=common), began)
         return await self._merged(kind, parts, params, began)
@@ -51,20 +51,24 @@ class ShardedSearch:
         if request.features is not None:
             return request
         for name, call in list(self.shards.items()):
-            answers = await self._asked({name: call}, "features", replace(request, allowed=None))
+            answers = await self._call_shards(
+                {name: call}, "features", replace(request, allowed=None)
+            )
             for made in answers:
                 assert isinstance(made, SearchRequest)
                 return replace(made, allowed=request.allowed)
-        raise self._nobody()
+        raise self._no_answer()
 
     async def _round(self, request: SearchRequest, began: float) -> list[Part]:
         left = max(0.01, request.deadline - (time.perf_counter() - began))
-        self.answers = await self._asked(self.shards, "search", replace(request, deadline=left))
+        self.answers = await self._call_shards(
+            self.shards, "search", replace(request, deadline=left)
+        )
         if not self.answers:
-            raise self._nobody()
+            raise self._no_answer()
         return [answer.part for answer in self.answers if answer.part is not None]
 
-    async def _asked(
+    async def _call_shards(
         self, shards: Mapping[str, ShardCall], method: str, request: SearchRequest
     ) -> list[Any]:
         results = await asyncio.gather(
@@ -72,10 +76,10 @@ class ShardedSearch:
         )
         for name, result in zip(list(shards), results, strict=True):
             if isinstance(result, AmbienceError):
-                self._lose(name, result)
+                self._drop_shard(name, result)
         return [result for result in results if not isinstance(result, AmbienceError)]
 
-    def _lose(self, name: str, why: AmbienceError) -> None:
+    def _drop_shard(self, name: str, why: AmbienceError) -> None:
         """Drop a shard that failed. Raises errors that are not this shard's alone, and those that a
         retry may mend."""
         lost = isinstance(why, RetrieverUnavailable | DeadlineExceeded)
@@ -84,7 +88,7 @@ class ShardedSearch:
         self.missing[name] = str(why)
         del self.shards[name]
 
-    def _nobody(self) -> RetrieverUnavailable:
+    def _no_answer(self) -> RetrieverUnavailable:
         name, reason = next(iter(self.missing.items()))
         return RetrieverUnavailable(f"{name}: {reason}")
 
@@ -92,7 +96,7 @@ class ShardedSearch:
         self, kind: type[Index], parts: Sequence[Part], params: SearchParams, began: float
     ) -> SearchAnswer:
         return SearchAnswer(
-            hits=await asyncio.to_thread(merged, kind, parts, params),
+            hits=await asyncio.to_thread(merge_hits, kind, parts, params),
             applied_seq=min(answer.applied_seq for answer in self.answers),
             stale=any(answer.stale for answer in self.answers),
             seconds=time.perf_counter() - began,

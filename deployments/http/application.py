@@ -77,7 +77,7 @@ def make_app(gateway: Gateway) -> FastAPI:
             expose_headers=["Server-Timing", "X-Ambience-Answered", "X-Ambience-Missing"],
         )
     app.add_middleware(Admission, args=gateway.args, draining=draining)
-    app.add_middleware(metrics.Counted)
+    app.add_middleware(metrics.RequestCounter)
     return app
 
 

@@ -15,7 +15,7 @@ from deployments.http.reading import read_body, validated
 from deployments.ingress.annotating import annotate
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import begin_report
-from deployments.schemas import EditedImage, ImageEdit, Said
+from deployments.schemas import AnnotationEdit, EditedImage, ImageEdit
 from indexes.store.annotations import annotations_of
 from indexes.store.base import ANNOTATE, Image
 from models.errors import Conflict, ImageNotFound, InvalidInput, UnknownName
@@ -107,7 +107,7 @@ def _edited(gateway: Gateway, image_id: int, edit: ImageEdit) -> dict[str, Any]:
     return {"seq": seq, **image_rows(gateway, [edited])[0]}
 
 
-def _row(said: Said | None) -> dict[str, Any] | None:
+def _row(said: AnnotationEdit | None) -> dict[str, Any] | None:
     return None if said is None else {name: value for name, value in said if value}
 
 

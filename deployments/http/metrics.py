@@ -68,7 +68,7 @@ class RequestMetrics:
             self._missing.inc(1, {"retriever": name})
 
 
-class Counted:
+class RequestCounter:
     """Middleware that counts every answer, including refused and failed requests."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -123,12 +123,12 @@ def summed(texts: Iterable[str]) -> bytes:
     """Our metrics in these expositions, summed over replicas and nodes, without Ray's prefix."""
     families: dict[str, Metric] = {}
     for text in texts:
-        for family in text_string_to_metric_families(_ours(text)):
+        for family in text_string_to_metric_families(_own_series(text)):
             name = family.name.removeprefix("ray_")
             known = families.setdefault(name, Metric(name, family.documentation, family.type))
             known.samples += family.samples
     for family in families.values():
-        family.samples = _added(family)
+        family.samples = _sum_samples(family)
     return generate_latest(_Families(list(families.values())))
 
 
@@ -140,7 +140,7 @@ async def _read(session: aiohttp.ClientSession, address: str) -> str:
         return ""
 
 
-def _ours(text: str) -> str:
+def _own_series(text: str) -> str:
     """Only our own series; Ray's exporter serves Ray's hundreds of series."""
     kept = [
         line
@@ -150,7 +150,7 @@ def _ours(text: str) -> str:
     return "\n".join(kept) + "\n"
 
 
-def _added(family: Metric) -> list:  # type: ignore[type-arg]
+def _sum_samples(family: Metric) -> list:  # type: ignore[type-arg]
     plain = family.name.removeprefix("ambience_")
     totals: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
     for sample in family.samples:

@@ -53,7 +53,7 @@ def install(app: FastAPI) -> None:
     setattr(app, "openapi", openapi)  # noqa: B010
 
     @app.exception_handler(AmbienceError)
-    async def _ours(_: Request, exc: AmbienceError) -> ProblemResponse:
+    async def _own_series(_: Request, exc: AmbienceError) -> ProblemResponse:
         return problem(exc)
 
     @app.exception_handler(RequestValidationError)

@@ -134,8 +134,8 @@ class ImageWriter:
                 data, then=lambda picture: self._prepare(picture, ready)
             )
         rows = dict(prepared.rows)
-        reasons = await self._extract_elsewhere(prepared, ready, rows, report)
-        have = await self._found_by(entries, rows)
+        reasons = await self._extract_in_replicas(prepared, ready, rows, report)
+        have = await self._searchable_kinds(entries, rows)
         write = ImageWrite(
             image_id=image_id,
             sha256=sha256,
@@ -151,7 +151,7 @@ class ImageWriter:
             receipt = await asyncio.to_thread(self.store.put, write)
         return Added(receipt, {name: self._outcome(name, have, reasons) for name in wanted})
 
-    async def _found_by(
+    async def _searchable_kinds(
         self, entries: Sequence[DirectoryEntry], rows: Mapping[Space, bytes]
     ) -> set[str]:
         """Names of the retrievers that find the image; of two models, the one in use counts."""
@@ -187,7 +187,7 @@ class ImageWriter:
         preview = picture.preview_jpeg() if self.previews else None
         return Prepared(picture.width, picture.height, preview, rows, views)
 
-    async def _extract_elsewhere(
+    async def _extract_in_replicas(
         self,
         prepared: Prepared,
         ready: Sequence[DirectoryEntry],

@@ -42,7 +42,9 @@ async def annotate(
         assert entry.description is not None
         try:
             with report.timed(entry.name):
-                answer = await _ask(gateway, entry, pictures[entry.description.view], until)
+                answer = await _annotate_once(
+                    gateway, entry, pictures[entry.description.view], until
+                )
         except AmbienceError as exc:
             report.missing[entry.name] = str(exc)
             return
@@ -53,17 +55,17 @@ async def annotate(
     return {name: said[name] for name in sorted(said)}
 
 
-async def _ask(
+async def _annotate_once(
     gateway: Gateway, entry: DirectoryEntry, pixels: Pixels, until: float
 ) -> AnnotateAnswer:
     try:
-        return await gateway.directory.annotate(entry, pixels, _left(until))
+        return await gateway.directory.annotate(entry, pixels, _remaining(until))
     except RetrieverUnavailable:
         # The called replica may be gone: refresh the entry and retry once.
         if await gateway.directory.describe(entry) is None:
             raise
-        return await gateway.directory.annotate(entry, pixels, _left(until))
+        return await gateway.directory.annotate(entry, pixels, _remaining(until))
 
 
-def _left(until: float) -> float:
+def _remaining(until: float) -> float:
     return max(0.01, until - time.monotonic())

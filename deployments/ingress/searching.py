@@ -116,7 +116,7 @@ class Searcher:
                 pixels = picture.view(view)
                 here[entry.name] = partial(entry.extractor.extract_variants, pixels, variants)
                 fingerprints[entry.name] = entry.extractor.fingerprint
-        features = dict(zip(here, self.decoder.side_by_side(list(here.values())), strict=True))
+        features = dict(zip(here, self.decoder.run_all(list(here.values())), strict=True))
         return QueryPicture(features, fingerprints, views, variants)
 
     async def search_all(

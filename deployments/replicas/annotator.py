@@ -95,7 +95,7 @@ class Annotator:
     async def _start(self) -> None:
         metrics = asyncio.create_task(self._show_metrics())
         try:
-            await load_until_it_works(self.annotator, self._run, self._note)
+            await load_until_it_works(self.annotator, self._run, self._set_reason)
             self._loaded = True
             completer = AnnotationCompleter(self.name, self.store, self.annotator)
             await keep_completing(completer, self._run, self.args.completion_interval)
@@ -108,7 +108,7 @@ class Annotator:
             metrics.show_ready(self._loaded)
             await asyncio.sleep(METRICS_SECONDS)
 
-    def _note(self, reason: str | None) -> None:
+    def _set_reason(self, reason: str | None) -> None:
         self._unavailable = reason
 
     def _state(self) -> tuple[State, str | None]:

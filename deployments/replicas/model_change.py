@@ -103,7 +103,7 @@ class ChangingRetriever:
         await keep_completing(completer, asyncio.to_thread, self.args.completion_interval)
 
     async def _show_metrics(self) -> None:
-        await keep_showing(self.models[0].shown_as, self._describe_active, self.store)
+        await keep_showing(self.models[0].metrics_name, self._describe_active, self.store)
 
     async def _describe_active(self) -> Description:
         """Description of the model that searches use."""

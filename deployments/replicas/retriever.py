@@ -130,14 +130,14 @@ class Retriever:
         Serve sends no queries before the first call ends, so it waits for the index.
         """
         if not self._joined:
-            await wait_beside_others(self._now)
+            await wait_beside_others(self._current_state)
             self._joined = True
-        self._now()
+        self._current_state()
 
     async def _start(self) -> None:
         """Load, index, then complete pending images."""
         showing = asyncio.create_task(self._show_metrics())
-        await load_until_it_works(self.extractor, self._run, self._note)
+        await load_until_it_works(self.extractor, self._run, self._set_reason)
         self._loaded = True
         file_versions = self._file_versions()
         while self._follower is None:
@@ -148,7 +148,9 @@ class Retriever:
                 await asyncio.sleep(FIRST_RETRY)
         self._follower.start()
         saving = keep_saving(self._following)
-        await asyncio.gather(showing, self._complete(), self._renew(file_versions), saving)
+        await asyncio.gather(
+            showing, self._complete(), self._rebuild_when_due(file_versions), saving
+        )
 
     def _new_follower(self) -> Follower:
         """A follower with an empty index."""
@@ -164,7 +166,7 @@ class Retriever:
             shard=self.shard,
         )
 
-    async def _renew(self, file_versions: FileVersions) -> None:
+    async def _rebuild_when_due(self, file_versions: FileVersions) -> None:
         """Once there is a new training, or the index needs compaction, build an index beside the
         old one and swap.
 
@@ -208,16 +210,16 @@ class Retriever:
             completer = FeatureCompleter(self.name, self.store, self.extractor)
             await keep_completing(completer, self._run, self.args.completion_interval)
 
-    def _note(self, reason: str | None) -> None:
+    def _set_reason(self, reason: str | None) -> None:
         self._unavailable = reason
 
     @property
-    def shown_as(self) -> str:
+    def metrics_name(self) -> str:
         """Its name in the metrics."""
         return self.name if self.shard == WHOLE else f"{self.name}/{self.shard.number}"
 
     async def _show_metrics(self) -> None:
-        await keep_showing(self.shown_as, self.describe, self.store)
+        await keep_showing(self.metrics_name, self.describe, self.store)
 
     def _state(self, status: Status | None) -> tuple[State, str | None]:
         if status is None:
@@ -226,7 +228,7 @@ class Retriever:
             )
         return status.state, status.reason or None
 
-    def _now(self) -> State:
+    def _current_state(self) -> State:
         """Raises RuntimeError where it could not start."""
         if self._starting.done() and self._starting.exception() is not None:
             raise RuntimeError(f"{self.name} could not start") from self._starting.exception()

@@ -18,7 +18,7 @@ from models.errors import SnapshotRejected
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 Bitmap = npt.NDArray[np.uint8]
-Learnt = npt.NDArray[np.uint8]
+TrainedIndex = npt.NDArray[np.uint8]
 """A trained empty index, as FAISS serialises it."""
 
 
@@ -73,7 +73,7 @@ def rotation_of(sample: Floats, method: Method) -> Floats | None:
     return matrix
 
 
-def better_centroids(sample: Floats, lists: int, method: Method, before: Floats | None) -> Floats:
+def improve_centroids(sample: Floats, lists: int, method: Method, before: Floats | None) -> Floats:
     """One iteration of k-means, or the first one: centroids (lists, d), on one core."""
     faiss = _faiss()
     # OpenMP keeps this setting per thread, so the searching thread is not affected.
@@ -98,7 +98,7 @@ def train(
     method: Method,
     centroids: Floats | None = None,
     rotation: Floats | None = None,
-) -> Learnt:
+) -> TrainedIndex:
     """Train the codes on a sample (n, d), and the lists and the rotation unless they are given.
 
     Takes seconds to minutes on one core.
@@ -113,7 +113,7 @@ def train(
     if centroids is not None:
         faiss.extract_index_ivf(index).quantizer.add(centroids)
     index.train(sample)
-    learnt: Learnt = faiss.serialize_index(index)
+    learnt: TrainedIndex = faiss.serialize_index(index)
     return learnt
 
 
@@ -159,7 +159,7 @@ class InvertedFile:
     """Rows are only ever added, each under its own id from 0. The caller knows which ids are
     live."""
 
-    def __init__(self, trained: Learnt, probes: int) -> None:
+    def __init__(self, trained: TrainedIndex, probes: int) -> None:
         self._trained = trained
         self._index = _faiss().deserialize_index(trained)
         self._ivf = _faiss().extract_index_ivf(self._index)

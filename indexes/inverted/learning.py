@@ -13,9 +13,9 @@ import orjson
 from indexes.inverted.file import (
     ITERATIONS,
     Floats,
-    Learnt,
     Method,
-    better_centroids,
+    TrainedIndex,
+    improve_centroids,
     rotation_of,
     train,
 )
@@ -24,7 +24,7 @@ Step = tuple[str, int, int]
 """The name of a step, how much of it is done, and the total."""
 
 
-class Work:
+class TrainingState:
     """Intermediate results of a training in a folder of its own; a later run continues from
     them."""
 
@@ -60,7 +60,9 @@ class Work:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def learn(sample: Floats, lists: int, method: Method, work: Work) -> Generator[Step, None, Learnt]:
+def learn(
+    sample: Floats, lists: int, method: Method, work: TrainingState
+) -> Generator[Step, None, TrainedIndex]:
     """Train the rotation (where the method has one), the lists and the codes on a sample (n, d)."""
     rotation, rotated = work.load("rotation"), sample
     if rotation is None:
@@ -73,7 +75,7 @@ def learn(sample: Floats, lists: int, method: Method, work: Work) -> Generator[S
     centroids = work.load("centroids")
     for iteration in range(work.state.get("iterations", 0), ITERATIONS):
         yield "lists", iteration, ITERATIONS
-        centroids = better_centroids(rotated, lists, method, centroids)
+        centroids = improve_centroids(rotated, lists, method, centroids)
         work.save("centroids", centroids, iterations=iteration + 1)
     yield "codes", 0, 1
     return train(sample, lists, method, centroids, rotation)

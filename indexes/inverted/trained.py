@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from indexes.inverted.file import Learnt
+from indexes.inverted.file import TrainedIndex
 from models.errors import RetrieverUnavailable
 
 AUTO = "auto"
@@ -29,7 +29,7 @@ class Trained:
     """Number of stored images at the time of training."""
     whitening: str | None
     """Checksum of the whitening that was applied to the rows."""
-    learnt: Learnt
+    learnt: TrainedIndex
 
     @property
     def checksum(self) -> str:

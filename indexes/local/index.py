@@ -34,8 +34,8 @@ from indexes.local.descriptors import (
 from indexes.local.ranking import DEFAULT_K, MIN_INLIERS, LocalParams, Ranking, score
 from indexes.local.slots import SlotTable, quantise_geometry
 from indexes.local.training import Training
-from indexes.local.verification import Side, agreeing, follows, match
-from indexes.local.voting import Voters, by_votes, candidates_of, nearest, shortlist
+from indexes.local.verification import KeypointArrays, agreeing, follows, match
+from indexes.local.voting import NearestDescriptors, by_votes, candidates_of, nearest, shortlist
 from models.errors import InvalidInput
 from models.extractors.local import LOCAL_DTYPE
 from models.types import Features, Options
@@ -164,7 +164,7 @@ class LocalIndex(Index):
         self._train_at, self._renew_at = saved.scalars["train_at"], saved.scalars["renew_at"]
         self._maintain()
 
-    def settle(self) -> None:
+    def wait_for_training(self) -> None:
         """Wait for a training in progress and switch to its index."""
         while self._training is not None:
             self._training.join()
@@ -237,7 +237,7 @@ class LocalIndex(Index):
             mine = self._verified(query, mine, params)
         return mine[: params.k or DEFAULT_K]
 
-    def _candidates(self, query: Query, params: SearchParams) -> list[Voters]:
+    def _candidates(self, query: Query, params: SearchParams) -> list[NearestDescriptors]:
         """Nearest descriptors of each variant's descriptors."""
         assert isinstance(params, LocalParams)
         self._adopt()
@@ -254,7 +254,7 @@ class LocalIndex(Index):
 
     @classmethod
     def merge_candidates(
-        cls, said: Sequence[list[Voters]], _: Query, params: SearchParams
+        cls, said: Sequence[list[NearestDescriptors]], _: Query, params: SearchParams
     ) -> list[Hit] | list[tuple[int, int]]:
         """The candidates that most likely verify, as image id and variant; without verification,
         the hits."""
@@ -314,7 +314,7 @@ class LocalIndex(Index):
         distances: npt.NDArray[np.float32],
         ids: npt.NDArray[np.int64],
         params: LocalParams,
-    ) -> Voters:
+    ) -> NearestDescriptors:
         near = (ids >= 0) & (distances < params.matching_threshold)
         slots, keypoints = np.where(near, ids >> 8, 0), np.where(near, ids & 255, 0)
         geometry = np.zeros((*ids.shape, 2), np.uint8)
@@ -322,7 +322,7 @@ class LocalIndex(Index):
         geometry[near] = table.geometry[table.starts[slots[near]] + keypoints[near]]
         image_ids = np.full(ids.shape, -1, np.int64)
         image_ids[near] = table.image_ids[slots[near]]
-        return Voters(
+        return NearestDescriptors(
             np.where(near, distances, np.inf),
             image_ids,
             keypoints.astype(np.uint8),
@@ -334,13 +334,13 @@ class LocalIndex(Index):
         self, query: Query, shortlist: Sequence[tuple[int, int]], params: LocalParams
     ) -> list[Hit]:
         stored = self.rows(sorted({image_id for image_id, _ in shortlist}))
-        images = {image_id: Side.of(features) for image_id, features in stored.items()}
+        images = {image_id: KeypointArrays.of(features) for image_id, features in stored.items()}
         ratio = params.smnn_match_threshold if params.use_smnn_matching else 1.0
         matched = []
         for variant, features in enumerate(query.variants):
             ids = [one for one, which in shortlist if which == variant and one in images]
             sides = [images[image_id] for image_id in ids]
-            found = match(Side.of(features), sides, ratio, params.matching_threshold)
+            found = match(KeypointArrays.of(features), sides, ratio, params.matching_threshold)
             if params.use_ransac:
                 found = [agreeing(matches) for matches in found]
             matched += [
@@ -364,8 +364,8 @@ def _warm_up() -> None:
     geometry = quantise_geometry(blank)
     ids = np.zeros((len(blank), 1), np.int64)
     distances, keypoints = ids.astype(np.float32), ids.astype(np.uint8)
-    candidates_of(0, Voters(distances, ids, keypoints, geometry[:, None], geometry), 1)
-    matches = agreeing(match(Side.of(blank), [Side.of(blank)], 1.0, 4.0)[0])
+    candidates_of(0, NearestDescriptors(distances, ids, keypoints, geometry[:, None], geometry), 1)
+    matches = agreeing(match(KeypointArrays.of(blank), [KeypointArrays.of(blank)], 1.0, 4.0)[0])
     follows(matches, np.eye(3))
 
 

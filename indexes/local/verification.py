@@ -46,7 +46,7 @@ class Keypoints:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class KeypointArrays:
     """One picture's features, split into arrays."""
 
     keypoints: Keypoints
@@ -57,7 +57,7 @@ class Side:
     """Factors (n,) that bring each descriptor to unit length; a descriptor of zeros stays zero."""
 
     @classmethod
-    def of(cls, features: Features) -> Side:
+    def of(cls, features: Features) -> KeypointArrays:
         points = np.empty((len(features), 2))
         points[:, 0], points[:, 1] = features["x"], features["y"]
         octave = np.log2(np.maximum(features["scale"], 2**NO_OCTAVE).astype(np.float64))
@@ -102,7 +102,9 @@ class Verified:
         return homography.tolist(), points.tolist()
 
 
-def match(query: Side, images: Sequence[Side], ratio: float, farthest: float) -> list[Matches]:
+def match(
+    query: KeypointArrays, images: Sequence[KeypointArrays], ratio: float, farthest: float
+) -> list[Matches]:
     """Mutual nearest neighbours, nearer than squared L2 `farthest`, that pass Lowe's ratio test.
 
     `ratio` compares the distances to the nearest and second nearest position; 1 keeps all.
@@ -124,8 +126,8 @@ def match(query: Side, images: Sequence[Side], ratio: float, farthest: float) ->
 
 
 def _matches(
-    query: Side,
-    image: Side,
+    query: KeypointArrays,
+    image: KeypointArrays,
     products: npt.NDArray[np.float32],
     start: int,
     ratio: float,

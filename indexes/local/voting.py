@@ -20,7 +20,7 @@ CHANCE_VOTES = 10
 """Number of agreeing votes that unrelated images of a collection often have."""
 
 
-class Voters(NamedTuple):
+class NearestDescriptors(NamedTuple):
     """The k nearest descriptors of each of n query descriptors."""
 
     distances: npt.NDArray[np.float32]
@@ -35,7 +35,7 @@ class Voters(NamedTuple):
     """Geometry (n, 2) of the query descriptors."""
 
 
-def nearest(shards: Sequence[Voters], k: int) -> Voters:
+def nearest(shards: Sequence[NearestDescriptors], k: int) -> NearestDescriptors:
     """The k nearest over all shards; ties by image id, then by keypoint."""
     if len(shards) == 1:
         return shards[0]
@@ -49,10 +49,12 @@ def nearest(shards: Sequence[Voters], k: int) -> Voters:
         return np.take_along_axis(values, order, axis=1)
 
     geometry = np.take_along_axis(geometry, order[:, :, None], axis=1)
-    return Voters(kept(distances), kept(image_ids), kept(keypoints), geometry, shards[0].asked)
+    return NearestDescriptors(
+        kept(distances), kept(image_ids), kept(keypoints), geometry, shards[0].asked
+    )
 
 
-def candidates_of(variant: int, voters: Voters, least: int) -> Candidates:
+def candidates_of(variant: int, voters: NearestDescriptors, least: int) -> Candidates:
     """The images that at least so many of this variant's descriptors vote for."""
     images, places = np.unique(voters.image_ids, return_inverse=True)
     places = places.reshape(voters.image_ids.shape)

@@ -22,7 +22,7 @@ import numpy as np
 from indexes.base import Hit, Index, Part, Query, Rows, SearchParams
 from indexes.calibration import BackgroundModel
 from indexes.replica.adaptive_batch import AdaptiveBatch
-from indexes.replica.sharding import WHOLE, Shard, spread, stored_ids
+from indexes.replica.sharding import WHOLE, Shard, sample_ids, stored_ids
 from indexes.replica.snapshots import Snapshots
 from indexes.store.base import Space, Store
 from models.errors import RetrieverUnavailable, StoreUnavailable
@@ -103,7 +103,7 @@ class Follower:
         self._fitted_at = 0
         self._batch = AdaptiveBatch()
         self._status: Status
-        self._become(self._state, "loading" if applied is None else "")
+        self._set_state(self._state, "loading" if applied is None else "")
 
     # --- looks, from any thread ------------------------------------------------------------------
 
@@ -253,7 +253,7 @@ class Follower:
             image_ids = stored_ids(self.store, self.space)
         if len(image_ids) < SAMPLE_LEAST:
             return
-        rows = self.store.rows(self.space, spread(image_ids, SAMPLE).tolist())
+        rows = self.store.rows(self.space, sample_ids(image_ids, SAMPLE).tolist())
         sample = [
             found for at, row in rows.items() if (found := self._decoded(at, row)) is not None
         ]
@@ -302,9 +302,9 @@ class Follower:
         if self._state == "loading":
             return  # A job before this one found that the log no longer reaches back.
         if self._advance():
-            self._become("ready")
+            self._set_state("ready")
         else:
-            self._become("loading", "loading: the log no longer reaches back")
+            self._set_state("loading", "loading: the log no longer reaches back")
 
     def _advance(self) -> bool:
         """Apply a chunk of the log. Returns False where the log no longer reaches back."""
@@ -324,7 +324,7 @@ class Follower:
             try:
                 self._rebuild()
             except StoreUnavailable as exc:
-                self._become("loading", f"loading: {exc}")
+                self._set_state("loading", f"loading: {exc}")
                 self._closing.wait(RETRY)
 
     def _resume(self) -> bool:
@@ -333,11 +333,11 @@ class Follower:
         if applied is None:
             return False
         self._applied, head = applied, self.store.head()
-        self._become("loading", f"loading: {head - applied} changes since the snapshot")
+        self._set_state("loading", f"loading: {head - applied} changes since the snapshot")
         while self._applied < head and not self._closing.is_set():
             if not self._advance():
                 return False
-        self._become("ready")
+        self._set_state("ready")
         return True
 
     def _empty(self) -> None:
@@ -347,7 +347,7 @@ class Follower:
             self._index.background = self._background or self._index.background
 
     def _rebuild(self) -> None:
-        self._become("loading", "loading")
+        self._set_state("loading", "loading")
         self._empty()
         if self._resume():
             return
@@ -358,9 +358,9 @@ class Follower:
                     return
                 if mine := self._decode_mine(batch):
                     self._index.apply(mine)
-                self._become("loading", f"loading: {len(self._index)} pictures so far")
+                self._set_state("loading", f"loading: {len(self._index)} pictures so far")
         self._applied = scan.head
-        self._become("ready")
+        self._set_state("ready")
 
     def _decode_mine(self, rows: Iterable[tuple[int, bytes | None]]) -> dict[int, Features | None]:
         return {at: self._decoded(at, row) for at, row in rows if self.shard.holds(at)}
@@ -373,7 +373,7 @@ class Follower:
             log.error("%s of image %d can't be read: %s", self.space.kind, image_id, exc)
             return None
 
-    def _become(self, state: State, reason: str = "") -> None:
+    def _set_state(self, state: State, reason: str = "") -> None:
         self._state = state
         index = self._index
         size = len(index), index.nbytes

@@ -42,7 +42,7 @@ WHOLE = Shard()
 """The only shard of a retriever that is not split."""
 
 
-def merged_candidates(
+def merge_candidates(
     kind: type[Index], parts: Sequence[Part], query: Query, params: SearchParams
 ) -> Any:
     """The merged candidates for the second round; None when the first round was the last."""
@@ -50,7 +50,7 @@ def merged_candidates(
     return kind.merge_candidates(said, query, params) if said else None
 
 
-def merged(kind: type[Index], parts: Sequence[Part], params: SearchParams) -> list[Hit]:
+def merge_hits(kind: type[Index], parts: Sequence[Part], params: SearchParams) -> list[Hit]:
     """The hits of a search, merged from the shards' parts of its last round.
 
     Confidence is computed over all images together, by the confidence model of the first shard that
@@ -79,7 +79,7 @@ def stored_ids(store: Store, space: Space) -> npt.NDArray[np.int64]:
         return np.array([at for batch in scan.batches for at, _ in batch], np.int64)
 
 
-def spread(image_ids: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+def sample_ids(image_ids: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
     """At most `count` of these ids, ascending: a pseudo-random choice that is always the same for
     the same ids."""
     mixed = image_ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)

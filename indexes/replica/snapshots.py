@@ -59,7 +59,7 @@ class Snapshots:
     def written(self, index: Index) -> Mapping[str, Any] | None:
         """The header of the current file if it belongs to this store and index. Raises OSError."""
         header = header_of(self.path(index))
-        return None if header is None or self._stranger(header, index) else header
+        return None if header is None or self._mismatch(header, index) else header
 
     def load(self, index: Index) -> int | None:
         """Restore an empty index. Returns the seq of the snapshot, or None where no valid snapshot
@@ -101,7 +101,7 @@ class Snapshots:
 
     def _held(self, header: Mapping[str, Any], index: Index) -> int:
         """The snapshot's seq. Raises SnapshotRejected, with the reason, for an invalid snapshot."""
-        if stranger := self._stranger(header, index):
+        if stranger := self._mismatch(header, index):
             raise SnapshotRejected(f"it is of another {stranger}")
         applied: int = header["seq"]
         # The mark is set first, so that the log from there on is kept.
@@ -112,7 +112,7 @@ class Snapshots:
             raise SnapshotRejected("the log no longer reaches back to it")
         return applied
 
-    def _stranger(self, header: Mapping[str, Any], index: Index) -> str | None:
+    def _mismatch(self, header: Mapping[str, Any], index: Index) -> str | None:
         """The first respect in which the snapshot differs from what is expected."""
         wanted = self.header(index)
         return next((key for key in wanted if header.get(key) != wanted[key]), None)

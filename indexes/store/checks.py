@@ -59,7 +59,7 @@ def wanted_kinds(write: ImageWrite) -> frozenset[str]:
     return write.wanted | {space.kind for space in write.features}
 
 
-def is_forsaken(wanted: Collection[str]) -> bool:
+def is_unwanted(wanted: Collection[str]) -> bool:
     """Whether no retriever wants the image any more."""
     return all(kind.startswith(ANNOTATE) for kind in wanted)
 

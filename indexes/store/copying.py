@@ -25,7 +25,7 @@ _AUTHORS: tuple[Author, ...] = ("machine", "person")
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class CompleteImage:
     """An image with all that belongs to it, except a kept upload."""
 
     image: Image
@@ -93,14 +93,14 @@ class _Pass:
         after = -1
         last: int | None = after
         while last is not None:
-            ours = _wholes(self.source, after, BATCH)
+            ours = _complete_images(self.source, after, BATCH)
             last = ours[-1].image.image_id if len(ours) == BATCH else None
             theirs = {one.image.image_id: one for one in _until(self.target, after, last)}
             self._bring_over(ours, theirs)
             self.progress(self.images)
             after = last or after
 
-    def _bring_over(self, ours: Sequence[Whole], theirs: dict[int, Whole]) -> None:
+    def _bring_over(self, ours: Sequence[CompleteImage], theirs: dict[int, CompleteImage]) -> None:
         changed = []
         for whole in ours:
             digest = whole.digest
@@ -119,13 +119,13 @@ class _Pass:
             _annotate(self.target, receipt.image_id, receipt.generation, whole)
 
 
-def _wholes(store: Store, after: int, limit: int) -> list[Whole]:
+def _complete_images(store: Store, after: int, limit: int) -> list[CompleteImage]:
     """Read images in several transactions; the next pass finds what changed meanwhile."""
     images = store.images(after, limit)
     ids = [image.image_id for image in images]
     rows = {space: store.rows(space, ids) for space in store.spaces()} if ids else {}
     return [
-        Whole(
+        CompleteImage(
             image,
             {space: found[at] for space, found in rows.items() if (at := image.image_id) in found},
             store.preview(image.image_id) if image.has_preview else None,
@@ -134,9 +134,9 @@ def _wholes(store: Store, after: int, limit: int) -> list[Whole]:
     ]
 
 
-def _until(store: Store, after: int, last: int | None) -> Iterator[Whole]:
+def _until(store: Store, after: int, last: int | None) -> Iterator[CompleteImage]:
     """All images above `after`, up to `last` if given."""
-    while batch := _wholes(store, after, BATCH):
+    while batch := _complete_images(store, after, BATCH):
         for whole in batch:
             if last is not None and whole.image.image_id > last:
                 return
@@ -150,7 +150,7 @@ def _copy_active(source: Store, target: Store) -> None:
         target.activate(kind, named.get(kind))
 
 
-def _write(source: Store, whole: Whole) -> ImageWrite:
+def _write(source: Store, whole: CompleteImage) -> ImageWrite:
     image = whole.image
     original = source.original(image.image_id, image.generation) if image.has_original else None
     return ImageWrite(
@@ -168,7 +168,7 @@ def _write(source: Store, whole: Whole) -> ImageWrite:
     )
 
 
-def _annotate(target: Store, image_id: int, generation: int, whole: Whole) -> None:
+def _annotate(target: Store, image_id: int, generation: int, whole: CompleteImage) -> None:
     said = read_annotations(whole.features.get(ANNOTATIONS))
     for author in _AUTHORS:
         by: dict[str, dict[str, Any] | None] = {}

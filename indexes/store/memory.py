@@ -31,7 +31,7 @@ from indexes.store.checks import (
     check_writes,
     dump_metadata,
     image_terms,
-    is_forsaken,
+    is_unwanted,
     merged,
     next_free_id,
     wanted_kinds,
@@ -119,7 +119,7 @@ class MemoryStore(Store):
             if kept is None or kind not in kept.image.wanted:
                 return None
             kept.image = replace(kept.image, wanted=kept.image.wanted - {kind})
-            if is_forsaken(kept.image.wanted):
+            if is_unwanted(kept.image.wanted):
                 return self.delete(image_id)
             if kind.startswith(ANNOTATE):
                 row = kept.features.get(ANNOTATIONS)

@@ -39,7 +39,7 @@ class TextParams(DistanceParams):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class QueryWord:
     """One query word as written, and the vocabulary words that match it."""
 
     written: str
@@ -47,7 +47,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class WordStatistics:
     """Statistics of the query words in one shard."""
 
     count: int
@@ -109,27 +109,29 @@ class TextIndex(Index):
             self._postings.keep_words(used)
             self._vocabulary = self._vocabulary.only(used)
 
-    def _candidates(self, query: Query, params: SearchParams) -> Standing:
+    def _candidates(self, query: Query, params: SearchParams) -> WordStatistics:
         assert isinstance(params, TextParams)
-        asked = self._asked(query, params)
+        asked = self._matched_words(query, params)
         bests = [self._postings.best(one.candidates) for one in asked]
-        return Standing(len(self), [_standing(best) for best in bests])
+        return WordStatistics(len(self), [_word_statistics(best) for best in bests])
 
     @classmethod
-    def merge_candidates(cls, said: Sequence[Standing], _: Query, __: SearchParams) -> list[float]:
+    def merge_candidates(
+        cls, said: Sequence[WordStatistics], _: Query, __: SearchParams
+    ) -> list[float]:
         """The weight of each query word over all shards."""
         count = sum(one.count for one in said)
         return [_weight(count, parts) for parts in zip(*(one.words for one in said), strict=True)]
 
-    def _asked(self, query: Query, params: TextParams) -> list[Asked]:
+    def _matched_words(self, query: Query, params: TextParams) -> list[QueryWord]:
         return [
-            Asked(written, self._vocabulary.match(word, params.match))
-            for word, written in _asked_words(query).items()
+            QueryWord(written, self._vocabulary.match(word, params.match))
+            for word, written in _query_words(query).items()
         ]
 
     def _search(self, query: Query, params: SearchParams) -> list[Hit]:
         assert isinstance(params, TextParams)
-        asked = self._asked(query, params)
+        asked = self._matched_words(query, params)
         if not asked:
             return []
         scores = self._scores([one.candidates for one in asked], query.candidates)
@@ -157,7 +159,7 @@ class TextIndex(Index):
         for number, candidates in enumerate(asked):
             best = self._postings.best(candidates)
             weight = (
-                _weight(len(self), [_standing(best)])
+                _weight(len(self), [_word_statistics(best)])
                 if global_weights is None
                 else global_weights[number]
             )
@@ -176,7 +178,7 @@ class TextIndex(Index):
         """Slots of the hits, best first, ties by image id."""
         slots = np.flatnonzero(scores)
         if allowed is not None:
-            slots = slots[_among(self._postings.image_ids[slots], allowed)]
+            slots = slots[_allowed_mask(self._postings.image_ids[slots], allowed)]
         if params.distance_threshold is not None:
             slots = slots[(MICRO - scores[slots]) / MICRO < params.distance_threshold]
         ids, found = self._postings.image_ids[slots], scores[slots]
@@ -191,7 +193,7 @@ class TextIndex(Index):
             slots, ids, found = slots[kept], ids[kept], found[kept]
         return slots[np.lexsort((ids, -found))]
 
-    def _matched(self, asked: Sequence[Asked], row: Features) -> list[dict[str, Any]]:
+    def _matched(self, asked: Sequence[QueryWord], row: Features) -> list[dict[str, Any]]:
         """For each query word that the row holds, its best match, the first of several."""
         best: dict[int, tuple[float, dict[str, Any]]] = {}
         for number, word, place in self._places(row):
@@ -222,7 +224,7 @@ class TextIndex(Index):
             self._merge()
 
 
-def _standing(best: npt.NDArray[np.float32]) -> tuple[float, int]:
+def _word_statistics(best: npt.NDArray[np.float32]) -> tuple[float, int]:
     """The best quality (by slot) of a word, and the number of slots that have it."""
     return float(best.max(initial=0)), int(count_best(best))
 
@@ -238,7 +240,7 @@ def _words_in(row: Features) -> list[str]:
     return [word.folded for passage in passages_of(row) for word in words_of(passage.text)]
 
 
-def _asked_words(query: Query) -> dict[str, str]:
+def _query_words(query: Query) -> dict[str, str]:
     """The query's first MAX_WORDS different words, normalised → as written.
 
     A stored row can be a query: then the words are those of its annotations.
@@ -255,7 +257,9 @@ def _asked_words(query: Query) -> dict[str, str]:
     return dict(islice(asked.items(), MAX_WORDS))
 
 
-def _among(ids: npt.NDArray[np.int64], allowed: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def _allowed_mask(
+    ids: npt.NDArray[np.int64], allowed: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
     """Which ids are in `allowed`, which is ascending and not empty."""
     places = np.minimum(np.searchsorted(allowed, ids), len(allowed) - 1)
     return np.asarray(allowed[places] == ids)

@@ -61,7 +61,7 @@ class Words:
 
     words: tuple[str, ...]
     vectors: Vectors
-    stamp: tuple[int, int]
+    file_version: tuple[int, int]
     """Modification time and size of its file."""
 
 
@@ -109,7 +109,7 @@ class Vocabulary(Annotator):
         """
         self._follow()
         options = self.options
-        chosen = choose(vectors @ self._words.vectors.T, options)
+        chosen = rank_words(vectors @ self._words.vectors.T, options)
         return [
             Annotation(
                 tags=tuple(self._words.words[at] for at, _ in row),
@@ -127,7 +127,7 @@ class Vocabulary(Annotator):
         words = self.options.words
         assert words is not None
         try:
-            if stamp(Path(words)) != self._words.stamp:
+            if file_version(Path(words)) != self._words.file_version:
                 self._words = self._read()
         except (OSError, RetrieverUnavailable) as exc:
             logger.warning("the last list of words stays in force: %s", exc)
@@ -137,7 +137,7 @@ class Vocabulary(Annotator):
         self.find()
         path = self.files["words"]
         try:
-            stamped = stamp(path)  # Before reading: a change meanwhile is seen next time.
+            stamped = file_version(path)  # Before reading: a change meanwhile is seen next time.
             words = parse(path.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError) as exc:
             raise RetrieverUnavailable(f"{path} can't be read as words in UTF-8: {exc}") from exc
@@ -158,7 +158,7 @@ def parse(text: str) -> tuple[str, ...]:
     return tuple(words.values())
 
 
-def choose(cosines: Vectors, options: VocabularyOptions) -> list[list[tuple[int, float]]]:
+def rank_words(cosines: Vectors, options: VocabularyOptions) -> list[list[tuple[int, float]]]:
     """The words for each row of cosines (n, words) with their probabilities, likeliest first."""
     scaled = options.logit_scale * (cosines - cosines.max(axis=1, keepdims=True))
     powers = np.exp(scaled)
@@ -173,7 +173,7 @@ def choose(cosines: Vectors, options: VocabularyOptions) -> list[list[tuple[int,
     ]
 
 
-def stamp(path: Path) -> tuple[int, int]:
+def file_version(path: Path) -> tuple[int, int]:
     """Modification time in nanoseconds and size in bytes. Equal values mean that the file is
     unchanged."""
     found = path.stat()

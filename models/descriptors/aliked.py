@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from models.descriptors.base import Described, Descriptor, load_weights, quantise
+from models.descriptors.base import Descriptor, Detection, load_weights, quantise
 from models.descriptors.keypoints import Floats, Keypoints, resized
 from models.types import Pixels
 from models.weights import UrlWeights, Weights
@@ -47,7 +47,7 @@ class Aliked(Descriptor):
         load_weights(network, files["aliked"], CONSTANTS)
         self._network = network
 
-    def look(self, gray: Pixels, sides: tuple[int, int]) -> Described:
+    def detect(self, gray: Pixels, sides: tuple[int, int]) -> Detection:
         small, factor = resized(gray, sides)
         points, score, descriptors = self.run(small)
         points = (points + np.float32(0.5)) / np.float32(factor) - np.float32(0.5)
@@ -55,7 +55,7 @@ class Aliked(Descriptor):
         order = strong[np.lexsort((points[strong, 1], points[strong, 0], -score[strong]))]
         unknown = np.zeros(len(order), np.float32)
         keypoints = Keypoints(points[order], unknown, unknown, score[order])
-        return Described(keypoints, lambda chosen: quantise(descriptors[order[chosen]]))
+        return Detection(keypoints, lambda chosen: quantise(descriptors[order[chosen]]))
 
     def run(self, gray: Pixels) -> tuple[Floats, Floats, Floats]:
         """Points (n, 2) in pixels, scores (n,) and unit descriptors (n, 128), all float32."""

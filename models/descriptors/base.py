@@ -21,7 +21,7 @@ Quantised = npt.NDArray[np.uint8] | npt.NDArray[np.int8]
 """Descriptors (n, 128), each a multiple of a unit vector. The index normalises them."""
 
 
-class Described(NamedTuple):
+class Detection(NamedTuple):
     """The keypoints of one picture. Only the selected ones need to be described."""
 
     keypoints: Keypoints
@@ -45,7 +45,7 @@ class Descriptor(ABC):
         """Build the model from its weights, given by name. Raises RetrieverUnavailable."""
 
     @abstractmethod
-    def look(self, gray: Pixels, sides: tuple[int, int]) -> Described:
+    def detect(self, gray: Pixels, sides: tuple[int, int]) -> Detection:
         """Keypoints of a (height, width) uint8 picture whose long side is first resized into
         `sides`.
 

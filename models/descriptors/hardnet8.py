@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from models.descriptors.base import WIDTH, Described, Descriptor, load_weights, quantise
+from models.descriptors.base import WIDTH, Descriptor, Detection, load_weights, quantise
 from models.descriptors.keypoints import Floats, Rows, Sift
 from models.types import Pixels
 from models.weights import UrlWeights, Weights
@@ -43,13 +43,13 @@ class HardNet8(Descriptor):
         load_weights(network, files["hardnet8"])
         self._network = network
 
-    def look(self, gray: Pixels, sides: tuple[int, int]) -> Described:
+    def detect(self, gray: Pixels, sides: tuple[int, int]) -> Detection:
         sift = Sift(gray, sides)
 
         def describe(chosen: Rows) -> npt.NDArray[np.int8]:
             return quantise(self.describe(sift.gray, sift.frames(chosen)))
 
-        return Described(sift.keypoints, describe)
+        return Detection(sift.keypoints, describe)
 
     def describe(self, gray: Pixels, frames: Floats) -> Floats:
         """Unit descriptors (n, 128) float32 of frames (n, 4): x, y, diameter in pixels, angle in

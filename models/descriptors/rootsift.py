@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from models.descriptors.base import Described, Descriptor, Quantised
+from models.descriptors.base import Descriptor, Detection, Quantised
 from models.descriptors.keypoints import Sift
 from models.types import Pixels
 
@@ -24,9 +24,9 @@ _MIRRORED_BINS = [0, 7, 6, 5, 4, 3, 2, 1]
 class RootSift(Descriptor):
     dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
 
-    def look(self, gray: Pixels, sides: tuple[int, int]) -> Described:
+    def detect(self, gray: Pixels, sides: tuple[int, int]) -> Detection:
         sift = Sift(gray, sides)
-        return Described(sift.keypoints, lambda chosen: rootsift(sift.describe(chosen)))
+        return Detection(sift.keypoints, lambda chosen: rootsift(sift.describe(chosen)))
 
     def mirrored(self, descriptors: Quantised) -> Quantised:
         """The mirrored descriptors, exact, by a permutation of values.

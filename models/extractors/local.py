@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from models.base import Extractor
 from models.descriptors.aliked import Aliked
-from models.descriptors.base import WIDTH, Described, Descriptor
+from models.descriptors.base import WIDTH, Descriptor, Detection
 from models.descriptors.hardnet8 import HardNet8
 from models.descriptors.keypoints import Rows, rank_in_cell, spread
 from models.descriptors.rootsift import RootSift
@@ -117,7 +117,7 @@ class Local(Extractor):
         return [query, mirror]
 
     def _extract(self, pixels: Pixels) -> Features:
-        seen = self._look(pixels)
+        seen = self._detect(pixels)
         total, near = self.options.max_keypoints, self.options.near
         return self._pack(
             seen, spread(seen.keypoints.points, pixels.shape, total, total // 4, near)
@@ -130,7 +130,7 @@ class Local(Extractor):
         The first few hundred then represent every part of the picture, and a busy part can't
         outvote the others.
         """
-        seen = self._look(pixels)
+        seen = self._detect(pixels)
         total, near = self.options.query_keypoints, self.options.near
         points = seen.keypoints.points
         chosen = spread(points, pixels.shape, total, total, near)
@@ -139,10 +139,10 @@ class Local(Extractor):
         self._check(query)
         return query
 
-    def _look(self, pixels: Pixels) -> Described:
-        return self._descriptor.look(pixels, (self.options.min_side, self.options.max_side))
+    def _detect(self, pixels: Pixels) -> Detection:
+        return self._descriptor.detect(pixels, (self.options.min_side, self.options.max_side))
 
-    def _pack(self, seen: Described, chosen: Rows) -> Features:
+    def _pack(self, seen: Detection, chosen: Rows) -> Features:
         features = np.empty(len(chosen), self.dtype)
         features["x"], features["y"] = seen.keypoints.points[chosen].T
         features["scale"] = seen.keypoints.scale[chosen]

@@ -88,7 +88,7 @@ class Decoder:
         """Run short CPU work, such as cheap extraction, in a decoding thread."""
         return await asyncio.wrap_future(self._threads.submit(work, *args, **kwargs))
 
-    def side_by_side(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
+    def run_all(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
         """Results of short jobs submitted by a decoding thread; idle threads take a share.
 
         Jobs that no other thread has begun run here, because waiting for them could deadlock.

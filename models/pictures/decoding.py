@@ -190,7 +190,7 @@ class Header:
         width, height = self.width, self.height
         if image.format != "TIFF" and orientation >= 5:
             width, height = height, width
-        upright = np.ascontiguousarray(_turned(full, orientation))
+        upright = np.ascontiguousarray(_oriented(full, orientation))
         return Picture(upright, width, height, image.format or "")
 
 
@@ -357,7 +357,7 @@ def _resized(pixels: Pixels, size: tuple[int, int], interpolation: int) -> Pixel
     return np.asarray(cv2.resize(pixels, size[::-1], interpolation=interpolation), np.uint8)
 
 
-def _turned(pixels: Pixels, orientation: int) -> Pixels:
+def _oriented(pixels: Pixels, orientation: int) -> Pixels:
     """Apply an EXIF orientation (TIFF 6.0, tag 274)."""
     if orientation >= 5:
         pixels = pixels.transpose(1, 0, 2)

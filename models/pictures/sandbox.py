@@ -66,10 +66,10 @@ class Sandbox:
         """
         if len(data) > self._limits.max_bytes:
             read_header(data, self._limits)
-        cost: int = self._ask({}, data)[0]["cost"]
+        cost: int = self._exchange({}, data)[0]["cost"]
         budget.acquire(cost).result()
         try:
-            about, pixels = self._ask({"go": True})
+            about, pixels = self._exchange({"go": True})
         finally:
             budget.release(cost)
         full = np.frombuffer(pixels, np.uint8).reshape(about["shape"])
@@ -85,7 +85,9 @@ class Sandbox:
             self._socket.close()
             self._socket = None
 
-    def _ask(self, about: dict[str, Any], payload: bytes = b"") -> tuple[dict[str, Any], bytearray]:
+    def _exchange(
+        self, about: dict[str, Any], payload: bytes = b""
+    ) -> tuple[dict[str, Any], bytearray]:
         connection = self._connected()
         until = time.monotonic() + self._limits.child_seconds
         try:

@@ -72,7 +72,7 @@ class Gate:
                 self._changed.notify_all()
 
     @contextmanager
-    def alone(self, seconds: float) -> Iterator[None]:
+    def exclusive(self, seconds: float) -> Iterator[None]:
         """Raises StoreUnavailable when a transaction still lives after so many seconds."""
         with self._changed:
             self._waiting += 1
@@ -150,7 +150,7 @@ class Environment:
             )
 
     def close(self) -> None:
-        with self._gate.alone(self.options.patience):
+        with self._gate.exclusive(self.options.patience):
             self._env.close()
 
     @contextmanager
@@ -211,7 +211,7 @@ class Environment:
             self._gate.leave()
 
     def _grow(self, full: int) -> None:
-        with self._gate.alone(self.options.patience):
+        with self._gate.exclusive(self.options.patience):
             if self._size != full:
                 return  # Another thread has grown it meanwhile.
             bigger = min(full * 2, self.options.max_map_size)
@@ -224,13 +224,13 @@ class Environment:
 
     def _adopt(self) -> None:
         """Adopt the map size that another process has set."""
-        with self._gate.alone(self.options.patience):
+        with self._gate.exclusive(self.options.patience):
             self._env.set_mapsize(0)
             self._size = self._env.info()["map_size"]
 
     def _reopen(self) -> None:
         """Reopen the environment: after a failed write of its root page LMDB refuses everything."""
-        with self._gate.alone(self.options.patience):
+        with self._gate.exclusive(self.options.patience):
             self._env.close()
             self._env = self._open()
         self._open_tables()

@@ -23,7 +23,7 @@ from indexes.store.checks import (
     check_unused,
     dump_metadata,
     image_terms,
-    is_forsaken,
+    is_unwanted,
     merged,
     name_hash,
     next_free_id,
@@ -97,7 +97,7 @@ class Writer(Reader):
             return None
         before = row.pending
         row.wanted.discard(kind)
-        if is_forsaken(row.wanted):
+        if is_unwanted(row.wanted):
             return self.delete(image_id)
         if kind.startswith(ANNOTATE):
             left = without(self._annotations(image_id), kind.removeprefix(ANNOTATE))

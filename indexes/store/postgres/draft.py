@@ -12,7 +12,7 @@ import orjson
 
 from indexes.store.annotations import annotated_kinds, changed_row, without
 from indexes.store.base import ANNOTATE, ANNOTATIONS, Author, ImageWrite, Receipt, Space
-from indexes.store.checks import dump_metadata, image_terms, is_forsaken, merged, wanted_kinds
+from indexes.store.checks import dump_metadata, image_terms, is_unwanted, merged, wanted_kinds
 
 Numbers = Mapping[Space, int]
 
@@ -104,7 +104,7 @@ class Draft:
         if row is None or kind not in row.wanted:
             return None
         row.wanted -= {kind}
-        if is_forsaken(row.wanted):
+        if is_unwanted(row.wanted):
             return self.delete(image_id)
         if kind.startswith(ANNOTATE):
             left = without(row.annotations, kind.removeprefix(ANNOTATE))

@@ -13,7 +13,14 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
-from cluster.jobs.annotate import Speaker, Worker, had, lacking, speakers_of, write_files
+from cluster.jobs.annotate import (
+    AnnotatorSpec,
+    Worker,
+    annotator_specs,
+    images_lacking,
+    resolve_fingerprints,
+    write_files,
+)
 from indexes.store.annotations import annotations_of
 from indexes.store.base import ImageWrite, Space
 from indexes.store.lmdb.store import LmdbStore
@@ -35,7 +42,7 @@ class Broken(Brightness):
         raise ImportError("No module named 'torch'")
 
 
-class Speaking(Speaker):
+class TestAnnotatorSpec(AnnotatorSpec):
     """One of the tests' annotators, handed over as it is."""
 
     def make(self) -> Brightness:
@@ -48,10 +55,10 @@ class Speaking(Speaker):
         return kinds[self.annotator](BrightnessOptions())
 
 
-CAPTION = Speaking("caption", "brightness", {})
-OCR = Speaking("ocr", "whole", {})
-BROKEN = Speaking("broken", "broken", {})
-BITS = Speaking("vocabulary", "bits", {})
+CAPTION = TestAnnotatorSpec("caption", "brightness", {})
+OCR = TestAnnotatorSpec("ocr", "whole", {})
+BROKEN = TestAnnotatorSpec("broken", "broken", {})
+BITS = TestAnnotatorSpec("vocabulary", "bits", {})
 
 
 @pytest.fixture
@@ -72,9 +79,9 @@ def add(store: LmdbStore, image_id: int, **changed: Any) -> None:
     store.put(ImageWrite(image_id, width=640, height=480, **{**fields, **changed}))
 
 
-def ran(tmp_path: Path, *speakers: Speaker, ids: list[int]) -> dict[int, str]:
+def ran(tmp_path: Path, *specs: AnnotatorSpec, ids: list[int]) -> dict[int, str]:
     """Reasons of the images that were not annotated."""
-    worker = Worker(speakers, f"lmdb:{tmp_path / 'store'}")
+    worker = Worker(specs, f"lmdb:{tmp_path / 'store'}")
     rows = worker({"image_id": ids})
     worker.store.close()
     pairs = zip(rows["image_id"], rows["reason"], strict=True)
@@ -90,7 +97,9 @@ def test_the_annotators_of_a_config_are_those_built_as_such() -> None:
             "args": {"annotator": "caption", "options": {"a": 1}},
         },
     ]
-    assert speakers_of({"applications": blocks}) == [Speaker("words", "caption", {"a": 1})]
+    assert annotator_specs({"applications": blocks}) == [
+        AnnotatorSpec("words", "caption", {"a": 1})
+    ]
 
 
 def test_a_picture_is_annotated_from_its_preview_and_then_lacks_nothing(
@@ -98,11 +107,11 @@ def test_a_picture_is_annotated_from_its_preview_and_then_lacks_nothing(
 ) -> None:
     for image_id in (1, 2, 3):
         add(store, image_id)
-    fingerprints, unavailable = had([CAPTION])
+    fingerprints, unavailable = resolve_fingerprints([CAPTION])
     assert unavailable == {}
-    assert list(lacking(store, fingerprints)) == [1, 2, 3]
+    assert list(images_lacking(store, fingerprints)) == [1, 2, 3]
     assert ran(tmp_path, CAPTION, ids=[1, 2]) == {}
-    assert list(lacking(store, fingerprints)) == [3]
+    assert list(images_lacking(store, fingerprints)) == [3]
     seen = decode(decode(jpeg(1)).preview_jpeg()).preview
     expected = Brightness(BrightnessOptions()).annotate(seen).row()
     mark = {"fingerprint": fingerprints["caption"], "by": "machine"}
@@ -160,7 +169,7 @@ def test_what_another_model_said_is_renewed_and_what_a_person_said_is_not(
     store.annotate(1, 1, {"caption": {"text": "old", "fingerprint": "old"}}, "machine")
     store.annotate(2, 2, {"caption": {"text": "Rex"}}, "person")
     store.annotate(3, 3, {"caption": None}, "person")
-    assert list(lacking(store, had([CAPTION])[0])) == [1]
+    assert list(images_lacking(store, resolve_fingerprints([CAPTION])[0])) == [1]
     ran(tmp_path, CAPTION, ids=[1, 2, 3])
     said = annotations_of(store, [1, 2, 3])
     assert said[1]["caption"]["text"] != "old"

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from cluster.jobs.backfill import Kind, Worker, kinds_of, plan, spaces_of
+from cluster.jobs.backfill import RetrieverSpec, Worker, plan, retriever_specs, spaces_of
 from cluster.service.data_folder import job_log
 from cluster.service.ray_folder import PREFIX
 from indexes.store.base import ImageWrite, Space
@@ -120,7 +120,7 @@ def test_the_plan_leaves_out_only_pictures_that_lack_nothing(tmp_path: Path) -> 
 
 def test_a_worker_gives_every_kind_its_features_and_names_what_is_bad(tmp_path: Path) -> None:
     fill(tmp_path / "pictures", 1)
-    kinds = [Kind(name, name, {}) for name in ("phash", "color", "local")]
+    kinds = [RetrieverSpec(name, name, {}) for name in ("phash", "color", "local")]
     worker = Worker(kinds, f"lmdb:{tmp_path / 'store'}")
     paths = [str(tmp_path / "pictures" / "0.jpg"), str(tmp_path / "gone.jpg")]
     rows = worker({"path": paths, "image_id": [-1, -1]})
@@ -150,7 +150,7 @@ def test_what_can_not_be_extracted_yet_is_left_pending(tmp_path: Path) -> None:
     batch = {"path": [path], "image_id": [0]}
     store = LmdbStore(tmp_path / "store")
     with served.of_the_tests():
-        kinds = kinds_of(config)
+        kinds = retriever_specs(config)
         assert [kind.name for kind in kinds] == ["phash", "tint"]
         assert [space.kind for space in spaces_of(kinds)] == ["phash"]
         assert Worker(kinds, f"lmdb:{tmp_path / 'store'}")(batch)["reason"].tolist() == [""]

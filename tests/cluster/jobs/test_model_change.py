@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster.jobs.backfill import Worker, kinds_of, plan, spaces_of
+from cluster.jobs.backfill import Worker, retriever_specs, plan, spaces_of
 from cluster.jobs.model_change import compare, drop, switch
 from cluster.service.applications import check_spaces
 from cluster.service.data_folder import CannotStart
@@ -197,7 +197,7 @@ def test_a_backfill_makes_what_the_next_model_lacks_and_no_more(tmp_path: Path) 
     store = LmdbStore(tmp_path / "store")
 
     def backfill(applications: dict[str, Any]) -> int:
-        kinds = kinds_of(applications)
+        kinds = retriever_specs(applications)
         made = plan(str(folder), "filename", store, spaces_of(kinds))
         batch = {"path": [one for one, _ in made.todo], "image_id": [at for _, at in made.todo]}
         worker = Worker(kinds, where)

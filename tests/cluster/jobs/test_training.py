@@ -173,7 +173,7 @@ async def test_a_damaged_whitening_makes_it_unavailable_until_it_is_mended(
 
 def steps_of(wanted: dict[str, Any]) -> Iterator[Any]:
     """What the Ray task of a training yields, one by one."""
-    parsed, space, path = training.placed("trained", wanted, "shade")
+    parsed, space, path = training.training_target("trained", wanted, "shade")
     return training.training_steps(parsed, "shade", space, path)
 
 
@@ -237,9 +237,9 @@ def test_too_few_features_are_refused_with_what_it_takes(tmp_path: Path) -> None
     with pytest.raises(InvalidInput, match=r"shade has 50 features .* training needs 10240"):
         trained_here(wanted)
     with pytest.raises(InvalidInput, match="trained: auto"):
-        training.placed("trained", config(tmp_path), "shade")
+        training.training_target("trained", config(tmp_path), "shade")
     with pytest.raises(InvalidInput, match="phash is not trained"):
-        training.placed("trained", wanted, "phash")
+        training.training_target("trained", wanted, "phash")
 
 
 @pytest.mark.anyio

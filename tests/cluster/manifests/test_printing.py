@@ -20,7 +20,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
 from cluster.cli.main import default_config
-from cluster.manifests import printing as manifests
+from cluster.manifests import printing
 from cluster.service.applications import read_config
 from cluster.service.data_folder import CannotStart
 from cluster.service.environment import RAY_ENVIRONMENT
@@ -74,7 +74,7 @@ class Spec(Fields):
 
 
 def rayservice() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(manifests.rayservice(read_config(default_config())))
+    loaded: dict[str, Any] = yaml.safe_load(printing.rayservice(read_config(default_config())))
     return loaded
 
 
@@ -165,7 +165,7 @@ def test_a_cluster_keeps_what_the_config_says_of_http_and_deployments() -> None:
     config = read_config(default_config())
     config["http_options"] = {"host": "127.0.0.1", "port": 9000}
     config["applications"][1]["args"]["shards"] = 4
-    made = yaml.safe_load(manifests.serve_config(config))
+    made = yaml.safe_load(printing.serve_config(config))
     assert made["http_options"] == config["http_options"]
     assert made["applications"][1] == config["applications"][1]
     assert "listen" not in config["applications"][0]["args"]
@@ -182,7 +182,7 @@ def test_a_config_that_no_cluster_would_take_is_refused(
     change: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(CannotStart, match=reason):
-        manifests.rayservice(read_config(default_config()) | change)
+        printing.rayservice(read_config(default_config()) | change)
 
 
 def test_the_command_prints_the_manifest() -> None:
@@ -192,7 +192,7 @@ def test_the_command_prints_the_manifest() -> None:
         text=True,
         check=True,
     )
-    assert ran.stdout == manifests.rayservice(read_config(default_config()))
+    assert ran.stdout == printing.rayservice(read_config(default_config()))
 
 
 # --- ray up --------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cluster.service import local_ray as own_ray
+from cluster.service import local_ray
 from cluster.service.local_ray import start_ray
 
 
@@ -22,9 +22,9 @@ class Starts:
 
 def starting(monkeypatch: pytest.MonkeyPatch, *raised: Exception | None) -> Starts:
     starts = Starts(*raised)
-    monkeypatch.setattr(own_ray.ray, "init", starts)
+    monkeypatch.setattr(local_ray.ray, "init", starts)
     context = SimpleNamespace(gcs_address="127.0.0.1:1")
-    monkeypatch.setattr(own_ray.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(local_ray.ray, "get_runtime_context", lambda: context)
     return starts
 
 

@@ -173,7 +173,7 @@ def trained() -> Kept:
     kept = Kept("local", {"train_above": 1000})
     kept.apply({at: random_features(at, 30) for at in range(60)})
     assert isinstance(kept.index, LocalIndex)
-    kept.index.settle()
+    kept.index.wait_for_training()
     kept.apply({3: None, 7: random_features(99, 30), 61: random_features(61, 30)})
     return kept
 
@@ -205,11 +205,11 @@ def test_a_training_that_was_under_way_begins_anew(tmp_path: Path) -> None:
     kept.save(tmp_path / "state")
     restored = kept.load(tmp_path / "state", kept.rows)
     assert isinstance(restored.index, LocalIndex)
-    restored.index.settle()
+    restored.index.wait_for_training()
     assert restored.index.kind == "local-ivfpq"
     assert len(restored.index) == 60
     assert isinstance(kept.index, LocalIndex)
-    kept.index.settle()
+    kept.index.wait_for_training()
 
 
 # --- whitening ------------------------------------------------------------------------------------

@@ -5,17 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexes.inverted.file import ITERATIONS, Learnt, Method
-from indexes.inverted.learning import Step, Work, learn
+from indexes.inverted.file import ITERATIONS, Method, TrainedIndex
+from indexes.inverted.learning import Step, TrainingState, learn
 
 SAMPLE = np.random.default_rng(0).standard_normal((640, 32), np.float32)
 ROTATED = Method("OPQ4,IVF{lists},PQ4x4fs", inner_product=True, residual=True)
 PLAIN = Method("IVF{lists},PQ16x4fs", inner_product=False, residual=False)
 
 
-def learnt(folder: Path, method: Method) -> tuple[list[Step], Learnt]:
+def learnt(folder: Path, method: Method) -> tuple[list[Step], TrainedIndex]:
     steps: list[Step] = []
-    learning = learn(SAMPLE, 8, method, Work(folder, {"of": "one"}))
+    learning = learn(SAMPLE, 8, method, TrainingState(folder, {"of": "one"}))
     while True:
         try:
             steps.append(next(learning))
@@ -31,7 +31,7 @@ def test_what_is_broken_off_after_any_step_ends_as_if_it_had_not_been(
     assert [name for name, *_ in steps] == ["rotation", *["lists"] * ITERATIONS, "codes"]
     for taken in (2, 5, len(steps)):
         folder = tmp_path / str(taken)
-        learning = learn(SAMPLE, 8, method, Work(folder, {"of": "one"}))
+        learning = learn(SAMPLE, 8, method, TrainingState(folder, {"of": "one"}))
         for _ in range(taken):
             next(learning)
         learning.close()
@@ -42,12 +42,12 @@ def test_what_is_broken_off_after_any_step_ends_as_if_it_had_not_been(
 
 
 def test_what_is_left_of_another_training_is_removed(tmp_path: Path) -> None:
-    work = Work(tmp_path / "work", {"of": "one"})
+    work = TrainingState(tmp_path / "work", {"of": "one"})
     work.save("sample", SAMPLE, lists=8)
-    again = Work(tmp_path / "work", {"of": "one"})
+    again = TrainingState(tmp_path / "work", {"of": "one"})
     np.testing.assert_array_equal(again.load("sample"), SAMPLE)
     assert again.state["lists"] == 8
-    other = Work(tmp_path / "work", {"of": "another"})
+    other = TrainingState(tmp_path / "work", {"of": "another"})
     assert other.load("sample") is None
     assert list((tmp_path / "work").iterdir()) == []
     other.remove()

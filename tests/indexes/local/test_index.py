@@ -240,7 +240,7 @@ def votes(
 
 def test_a_large_collection_is_trained_and_still_finds_the_same() -> None:
     shelf = filled(**EXACT)
-    shelf.index.settle()
+    shelf.index.wait_for_training()
     assert shelf.index.kind == "local-ivfpq"
     assert shelf.index.nbytes > 0
     for key in range(30):
@@ -255,7 +255,7 @@ def test_a_large_collection_is_trained_and_still_finds_the_same() -> None:
 def test_the_default_trained_index_finds_crops() -> None:
     shelf = Shelf(train_above=1000)
     shelf.apply({key: stored(scene(key)) for key in range(6)})
-    shelf.index.settle()
+    shelf.index.wait_for_training()
     assert shelf.index.kind == "local-ivfpq"
     for key in range(0, 6, 2):
         assert shelf.search(asked(half(scene(key))))[0].image_id == key
@@ -272,7 +272,7 @@ def test_a_picture_pasted_on_a_busy_page_is_found() -> None:
 def test_changes_during_the_training_are_there_after_it() -> None:
     shelf = filled(**EXACT)
     shelf.apply({3: random_features(103, 50), 4: None, 200: random_features(200, 50)})
-    shelf.index.settle()
+    shelf.index.wait_for_training()
     assert shelf.index.kind == "local-ivfpq"
     assert votes(shelf, random_features(103, 50)) == [Hit(3, matches=50)]
     assert votes(shelf, random_features(200, 50)) == [Hit(200, matches=50)]
@@ -282,9 +282,9 @@ def test_changes_during_the_training_are_there_after_it() -> None:
 
 def test_a_grown_collection_is_trained_anew() -> None:
     shelf = filled(**EXACT, retrain_growth=2.0)
-    shelf.index.settle()
+    shelf.index.wait_for_training()
     shelf.apply({key: random_features(key, 50) for key in range(30, 90)})
-    shelf.index.settle()
+    shelf.index.wait_for_training()
     for key in (0, 45, 89):
         assert votes(shelf, random_features(key, 50)) == [Hit(key, matches=50)]
 
@@ -299,12 +299,12 @@ def test_a_failed_training_leaves_the_exact_index_and_is_tried_again() -> None:
 
     shelf.index.rows = failing
     shelf.apply({key: random_features(key, 50) for key in range(30)})
-    shelf.index.settle()
+    shelf.index.wait_for_training()
     assert shelf.index.kind == "local-flat"
     assert votes(shelf, random_features(7, 50)) == [Hit(7, matches=50)]
     shelf.index.rows = working
     shelf.apply({key: random_features(key, 50) for key in range(30, 40)})
-    shelf.index.settle()
+    shelf.index.wait_for_training()
     assert shelf.index.kind == "local-ivfpq"
     assert votes(shelf, random_features(7, 50)) == [Hit(7, matches=50)]
 
@@ -312,7 +312,7 @@ def test_a_failed_training_leaves_the_exact_index_and_is_tried_again() -> None:
 @pytest.mark.parametrize("options", [{}, EXACT], ids=["flat", "trained"])
 def test_slots_of_removed_pictures_are_given_up(options: dict[str, Any]) -> None:
     shelf = filled(**options)
-    shelf.index.settle()
+    shelf.index.wait_for_training()
     for turn in range(100):
         shelf.apply({key: random_features(1000 * turn + key, 10) for key in range(15, 30)})
     assert len(shelf.index) == 30
@@ -346,8 +346,8 @@ class Twin(RuleBasedStateMachine):
         self.shelf.apply(dict.fromkeys(image_ids))
 
     @rule()
-    def settle(self) -> None:
-        self.shelf.index.settle()
+    def wait_for_training(self) -> None:
+        self.shelf.index.wait_for_training()
 
     @rule(image_id=ids, allowed=st.none() | st.lists(ids, unique=True).map(sorted))
     def search(self, image_id: int, allowed: list[int] | None) -> None:

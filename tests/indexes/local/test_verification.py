@@ -9,9 +9,9 @@ from indexes.local.descriptors import unit
 from indexes.local.kernels import mutual_nearest
 from indexes.local.verification import (
     SAME_PLACE,
+    KeypointArrays,
     Keypoints,
     Matches,
-    Side,
     agreeing,
     follows,
     match,
@@ -34,7 +34,7 @@ def moved(features: Features, angle: float, scale: float, shift: tuple[float, fl
 
 
 def matched(query: Features, image: Features, ratio: float) -> Matches:
-    (matches,) = match(Side.of(query), [Side.of(image)], ratio, 0.9)
+    (matches,) = match(KeypointArrays.of(query), [KeypointArrays.of(image)], ratio, 0.9)
     return matches
 
 
@@ -165,7 +165,7 @@ def test_matches_are_mutual_nearest_neighbours_that_pass_the_ratio(
 ) -> None:
     query = np.concatenate([random_features(1, 70), jittered(random_features(2, 30), 1)])
     image = np.concatenate([random_features(2, 30), random_features(3, 50)])
-    (matches,) = match(Side.of(query), [Side.of(image)], ratio, farthest)
+    (matches,) = match(KeypointArrays.of(query), [KeypointArrays.of(image)], ratio, farthest)
     expected = brute_force(query, image, ratio, farthest)
     assert len(expected) >= 20
     assert rows_of(matches, query, image) == expected
@@ -175,13 +175,15 @@ def test_pictures_match_as_they_would_alone_whatever_else_is_matched_with_them()
     query = random_features(1, 90)
     sizes = [0, 1, 200, 256, 3, 0, 80, 17, 256, 40]
     images = [
-        Side.of(np.concatenate([query[: size // 2], random_features(9, size - size // 2)]))
+        KeypointArrays.of(
+            np.concatenate([query[: size // 2], random_features(9, size - size // 2)])
+        )
         for size in sizes
     ]
-    together = match(Side.of(query), images, 0.9, 0.9)
+    together = match(KeypointArrays.of(query), images, 0.9, 0.9)
     assert all(len(one) >= min(size // 2, 90) for one, size in zip(together, sizes, strict=True))
     for image, matches in zip(images, together, strict=True):
-        (alone,) = match(Side.of(query), [image], 0.9, 0.9)
+        (alone,) = match(KeypointArrays.of(query), [image], 0.9, 0.9)
         np.testing.assert_array_equal(matches.query.points, alone.query.points)
         np.testing.assert_array_equal(matches.image.points, alone.image.points)
 
@@ -189,8 +191,8 @@ def test_pictures_match_as_they_would_alone_whatever_else_is_matched_with_them()
 def test_one_keypoint_that_was_stored_twice_matches_once() -> None:
     query = random_features(1, 20)
     image = np.concatenate([query, query])
-    (forth,) = match(Side.of(query), [Side.of(image)], 1.0, 0.9)
-    (back,) = match(Side.of(image), [Side.of(query)], 1.0, 0.9)
+    (forth,) = match(KeypointArrays.of(query), [KeypointArrays.of(image)], 1.0, 0.9)
+    (back,) = match(KeypointArrays.of(image), [KeypointArrays.of(query)], 1.0, 0.9)
     assert len(forth) == len(back) == 20
 
 
@@ -201,7 +203,7 @@ def test_descriptors_of_zeros_match_nothing() -> None:
 
 
 def test_however_many_pictures_are_matched_one_kernel_does_it_which_was_there_before() -> None:
-    query = Side.of(random_features(1, 20))
+    query = KeypointArrays.of(random_features(1, 20))
     for count in (1, 2, 7):
         match(query, [query] * count, 0.9, 0.9)
     assert len(mutual_nearest.signatures) == 1

@@ -12,8 +12,8 @@ import pytest
 
 from indexes.base import DistanceParams, Hit, Query, Rows, SearchParams
 from indexes.hamming.index import BinaryIndex
-from indexes.replica import adaptive_batch as pace
-from indexes.replica import follower as following
+from indexes.replica import adaptive_batch
+from indexes.replica import follower as follower_module
 from indexes.replica.follower import Follower, row_reader
 from indexes.store.base import ImageWrite, Store
 from indexes.store.lmdb.store import LmdbStore
@@ -43,7 +43,7 @@ def memory() -> MemoryStore:
 
 
 def test_a_rebuild_reads_all_rows_in_batches(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "BATCH", 4)
+    monkeypatch.setattr(follower_module, "BATCH", 4)
     store.put_many([picture(n, str(n)) for n in range(10)])
     index = tiny()
     follower = ready(store, index)
@@ -86,7 +86,7 @@ def test_a_loaded_index_goes_on_from_its_seq(store: Store) -> None:
 
 
 def test_a_long_tail_is_applied_in_chunks(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "CHUNK", 3)
+    monkeypatch.setattr(adaptive_batch, "CHUNK", 3)
     index = tiny()
     follower = ready(store, index)
     store.put_many([picture(n, str(n)) for n in range(10)])
@@ -170,7 +170,7 @@ def test_a_started_follower_loads_then_follows_without_being_asked(store: Store)
 def test_searches_get_their_turn_while_a_long_tail_is_applied(
     memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace, "CHUNK", 1)
+    monkeypatch.setattr(adaptive_batch, "CHUNK", 1)
     follower = ready(SlowStore(memory, 0.002))
     follower.start(poll=0.001)
     memory.put_many([picture(n, str(n)) for n in range(200)])
@@ -184,7 +184,7 @@ def test_searches_get_their_turn_while_a_long_tail_is_applied(
 def test_loading_goes_on_when_the_store_comes_back(
     memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "RETRY", 0.01)
+    monkeypatch.setattr(follower_module, "RETRY", 0.01)
     memory.put(picture(1, "a"))
     store = FailingStore(memory)
     follower = follow(store)
@@ -300,7 +300,7 @@ def test_search_parameters_reach_the_index(store: Store) -> None:
 
 
 def test_a_grown_collection_learns_how_near_its_own_pictures_lie(store: Store) -> None:
-    count = following.SAMPLE_LEAST
+    count = follower_module.SAMPLE_LEAST
     store.put_many([coded(at) for at in range(count - 1)])
     index = BinaryIndex(BinaryIndex.Config(), row_reader(store, PHASH, decode))
     usual = index.background

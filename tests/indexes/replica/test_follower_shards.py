@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from indexes.hamming.index import BinaryIndex
 from indexes.replica.follower import Follower, row_reader
-from indexes.replica.sharding import Shard, merged
+from indexes.replica.sharding import Shard, merge_hits
 from indexes.store.memory import MemoryStore
 from tests.indexes.pictures import PHASH, picture, row_of
 from tests.indexes.store.forks import wait_for
@@ -50,7 +50,7 @@ def test_all_have_the_background_of_the_whole_store_and_answer_with_its_confiden
     parts = [follower.search(query, params).part for follower, _ in made[:2]]
     known = [part for part in parts if part is not None]
     whole = made[2][0].search(*nearest(row_of("7"))).hits
-    assert merged(BinaryIndex, known, params) == whole
+    assert merge_hits(BinaryIndex, known, params) == whole
     assert whole[0].confidence == 1.0
     for follower, _ in made:
         follower.close()

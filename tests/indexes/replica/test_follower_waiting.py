@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from indexes.replica import adaptive_batch as pace
+from indexes.replica import adaptive_batch
 from indexes.replica.follower import Answer
 from indexes.store.base import Changes, Space, Store
 from indexes.store.lmdb.store import LmdbStore
@@ -111,7 +111,7 @@ def test_a_search_is_not_caught_by_a_tail_that_grows_as_fast(memory: MemoryStore
 def test_a_tail_too_long_for_the_deadline_is_answered_stale(
     memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace, "CHUNK", 1)
+    monkeypatch.setattr(adaptive_batch, "CHUNK", 1)
     memory.put(picture(0, "0"))
     follower = ready(SlowStore(memory, 0.01))
     memory.put_many([picture(n, str(n)) for n in range(1, 200)])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from indexes.base import Hit, Index, Query, SearchParams
 from indexes.registry import make_index
-from indexes.replica.sharding import WHOLE, Shard, merged, merged_candidates, spread
+from indexes.replica.sharding import WHOLE, Shard, merge_candidates, merge_hits, sample_ids
 from indexes.replica.snapshot_file import opened, write
 from models.types import Features
 from tests.indexes.local.scenes import jittered, random_features
@@ -153,11 +153,11 @@ class Library:
     def sharded(self, query: Query, params: SearchParams) -> list[Hit]:
         query = replace(query, sharded=True)
         parts = self._round(query, params)
-        common = merged_candidates(type(self.whole), parts, query, params)
+        common = merge_candidates(type(self.whole), parts, query, params)
         if common is not None:
             common = pickle.loads(pickle.dumps(common))
             parts = self._round(replace(query, candidates=common), params)
-        return merged(type(self.whole), parts, params)
+        return merge_hits(type(self.whole), parts, params)
 
     def _round(self, query: Query, params: SearchParams) -> list[Any]:
         parts = [index.part(query, params) for index in self.shards.values()]
@@ -202,12 +202,12 @@ def test_every_id_is_of_exactly_one_shard() -> None:
 
 def test_a_sample_depends_on_the_ids_alone_and_changes_little_as_they_grow() -> None:
     ids = np.arange(0, 5000, 3)
-    sample = spread(ids, 100)
-    assert sample.tolist() == spread(ids[::-1], 100).tolist()
+    sample = sample_ids(ids, 100)
+    assert sample.tolist() == sample_ids(ids[::-1], 100).tolist()
     assert set(sample) <= set(ids)
-    grown = spread(np.append(ids, np.arange(1, 100, 3)), 100)
+    grown = sample_ids(np.append(ids, np.arange(1, 100, 3)), 100)
     assert 90 <= len(set(grown) & set(sample)) < 100
-    assert spread(ids[:5], 100).tolist() == ids[:5].tolist()
+    assert sample_ids(ids[:5], 100).tolist() == ids[:5].tolist()
 
 
 def test_every_kind_of_index_is_among_the_cases() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.annotators.vocabulary import Vectors, Vocabulary, VocabularyOptions, choose, parse
+from models.annotators.vocabulary import Vectors, Vocabulary, VocabularyOptions, parse, rank_words
 from models.errors import InvalidInput, RetrieverUnavailable
 from models.registry import make_annotator
 from tests.models.extractors.test_clip import loaded, tiny  # noqa: F401
@@ -90,7 +90,7 @@ def test_probabilities_are_the_softmax_of_scaled_cosines_over_all_words() -> Non
     cosines = np.array([[0.30, 0.28, 0.10], [0.1, 0.25, 0.31]], np.float32)
     options = VocabularyOptions(min_cosine=-1, min_probability=0, logit_scale=50)
     for row, expected in zip(
-        choose(cosines, options), np.exp(50 * cosines.astype(float)), strict=True
+        rank_words(cosines, options), np.exp(50 * cosines.astype(float)), strict=True
     ):
         chances = expected / expected.sum()
         assert [at for at, _ in row] == np.argsort(-chances).tolist()
@@ -103,7 +103,7 @@ def test_top_cosine_and_probability_each_bound_the_tags() -> None:
     def chosen(**options: float) -> list[int]:
         everything = {"min_cosine": -1, "min_probability": 0, "top": 9}
         made = VocabularyOptions.model_validate({**everything, **options})
-        return [at for at, _ in choose(cosines, made)[0]]
+        return [at for at, _ in rank_words(cosines, made)[0]]
 
     assert chosen() == [0, 1, 2, 3]
     assert chosen(top=2) == [0, 1]

@@ -78,7 +78,7 @@ def test_the_network_gives_unit_descriptors_strongest_first(aliked: Local) -> No
     pixels = scene(1, 120, 160)
     _, score, descriptors = aliked._descriptor.run(pixels)  # type: ignore[attr-defined]
     np.testing.assert_allclose(np.linalg.norm(descriptors, axis=1), 1, atol=1e-5)
-    keypoints = aliked._descriptor.look(pixels, (96, 160)).keypoints
+    keypoints = aliked._descriptor.detect(pixels, (96, 160)).keypoints
     assert len(keypoints.points) == (score > 0.05).sum()
     assert (np.diff(keypoints.strength) <= 0).all()
 

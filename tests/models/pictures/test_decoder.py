@@ -164,7 +164,7 @@ async def test_short_jobs_run_side_by_side_while_another_thread_is_idle() -> Non
         meeting = threading.Barrier(2, timeout=10)
 
         def both(_: Picture) -> list[int]:
-            return it.side_by_side([meeting.wait, meeting.wait])
+            return it.run_all([meeting.wait, meeting.wait])
 
         assert sorted(await it.decode(encoded("PNG"), both)) == [0, 1]
 
@@ -173,7 +173,7 @@ async def test_short_jobs_run_side_by_side_while_another_thread_is_idle() -> Non
 async def test_short_jobs_run_one_after_the_other_when_every_thread_is_busy() -> None:
     async with decoder(threads=1) as it:
         jobs = [threading.get_ident] * 3
-        threads = await it.decode(encoded("PNG"), lambda _: it.side_by_side(jobs))
+        threads = await it.decode(encoded("PNG"), lambda _: it.run_all(jobs))
         assert len(threads) == 3
         assert len(set(threads)) == 1
 
@@ -182,4 +182,4 @@ async def test_short_jobs_run_one_after_the_other_when_every_thread_is_busy() ->
 async def test_an_error_of_a_short_job_reaches_the_caller() -> None:
     async with decoder(threads=2) as it:
         with pytest.raises(ZeroDivisionError):
-            await it.decode(encoded("PNG"), lambda _: it.side_by_side([int, lambda: 1 // 0]))
+            await it.decode(encoded("PNG"), lambda _: it.run_all([int, lambda: 1 // 0]))
