@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import loading
-from cluster.service.applications import weightless_retrievers, read_config
+from cluster.service.applications import read_config, weightless_retrievers
 
 TARGET_SECONDS = 20.0
 EVERY = 0.05

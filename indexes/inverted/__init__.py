@@ -1,2 +1,1 @@
-"""Inverted files of product-quantised rows, and their training, for the indexes `vectors` and
-`local`."""
+"""Inverted files of product-quantised rows for `vectors` and `local`, and their training."""

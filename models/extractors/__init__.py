@@ -1,2 +1,1 @@
-"""One file per extractor; each exports its class as EXTRACTOR. The folder listing is the
-registry."""
+"""One file per extractor, which exports its class as EXTRACTOR; the listing is the registry."""

@@ -42,7 +42,7 @@ class Broken(Brightness):
         raise ImportError("No module named 'torch'")
 
 
-class TestAnnotatorSpec(AnnotatorSpec):
+class LocalAnnotatorSpec(AnnotatorSpec):
     """One of the tests' annotators, handed over as it is."""
 
     def make(self) -> Brightness:
@@ -55,10 +55,10 @@ class TestAnnotatorSpec(AnnotatorSpec):
         return kinds[self.annotator](BrightnessOptions())
 
 
-CAPTION = TestAnnotatorSpec("caption", "brightness", {})
-OCR = TestAnnotatorSpec("ocr", "whole", {})
-BROKEN = TestAnnotatorSpec("broken", "broken", {})
-BITS = TestAnnotatorSpec("vocabulary", "bits", {})
+CAPTION = LocalAnnotatorSpec("caption", "brightness", {})
+OCR = LocalAnnotatorSpec("ocr", "whole", {})
+BROKEN = LocalAnnotatorSpec("broken", "broken", {})
+BITS = LocalAnnotatorSpec("vocabulary", "bits", {})
 
 
 @pytest.fixture

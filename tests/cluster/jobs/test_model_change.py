@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster.jobs.backfill import Worker, retriever_specs, plan, spaces_of
+from cluster.jobs.backfill import Worker, plan, retriever_specs, spaces_of
 from cluster.jobs.model_change import compare, drop, switch
 from cluster.service.applications import check_spaces
 from cluster.service.data_folder import CannotStart
