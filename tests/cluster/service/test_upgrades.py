@@ -93,7 +93,7 @@ def test_a_killed_replica_costs_its_own_results_only_and_comes_back(
     service: Service, client: httpx.Client
 ) -> None:
     add_some(client)
-    with Load(service) as load:
+    with Load(service, 1) as load:
         load.wait_for(10)
         replica(service, "color").kill()
         load.wait_for(60)
@@ -184,12 +184,12 @@ def test_redeploying_what_changed_fails_no_request(
     color["args"]["completion_interval"] = 1.5
     edited = tmp_path / "edited.yaml"
     edited.write_text(yaml.safe_dump(config))
-    with Load(service) as load:
+    with Load(service, 1) as load:
         load.wait_for(20)
         deploy(service, edited)
         seen = len(load.answers)
         load.wait_for(
-            seen + 100,
+            seen + 50,
             lambda: (
                 before["ambience"] not in replicas(service, "ambience")
                 and all(len(replicas(service, name)) == 1 for name in before)
