@@ -29,19 +29,21 @@ Words = Annotated[str, Field(min_length=1, max_length=MAX_WORDS), AfterValidator
 class Negative(Options):
     """What hits must be unlike."""
 
-    text: Words | None = Field(None, description="Words to avoid, by retrievers that add vectors.")
+    text: Words | None = Field(
+        None, description="Words to avoid; only retrievers with additive vectors use them."
+    )
     image_ids: list[ImageId] = Field(
         default_factory=list,
         max_length=1000,
-        description="Images that must not be found; retrievers that add vectors avoid their like.",
+        description="Images that must not be found; retrievers with additive vectors also avoid "
+        "similar ones.",
     )
     weight: float = Field(
         1.0,
         gt=0,
         le=10,
         allow_inf_nan=False,
-        description="What the unit vector of each negative is multiplied by before it is taken "
-        "off the sum of the positive ones.",
+        description="Factor of each negative part's unit vector before it is subtracted.",
     )
 
 
@@ -64,7 +66,7 @@ class SearchQuery(Options):
         default_factory=list, max_length=MAX_QUERIES, description="Stored images to search by."
     )
     text: Words | None = Field(None, description="Words to search by.")
-    negative: Negative = Field(Negative(), description="What the answer must be unlike.")
+    negative: Negative = Field(Negative(), description="What hits must be unlike.")
     retrievers: dict[str, Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]] | None = (
         Field(None, min_length=1, description="Retrievers to ask, with weights; default: all, 1.")
     )
@@ -73,16 +75,16 @@ class SearchQuery(Options):
         0.5,
         ge=0,
         le=1,
-        description="Only hits at least so likely to be true; 0 also gives chance neighbours.",
+        description="Minimum probability of being a true match; 0 also returns chance neighbours.",
     )
     cursor: str | None = Field(
-        None, max_length=200, description="`next_cursor` of the page before."
+        None, max_length=200, description="`next_cursor` of the previous page."
     )
-    filter: Filter | None = Field(None, description="Only images for which this holds.")
+    filter: Filter | None = Field(None, description="Only images that meet these conditions.")
     region: tuple[float, float, float, float] | None = Field(
         None, description="x, y, width, height of the part to search by, in upright pixels."
     )
-    explain: bool = Field(False, description="Say where local features matched.")
+    explain: bool = Field(False, description="Return where local features matched.")
     mirrored: bool = Field(True, description="Also find mirror images.")
     min_seq: int | None = Field(None, ge=0, description="Answer no earlier than this change.")
     stale_ok: bool = Field(False, description="Do not wait for the newest changes.")
@@ -93,7 +95,7 @@ class RetrieverQuery(Options):
 
     image_id: ImageId | None = Field(None, description="A stored image to search by.")
     text: Words | None = Field(None, description="Words to search by.")
-    filter: Filter | None = Field(None, description="Only images for which this holds.")
+    filter: Filter | None = Field(None, description="Only images that meet these conditions.")
     variants: Literal["identity", "mirror", "dihedral"] | None = Field(
         None, description="Symmetries of the query picture that are tried."
     )
@@ -105,16 +107,16 @@ class RetrieverQuery(Options):
     )
     min_seq: int | None = Field(None, ge=0, description="Answer no earlier than this change.")
     cursor: str | None = Field(
-        None, max_length=200, description="`next_cursor` of the page before."
+        None, max_length=200, description="`next_cursor` of the previous page."
     )
 
 
 class ModelState(BaseModel):
     """The state, over all replicas, of a retriever's model that searches do not use."""
 
-    state: Literal["loading", "ready"] = Field(description="Ready when it is in all replicas.")
+    state: Literal["loading", "ready"] = Field(description="Ready when all replicas have it.")
     reason: str | None = Field(None, description="Why it is not ready.")
-    count: int = Field(description="Pictures that have features of it.")
+    count: int = Field(description="Images with features of it.")
     bytes: int = Field(description="Memory of its index.")
     extractor: str | None = Field(None, description="A file of models/extractors/.")
     fingerprint: str | None = Field(None, description="Names the feature space.")
@@ -127,7 +129,7 @@ class RetrieverState(BaseModel):
     kind: Literal["retriever", "annotator"]
     state: Literal["loading", "ready", "unavailable"]
     reason: str | None = Field(None, description="Why it is not ready.")
-    count: int = Field(description="Pictures in its index.")
+    count: int = Field(description="Images in its index.")
     applied_seq: int = Field(description="The newest change in its index.")
     bytes: int = Field(description="Memory of its index.")
     index: str = Field(description="The kind of index in use.")
@@ -136,7 +138,7 @@ class RetrieverState(BaseModel):
     reads_text: bool = Field(False, description="Whether words can be a query.")
     next: ModelState | None = Field(None, description="The model to switch to.")
     previous: ModelState | None = Field(None, description="The model to switch back to.")
-    shards: int = Field(1, description="Deployments that its pictures are split over.")
+    shards: int = Field(1, description="Number of deployments over which its images are split.")
 
 
 class RetrieverStates(BaseModel):
@@ -152,7 +154,7 @@ class AddAnswer(BaseModel):
     """An acknowledged, durable add."""
 
     image_id: int
-    seq: int = Field(description="Of this change; pass it as `min_seq`.")
+    seq: int = Field(description="Seq of this change; pass it as `min_seq`.")
     retrievers: dict[str, RetrieverOutcome]
 
 
@@ -171,7 +173,7 @@ class ImageAnswer(BaseModel):
     retrievers: dict[str, RetrieverOutcome]
     annotations: dict[str, Any] = Field(
         description="By annotator: `text`, `tags`, `by` (`machine` or `person`) and details; "
-        "those still to come have `state` and `reason`."
+        "pending ones have `state` and `reason`."
     )
     has_thumbnail: bool
 
@@ -179,7 +181,7 @@ class ImageAnswer(BaseModel):
 class EditedImage(ImageAnswer):
     """An image after an edit."""
 
-    seq: int = Field(description="Of this change; pass it as `min_seq`.")
+    seq: int = Field(description="Seq of this change; pass it as `min_seq`.")
 
 
 class AnnotationEdit(Options):
@@ -261,9 +263,9 @@ class RetrieverRow(BaseModel):
     points: list[list[float]] | None = Field(
         None, description="Inliers: query x, query y, image x, image y."
     )
-    score: float | None = Field(None, description="Of a text, from 0 to 1.")
+    score: float | None = Field(None, description="Score of a text search, from 0 to 1.")
     matched: list[dict[str, Any]] | None = Field(
-        None, description="Which words of the query were found, how, in whose annotation, where."
+        None, description="Which query words were found, how, in which annotation, and where."
     )
 
 

@@ -33,7 +33,7 @@ class SearchParams(Options):
     distance_threshold: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="Only hits strictly nearer than this."
     )
-    offset: int = Field(0, ge=0, le=MAX_K, description="Leave out this many best hits.")
+    offset: int = Field(0, ge=0, le=MAX_K, description="Skip this many best hits.")
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Self:

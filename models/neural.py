@@ -86,7 +86,7 @@ class NeuralExtractor(Extractor):
             reason = (str(exc).splitlines() or [""])[0][:300]
             where = ", ".join(str(path) for path in self.files.values())
             raise RetrieverUnavailable(
-                f"{where}: no weights that fit ({type(exc).__name__}: {reason})"
+                f"{where}: no weights for this architecture ({type(exc).__name__}: {reason})"
             ) from exc
 
     def extract_many(self, pixels: Sequence[Pixels]) -> list[Features]:

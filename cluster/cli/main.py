@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from cluster.jobs.annotate import Outcome
 
 app = typer.Typer(
-    help="Find pictures by picture. Start with `ambience serve`.",
+    help="Image search for a photo gallery. Start with `ambience serve`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -131,8 +131,10 @@ def status(as_json: Json = False) -> None:
 @app.command(epilog="**Examples**\n\n    ambience add cat.jpg\n\n    ambience add cat.jpg --id 7")
 def add(
     image: ImageFile,
-    image_id: Annotated[int | None, typer.Option("--id", help="Its id; default: the next.")] = None,
-    metadata: Annotated[str | None, typer.Option(help="A JSON object kept with it.")] = None,
+    image_id: Annotated[
+        int | None, typer.Option("--id", help="Image id; default: the next free one.")
+    ] = None,
+    metadata: Annotated[str | None, typer.Option(help="A JSON object to store with it.")] = None,
     as_json: Json = False,
 ) -> None:
     """Add or replace an image."""
@@ -166,9 +168,13 @@ def search(
     image: Annotated[
         Path | None, typer.Argument(help="A picture.", exists=True, dir_okay=False)
     ] = None,
-    image_id: Annotated[int | None, typer.Option("--id", help="Or a stored image.")] = None,
-    text: Annotated[str | None, typer.Option(help="Or words; all three may be mixed.")] = None,
-    k: Annotated[int, typer.Option("-k", help="At most this many.")] = 20,
+    image_id: Annotated[
+        int | None, typer.Option("--id", help="A stored image to search by.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Words to search by; all three may be mixed.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="Maximum number of hits.")] = 20,
     retriever: Annotated[
         list[str] | None, typer.Option(help="Only these retrievers (repeat).")
     ] = None,
@@ -199,14 +205,19 @@ def search(
     "    ambience backfill s3://bucket/pictures --json"
 )
 def backfill(
-    source: Annotated[str, typer.Argument(help="A folder, a list, a Parquet of paths, a URI.")],
+    source: Annotated[
+        str, typer.Argument(help="A folder, a list or a Parquet file of paths, or a URI.")
+    ],
     ids: Annotated[
-        Ids, typer.Option(help="From `{id}.jpg`, or the next free ones.")
+        Ids, typer.Option(help="Ids from `{id}.jpg`, or the next free ones.")
     ] = "sequential",
     config: Config = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: cores.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes; default: one per core.")
+    ] = None,
     bad_files: Annotated[
-        Path | None, typer.Option(help="Where to list bad files; default: in the data folder.")
+        Path | None,
+        typer.Option(help="Where to list files that can't be read; default: in the data folder."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -246,11 +257,13 @@ def annotate(
     ] = None,
     write: Annotated[
         Path | None,
-        typer.Option(help="Then write id_tags.txt and id_caption.txt here.", file_okay=False),
+        typer.Option(
+            help="Folder for id_tags.txt and id_caption.txt, written afterwards.", file_okay=False
+        ),
     ] = None,
     config: Config = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; each loads models.")
+        int | None, typer.Option(min=1, help="Worker processes; each loads the models.")
     ] = None,
     as_json: Json = False,
 ) -> None:

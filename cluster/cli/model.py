@@ -30,7 +30,9 @@ Name = Annotated[str, typer.Argument(help="A retriever with a `next` model, such
 @app.command(epilog="**Example**\n\n    ambience model compare global --sample 500")
 def compare(
     name: Name,
-    sample: Annotated[int, typer.Option(min=1, help="So many stored pictures as queries.")] = 200,
+    sample: Annotated[
+        int, typer.Option(min=1, help="Number of stored images used as queries.")
+    ] = 200,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -60,9 +62,9 @@ def compare(
 )
 def switch(
     name: Name,
-    back: Annotated[bool, typer.Option("--back", help="Undo it.")] = False,
+    back: Annotated[bool, typer.Option("--back", help="Switch back.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Though pictures lack features of it.")
+        bool, typer.Option("--force", help="Switch even if images lack its features.")
     ] = False,
     config: Config = None,
 ) -> None:

@@ -12,7 +12,7 @@ from cluster.cli.console import Json, err, out, print_json
 from indexes.store.copying import copy_store
 from indexes.store.url import open_store
 
-app = typer.Typer(help="Move what is stored.", no_args_is_help=True)
+app = typer.Typer(help="Move stored data.", no_args_is_help=True)
 
 EXIT_INCOMPLETE = 1
 
@@ -23,7 +23,7 @@ EXIT_INCOMPLETE = 1
 )
 def copy(
     source: Annotated[str, typer.Argument(help="The URL of a store; it may be in use.")],
-    target: Annotated[str, typer.Argument(help="The URL of one that will hold the same.")],
+    target: Annotated[str, typer.Argument(help="The URL of the store that becomes equal to it.")],
     as_json: Json = False,
 ) -> None:
     """Make TARGET equal to SOURCE, then compare both.

@@ -22,7 +22,7 @@ class _ByName(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-app = typer.Typer(cls=_ByName, help="Train on what is stored.", no_args_is_help=True)
+app = typer.Typer(cls=_ByName, help="Train indexes on stored features.", no_args_is_help=True)
 
 
 @app.command(epilog="**Example**\n\n    ambience train image_text")
@@ -44,7 +44,7 @@ def lists(
         print_json(asdict(done) | {"path": str(done.path)})
         return
     out.print(
-        f"Training {done.version} of {name}: {done.lists} lists, learnt from {done.points} rows of "
+        f"Training {done.version} of {name}: {done.lists} lists, trained on {done.points} rows of "
         f"{done.pictures} pictures, in {done.path}.",
         soft_wrap=True,
     )
@@ -54,7 +54,7 @@ def lists(
 def whitening(
     name: Annotated[str, typer.Argument(help="A retriever of vectors, such as global.")],
     dimensions: Annotated[
-        int | None, typer.Option(min=1, help="Keep at most so many directions; default: all.")
+        int | None, typer.Option(min=1, help="Maximum number of directions; default: all.")
     ] = None,
     config: Config = None,
     as_json: Json = False,

@@ -117,7 +117,7 @@ class Admission:
         if len(self._minutes) > MAX_CLIENTS:
             self._minutes.popitem(last=False)
         if count > limit:
-            raise TooManyRequests(f"more than {limit} requests a minute; wait until the next")
+            raise TooManyRequests(f"more than {limit} requests a minute; try again in a minute")
 
     def _limited(self, receive: Receive) -> Receive:
         """Read the body, within its limits of size and time."""
@@ -132,7 +132,7 @@ class Admission:
                 message = await asyncio.wait_for(receive(), until - time.monotonic())
             except TimeoutError as exc:
                 limit = self.args.upload_deadline
-                raise SlowUpload(f"the body did not come within {limit:g} s") from exc
+                raise SlowUpload(f"the body did not arrive within {limit:g} s") from exc
             whole = not message.get("more_body", False)
             read += len(message.get("body", b""))
             if read > self._max_bytes:

@@ -26,7 +26,7 @@ router = APIRouter(prefix="/v1", tags=["v1"])
 
 @router.patch(
     "/images/{image_id}",
-    summary="Edit what is said of a picture",
+    summary="Edit annotations and metadata of an image",
     response_model=EditedImage,
     responses=documented(400, 404, 409, 413, 503),
     openapi_extra=openapi.EDIT,

@@ -47,7 +47,7 @@ JSON_FIELDS = ("image_ids", "negative", "retrievers", "filter", "region")
 
 @router.put(
     "/images/{image_id}",
-    summary="Add or replace a picture",
+    summary="Add or replace an image",
     response_model=AddAnswer,
     responses={201: {"model": AddAnswer, "description": "New"}, **documented(400, 413, 415, 503)},
     openapi_extra=openapi.ADD,
@@ -60,7 +60,7 @@ async def put_image(request: Request, image_id: ImageIdPath) -> Response:
 @router.post(
     "/images",
     status_code=201,
-    summary="Add a picture under the next free id",
+    summary="Add an image under the next free id",
     response_model=AddAnswer,
     responses=documented(400, 413, 415, 503),
     openapi_extra=openapi.ADD,
@@ -72,7 +72,7 @@ async def post_image(request: Request) -> Response:
 
 @router.get(
     "/images/{image_id}",
-    summary="What is known of a picture",
+    summary="Get an image",
     response_model=ImageAnswer,
     responses=documented(400, 404, 503),
 )
@@ -88,7 +88,7 @@ async def get_image(request: Request, image_id: ImageIdPath) -> Response:
 @router.delete(
     "/images/{image_id}",
     status_code=204,
-    summary="Delete a picture",
+    summary="Delete an image",
     responses=documented(400, 503),
 )
 async def delete_image(request: Request, image_id: ImageIdPath) -> Response:
@@ -99,7 +99,7 @@ async def delete_image(request: Request, image_id: ImageIdPath) -> Response:
 
 @router.get(
     "/images/{image_id}/thumbnail",
-    summary="A small JPEG of a picture",
+    summary="Thumbnail of an image, as JPEG",
     response_class=Response,
     responses={200: {"content": {"image/jpeg": {}}}, **documented(400, 404, 503)},
 )
@@ -113,14 +113,14 @@ async def get_thumbnail(request: Request, image_id: ImageIdPath) -> Response:
 
 @router.get(
     "/images",
-    summary="List pictures",
+    summary="List images",
     response_model=ImageList,
     responses=documented(400, 503),
 )
 async def list_images(
     request: Request,
     cursor: Annotated[
-        int | None, Query(ge=-1, le=MAX_IMAGE_ID, description="`next_cursor` of the page before.")
+        int | None, Query(ge=-1, le=MAX_IMAGE_ID, description="`next_cursor` of the previous page.")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="Pictures a page.")] = 100,
 ) -> Response:
@@ -135,7 +135,7 @@ async def list_images(
 
 @router.get(
     "/retrievers",
-    summary="How the retrievers and annotators stand",
+    summary="State of the retrievers and annotators",
     response_model=RetrieverStates,
     responses=documented(503),
 )

@@ -65,20 +65,22 @@ class LocalIndex(Index):
 
     class Config(Options):
         train_above: int = Field(
-            30_000, ge=1000, description="Descriptors above which IVF-PQ is trained."
+            30_000, ge=1000, description="Number of descriptors above which IVF-PQ is trained."
         )
         factory: str = Field(
             "IVF{lists},PQ64x4fs", description="FAISS factory string of the trained index."
         )
         probes: int = Field(16, ge=1, description="Inverted lists searched for a descriptor.")
         voters: int = Field(
-            256, ge=1, description="How many of the query's first keypoints vote; all are matched."
+            256,
+            ge=1,
+            description="Number of the query's strongest keypoints that vote; all are matched.",
         )
         trained: str | None = Field(
             None, description="A file of `ambience train`; `auto`: this retriever's own."
         )
         retrain_growth: float = Field(
-            4, gt=1, description="Trained anew when this many times as large as at its training."
+            4, gt=1, description="The index is trained again when it has grown by this factor."
         )
 
     options: Config

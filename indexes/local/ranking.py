@@ -16,23 +16,28 @@ MIN_INLIERS = 6
 class LocalParams(SearchParams):
     """Parameters; verification is on unless switched off, and then `matches` are votes."""
 
-    k: int | None = Field(None, ge=1, le=MAX_K, description="At most this many hits; 20.")
-    k_clusters: int = Field(5, ge=1, le=64, description="Nearest descriptors for each one's vote.")
-    knn_min_matches: int = Field(1, ge=1, description="Fewer votes than this don't count.")
+    k: int | None = Field(None, ge=1, le=MAX_K, description="At most this many hits; default 20.")
+    k_clusters: int = Field(
+        5, ge=1, le=64, description="Nearest descriptors that each query descriptor votes for."
+    )
+    knn_min_matches: int = Field(1, ge=1, description="Minimum number of votes of a candidate.")
     matching_threshold: float = Field(
-        0.9, gt=0, le=4, description="A match is nearer: squared L2 of unit descriptors."
+        0.9, gt=0, le=4, description="Maximum squared L2 distance of a match, of unit descriptors."
     )
     use_smnn_matching: bool = Field(
-        True, description="Match against stored descriptors: mutual nearest neighbours with ratio."
+        True, description="Match stored descriptors: mutual nearest neighbours with ratio test."
     )
     smnn_match_threshold: float = Field(
-        0.9, gt=0, le=1, description="Distance to the nearest over that to the second nearest."
+        0.9,
+        gt=0,
+        le=1,
+        description="Ratio of the distances to the nearest and second nearest descriptor.",
     )
     use_ransac: bool = Field(True, description="Verify by a homography; hits have `inliers`.")
     min_inliers: int = Field(
-        MIN_INLIERS, ge=4, description="Verified hits with fewer are left out."
+        MIN_INLIERS, ge=4, description="Minimum number of inliers of a verified hit."
     )
-    explain: bool = Field(False, description="Give the homography and the matched points.")
+    explain: bool = Field(False, description="Return the homography and the matched points.")
 
     @model_validator(mode="after")
     def _no_distance(self) -> LocalParams:

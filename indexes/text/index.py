@@ -34,7 +34,7 @@ class TextParams(DistanceParams):
     """Parameters. A distance is 1 - score: 0 when every word matches exactly."""
 
     match: tuple[Kind, ...] = Field(
-        KINDS, min_length=1, description="Ways in which a word may be found; default: all."
+        KINDS, min_length=1, description="Kinds of matches to accept; default: all."
     )
 
 

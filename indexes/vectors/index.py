@@ -36,10 +36,10 @@ class VectorParams(DistanceParams):
     """Parameters, including α query expansion (αQE) by `aqe_n` and `aqe_alpha` together."""
 
     aqe_n: int | None = Field(
-        None, ge=1, le=1000, description="Expand the query by this many nearest pictures."
+        None, ge=1, le=1000, description="Expand the query by this many nearest images."
     )
     aqe_alpha: float | None = Field(
-        None, ge=0, le=100, description="Weigh each of them by its cosine to this power."
+        None, ge=0, le=100, description="Weight each of them by its cosine to this power."
     )
 
     @classmethod
@@ -75,13 +75,16 @@ class VectorIndex(Index):
             None, description="A file of `ambience train`; `auto`: this retriever's own."
         )
         probes: int = Field(
-            256, ge=1, description="Inverted lists searched, of those that were trained."
+            256, ge=1, description="Number of trained inverted lists that are searched."
         )
         rerank: int = Field(
-            5, ge=1, description="So many times k candidates of the lists are compared exactly."
+            5, ge=1, description="Candidates that are re-ranked exactly, as a multiple of k."
         )
         score_norm: float | None = Field(
-            None, gt=0, le=2, description="β of score normalisation, which confidence then heeds."
+            None,
+            gt=0,
+            le=2,
+            description="β of score normalisation; confidence then uses normalised scores.",
         )
 
     Params = VectorParams

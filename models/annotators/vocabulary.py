@@ -130,7 +130,7 @@ class Vocabulary(Annotator):
             if file_version(Path(words)) != self._words.file_version:
                 self._words = self._read()
         except (OSError, RetrieverUnavailable) as exc:
-            logger.warning("the last list of words stays in force: %s", exc)
+            logger.warning("the previous list of words stays in use: %s", exc)
 
     def _read(self) -> Words:
         self._hashes = None  # So that the fingerprint names the list as it is now.

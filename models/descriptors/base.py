@@ -84,7 +84,7 @@ def load_weights(model: Any, path: Path, constants: frozenset[str] = frozenset()
     if lacks := set(missing) - constants:
         raise RetrieverUnavailable(f"{path} holds no {min(lacks)} of {_name(model)}")
     if unknown:
-        raise RetrieverUnavailable(f"{path} holds {unknown[0]}, which {_name(model)} has not")
+        raise RetrieverUnavailable(f"{path} holds {unknown[0]}, which {_name(model)} does not have")
     model.eval()
 
 

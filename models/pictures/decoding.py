@@ -63,19 +63,19 @@ class DecodeLimits(Options):
         default=100_000_000,
         gt=0,
         le=178_000_000,
-        description="Pixels of one picture; Pillow ends at 178M.",
+        description="Pixels of one picture; Pillow accepts at most 178M.",
     )
     in_flight_pixels: int = Field(
         default=200_000_000, gt=0, description="Pixels being decoded at once in one process."
     )
     threads: int | None = Field(
-        default=None, gt=0, description="Decoding threads; by default one a core."
+        default=None, gt=0, description="Decoding threads; by default one per core."
     )
     children: int = Field(
         default=1,
         gt=0,
         le=16,
-        description="Processes for TIFF, AVIF, HEIC and what else may not end.",
+        description="Child processes for TIFF, AVIF, HEIC and other formats that may hang.",
     )
     child_seconds: float = Field(
         default=20.0, gt=0, description="Longest decode in a child before it is killed."
