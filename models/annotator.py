@@ -30,11 +30,11 @@ class Annotation:
 
 
 class Annotator(Method):
-    """Base class of annotators: makes text from one view of a picture."""
+    """Base class of annotators. An annotator makes text and tags from one view of a picture."""
 
     def reads(self) -> tuple[str, str] | None:
-        """Kind and fingerprint of the stored features that this annotator reads instead of
-        pictures, or None."""
+        """Feature space (kind, fingerprint) of the stored features that this annotator reads
+        instead of pictures, or None."""
         return None
 
     def annotate_features(self, rows: Sequence[bytes]) -> list[Annotation]:
@@ -47,5 +47,5 @@ class Annotator(Method):
         """Annotate one view of a picture."""
 
     def annotate_many(self, pixels: Sequence[Pixels]) -> list[Annotation]:
-        """Annotate several views; methods with a batch do it in one pass."""
+        """Annotate several views; neural models annotate them in one pass."""
         return [self.annotate(one) for one in pixels]

@@ -14,18 +14,18 @@ from models.types import Features, Pixels, Variants
 
 
 class Extractor(Method):
-    """Base class of extractors: makes features from one view of a picture."""
+    """Base class of extractors. An extractor makes features from one view of a picture."""
 
     place: ClassVar[Literal["ingress", "replica"]] = "replica"
-    """Where the features of queries are extracted. `ingress` suits methods of a few milliseconds,
-    because the pixels are already there."""
+    """Where the features of queries are extracted. `ingress` suits methods that take a few
+    milliseconds, because the ingress already holds the decoded pixels."""
     index: ClassVar[str]
     """Name of the index that searches these features; see `indexes.registry`."""
     dtype: np.dtype[Any]
-    """Dtype of the features, of the class or, where the options decide it, of the instance."""
+    """Dtype of the features. An instance overrides that of its class where options decide it."""
     shape: tuple[int, ...]
-    """Shape of one picture's features; -1 for a length that varies. Neural models set it when they
-    load."""
+    """Shape of one picture's features; -1 stands for a variable length. Neural models set the shape
+    when they load."""
     reads_text: ClassVar[bool] = False
     """Whether text can be a query, that is, whether `extract_text` works."""
     additive: ClassVar[bool] = False
@@ -34,24 +34,28 @@ class Extractor(Method):
     """Whether features are made from pictures. If not, the retriever searches annotations."""
 
     def extract(self, pixels: Pixels) -> Features:
-        """Features of one view, with this class's dtype and shape."""
+        """Features of one view, with this extractor's dtype and shape."""
         features = self._extract(pixels)
         self._check(features)
         return features
 
     def extract_many(self, pixels: Sequence[Pixels]) -> list[Features]:
-        """Features of several pictures; methods with a batch extract them in one pass."""
+        """Features of several pictures; neural models extract them in batches."""
         return [self.extract(one) for one in pixels]
 
     def extract_text(self, text: str) -> Features:  # noqa: ARG002
-        """Features of a text, comparable with features of pictures. Raises InvalidInput."""
+        """Features of a text query.
+
+        Raises InvalidInput for a text that can't be searched for, and for every text where
+        `reads_text` is false.
+        """
         raise InvalidInput("this retriever does not search by words", "text")
 
     def extract_variants(self, pixels: Pixels, variants: Variants) -> list[Features]:
         """Features of the query under each symmetry: the picture itself first, its mirror image
         second.
 
-        A symmetry that does not change the features has no entry.
+        Symmetries that make no difference to the search have no entry.
         """
         return (
             self._variants(pixels, variants) if variants != "identity" else [self.extract(pixels)]

@@ -1,19 +1,19 @@
-"""Every error that a caller can meet, with the HTTP status it becomes.
+"""The errors that callers can receive, with the HTTP status of each.
 
 AmbienceError                 500
 ├── InvalidInput              400   a field is missing, malformed or out of its limits
-│   ├── BrokenPicture         400   the bytes are no whole picture
+│   ├── BrokenPicture         400   the file is empty or damaged, or decoding it fails
 │   ├── UnsupportedPicture    415   a format that is not accepted
 │   └── PictureTooLarge       413   more bytes or pixels than the limit
-├── UnknownName               404   a retriever, extractor or option that does not exist
-├── ImageNotFound             404   no image under that id
-├── Conflict                  409   the id holds another picture
-│   └── AlreadyIndexed        409   the id has these features already
+├── UnknownName               404   a retriever, extractor, annotator or index that does not exist
+├── ImageNotFound             404   no image has that id
+├── Conflict                  409   the current state does not allow it; the id holds another image
+│   └── AlreadyIndexed        409   the id already has features of this retriever
 └── Unavailable               503   try again later
     ├── Overloaded            503   too many requests or pixels in flight
     ├── StoreUnavailable      503   the store can't be read or written
-    ├── RetrieverUnavailable  503   no replica, still loading, or its weights can't be had
-    ├── SnapshotRejected      503   an index's snapshot is damaged or of something else
+    ├── RetrieverUnavailable  503   no replica, still loading, or its weights are missing
+    ├── SnapshotRejected      503   a snapshot is damaged or does not match the index or the store
     └── DeadlineExceeded      503   no answer within the deadline
 
 All arguments are positional and kept in `args`, so every error survives pickling between processes.
@@ -25,7 +25,7 @@ from typing import ClassVar
 
 
 class AmbienceError(Exception):
-    """Root of all errors: `detail` says what to do, `field` names the request's field at fault."""
+    """Root of all errors: `detail` says what to do, `field` names the invalid request field."""
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"

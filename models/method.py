@@ -19,7 +19,8 @@ class Method(ABC):
     view: ClassVar[View]
     """Which view of a Picture the method takes."""
     version: ClassVar[int] = 1
-    """Increase it when the method changes, so that old results never mix with new ones."""
+    """Version of the method, part of the fingerprint. Increase it when the method changes, so that
+    old results never mix with new ones."""
     batch: ClassVar[int] = 1
     """Number of pictures that a replica gathers for one pass of a neural model."""
 
@@ -36,7 +37,8 @@ class Method(ABC):
     def find(self, fetch: bool = False) -> None:
         """Find the weights on this machine or, with `fetch`, download them.
 
-        Imports no torch. Raises RetrieverUnavailable with the reason when they can't be had.
+        Does not import torch. Raises RetrieverUnavailable with the reason when the weights are not
+        there or can't be downloaded.
         """
         if self._hashes is not None:
             return
@@ -45,7 +47,7 @@ class Method(ABC):
         self._hashes = [found.sha256 for found in located]
 
     def forget(self) -> None:
-        """Discard what was found; the next `find` looks and hashes again."""
+        """Discard the hashes of the weights; the next `find` locates and hashes them again."""
         self._hashes = None
 
     @property
@@ -67,6 +69,6 @@ class Method(ABC):
     def load(self) -> None:
         """Find the weights, fetch them if needed, and build the model.
 
-        The method must not be used before. Raises RetrieverUnavailable with the reason.
+        Call it before any other use of the method. Raises RetrieverUnavailable with the reason.
         """
         self.find(fetch=True)

@@ -1,8 +1,10 @@
-"""The common parts of neural methods: devices, precisions, batches. Functions import torch
-themselves.
+"""The common parts of neural methods: devices, precisions and batches.
 
-Half precision is up to 3.5 times as fast where the hardware computes in it, and slower where it
-does not. So the hardware decides, and the model verifies the chosen precision when it loads.
+Functions import torch when they are called, so that importing this module stays cheap.
+
+Half precision is up to 3.5 times as fast on hardware that computes in it, and slower on other
+hardware. The default therefore depends on the hardware, and the model verifies the chosen precision
+when it loads.
 """
 
 from __future__ import annotations
@@ -40,20 +42,20 @@ class NeuralOptions(Options):
     dump."""
 
     device: str = Field("auto", exclude=True)
-    """`cpu`, `cuda` or `cuda:1`; `auto` takes CUDA where it is available."""
+    """Device: `cpu`, `cuda` or `cuda:1`; `auto` takes CUDA where it is available."""
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", exclude=True)
-    """`auto` is the lowest precision that the hardware computes in. A precision below float32 is
-    used only if its features have a cosine of at least MIN_COSINE to those of float32."""
+    """Precision of the network. `auto` is the lowest precision that the hardware computes in. A
+    precision below float32 is used only if its features have a cosine of at least MIN_COSINE to
+    those of float32."""
     threads: int = Field(1, ge=1, exclude=True)
-    """Threads of torch per replica. More replicas serve better than more threads."""
+    """Number of torch threads per replica. Adding replicas serves better than adding threads."""
 
 
 class NeuralExtractor(Extractor):
-    """Base class of extractors that use a network: unit vectors (d,) float32; `shape` is known once
-    it is loaded.
+    """Base class of extractors that use a neural network.
 
-    A subclass builds the network (`_build`), prepares pictures (`_prepare`), and runs it
-    (`_encode`).
+    Features are unit vectors (d,) float32; `shape` is known once the network is loaded. A subclass
+    builds the network (`_build`), prepares pictures (`_prepare`), and runs the network (`_encode`).
     """
 
     view = "preview"
@@ -61,7 +63,7 @@ class NeuralExtractor(Extractor):
     dtype = np.dtype(np.float32)
     batch: ClassVar[int] = 8
     precision: Precision = "float32"
-    """The precision in use; known once the model is loaded."""
+    """Precision in use; known once the model is loaded."""
     options: NeuralOptions
     _network: Any
 
@@ -100,7 +102,7 @@ class NeuralExtractor(Extractor):
         return features
 
     def from_row(self, row: bytes | memoryview) -> Features:
-        """A read-only view of a stored row; it works before the model is loaded, too."""
+        """A read-only view of a stored row. It also works before the model is loaded."""
         return np.frombuffer(row, self.dtype)
 
     @abstractmethod
@@ -116,7 +118,7 @@ class NeuralExtractor(Extractor):
         return self._network(batch)
 
     def _probe(self) -> Batch:
-        """Features (n, d) that reveal a loss of precision: of noise and of gradients."""
+        """Features (n, d) of noise and of smooth gradients, which reveal a loss of precision."""
         rng = np.random.default_rng(7)
         noise = rng.integers(0, 256, (2, 224, 224, 3), np.uint8)
         coarse = rng.integers(0, 256, (2, 4, 4, 3), np.uint8)
@@ -151,7 +153,8 @@ class NeuralExtractor(Extractor):
             self._place("float32")
 
     def _place(self, precision: Precision) -> None:
-        """Build the network again, because rounded weights can't become exact again."""
+        """Build the network in this precision. It is built anew each time, because rounded weights
+        can't become exact again."""
         import torch
 
         self._network = None
@@ -162,7 +165,7 @@ class NeuralExtractor(Extractor):
         import torch
 
         if isinstance(self._network, torch.jit.ScriptModule):
-            return None  # It may have float32 written into it.
+            return None  # A TorchScript program may contain hard-coded float32.
         wanted = self.options.precision
         if wanted == "auto":
             return fast_precision(self._device.type)
@@ -170,14 +173,17 @@ class NeuralExtractor(Extractor):
 
 
 def device_of(name: str) -> str:
-    """The device that an option names."""
+    """The device for the option `device`, with `auto` resolved to `cuda` or `cpu`."""
     import torch
 
     return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def fast_precision(device: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> Precision | None:
-    """The lower precision that the hardware computes in, if any: AVX-512 BF16, AMX, or CUDA's."""
+    """The precision below float32 that the hardware computes in, or None.
+
+    bfloat16 on CPUs with AVX-512 BF16 or AMX; bfloat16, else float16, on CUDA.
+    """
     if device == "cuda":
         import torch
 
@@ -233,9 +239,9 @@ def import_torchvision() -> Any:
     """The torchvision package. Call this before importing a package that imports it (open_clip,
     timm).
 
-    Beside a torch of another build (such as the CPU build) torchvision's compiled operators don't
-    load, and its import fails at the first operator that it describes. Models and transforms need
-    none of them.
+    Where torch is of another build (such as the CPU build), torchvision's compiled operators don't
+    load, and its import fails when it registers a fake kernel for the first of them. Models and
+    transforms do not need these operators.
     """
     try:
         import torchvision
@@ -249,8 +255,8 @@ def import_torchvision() -> Any:
 
 @cache
 def _declare_operators() -> Any:
-    """Declare the missing operators. The cache keeps the library object, because the declaration
-    ends with it."""
+    """Declare the missing operators. The cache keeps the library object alive, because the
+    declarations end with it."""
     import torch
 
     library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]

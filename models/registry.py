@@ -1,4 +1,4 @@
-"""Extractors and annotators by name. The listings of their folders are the registry."""
+"""Extractors and annotators by name; the listings of their folders are the registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The few types that every room uses."""
+"""Types that all packages share."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ MAX_IMAGE_ID = 2**47 - 1
 
 
 class Options(BaseModel):
-    """Base of every configuration: frozen, and a misspelt key is an error that names it."""
+    """Base class of configurations: frozen; an unknown key raises an error that names it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,6 +1,6 @@
-"""Where weights come from: a local path, then the usual caches, then where they are published.
+"""Locate the weights of models: at a local path, else in the usual caches, else where published.
 
-Nothing here imports torch, so that a retriever without weights costs little.
+This module does not import torch, so a retriever whose weights are missing costs little.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from models.errors import RetrieverUnavailable
 CONNECT_SECONDS = 5.0
 CHUNK = 1 << 20
 CONFIG = "serve_config.yaml"
-"""The file in which owners name their own paths of weights."""
+"""Name of the file in which owners set paths of their own weights."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
@@ -37,8 +37,8 @@ class HubWeights:
     revision: str
     files: tuple[str, ...]
     """Names or patterns such as `*.json`; missing files are skipped. Names that end in one of
-    WEIGHT_SUFFIXES are alternatives, best first: only the first that exists is taken. Without any,
-    or with a missing shard, the weights count as missing."""
+    WEIGHT_SUFFIXES are alternatives, best first: only the first that exists with all of its shards
+    is taken. If there is none, the weights count as missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,9 @@ class UrlWeights:
     name: str
     url: str
     sha256: str | None
-    """Hash of the published file; None where nobody publishes it. Then any file is accepted, and
-    the fingerprint distinguishes files. A file at `path` may be another one, trained by the
-    owner."""
+    """SHA-256 of the published file; None where no hash is published. Then any file is accepted,
+    and the fingerprint tells different files apart. A file at `path` is not compared with it,
+    because the owner may have trained another one."""
     path: str | None = None
 
 
@@ -64,7 +64,7 @@ class Located:
     name: str
     path: Path
     sha256: str
-    """Hash of the file, or of all files of the folder."""
+    """SHA-256 of the file, or of the selected files of the folder (see `_hash_of`)."""
 
 
 def locate(weights: Weights, fetch: bool) -> Located:
@@ -84,7 +84,7 @@ def locate(weights: Weights, fetch: bool) -> Located:
 
 
 def chosen_files(folder: Path, patterns: Iterable[str]) -> list[Path]:
-    """The files of a folder that HubWeights selects by `files`, sorted; empty unless they are
+    """The files of a folder that match `HubWeights.files`, sorted; empty unless the weights are
     complete."""
     weights, others = _split_patterns(patterns)
     found = {path for pattern in others for path in folder.glob(pattern) if path.is_file()}
@@ -133,8 +133,8 @@ def _snapshot(weights: HubWeights) -> tuple[Path, list[Path]]:
 
 
 def _fetch_snapshot(weights: HubWeights, what: str) -> None:
-    """Download into the hub's cache, the weights last, so that whoever finds them finds
-    everything."""
+    """Download into the hub's cache. The weights come last, so that a process that finds them also
+    finds the other files."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -168,8 +168,8 @@ def _hub_remedy() -> str:
 
 
 def _check_reachable(url: str) -> None:
-    """Raises OSError unless a server answers soon; DNS and the hub's own client may take
-    minutes."""
+    """Raise OSError unless the server answers within CONNECT_SECONDS; DNS and the hub's own client
+    may take minutes."""
     failures: list[BaseException] = [TimeoutError(f"no answer in {CONNECT_SECONDS:.0f} s")]
 
     def ask() -> None:
@@ -217,7 +217,7 @@ def torch_cache() -> Path:
 
 
 def _download(weights: UrlWeights, path: Path) -> None:
-    """Download beside the target, verify, then rename: no reader sees a partial file or another
+    """Download beside the target, verify, then rename, so that no reader sees a partial or wrong
     file."""
     try:
         _check_reachable(weights.url)

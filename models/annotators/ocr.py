@@ -25,15 +25,16 @@ LONG_SIDE = 2048
 """Long side in pixels up to which the detector works; the full view is never longer, so nothing is
 reduced again."""
 SHORT_SIDE = 320
-"""Pictures with a shorter side get a margin. RapidOCR enlarges a short side to 736, and the
-detector misses giant letters and lines that fill the picture."""
+"""Short side in pixels below which a picture gets a margin. RapidOCR enlarges a short side to 736,
+and the detector misses giant letters and lines that fill the picture."""
 LONGEST = 4
 """Aspect ratio, in either direction, above which a picture gets a margin: narrow strips would be
 enlarged to gigabytes."""
 LEAST_LINE, ONE_LINE = 8, 64
-"""Height in pixels up to which a picture without any detected line is read as one line."""
+"""Minimum and maximum height in pixels of a picture that is read as one line when no line is
+detected in it."""
 UPRIGHT = 1.5
-"""Aspect ratio (height by width) from which RapidOCR turns a line before it reads it."""
+"""Aspect ratio (height / width) from which RapidOCR rotates a line before it reads it."""
 
 
 Boxes = npt.NDArray[np.float64]
@@ -42,7 +43,7 @@ Boxes = npt.NDArray[np.float64]
 
 class OcrOptions(Options):
     detector: str = "PP-OCRv6_det_small.onnx"
-    """File in `folder` of the detection model. The next two options name files in the same way."""
+    """File of the detection model, in `folder`. The next two options name files in the same way."""
     classifier: str = "ch_ppocr_mobile_v2.0_cls_mobile.onnx"
     """File of the classifier that finds lines that are upside down."""
     recognizer: str = "PP-OCRv6_rec_small.onnx"
@@ -116,7 +117,7 @@ class Ocr(Annotator):
     def _read(self, pixels: Pixels) -> tuple[Sequence[str], Sequence[float], Boxes]:
         height, width = pixels.shape[:2]
         framed, left, top = _framed(pixels)
-        # Passed with every call, because RapidOCR keeps the values of the previous call.
+        # Pass `use_det` with every call, because RapidOCR keeps the value of the previous call.
         found = self._engine(_bgr(framed), use_det=True)
         if found.txts:
             boxes = np.asarray(found.boxes, np.float64) - (left, top)
@@ -133,9 +134,9 @@ class Ocr(Annotator):
 def reading_order(boxes: Boxes) -> list[int]:
     """Reading order of boxes (n, 4, 2): row by row from the top, each row from the left.
 
-    A box belongs to the row above it when its middle lies in the upper part of that row's first
-    remaining box. Where most boxes are upright, as on a page turned right or in vertical writing,
-    the rows are columns from the right.
+    A box joins the last row when its middle lies in the upper three quarters of that row's first
+    box; else it starts a new row. Where most boxes are upright, as on a page turned right or in
+    vertical writing, the rows are columns from the right.
     """
     sides = np.ptp(boxes, axis=1)
     if np.mean(sides[:, 1] > UPRIGHT * sides[:, 0]) > 0.5:
@@ -153,7 +154,7 @@ def reading_order(boxes: Boxes) -> list[int]:
 
 def _framed(pixels: Pixels) -> tuple[Pixels, int, int]:
     """The picture with a margin in the colour of its border, if it needs one, and its left and top
-    offset."""
+    offset inside the margin."""
     height, width = pixels.shape[:2]
     least = max(SHORT_SIDE, -(-max(height, width) // LONGEST))
     tall, wide = max(height, least), max(width, least)

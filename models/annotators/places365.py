@@ -1,8 +1,9 @@
 """Tags of the scene: indoor or outdoor, the place, and attributes such as "natural light".
 
 Zhou et al., "Places: A 10 Million Image Database for Scene Recognition", 2017; attributes from
-Patterson & Hays, "SUN Attribute Database", 2012. The networks, their input and the rules from
-outputs to words are those of the authors' `run_placesCNN_basic.py` and `run_placesCNN_unified.py`.
+Patterson & Hays, "SUN Attribute Database", 2012. The networks, their input and the rules that turn
+outputs into words are those of the authors' `run_placesCNN_basic.py` and
+`run_placesCNN_unified.py`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ PUBLISHED = {
     f"{LABELS}/{OUTDOOR}": "0a65ceb7264413a15bb069a87be7ecf9ebb572a6803d48de2827a1d25fe287ba",
     f"{LABELS}/{ATTRIBUTES}": "afc7fe63101c8e3caecfe93c7dffc3d2c9736e25c5b69457a7acc8fde84aa3f2",
 }
-"""SHA-256 by URL. Nobody publishes hashes of the two files of wideresnet18. Both are read as bare
+"""SHA-256 by URL. No hashes are published for the two files of wideresnet18. Both are read as bare
 arrays and tensors, so a forged file can cause wrong tags and nothing worse."""
 
 VOTERS = 10
@@ -67,18 +68,18 @@ class Places365Options(Options):
     cache. Excluded from the dump, and so from the fingerprint, because the hash of the files
     identifies them."""
     min_probability: float = Field(0.2, ge=0, le=1)
-    """Categories with a higher probability become tags."""
+    """Probability above which a category becomes a tag."""
     min_response: float = 0.0
-    """Attributes with a higher response become tags, without a limit on their number."""
+    """Response above which an attribute becomes a tag. The number of such tags is not limited."""
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Labels: the meaning of the networks' outputs."""
+    """Labels of the networks' outputs."""
 
     categories: tuple[str, ...]
     outdoor: npt.NDArray[np.bool_]
-    """Indoor or outdoor, for each category."""
+    """Whether each category is outdoors, (categories,) bool."""
     attributes: tuple[str, ...]
 
     @classmethod
@@ -92,7 +93,7 @@ class Labels:
         )
 
     def check(self, attributes: npt.NDArray[Any]) -> None:
-        """Raises RetrieverUnavailable where the files and the (attributes, d) weights disagree."""
+        """Raise RetrieverUnavailable if the files and the (attributes, d) weights disagree."""
         counts = [
             (OUTDOOR, len(self.outdoor), CATEGORIES, len(self.categories)),
             (ATTRIBUTE_WEIGHTS, len(attributes), ATTRIBUTES, len(self.attributes)),
@@ -245,7 +246,8 @@ def make_resnet50(categories: int) -> Any:
 
 
 def make_wideresnet18(categories: int) -> Any:
-    """ResNet-18 without max pooling, which gives 14×14 features; without weights, as above."""
+    """ResNet-18 without max pooling, which gives 14×14 features; its parameters are on the meta
+    device."""
     import_torchvision()
     import torch
     from torchvision.models import resnet18

@@ -1,5 +1,5 @@
-"""Zero-shot tags from the owner's own list of words, by image_text features that images already
-have.
+"""Zero-shot tags from the owner's list of words, by comparing the words with the image_text
+features that images already have.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (CLIP),
 2021, section 3.1.
@@ -45,9 +45,9 @@ class VocabularyOptions(Options):
     top: int = Field(5, ge=1)
     """Maximum number of tags."""
     min_cosine: float = Field(0.2, ge=-1, le=1)
-    """Cosine threshold below which none of the words applies, whatever their number. Matching pairs
-    of CLIP ViT-B have a cosine of about 0.3 and other pairs under 0.2; other models have other
-    ranges."""
+    """Cosine threshold below which a word does not apply. It is independent of the number of words.
+    Matching pairs of CLIP ViT-B have a cosine of about 0.3 and other pairs under 0.2; other models
+    have other ranges."""
     min_probability: float = Field(0.05, ge=0, le=1)
     """Probability threshold of the softmax over all words, which separates a word from its
     competitors."""
@@ -57,7 +57,7 @@ class VocabularyOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A list of words as it was read, with its vectors."""
+    """A list of words as read from its file, with its vectors."""
 
     words: tuple[str, ...]
     vectors: Vectors
@@ -66,7 +66,7 @@ class Words:
 
 
 class Vocabulary(Annotator):
-    """Annotator that compares the words with stored features. It extracts features only for
+    """Annotator that compares the words with stored features. It extracts features only from
     uploads."""
 
     Config: ClassVar[type[Options]] = VocabularyOptions
@@ -105,7 +105,7 @@ class Vocabulary(Annotator):
         """Tags of n images by their features (n, d) float32 of unit length.
 
         The list is read again when its file has changed; if that fails, the previous list stays in
-        use. It takes n × words × 8 bytes of memory, so pass pages of images, not all of them.
+        use. It takes n × words × 28 bytes of memory, so pass pages of images, not all of them.
         """
         self._follow()
         options = self.options
@@ -133,11 +133,12 @@ class Vocabulary(Annotator):
             logger.warning("the previous list of words stays in use: %s", exc)
 
     def _read(self) -> Words:
-        self._hashes = None  # So that the fingerprint names the list as it is now.
+        self._hashes = None  # The fingerprint must identify the list as it is now.
         self.find()
         path = self.files["words"]
         try:
-            stamped = file_version(path)  # Before reading: a change meanwhile is seen next time.
+            # Taken before the read, so that a change during it is noticed next time.
+            stamped = file_version(path)
             words = parse(path.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError) as exc:
             raise RetrieverUnavailable(f"{path} can't be read as words in UTF-8: {exc}") from exc

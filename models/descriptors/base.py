@@ -1,4 +1,4 @@
-"""The descriptor contract: where the keypoints of a grey picture are, and their descriptors."""
+"""The descriptor contract: detect the keypoints of a grey picture, and describe them."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ Quantised = npt.NDArray[np.uint8] | npt.NDArray[np.int8]
 
 
 class Detection(NamedTuple):
-    """The keypoints of one picture. Only the selected ones need to be described."""
+    """The keypoints of one picture. Descriptors are computed only for the selected keypoints."""
 
     keypoints: Keypoints
     describe: Callable[[Rows], Quantised]
-    """Descriptors of these rows of `keypoints`, with the class's dtype."""
+    """Function that computes the descriptors of some rows of `keypoints`, with the dtype of the
+    Descriptor."""
 
 
 class Descriptor(ABC):
-    """Base class: finds keypoints and describes them. Construction is cheap and imports nothing
-    heavy."""
+    """Base class of methods that detect keypoints and describe them. Construction is cheap and
+    imports nothing heavy."""
 
     dtype: ClassVar[np.dtype[Any]]
     """Dtype of descriptors: uint8, or int8 where values have signs."""
 
     def weights(self, path: str | None) -> Sequence[Weights]:  # noqa: ARG002
-        """The weights needed by `load`, taken from the owner's `path` if given; empty for methods
-        without weights."""
+        """The weights that `load` needs, at the owner's `path` if given; empty for methods without
+        weights."""
         return ()
 
     def load(self, files: Mapping[str, Path]) -> None:  # noqa: B027 (nothing, without weights)

@@ -16,8 +16,8 @@ from models.descriptors.keypoints import Sift
 from models.types import Pixels
 
 DESCRIPTOR_SCALE = 512
-"""Factor of a unit descriptor before it is rounded to uint8; no value of a unit descriptor reaches
-0.5."""
+"""Factor by which a unit descriptor is multiplied before it is rounded to uint8. No value of a unit
+descriptor reaches 0.5."""
 _MIRRORED_BINS = [0, 7, 6, 5, 4, 3, 2, 1]
 
 

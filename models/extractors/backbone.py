@@ -22,11 +22,11 @@ LONGEST = 4
 
 
 class BackboneOptions(NeuralOptions):
-    """Options of the backbone. What names the weights is not part of the fingerprint, because the
-    hash of the weights is."""
+    """Options of the backbone. Those that name the weights are not part of the fingerprint, because
+    the hash of the weights is."""
 
     model: str = Field("microsoft/beit-base-patch16-224-pt22k-ft22k", exclude=True)
-    """A repository of the Hugging Face hub, or a local folder as `save_pretrained` writes it."""
+    """A repository of the Hugging Face hub, or a local folder written by `save_pretrained`."""
     revision: str = Field("9da3011", exclude=True)
 
 
@@ -35,8 +35,9 @@ class Backbone(NeuralExtractor):
 
     They are the mean over the patch tokens of the last layer, without class, distillation and
     register tokens. Maps (n, d, height, width) of convolutional backbones are averaged over both
-    axes. A model that pools by that mean itself (BEiT's `use_mean_pooling`) is used with its
-    pooler, that is, LayerNorm of the mean: it was trained to classify by these features.
+    axes. If the model's own pooler takes that mean (BEiT's `use_mean_pooling`), the features are
+    the pooler's output, that is, LayerNorm of the mean, because the model was trained to classify
+    by it.
     """
 
     Config: ClassVar[type[Options]] = BackboneOptions
@@ -99,7 +100,7 @@ def pools_by_mean(network: Any) -> bool:
 
 
 def _cut(pixels: Pixels) -> Pixels:
-    """The centre of a very long picture: resizing its short side to 224 could take 500 MB."""
+    """Crop a very long picture to its centre: resizing its short side to 224 could take 500 MB."""
     limit = LONGEST * min(pixels.shape[:2])
     top, left = (max(side - limit, 0) // 2 for side in pixels.shape[:2])
     return np.ascontiguousarray(pixels[top : top + limit, left : left + limit])

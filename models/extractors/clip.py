@@ -27,13 +27,13 @@ from models.types import Features, Options, Pixels
 from models.weights import HubWeights, Weights
 
 MAX_TEXT = 1000
-"""Maximum number of characters of a text. The text tower reads the first 77 tokens, some 300
+"""Maximum number of characters of a text. The text tower reads only the first 77 tokens, about 300
 characters."""
 
 
 class ClipOptions(NeuralOptions):
-    """Options of the model. What names the weights is not part of the fingerprint, because the hash
-    of the weights is."""
+    """Options of the model. Those that name the weights are not part of the fingerprint, because
+    the hash of the weights is."""
 
     model: str = Field("timm/vit_base_patch16_clip_224.openai", exclude=True)
     """A repository of the Hugging Face hub, or a local folder, in open_clip's layout:

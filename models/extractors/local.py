@@ -1,7 +1,7 @@
-"""Local features: keypoints and their descriptors, which find crops, rotations and pictures in
-pictures.
+"""Local features: keypoints and their descriptors, which find crops, rotations and pictures inside
+other pictures.
 
-`models.descriptors` holds the ways to find and describe keypoints.
+`models.descriptors` holds the methods that detect and describe keypoints.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DESCRIPTORS: Mapping[str, type[Descriptor]] = {
 
 
 def local_dtype(descriptor: np.dtype[Any]) -> np.dtype[Any]:
-    """Dtype of one keypoint with its 128 descriptor values, proportional to a unit vector.
+    """Dtype of one keypoint with its 128 descriptor values, a multiple of a unit vector.
 
     x, y: pixels of the gray view (negative x in a mirrored query); scale: diameter in pixels, 0
     where the keypoint has neither scale nor angle; angle: degrees in [0, 360).
@@ -53,12 +53,12 @@ class LocalOptions(Options):
     keypoint can match a stored one. Excluded from the dump, and so from the fingerprint: stored
     features do not depend on it."""
     min_side: int = Field(480, ge=16)
-    """Smaller pictures are enlarged to this long side before detection."""
+    """Long side in pixels to which smaller pictures are enlarged before detection."""
     max_side: int = Field(640, ge=16)
-    """Larger pictures are reduced to this long side before detection."""
+    """Long side in pixels to which larger pictures are reduced before detection."""
     weights: str | None = Field(None, exclude=True)
-    """A file of weights that replaces the published one, such as ALIKED's n16rot. Excluded from the
-    dump, because the fingerprint has the hash of its contents."""
+    """Path of a file of weights that replaces the published one, such as ALIKED's n16rot. Excluded
+    from the dump, because the hash of the file is part of the fingerprint."""
 
     @model_validator(mode="after")
     def _weights_are_used(self) -> LocalOptions:
@@ -124,11 +124,11 @@ class Local(Extractor):
         )
 
     def _query(self, pixels: Pixels) -> Features:
-        """Order keypoints so that the strongest of every cell come first, then the second of every
-        cell, and so on.
+        """Features of a query, ordered by rank in the cell: the strongest keypoint of every cell
+        first, then the second of every cell, and so on.
 
-        The first few hundred then represent every part of the picture, and a busy part can't
-        outvote the others.
+        The first few hundred then represent every part of the picture, so a part with many
+        keypoints can't outvote the others.
         """
         seen = self._detect(pixels)
         total, near = self.options.query_keypoints, self.options.near

@@ -26,8 +26,8 @@ class PHash(Extractor):
     24x24 lowest frequencies exceeds their median. Zauner, "Implementation and Benchmarking of
     Perceptual Image Hash Functions" (2010), with a larger grid.
 
-    `mirrored` stays None: negating the odd columns of a stored hash differs from the mirrored
-    picture's hash by 10 bits in the median and up to 38, because the median of the frequencies is
+    `mirrored` returns None: a stored hash with its odd columns negated differs from the hash of the
+    mirrored picture by 10 bits in the median and up to 38, because the median of the frequencies is
     not 0.
     """
 
@@ -51,8 +51,8 @@ EXTRACTOR = PHash
 
 
 def _grid(pixels: Pixels) -> Pixels:
-    """Luma as 96x96 uint8 by Pillow's Lanczos, including its rounding between the passes, 3× as
-    fast."""
+    """Luma reduced to 96x96 uint8. It equals Pillow's Lanczos, including its rounding between the
+    passes, and is 3 times as fast."""
     luma = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     height, width = luma.shape
     across = _rounded(_lanczos(width) @ cv2.transpose(luma).astype(np.float32))

@@ -34,8 +34,8 @@ DIMENSIONS, GEM_POWER = 512, 3.0
 
 class SscdOptions(NeuralOptions):
     path: str | None = Field(None, exclude=True)
-    """Another file of weights: TorchScript, or a state dict of torchvision's layout, as published
-    (`*.torchscript.pt`, `*.torchvision.pt`). The hash of the file in use is part of the
+    """Path of another file of weights: TorchScript, or a state dict of torchvision's layout, as
+    published (`*.torchscript.pt`, `*.torchvision.pt`). The hash of the file in use is part of the
     fingerprint. TorchScript is a program: use only a file whose origin you trust."""
     size: int = Field(320, ge=64, le=512)
     """Side of the square to which pictures are squashed, as the authors recommend for batches."""

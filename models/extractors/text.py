@@ -1,4 +1,4 @@
-"""Text queries, which search the annotations that annotators and people made of the images."""
+"""Text queries, which search the annotations of images, made by annotators and by people."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ FINGERPRINT = "annotations-1"
 
 
 class Text(Extractor):
-    """Features of a query: its UTF-8 bytes, (n,) uint8. A stored row is a JSON object, annotator →
-    annotation, which the index `text` reads. No features are made from pictures."""
+    """Features of a query: its UTF-8 bytes, (n,) uint8.
+
+    A stored row is a JSON object that maps annotators to annotations; the index `text` reads it. No
+    features are made from pictures.
+    """
 
     view: ClassVar[View] = "preview"
     index: ClassVar[str] = "text"
@@ -32,7 +35,7 @@ class Text(Extractor):
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of all annotations, whoever made them."""
+        """The fingerprint of all annotations, regardless of who made them."""
         return FINGERPRINT
 
     def extract_text(self, text: str) -> Features:

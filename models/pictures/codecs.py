@@ -1,4 +1,4 @@
-"""Check that this Python reads every accepted format; `make simd` runs it on its Pillow."""
+"""Check that the installed Pillow reads every accepted format; `make simd` runs this check."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ FORMATS = {
     "AVIF": {},
     "HEIF": {},
 }
-"""Pillow's format name → options of the file that is tried. Only libtiff reads LZW."""
+"""Options for saving the test picture, by Pillow's name of the format. LZW tests libtiff, because
+nothing else reads it."""
 
 
 def unreadable() -> dict[str, str]:
-    """Format → reason why a small picture of it can't be written and read again."""
+    """Formats that can't be written and read again, each with the reason."""
     import pillow_heif
 
     pillow_heif.register_heif_opener()

@@ -1,5 +1,5 @@
-"""Decoding for a service: threads for formats whose decoders always end, killable child processes
-for the rest."""
+"""Decoding in a service: threads for formats whose decoders always terminate, killable child
+processes for the rest."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    """The budget had no room; this header continues later."""
+    """A header whose decode must wait, because the pixel budget had no room."""
 
     header: Header
 
@@ -61,7 +61,7 @@ class Decoder:
     @overload
     async def decode(self, data: bytes, then: Callable[[Picture], T]) -> T: ...
     async def decode(self, data: bytes, then: Callable[[Picture], T] | None = None) -> Picture | T:
-        """Decode and, in the same thread, apply `then`; cheap extraction belongs there.
+        """Decode, then apply `then` in a decoding thread; `then` is for cheap extraction.
 
         Raises what `models.pictures.decoding.decode` and `then` raise.
         """
@@ -99,7 +99,8 @@ class Decoder:
         return first + [job() if future.cancel() else future.result() for job, future in rest]
 
     def close(self) -> None:
-        """End the children and threads; work in progress fails."""
+        """Kill the children and stop the threads. Queued work is cancelled, decodes in children
+        fail."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._escorts.shutdown(wait=False, cancel_futures=True)
         for sandbox in self._sandboxes:
@@ -127,8 +128,8 @@ class Decoder:
             if not ticket.cancel():
                 self._budget.release(cost)
             raise
-        # The thread continues when the request is cancelled; only the end of the job
-        # frees its pixels.
+        # The thread continues when the request is cancelled, so the pixels are released only
+        # when the job ends.
         job.add_done_callback(lambda _: self._budget.release(cost))
         picture = await asyncio.wrap_future(job)
         return picture if then is None else await self.run(then, picture)

@@ -92,7 +92,7 @@ class Picture:
     full: Pixels
     """RGB (height, width, 3), long side ≤ 2048."""
     width: int
-    """Size of the original in pixels, after its EXIF orientation."""
+    """Width of the original in pixels, after its EXIF orientation is applied; so is `height`."""
     height: int
     format: str
     """Pillow's name of the file's format, such as JPEG, MPO, PPM or HEIF."""
@@ -127,7 +127,8 @@ class Picture:
         return file.getvalue()
 
     def crop(self, x: float, y: float, width: float, height: float) -> Picture:
-        """The part of the picture inside a box, in pixels of the original, cut to the picture.
+        """The part of the picture inside a box. The box is in pixels of the original and is clipped
+        to the picture.
 
         Raises InvalidInput if the box lies outside.
         """
@@ -155,7 +156,7 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Picture:
 
 @dataclass(eq=False)
 class Header:
-    """A picture that was opened, is within the limits, and is not decoded yet."""
+    """A picture that is open and within the limits, but not decoded yet."""
 
     image: Image.Image
     width: int
@@ -164,8 +165,8 @@ class Header:
 
     @property
     def cost(self) -> int:
-        """Number of pixels that decoding holds; a progressive JPEG holds all of them, whatever the
-        reduction."""
+        """Number of pixels that decoding holds in memory. A progressive JPEG holds all of them,
+        whatever the reduction."""
         if self.image.info.get("progressive"):
             return self.width * self.height
         return -(-self.width // self.reduction) * -(-self.height // self.reduction)
@@ -211,16 +212,16 @@ def read_header(data: bytes, limits: DecodeLimits) -> Header:
     reduction = 1
     if image.format in ("JPEG", "MPO"):
         refuse_scan_bombs(data)
-        # The decoder gets the whole file: between blocks it would wait each time for
-        # other threads' Python.
+        # The decoder gets the whole file as one block, because after each block it would wait
+        # for the Python code of other threads.
         image.decodermaxblock = len(data)
         reduction = _reduction(min(width, height))
     return Header(image, width, height, reduction)
 
 
 class _Metered(io.BytesIO):
-    """A file object that ends reading when millions of tiny chunks would keep Pillow busy for
-    minutes."""
+    """A file object that limits the number of reads, because a file of millions of tiny chunks
+    would keep Pillow busy for minutes."""
 
     reads = 0
 
@@ -270,7 +271,8 @@ def _register_heif() -> None:
 
 
 def _quiet() -> None:
-    """Put a filter for Pillow's warnings first; `catch_warnings` is not thread-safe."""
+    """Ignore warnings of Pillow and pillow_heif by a filter; `catch_warnings` is not
+    thread-safe."""
     first = warnings.filters[0] if warnings.filters else None
     if first is None or first[3] != _LIBRARY:
         warnings.filterwarnings("ignore", module=_LIBRARY.pattern)
@@ -279,9 +281,9 @@ def _quiet() -> None:
 def _reduction(short: int) -> int:
     """Factor by which the JPEG decoder reduces a picture; the short side stays ≥ 768.
 
-    A factor of 4 applies only from 5120 pixels up. At a quarter, the colours of finely detailed
-    12–24 MP pictures move by up to 6 %, at a half by under 3 %, and a quarter saves only a tenth of
-    the decoding time.
+    A factor of 4 applies only from 5120 pixels up: at a quarter of the size, the colours of finely
+    detailed 12–24 MP pictures move by up to 6 %, at half the size by under 3 %, and a quarter saves
+    only a tenth of the decoding time.
     """
     return next((by for by, least in ((8, 10240), (4, 5120), (2, 1536)) if short >= least), 1)
 
@@ -309,8 +311,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(samples: np.ndarray[Any, Any]) -> Pixels:
-    """Scale samples of unknown range: they count as 0–1 (floats), 0–255 or 0–65535, whichever
-    fits."""
+    """Scale samples of unknown range to 8 bits: the range is 0–1 (floats), 0–255 or 0–65535,
+    whichever fits, else that of the samples."""
     values = np.nan_to_num(samples.astype(np.float32), posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= 1 and samples.dtype.kind == "f":
@@ -338,8 +340,8 @@ def _full(image: Image.Image) -> Pixels:
 def _reduced(pixels: Pixels, scale: float) -> Pixels:
     size = _size(pixels, scale) if scale < 1 else pixels.shape[:2]
     while pixels.shape[0] >= 2 * size[0] and pixels.shape[1] >= 2 * size[1]:
-        # Averaging 2x2 pixels first is twelve times as fast, because OpenCV is fast at
-        # whole ratios.
+        # Averaging 2x2 pixels first is twelve times as fast, because OpenCV is fast at integer
+        # ratios.
         half = pixels.shape[0] // 2, pixels.shape[1] // 2
         pixels = _resized(pixels[: 2 * half[0], : 2 * half[1]], half, cv2.INTER_AREA)
     small = pixels if pixels.shape[:2] == size else _resized(pixels, size, cv2.INTER_AREA)

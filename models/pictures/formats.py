@@ -1,4 +1,4 @@
-"""Detect the format of a picture file, and which files need care."""
+"""Detect the format of a picture file, and the files that are dangerous to decode."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
 
 
 def kind_of(data: bytes) -> str | None:
-    """A key of SIGNATURES, found by the first bytes; None for formats that are not accepted."""
+    """The format as a key of SIGNATURES, by the first bytes; None for a format not accepted."""
     head = data[:32]
     return next((kind for kind, magic in SIGNATURES.items() if magic.match(head)), None)
 
 
 def needs_child(data: bytes) -> bool:
-    """Whether decoding may crash the process or never end, so that it belongs in a killable child.
+    """Whether decoding may crash the process or never end, so that it needs a killable child.
 
-    libtiff, libavif and libheif may crash. Plain PNM and run-length BMP are read by Python loops,
-    which hold the interpreter for minutes on a large file.
+    libtiff, libavif and libheif may crash. Pillow reads plain PNM and run-length BMP in Python
+    loops, which hold the interpreter for minutes on a large file.
     """
     kind = kind_of(data)
     if kind == "BMP":
@@ -44,11 +44,11 @@ def needs_child(data: bytes) -> bool:
 
 
 def refuse_scan_bombs(data: bytes) -> None:
-    """Refuse a progressive JPEG of many nearly empty scans: each scan costs a pass over all
-    pixels."""
+    """Raise BrokenPicture for a progressive JPEG of many nearly empty scans: each scan costs a pass
+    over all pixels."""
     if data.count(b"\xff\xda") <= _MAX_SCANS:
         return
-    # Other pictures inside metadata or after the end (phones append videos) don't count.
+    # Scans inside metadata or after the end of the picture (phones append videos) don't count.
     scans, position = 0, 2
     while (marker := _JPEG_MARKER.search(data, position)) and marker[1] != b"\xd9":
         scans += marker[1] == b"\xda"

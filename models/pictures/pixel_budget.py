@@ -1,4 +1,4 @@
-"""A limit on the pixels that are decoded at once; callers above it wait."""
+"""A limit on the number of pixels that are decoded at once; callers beyond it wait."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from threading import Lock
 
 
 class PixelBudget:
-    """Thread-safe and fair: first come, first served. A picture larger than the limit is admitted
+    """A thread-safe budget, first come, first served. A picture larger than the limit is admitted
     alone."""
 
     def __init__(self, limit: int) -> None:
@@ -18,7 +18,7 @@ class PixelBudget:
         self._lock = Lock()
 
     def try_acquire(self, pixels: int) -> bool:
-        """Take the pixels if there is room and nobody waits."""
+        """Acquire the pixels if there is room and no caller waits. Return whether it succeeded."""
         with self._lock:
             share = min(pixels, self._limit)
             if self._queue or self._held + share > self._limit:
@@ -27,7 +27,7 @@ class PixelBudget:
             return True
 
     def acquire(self, pixels: int) -> Future[None]:
-        """A future that completes once the pixels are held; cancelling it gives up the place."""
+        """A future that completes once the pixels are acquired; cancelling it leaves the queue."""
         ticket: Future[None] = Future()
         with self._lock:
             self._queue.append((min(pixels, self._limit), ticket))
@@ -35,7 +35,7 @@ class PixelBudget:
         return ticket
 
     def release(self, pixels: int) -> None:
-        """Return acquired pixels."""
+        """Release acquired pixels."""
         with self._lock:
             self._held -= min(pixels, self._limit)
         self._admit()
@@ -45,7 +45,7 @@ class PixelBudget:
         with self._lock:
             while self._queue:
                 share, ticket = self._queue[0]
-                # A cancelled place must not wait for room.
+                # A cancelled caller must not block those behind it.
                 if not ticket.cancelled() and self._held + share > self._limit:
                     break
                 self._queue.popleft()

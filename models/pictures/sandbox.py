@@ -1,8 +1,8 @@
-"""Decoding in a child process: it can be killed, and its crash ends one request only.
+"""Decoding in a child process, which can be killed and whose crash fails only one request.
 
 The child is `python -m models.pictures.sandbox`. Its standard input is a socket to the parent, so
-the child ends when the parent is gone. A message is the lengths of both parts, a JSON object and
-raw bytes: a compromised child can't use it to run code in the parent.
+the child ends when the parent is gone. A message has two parts, a JSON object and raw bytes, after
+the lengths of both. Messages are not pickled, so a compromised child can't run code in the parent.
 
 The protocol: the parent sends the file; the child answers with the cost in pixels; the parent sends
 `go` once the budget allows it; the child answers with the picture.
@@ -45,8 +45,8 @@ _START_SECONDS = 60.0
 
 
 class Sandbox:
-    """The parent's side of one child, which starts when first needed. One thread uses it at a
-    time."""
+    """The parent's side of one child, which starts when it is first needed. It is not thread-safe:
+    one thread uses it at a time."""
 
     def __init__(self, limits: DecodeLimits) -> None:
         self._limits = limits
