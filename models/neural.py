@@ -78,12 +78,12 @@ class NeuralExtractor(Extractor):
 
             torch.set_num_threads(self.options.threads)
             self._device = torch.device(device_of(self.options.device))
-            self._start()
+            self._choose_precision()
         except ImportError as exc:
             raise RetrieverUnavailable(
                 f"{exc.name} is not installed: install ambience[neural]"
             ) from exc
-        except _unusable() as exc:
+        except _loading_errors() as exc:
             self.forget()
             reason = (str(exc).splitlines() or [""])[0][:300]
             where = ", ".join(str(path) for path in self.files.values())
@@ -139,20 +139,20 @@ class NeuralExtractor(Extractor):
             inputs = torch.from_numpy(batch).to(self._device, getattr(torch, self.precision))
             return unit(self._encode(inputs))
 
-    def _start(self) -> None:
-        self._place("float32")
+    def _choose_precision(self) -> None:
+        self._build_at("float32")
         reference = self._probe()
         self.shape = reference.shape[1:]
         lower = self._lower_precision()
         if lower is None:
             return
-        self._place(lower)
+        self._build_at(lower)
         cosine = float((self._probe() * reference).sum(axis=1).min())
         if not cosine >= MIN_COSINE:
             logger.warning("%s has a cosine of %.4f to float32, which is used", lower, cosine)
-            self._place("float32")
+            self._build_at("float32")
 
-    def _place(self, precision: Precision) -> None:
+    def _build_at(self, precision: Precision) -> None:
         """Build the network in this precision. It is built anew each time, because rounded weights
         can't become exact again."""
         import torch
@@ -215,7 +215,7 @@ def normalised(pixels: Pixels, mean: Sequence[float], std: Sequence[float]) -> B
     return np.ascontiguousarray((pixels * scale - shift).transpose(2, 0, 1))
 
 
-def _unusable() -> tuple[type[Exception], ...]:
+def _loading_errors() -> tuple[type[Exception], ...]:
     """Exceptions that libraries raise for broken files, or for files of another model."""
     from safetensors import SafetensorError
 

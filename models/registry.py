@@ -33,7 +33,7 @@ def make_extractor(name: str, options: Mapping[str, Any] | None = None) -> Extra
     if name not in extractor_names():
         raise UnknownName(f"no extractor {name!r}; there are {', '.join(extractor_names())}")
     kind: type[Extractor] = importlib.import_module(f"models.extractors.{name}").EXTRACTOR
-    return _configured(kind, f"extractor {name!r}", options)
+    return _build(kind, f"extractor {name!r}", options)
 
 
 def make_annotator(name: str, options: Mapping[str, Any] | None = None) -> Annotator:
@@ -44,7 +44,7 @@ def make_annotator(name: str, options: Mapping[str, Any] | None = None) -> Annot
     if name not in annotator_names():
         raise UnknownName(f"no annotator {name!r}; there are {', '.join(annotator_names())}")
     kind: type[Annotator] = importlib.import_module(f"models.annotators.{name}").ANNOTATOR
-    return _configured(kind, f"annotator {name!r}", options)
+    return _build(kind, f"annotator {name!r}", options)
 
 
 def _modules(package: str) -> tuple[str, ...]:
@@ -52,7 +52,7 @@ def _modules(package: str) -> tuple[str, ...]:
     return tuple(sorted(found.name for found in pkgutil.iter_modules(folder)))
 
 
-def _configured(kind: type[M], what: str, options: Mapping[str, Any] | None) -> M:
+def _build(kind: type[M], what: str, options: Mapping[str, Any] | None) -> M:
     try:
         return kind(kind.Config.model_validate(dict(options or {})))
     except ValueError as exc:

@@ -71,19 +71,19 @@ def locate(weights: Weights, fetch: bool) -> Located:
     """Find weights on this machine or, with `fetch`, download them. Raises RetrieverUnavailable
     with the reason."""
     if isinstance(weights, UrlWeights):
-        return _located_file(weights, fetch)
+        return _locate_file(weights, fetch)
     folder = Path(weights.repo).expanduser()
     if not folder.is_dir():
         if folder.is_absolute():
             raise RetrieverUnavailable(f"there is no folder {folder} of weights")
-        return _located_snapshot(weights, fetch)
-    files = chosen_files(folder, weights.files)
+        return _locate_snapshot(weights, fetch)
+    files = matching_files(folder, weights.files)
     if not files:
         raise RetrieverUnavailable(f"{folder} holds no whole {' or '.join(weights.files)}")
     return Located(weights.name, folder, _hash_of(files))
 
 
-def chosen_files(folder: Path, patterns: Iterable[str]) -> list[Path]:
+def matching_files(folder: Path, patterns: Iterable[str]) -> list[Path]:
     """The files of a folder that match `HubWeights.files`, sorted; empty unless the weights are
     complete."""
     weights, others = _split_patterns(patterns)
@@ -104,7 +104,7 @@ def _is_complete(files: Sequence[Path]) -> bool:
     return all(int(count[1]) <= len(files) for count in counts if count)
 
 
-def _located_snapshot(weights: HubWeights, fetch: bool) -> Located:
+def _locate_snapshot(weights: HubWeights, fetch: bool) -> Located:
     what = f"{weights.repo} at {weights.revision[:12]}"
     try:
         folder, files = _snapshot(weights)
@@ -129,7 +129,7 @@ def _snapshot(weights: HubWeights) -> tuple[Path, list[Path]]:
     ref = cache / "refs" / weights.revision
     commit = ref.read_text().strip() if ref.is_file() else weights.revision
     folder = cache / "snapshots" / commit
-    return folder, chosen_files(folder, weights.files)
+    return folder, matching_files(folder, weights.files)
 
 
 def _fetch_snapshot(weights: HubWeights, what: str) -> None:
@@ -154,7 +154,7 @@ def _fetch_snapshot(weights: HubWeights, what: str) -> None:
         ) from exc
     except (HfHubHTTPError, OSError, ValueError) as exc:
         raise RetrieverUnavailable(
-            f"{what} can't be fetched from the hub ({_short(exc)}); {_hub_remedy()}"
+            f"{what} can't be fetched from the hub ({_first_line(exc)}); {_hub_remedy()}"
         ) from exc
 
 
@@ -186,10 +186,10 @@ def _check_reachable(url: str) -> None:
     asking.start()
     asking.join(CONNECT_SECONDS)
     if failures:
-        raise OSError(f"{url}: {_short(failures[0])}")
+        raise OSError(f"{url}: {_first_line(failures[0])}")
 
 
-def _located_file(weights: UrlWeights, fetch: bool) -> Located:
+def _locate_file(weights: UrlWeights, fetch: bool) -> Located:
     if weights.path is not None:
         path = Path(weights.path).expanduser()
         if not path.is_file():
@@ -204,7 +204,7 @@ def _located_file(weights: UrlWeights, fetch: bool) -> Located:
     if weights.sha256 not in (None, sha256):
         raise RetrieverUnavailable(
             f"{path} is not the published file: its sha256 is {sha256}, not {weights.sha256}; "
-            "delete it, and it is fetched again"
+            "delete it, so that it is downloaded again"
         )
     return Located(weights.name, path, sha256)
 
@@ -234,13 +234,13 @@ def _download(weights: UrlWeights, path: Path) -> None:
             sha256 = _hash_of([part])
             if weights.sha256 not in (None, sha256):
                 raise RetrieverUnavailable(
-                    f"{weights.url} gave another file than the published one: its sha256 is "
+                    f"{weights.url} gave another file, not the published one: its sha256 is "
                     f"{sha256}, not {weights.sha256}"
                 )
             os.replace(part, path)
     except OSError as exc:
         raise RetrieverUnavailable(
-            f"{weights.url} can't be fetched ({_short(exc)}); {_file_remedy(path)}"
+            f"{weights.url} can't be fetched ({_first_line(exc)}); {_file_remedy(path)}"
         ) from exc
 
 
@@ -260,5 +260,5 @@ def _hash_of(paths: Iterable[Path]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _short(exc: BaseException) -> str:
+def _first_line(exc: BaseException) -> str:
     return (str(exc).splitlines() or [type(exc).__name__])[0][:200]

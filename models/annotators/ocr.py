@@ -30,7 +30,7 @@ and the detector misses giant letters and lines that fill the picture."""
 LONGEST = 4
 """Aspect ratio, in either direction, above which a picture gets a margin: narrow strips would be
 enlarged to gigabytes."""
-LEAST_LINE, ONE_LINE = 8, 64
+MIN_LINE_HEIGHT, MAX_LINE_HEIGHT = 8, 64
 """Minimum and maximum height in pixels of a picture that is read as one line when no line is
 detected in it."""
 UPRIGHT = 1.5
@@ -116,13 +116,13 @@ class Ocr(Annotator):
 
     def _read(self, pixels: Pixels) -> tuple[Sequence[str], Sequence[float], Boxes]:
         height, width = pixels.shape[:2]
-        framed, left, top = _framed(pixels)
+        framed, left, top = _with_margin(pixels)
         # Pass `use_det` with every call, because RapidOCR keeps the value of the previous call.
         found = self._engine(_bgr(framed), use_det=True)
         if found.txts:
             boxes = np.asarray(found.boxes, np.float64) - (left, top)
             return found.txts, found.scores, boxes.clip(0, (width, height))
-        if not LEAST_LINE <= height <= ONE_LINE:
+        if not MIN_LINE_HEIGHT <= height <= MAX_LINE_HEIGHT:
             return (), (), np.empty((0, 4, 2))
         found = self._engine(_bgr(pixels), use_det=False)
         if not found.txts or not found.txts[0].strip() or found.scores[0] < self.options.min_score:
@@ -152,7 +152,7 @@ def reading_order(boxes: Boxes) -> list[int]:
     return [place for row in rows for place in sorted(row, key=lambda at: (left[at], at))]
 
 
-def _framed(pixels: Pixels) -> tuple[Pixels, int, int]:
+def _with_margin(pixels: Pixels) -> tuple[Pixels, int, int]:
     """The picture with a margin in the colour of its border, if it needs one, and its left and top
     offset inside the margin."""
     height, width = pixels.shape[:2]

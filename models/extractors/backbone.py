@@ -68,7 +68,7 @@ class Backbone(NeuralExtractor):
 
     def _prepare(self, pixels: Pixels) -> Batch:
         if self._processor.size.get("shortest_edge"):
-            pixels = _cut(pixels)
+            pixels = _crop_centre(pixels)
         prepared = self._processor([pixels], input_data_format="channels_last", return_tensors="np")
         return np.asarray(prepared["pixel_values"][0], np.float32)
 
@@ -99,7 +99,7 @@ def pools_by_mean(network: Any) -> bool:
     return bool(pools) and getattr(network, "pooler", None) is not None
 
 
-def _cut(pixels: Pixels) -> Pixels:
+def _crop_centre(pixels: Pixels) -> Pixels:
     """Crop a very long picture to its centre: resizing its short side to 224 could take 500 MB."""
     limit = LONGEST * min(pixels.shape[:2])
     top, left = (max(side - limit, 0) // 2 for side in pixels.shape[:2])

@@ -83,15 +83,17 @@ class Clip(NeuralExtractor):
         folder = self.files["model"]
         network = open_network(folder, load_weights=True)
         self._tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-        self._look = network.visual.preprocess_cfg
+        self._preprocessing = network.visual.preprocess_cfg
         return network
 
     def _prepare(self, pixels: Pixels) -> Batch:
-        look = self._look
-        size = look["size"]
+        preprocessing = self._preprocessing
+        size = preprocessing["size"]
         height, width = (size, size) if isinstance(size, int) else size
-        method = Image.Resampling[str(look["interpolation"]).upper()]
-        return normalised(resized(pixels, (width, height), method), look["mean"], look["std"])
+        method = Image.Resampling[str(preprocessing["interpolation"]).upper()]
+        return normalised(
+            resized(pixels, (width, height), method), preprocessing["mean"], preprocessing["std"]
+        )
 
     def _encode(self, batch: Any) -> Any:
         return self._network.encode_image(batch)

@@ -63,7 +63,9 @@ class LocalOptions(Options):
     @model_validator(mode="after")
     def _weights_are_used(self) -> LocalOptions:
         if self.weights is not None and self.descriptor == "rootsift":
-            raise ValueError("rootsift has no weights: leave them out, or name another descriptor")
+            raise ValueError(
+                "rootsift has no weights: remove the option, or choose another descriptor"
+            )
         return self
 
 
@@ -119,7 +121,7 @@ class Local(Extractor):
     def _extract(self, pixels: Pixels) -> Features:
         seen = self._detect(pixels)
         total, near = self.options.max_keypoints, self.options.near
-        return self._pack(
+        return self._to_features(
             seen, spread(seen.keypoints.points, pixels.shape, total, total // 4, near)
         )
 
@@ -135,14 +137,14 @@ class Local(Extractor):
         points = seen.keypoints.points
         chosen = spread(points, pixels.shape, total, total, near)
         rank = rank_in_cell(points[chosen], pixels.shape)
-        query = self._pack(seen, chosen[np.argsort(rank, kind="stable")])
+        query = self._to_features(seen, chosen[np.argsort(rank, kind="stable")])
         self._check(query)
         return query
 
     def _detect(self, pixels: Pixels) -> Detection:
         return self._descriptor.detect(pixels, (self.options.min_side, self.options.max_side))
 
-    def _pack(self, seen: Detection, chosen: Rows) -> Features:
+    def _to_features(self, seen: Detection, chosen: Rows) -> Features:
         features = np.empty(len(chosen), self.dtype)
         features["x"], features["y"] = seen.keypoints.points[chosen].T
         features["scale"] = seen.keypoints.scale[chosen]

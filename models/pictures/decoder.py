@@ -45,7 +45,7 @@ class Decoder:
         self._budget = PixelBudget(self.limits.in_flight_pixels)
         threads = self.limits.threads or len(os.sched_getaffinity(0))
         self._threads = ThreadPoolExecutor(threads, "decode")
-        self._escorts = ThreadPoolExecutor(self.limits.children, "decode-child")
+        self._child_threads = ThreadPoolExecutor(self.limits.children, "decode-child")
         self._sandboxes = [Sandbox(self.limits) for _ in range(self.limits.children)]
         self._idle: SimpleQueue[Sandbox] = SimpleQueue()
         for sandbox in self._sandboxes:
@@ -66,7 +66,7 @@ class Decoder:
         Raises what `models.pictures.decoding.decode` and `then` raise.
         """
         if needs_child(data):
-            apart = self._escorts.submit(self._decode_apart, data)
+            apart = self._child_threads.submit(self._decode_in_child, data)
             if then is None:
                 return await asyncio.wrap_future(apart)
             return await self.run(then, await asyncio.wrap_future(apart))
@@ -76,7 +76,7 @@ class Decoder:
     def decode_blocking(self, data: bytes) -> Picture:
         """Decode in the calling thread, for batch workers."""
         if needs_child(data):
-            return self._decode_apart(data)
+            return self._decode_in_child(data)
         header = read_header(data, self.limits)
         self._budget.acquire(header.cost).result()
         try:
@@ -102,7 +102,7 @@ class Decoder:
         """Kill the children and stop the threads. Queued work is cancelled, decodes in children
         fail."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._escorts.shutdown(wait=False, cancel_futures=True)
+        self._child_threads.shutdown(wait=False, cancel_futures=True)
         for sandbox in self._sandboxes:
             sandbox.close()
 
@@ -134,7 +134,7 @@ class Decoder:
         picture = await asyncio.wrap_future(job)
         return picture if then is None else await self.run(then, picture)
 
-    def _decode_apart(self, data: bytes) -> Picture:
+    def _decode_in_child(self, data: bytes) -> Picture:
         sandbox = self._idle.get()
         try:
             return sandbox.decode(data, self._budget)

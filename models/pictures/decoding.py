@@ -37,7 +37,7 @@ _MAX_READS = 100_000
 _LIBRARY = re.compile(r"(PIL|pillow_heif)\b")
 
 # Exceptions of Pillow and its codecs for damaged files; its readers are not written defensively.
-_DAMAGE = (
+_CODEC_ERRORS = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -78,10 +78,14 @@ class DecodeLimits(Options):
         description="Child processes for TIFF, AVIF, HEIC and other formats that may hang.",
     )
     child_seconds: float = Field(
-        default=20.0, gt=0, description="Longest decode in a child before it is killed."
+        default=20.0,
+        gt=0,
+        description="Maximum seconds of a decode in a child, which is then killed.",
     )
     child_bytes: int = Field(
-        default=4 << 30, ge=1 << 28, description="Memory that a child may take."
+        default=4 << 30,
+        ge=1 << 28,
+        description="Maximum bytes of memory that a child takes beyond its start.",
     )
 
 
@@ -107,13 +111,13 @@ class Picture:
     def preview(self) -> Pixels:
         """RGB (height, width, 3), short side ≤ 384 and long side ≤ 800."""
         sides = self.full.shape[:2]
-        return _reduced(self.full, min(PREVIEW_SHORT / min(sides), PREVIEW_LONG / max(sides)))
+        return _downscaled(self.full, min(PREVIEW_SHORT / min(sides), PREVIEW_LONG / max(sides)))
 
     @cached_property
     def gray(self) -> Pixels:
         """Luma (ITU-R BT.601) of shape (height, width), long side ≤ 1024."""
         luma = np.asarray(cv2.cvtColor(self.full, cv2.COLOR_RGB2GRAY), np.uint8)
-        return _reduced(luma, GRAY_LONG / max(luma.shape))
+        return _downscaled(luma, GRAY_LONG / max(luma.shape))
 
     def view(self, name: View) -> Pixels:
         """The view with this name."""
@@ -175,15 +179,15 @@ class Header:
         """Decode the picture. Raises BrokenPicture."""
         image = self.image
         try:
-            _quiet()
+            _ignore_codec_warnings()
             if self.reduction > 1:
                 image.draft("RGB", (self.width // self.reduction, self.height // self.reduction))
             image.load()
             # PNG may carry its EXIF after the pixels, so the orientation is known
             # only now.
             orientation = _orientation(image)
-            full = _full(_rgb(image))
-        except _DAMAGE as exc:
+            full = _full_view(_rgb(image))
+        except _CODEC_ERRORS as exc:
             raise BrokenPicture(
                 f"the {image.format} file is truncated or damaged: {exc or type(exc).__name__}",
                 _FIELD,
@@ -206,7 +210,9 @@ def read_header(data: bytes, limits: DecodeLimits) -> Header:
     image = _open(data, limits)
     width, height = image.size
     if width < 1 or height < 1:
-        raise BrokenPicture(f"the {image.format} file says it is {width}x{height} pixels", _FIELD)
+        raise BrokenPicture(
+            f"the {image.format} file has an invalid size: {width}x{height} pixels", _FIELD
+        )
     if width * height > limits.max_pixels:
         raise _too_many_pixels(f"{width}x{height} is {width * height:,} pixels", limits)
     reduction = 1
@@ -219,7 +225,7 @@ def read_header(data: bytes, limits: DecodeLimits) -> Header:
     return Header(image, width, height, reduction)
 
 
-class _Metered(io.BytesIO):
+class _ReadLimitedFile(io.BytesIO):
     """A file object that limits the number of reads, because a file of millions of tiny chunks
     would keep Pillow busy for minutes."""
 
@@ -228,15 +234,15 @@ class _Metered(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self.reads += 1
         if self.reads > _MAX_READS:
-            raise OSError(f"it is cut into more than {_MAX_READS:,} pieces")
+            raise OSError(f"it consists of more than {_MAX_READS:,} chunks")
         return super().read(size)
 
 
 def _open(data: bytes, limits: DecodeLimits) -> ImageFile:
     kind = kind_of(data)
-    file = io.BytesIO(data) if needs_child(data) else _Metered(data)
+    file = io.BytesIO(data) if needs_child(data) else _ReadLimitedFile(data)
     try:
-        _quiet()
+        _ignore_codec_warnings()
         return Image.open(file, formats=_formats(kind))
     except Image.DecompressionBombError as exc:
         raise _too_many_pixels("the picture is a decompression bomb", limits) from exc
@@ -246,7 +252,7 @@ def _open(data: bytes, limits: DecodeLimits) -> ImageFile:
                 f"this is no picture of an accepted format ({ACCEPTED})", _FIELD
             ) from exc
         raise BrokenPicture(f"the header of this {kind} file is damaged", _FIELD) from exc
-    except _DAMAGE as exc:
+    except _CODEC_ERRORS as exc:
         raise BrokenPicture(f"the header of this {kind} file is damaged: {exc}", _FIELD) from exc
 
 
@@ -270,7 +276,7 @@ def _register_heif() -> None:
     pillow_heif.register_heif_opener()
 
 
-def _quiet() -> None:
+def _ignore_codec_warnings() -> None:
     """Ignore warnings of Pillow and pillow_heif by a filter; `catch_warnings` is not
     thread-safe."""
     first = warnings.filters[0] if warnings.filters else None
@@ -292,7 +298,7 @@ def _orientation(image: Image.Image) -> int:
     """EXIF orientation 1 to 8; 1 where the metadata is damaged or missing."""
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except _DAMAGE:
+    except _CODEC_ERRORS:
         return 1
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
@@ -326,7 +332,7 @@ def _eight_bits(samples: np.ndarray[Any, Any]) -> Pixels:
     return scaled
 
 
-def _full(image: Image.Image) -> Pixels:
+def _full_view(image: Image.Image) -> Pixels:
     factor = max(image.size) / FULL_LONG
     if factor >= 3:
         image = image.reduce(int(factor / 1.5))
@@ -337,7 +343,7 @@ def _full(image: Image.Image) -> Pixels:
     return pixels if scale >= 1 else _resized(pixels, _size(pixels, scale), cv2.INTER_CUBIC)
 
 
-def _reduced(pixels: Pixels, scale: float) -> Pixels:
+def _downscaled(pixels: Pixels, scale: float) -> Pixels:
     size = _size(pixels, scale) if scale < 1 else pixels.shape[:2]
     while pixels.shape[0] >= 2 * size[0] and pixels.shape[1] >= 2 * size[1]:
         # Averaging 2x2 pixels first is twelve times as fast, because OpenCV is fast at integer

@@ -13,7 +13,7 @@ class PixelBudget:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._held = 0
+        self._acquired = 0
         self._queue: deque[tuple[int, Future[None]]] = deque()
         self._lock = Lock()
 
@@ -21,9 +21,9 @@ class PixelBudget:
         """Acquire the pixels if there is room and no caller waits. Return whether it succeeded."""
         with self._lock:
             share = min(pixels, self._limit)
-            if self._queue or self._held + share > self._limit:
+            if self._queue or self._acquired + share > self._limit:
                 return False
-            self._held += share
+            self._acquired += share
             return True
 
     def acquire(self, pixels: int) -> Future[None]:
@@ -37,7 +37,7 @@ class PixelBudget:
     def release(self, pixels: int) -> None:
         """Release acquired pixels."""
         with self._lock:
-            self._held -= min(pixels, self._limit)
+            self._acquired -= min(pixels, self._limit)
         self._admit()
 
     def _admit(self) -> None:
@@ -46,11 +46,11 @@ class PixelBudget:
             while self._queue:
                 share, ticket = self._queue[0]
                 # A cancelled caller must not block those behind it.
-                if not ticket.cancelled() and self._held + share > self._limit:
+                if not ticket.cancelled() and self._acquired + share > self._limit:
                     break
                 self._queue.popleft()
                 if ticket.set_running_or_notify_cancel():
-                    self._held += share
+                    self._acquired += share
                     admitted.append(ticket)
         for ticket in admitted:
             ticket.set_result(None)
