@@ -1,4 +1,4 @@
-"""What many tests share: pictures drawn here, and one real service for all tests over HTTP."""
+"""Shared fixtures: one real service for all tests over HTTP, and one PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ USERS_OF_THE_SERVICE = (
     "tests/deployments/http/",
     "tests/deployments/page/",
 )
-"""The only tests that may use `shared_service`: they run in one process, so it starts once."""
+"""The only tests that may use `shared_service`; they run in one process, so it starts once."""
 LIGHT = {"ambience", "phash", "color", "local"}
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer | None) -> LoadFileScheduling:
-    """Each file runs in one process, and all users of the shared service in one process."""
+    """Run each file in one process, and all users of the shared service in one process."""
     from xdist.scheduler import LoadFileScheduling
 
     class OneService(LoadFileScheduling):
@@ -68,22 +68,22 @@ class Service:
     log: Path
 
     def client(self) -> httpx.Client:
-        """A client of its HTTP API."""
+        """Return a client of the service's HTTP API."""
         return httpx.Client(base_url=self.url, timeout=60)
 
     def environment(self) -> dict[str, str]:
-        """For commands that speak to it."""
+        """Return the environment for commands that talk to the service."""
         return os.environ | {"AMBIENCE_DATA": str(self.data), "NO_COLOR": "1", "COLUMNS": "200"}
 
 
 def python_path_with_annotators() -> str:
-    """A PYTHONPATH with which `ambience` also knows the annotators of `tests/annotators/`."""
+    """Return a PYTHONPATH that adds the annotators of `tests/annotators/` to `ambience`."""
     startup = ROOT / "tests" / "annotators" / "startup"
     return os.pathsep.join([str(startup), str(ROOT), os.environ.get("PYTHONPATH", "")])
 
 
 def free_port() -> int:
-    """A port nobody listens on."""
+    """Return a port on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -91,7 +91,7 @@ def free_port() -> int:
 
 @cache
 def light_config() -> Path:
-    """The shipped configuration without what needs weights, or seconds more to start."""
+    """Write the shipped configuration without applications that need weights or start slowly."""
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     kept = [one for one in config["applications"] if one["name"] in LIGHT]
     folder = tempfile.TemporaryDirectory(prefix="ambience-tests-")
@@ -102,7 +102,7 @@ def light_config() -> Path:
 
 
 def start_service(data: Path, *arguments: str, port: int | None = None) -> Service:
-    """Start `ambience serve` with the light configuration, or another, until it is ready."""
+    """Start `ambience serve`, by default with the light configuration, and wait for readiness."""
     port = port or free_port()
     arguments = arguments or ("--config", str(light_config()))
     log = data.with_name(f"{data.name}.log")
@@ -131,14 +131,14 @@ def start_service(data: Path, *arguments: str, port: int | None = None) -> Servi
 
 
 def stop_service(service: Service) -> int:
-    """Stop it as Ctrl-C does; its exit status."""
+    """Stop the service as Ctrl-C does and return its exit status."""
     if service.process.poll() is None:
         os.killpg(service.process.pid, signal.SIGINT)
     return service.process.wait(60)
 
 
 def kill_service(service: Service) -> None:
-    """End it faster than a stop, where the end itself is not tested."""
+    """Kill the service, which is faster than a stop, where the stop itself is not tested."""
     service.process.kill()
     service.process.wait()
     end_leftovers(service.data)
@@ -146,7 +146,7 @@ def kill_service(service: Service) -> None:
 
 
 def wait_all_ready(service: Service) -> None:
-    """Until every retriever is ready."""
+    """Wait until every retriever is ready."""
     until = time.monotonic() + START_SECONDS
     with service.client() as client:
         while time.monotonic() < until:
@@ -159,7 +159,7 @@ def wait_all_ready(service: Service) -> None:
 
 @pytest.fixture
 def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A temporary directory of this test's own, as TMPDIR: short enough for Ray's sockets."""
+    """A temporary directory of this test, set as TMPDIR: short enough for Ray's socket names."""
     with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:
         monkeypatch.setenv("TMPDIR", folder)
         yield folder
@@ -185,7 +185,7 @@ def shared_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service
 
 @pytest.fixture
 def service(shared_service: Service) -> Service:
-    """The shared service, with no pictures in it."""
+    """The shared service, emptied of all images."""
     with shared_service.client() as client:
         while images := client.get("/v1/images", params={"limit": 1000}).json()["images"]:
             for image in images:
@@ -214,7 +214,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def new_database(postgres: PostgresServer) -> Iterator[Callable[[], str]]:
-    """Makes empty databases, and gives their URLs."""
+    """A function that makes empty databases and returns their URLs."""
     made: list[str] = []
 
     def make() -> str:

@@ -1,4 +1,4 @@
-"""Pictures that tests draw themselves: textured enough for keypoints, each seed another scene."""
+"""Pictures that tests draw: textured enough for keypoints, with a different scene for each seed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 
 def scene(seed: int, width: int = 640, height: int = 480) -> Image.Image:
-    """Overlapping shapes and lines over soft noise; looks the same whenever drawn."""
+    """Draw overlapping shapes over soft noise; the same seed always gives the same picture."""
     random = np.random.default_rng(seed)
     noise = random.integers(0, 256, (height // 16, width // 16, 3), np.uint8)
     image = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
@@ -28,7 +28,7 @@ def scene(seed: int, width: int = 640, height: int = 480) -> Image.Image:
 
 
 def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
-    """The picture as a file."""
+    """Return the picture encoded as a file."""
     file = io.BytesIO()
     if kind == "JPEG":
         options.setdefault("quality", 90)
@@ -38,5 +38,5 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
 
 @cache
 def jpeg(seed: int, width: int = 640, height: int = 480) -> bytes:
-    """A scene as a JPEG."""
+    """Return a scene as a JPEG."""
     return encoded(scene(seed, width, height))

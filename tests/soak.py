@@ -1,9 +1,10 @@
-"""Everything at once, for minutes: `python -m tests.soak --minutes 15`.
+"""Run writes, searches and failures together for minutes: `python -m tests.soak --minutes 15`.
 
-Writers add, replace and delete; searchers ask; meanwhile replicas are killed, applications are
-redeployed and the store's server, where it has one, is killed, in turn. A picture that is settled
-must be found and a deleted one must not, at any time. At the end every answer is compared with a
-recomputation from what was acknowledged. Exit status 1 when anything was lost or wrong.
+Writers add, replace and delete images, and searchers query them. Meanwhile replicas are killed,
+applications are redeployed, and the store's server, if it has one, is killed, in turn. At any
+time, an acknowledged image must be found and a deleted one must not, unless the answer says that
+it lacks something. At the end, the list of images and a sample of answers are compared with a
+recomputation from what was acknowledged. The exit status is 1 if anything was lost or wrong.
 """
 
 from __future__ import annotations
@@ -40,33 +41,33 @@ from tests.postgres_server import PostgresServer
 
 WRITERS, SEARCHERS = 2, 2
 IDS = 150
-"""Of each writer: few, so that ids are used again."""
-EVERY = 20.0
+"""Number of ids of each writer: few, so that ids are used again."""
+DISTURBANCE_SECONDS = 20.0
 """Seconds between two disturbances."""
 AWAY_SECONDS = 3.0
-"""How long the store's server is away."""
+"""Seconds for which the store's server stays down."""
 SETTLE_SECONDS = 240.0
 RETRIEVERS = ("phash", "color", "local")
 COMPARED = 40
-"""Queries compared at the end, for each retriever."""
+"""Number of queries compared at the end for each retriever."""
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What an id holds: the seed of a picture, or None for a deleted one."""
+class ExpectedImage:
+    """What an id holds: the seed of a picture, or None if it is deleted."""
 
     seed: int | None
     certain: bool
-    """Whether that was acknowledged and nothing has begun since."""
+    """Whether this was acknowledged and no other write has begun since."""
     since: float
-    """Monotonic time of the acknowledgement."""
+    """Monotonic time at which the last write began or was acknowledged."""
 
 
 @dataclass
 class Ledger:
-    """What was acknowledged, by id."""
+    """What was acknowledged, by id, and what was wrong."""
 
-    held: dict[int, Held] = field(default_factory=dict)
+    held: dict[int, ExpectedImage] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -75,13 +76,13 @@ class Ledger:
         with self.lock:
             before = self.held.get(image_id)
             seed = before.seed if before is not None else None
-            self.held[image_id] = Held(seed, False, time.monotonic())
+            self.held[image_id] = ExpectedImage(seed, False, time.monotonic())
 
     def done(self, image_id: int, seed: int | None) -> None:
         with self.lock:
-            self.held[image_id] = Held(seed, True, time.monotonic())
+            self.held[image_id] = ExpectedImage(seed, True, time.monotonic())
 
-    def settled(self) -> dict[int, Held]:
+    def settled(self) -> dict[int, ExpectedImage]:
         with self.lock:
             return {at: one for at, one in self.held.items() if one.certain}
 
@@ -91,12 +92,12 @@ class Ledger:
 
 
 def body(seed: int) -> bytes:
-    """A small picture, textured enough for keypoints."""
+    """Return a small JPEG with enough texture for keypoints."""
     return jpeg(seed, 320, 240)
 
 
 def write(ledger: Ledger, url: str, first_id: int, seed: int, stop: threading.Event) -> None:
-    """One deed after another; what is not acknowledged is tried again until it is."""
+    """Write one image after another, retrying each write until it is acknowledged."""
     dice = random.Random(seed)
     with httpx.Client(base_url=url, timeout=30) as client:
         while not stop.is_set():
@@ -125,7 +126,7 @@ def _acknowledged(client: httpx.Client, image_id: int, picture: int | None) -> b
 
 
 def search(ledger: Ledger, url: str, seed: int, stop: threading.Event) -> None:
-    """Ask for pictures that are settled before and after the answer."""
+    """Search for images, and judge answers by those that are settled before and after them."""
     dice = random.Random(seed)
     with httpx.Client(base_url=url, timeout=60) as client:
         while not stop.is_set():
@@ -150,13 +151,13 @@ def search(ledger: Ledger, url: str, seed: int, stop: threading.Event) -> None:
 
 
 def _excused(answer: httpx.Response) -> bool:
-    """An answer that says itself that it lacks something can't be wrong for lacking it."""
+    """Return whether the answer itself says that it is stale or lacks phash."""
     return "X-Ambience-Stale" in answer.headers or "phash" in answer.headers.get(
         "X-Ambience-Missing", ""
     )
 
 
-def _judge(ledger: Ledger, before: dict[int, Held], asked: int, found: set[int]) -> None:
+def _judge(ledger: Ledger, before: dict[int, ExpectedImage], asked: int, found: set[int]) -> None:
     after = ledger.settled()
     quiet = {at for at, one in before.items() if after.get(at) == one}
     ledger.count("answers judged")
@@ -204,7 +205,7 @@ def redeploy(service: Service, folder: Path, turn: int) -> None:
 def disturbances(
     service: Service, folder: Path, restart_store: Callable[[], None] | None
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    """One after the other, for ever."""
+    """Yield disturbances in turn, for ever, each with its description."""
     turn = 0
     while True:
         for name in ("phash", "color", "local", "ambience"):
@@ -215,11 +216,11 @@ def disturbances(
             yield "redeployed", lambda turn=turn: redeploy(service, folder, turn)
 
 
-# --- the end --------------------------------------------------------------------------------------
+# --- final check ----------------------------------------------------------------------------------
 
 
 def check(service: Service, ledger: Ledger) -> None:
-    """Compare all that the service says now with a recomputation."""
+    """Compare the list of images and a sample of answers with a recomputation."""
     held = {at: one.seed for at, one in ledger.settled().items() if one.seed is not None}
     with service.client() as client:
         _wait_until_settled(client, len(held))
@@ -231,7 +232,7 @@ def check(service: Service, ledger: Ledger) -> None:
 
 
 def _wait_until_settled(client: httpx.Client, count: int) -> None:
-    """Until every retriever is ready and holds every picture."""
+    """Wait until every retriever is ready and holds every image."""
     until = time.monotonic() + SETTLE_SECONDS
     while time.monotonic() < until:
         with contextlib.suppress(httpx.HTTPError, KeyError):
@@ -289,7 +290,7 @@ def _same(expected: Sequence[Hit], hits: Sequence[dict[str, Any]]) -> bool:
 def soak(
     service: Service, minutes: float, folder: Path, restart_store: Callable[[], None] | None
 ) -> Ledger:
-    """All of it; what went wrong is in the ledger."""
+    """Run the whole soak test; return the ledger, which lists what went wrong."""
     ledger, stop = Ledger(), threading.Event()
     end = time.monotonic() + 60 * minutes
     with ThreadPoolExecutor(WRITERS + SEARCHERS) as pool:
@@ -299,7 +300,7 @@ def soak(
         ]
         try:
             for what, disturb in disturbances(service, folder, restart_store):
-                pause = min(EVERY, max(0, end - time.monotonic()))
+                pause = min(DISTURBANCE_SECONDS, max(0, end - time.monotonic()))
                 if wait(work, pause, FIRST_EXCEPTION).done or time.monotonic() >= end:
                     break
                 disturb()
@@ -315,7 +316,7 @@ def soak(
 
 @contextlib.contextmanager
 def store_of(kind: str) -> Iterator[Callable[[], None] | None]:
-    """The store of the services started meanwhile, and what kills its server."""
+    """Set the store of the services started within; yield a function that restarts its server."""
     if kind == "lmdb":
         yield None
         return

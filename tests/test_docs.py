@@ -35,7 +35,7 @@ def test_every_key_of_the_configuration_is_described() -> None:
     keys = {
         name for args in (IngressArgs, RetrieverArgs, AnnotatorArgs) for name in args.model_fields
     }
-    # `ambience deploy` sets it by itself.
+    # `ambience deploy` sets `beside` by itself.
     assert {key for key in keys - {"beside"} if f"`{key}`" not in text} == set()
     methods = {*extractor_names(), *annotator_names()}
     assert {method for method in methods if f"`{method}`" not in text} == set()

@@ -1,4 +1,4 @@
-"""The queue model of the capacity benchmark, where theory knows the answer."""
+"""The queue model of the capacity benchmark, in cases with a known exact result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_the_cores_bound_the_rate_whatever_the_replicas() -> None:
     for replicas in (1, 2):
         layout = Layout(replicas=replicas, cores=2)
         busy = simulate(SEARCH, layout, 16)
-        # No queue but theirs is full: two cores for 24 ms of work.
+        # Only the cores are saturated: two of them for 24 ms of work per request.
         assert busy.per_second == pytest.approx(2 / 0.024, rel=0.2)
         assert busy.p50 * busy.per_second == pytest.approx(16, rel=0.1)
     assert most_per_second(SEARCH, Layout(replicas=2, cores=2)) == (

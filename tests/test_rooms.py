@@ -1,4 +1,4 @@
-"""Who may import whom, and what may not be imported until it is needed."""
+"""Which room may import which, and which packages may not be imported until they are needed."""
 
 from __future__ import annotations
 
@@ -61,18 +61,21 @@ ROOMS: dict[str, str] = {
     "cluster.manifests": "service",
     "cluster.cli": "jobs manifests service deployments indexes models",
 }
-"""Room → the rooms that it may import, besides itself. A room is a folder, or a file that stands
-beside folders. A plain name is a room of the same top-level folder, or a whole top-level folder."""
+"""The rooms that each room may import, besides itself.
+
+A room is a folder, or a file beside folders. A plain name is a room of the same top-level folder,
+or a whole top-level folder.
+"""
 
 FORBIDDEN = {
     "models": {"ray", "fastapi", "faiss", "lmdb", "psycopg", "psycopg_pool"},
     "indexes": {"ray", "fastapi"},
 }
-"""Top-level folder → packages that nothing in it may import."""
+"""Packages that nothing in a top-level folder may import, by folder."""
 HEAVY = {"torch", "transformers", "open_clip", "kornia", "ray", "fastapi"}
-"""Imported, if at all, when something loads."""
+"""Packages that may be imported only when something loads."""
 MOST_FILES = 14
-"""In one folder, `__init__.py` aside."""
+"""Maximum number of files in one folder, not counting `__init__.py`."""
 TOP = ["models", "indexes", "deployments", "cluster"]
 SOURCES = [path for top in TOP for path in sorted((ROOT / top).rglob("*.py"))]
 MODULES = [path for path in SOURCES if path.name != "__init__.py"]
@@ -87,7 +90,7 @@ def module_of(path: Path) -> str:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Every name that the file imports, anywhere in it, as `package.module.name`."""
+    """Yield every name that the file imports anywhere, as `package.module.name`."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -97,14 +100,14 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def room_of(name: str) -> str | None:
-    """The innermost room that holds a module or a name in it."""
+    """Return the innermost room that holds a module or a name in it."""
     parts = name.split(".")
     prefixes = (".".join(parts[:length]) for length in range(len(parts), 1, -1))
     return next((prefix for prefix in prefixes if prefix in ROOMS), None)
 
 
 def may_import(room: str) -> set[str]:
-    """The rooms and the top-level folders that a room may import."""
+    """Return the rooms and the top-level folders that a room may import."""
     top = room.partition(".")[0]
     return {name if name in TOP else f"{top}.{name}" for name in ROOMS[room].split()}
 
@@ -186,7 +189,7 @@ def test_importing_all_of_models_loads_nothing_heavy() -> None:
 
 
 def binds(path: Path) -> bool:
-    """Whether the file binds a Serve deployment: `.bind(…)` of anything but a socket."""
+    """Return whether the file binds a Serve deployment: `.bind(…)` of anything but a socket."""
     for node in ast.walk(ast.parse(path.read_text())):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
             continue

@@ -1,4 +1,4 @@
-"""An annotator for tests: whether a picture is bright. It needs no weights, unless told so."""
+"""A test annotator that says whether a picture is bright; it needs no weights by default."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from models.weights import UrlWeights, Weights
 
 class BrightnessOptions(Options):
     words: str | None = None
-    """A file with the word for a bright picture: its weights."""
+    """Path of a file with the word for a bright picture, which serves as the weights."""
 
 
 class Brightness(Annotator):
-    """Says `bright` or `dark`, how wide its view is, and the mean of all values."""
+    """Annotates with `bright` or `dark`, the width of the view and the mean of all values."""
 
     Config: ClassVar[type[Options]] = BrightnessOptions
     view: ClassVar[View] = "preview"
@@ -44,7 +44,7 @@ ANNOTATOR = Brightness
 
 
 class StoredBrightness(Brightness):
-    """The same of stored features: the bits that are set."""
+    """Annotates stored pHash features with their number of set bits."""
 
     def reads(self) -> tuple[str, str]:
         return "phash", "f"

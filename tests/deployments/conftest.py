@@ -1,4 +1,4 @@
-"""A gateway in this process, with a store and a decoder of its own, and no Ray to ask."""
+"""A gateway in this process, with its own store and decoder and without Ray."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tests.deployments import served
 from tests.deployments.pictures import picture, put
 
 ALL = list(range(10))
-"""The ids of `library`."""
+"""Ids of the images in `library`."""
 
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Asynchronous tests run on asyncio, as the service does."""
+    """Run asynchronous tests on asyncio, as the service does."""
     return "asyncio"
 
 
 @pytest.fixture(autouse=True)
 def _data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test serves in this process keeps its files here, and not where it was started."""
+    """Keep the files of what a test serves in this process in the test's own folder."""
     monkeypatch.setenv("AMBIENCE_DATA", str(tmp_path))
 
 
@@ -46,14 +46,14 @@ def _ended_with_its_test() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _without_ray() -> Iterator[None]:
-    """This process stays outside every cluster: Ray ends it with the cluster it is connected to."""
+    """Check that this process joins no cluster: Ray would end it together with that cluster."""
     yield
     assert not ray.is_initialized()
 
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    """A gateway to which nothing is deployed, with a short deadline."""
+    """A gateway without deployed applications and with a short deadline."""
     args = IngressArgs(store=f"lmdb:{tmp_path / 'store'}", deadline=0.3)
     made = Gateway(args, "ambience")
     made.directory.complete = True
@@ -65,14 +65,17 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
 
 @pytest.fixture
 def shared_service_client(shared_service: Service) -> Iterator[httpx.Client]:
-    """A client of the shared service as it is, for requests that change nothing."""
+    """A client of the shared service in its current state, for requests that change nothing."""
     with shared_service.client() as client:
         yield client
 
 
 @pytest.fixture
 def library(shared_service_client: httpx.Client) -> httpx.Client:
-    """Scenes 0..9 under their own ids: even ones tagged so, each with its number modulo 3."""
+    """A client of the shared service holding scenes 0 to 9 under their own ids.
+
+    All are tagged `all`, even ones also `even`; the metadata `mod` is the id modulo 3.
+    """
     client = shared_service_client
     wanted = {number: _metadata(number) for number in ALL}
     images = client.get("/v1/images", params={"limit": 1000}).json()["images"]

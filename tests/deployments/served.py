@@ -1,4 +1,4 @@
-"""Retrievers in this process: the deployments and handles that Serve makes, without its actors."""
+"""Retrievers served in this process, by Serve's deployments and handles without its actors."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ READY_SECONDS = 30.0
 END_SECONDS = 60.0
 
 _replicas: list[UserCallableWrapper] = []
-"""Those that run in this process."""
+"""Replicas that run in this process."""
 
 
 @contextmanager
-def of_the_tests() -> Iterator[None]:
-    """Those of this folder are found beside the real ones."""
+def with_test_extractors() -> Iterator[None]:
+    """Make the extractors of `FOLDER` available beside the real ones."""
     models.extractors.__path__.append(FOLDER)
     try:
         yield
@@ -43,7 +43,7 @@ def of_the_tests() -> Iterator[None]:
 
 
 def write_matrix(path: Path) -> None:
-    """The weights of `tint`."""
+    """Write the weights of `tint`."""
     matrix = np.array([[1, 0, 0, -60], [0, 1, 0, -60], [0, 0, 1, -60], [0, 0, 0, 40]], np.float32)
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
@@ -52,12 +52,12 @@ def write_matrix(path: Path) -> None:
 
 
 def serve_here(name: str, args: dict[str, Any]) -> DeploymentHandle[Any]:
-    """A retriever's application, run on a loop of its own in this process."""
+    """Run a retriever's application in this process, on an event loop of its own."""
     return _deploy_here(name, build_retriever(args)._bound_deployment)
 
 
 def shards_here(name: str, args: dict[str, Any]) -> list[DeploymentHandle[Any]]:
-    """The shards of a retriever, in order."""
+    """Run the shards of a retriever; return their handles in order."""
     root = build_retriever(args)._bound_deployment
     others = [one._bound_deployment for one in root.init_args[1:]]
     return [_deploy_here(name, deployment) for deployment in (root, *others)]
@@ -83,7 +83,7 @@ class _Replica(UserCallableWrapper):
 
 @contextmanager
 def ended() -> Iterator[None]:
-    """What is served meanwhile ends with it, as nothing of Serve's local mode does by itself."""
+    """Stop on exit what was served within; Serve's local mode stops nothing by itself."""
     before = len(_replicas)
     try:
         yield
@@ -113,7 +113,7 @@ async def _closed(served: Any) -> None:
 
 
 def description(name: str, kind: Kind = "retriever", view: View = "full") -> Description:
-    """Of an application that is ready."""
+    """Return the description of an application that is ready."""
     return Description(
         name=name,
         kind=kind,
@@ -134,7 +134,7 @@ def description(name: str, kind: Kind = "retriever", view: View = "full") -> Des
 
 
 async def described(handle: DeploymentHandle[Any]) -> Description:
-    """What it says of itself now."""
+    """Return the application's current description."""
     answer: Description = await handle.describe.remote()
     return answer
 
@@ -142,7 +142,7 @@ async def described(handle: DeploymentHandle[Any]) -> Description:
 async def until(
     handle: DeploymentHandle[Any], state: str, seconds: float = READY_SECONDS
 ) -> Description:
-    """Wait for a state."""
+    """Wait until the application is in this state; return its description."""
     ends = time.monotonic() + seconds
     while (now := await described(handle)).state != state:
         assert time.monotonic() < ends, now
@@ -151,7 +151,7 @@ async def until(
 
 
 async def join(gateway: Gateway, name: str, handle: DeploymentHandle[Any]) -> None:
-    """The gateway knows the retriever, as if it had followed the statuses."""
+    """Enter a retriever in the gateway's directory, as if the gateway had followed the statuses."""
     entry = gateway.directory._entries.setdefault(name, DirectoryEntry(name))
     entry.handle = handle
     entry.of_pictures = handle.deployment_name != WORDS_ONLY
@@ -159,7 +159,7 @@ async def join(gateway: Gateway, name: str, handle: DeploymentHandle[Any]) -> No
 
 
 async def join_shards(gateway: Gateway, name: str, handles: list[DeploymentHandle[Any]]) -> None:
-    """The gateway knows the shards of a retriever."""
+    """Enter the shards of a retriever in the gateway's directory."""
     entry = gateway.directory._entries.setdefault(name, DirectoryEntry(name))
     entry.update_from_status([handle.deployment_name for handle in handles], "RUNNING")
     for shard, handle in zip(entry.shards, handles, strict=True):

@@ -1,4 +1,4 @@
-"""The builders and the config: a mistake fails at build, by its name."""
+"""The application builders and the configuration: a mistake fails at build and is named."""
 
 from __future__ import annotations
 
@@ -106,5 +106,5 @@ def test_everything_reserved_fits_two_cores_during_an_upgrade_and_a_backfill() -
 
 @pytest.mark.parametrize("builder", [build_retriever, build_annotator, build_ingress])
 def test_a_builder_takes_what_serve_gives_it_one_dictionary(builder: Callable[..., Any]) -> None:
-    """`serve deploy` and KubeRay refuse any other."""
+    """`serve deploy` and KubeRay refuse any other signature."""
     assert len(inspect.signature(builder).parameters) == 1

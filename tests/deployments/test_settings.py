@@ -69,7 +69,7 @@ def test_the_store_is_the_configured_then_the_environments_then_in_the_data_fold
     assert store_url("lmdb:given") == "lmdb:given"
 
 
-def test_all_is_deployed_once_the_file_of_the_start_is_gone(
+def test_all_applications_count_as_deployed_once_the_starting_file_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(STARTING, raising=False)

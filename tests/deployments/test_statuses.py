@@ -1,4 +1,4 @@
-"""What Serve says of the applications; what it says in a cluster the tests of the service show."""
+"""The application statuses outside a cluster; the tests of the service cover those in a cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The root of the store's contract: how a store is opened."""
+"""The root of the store contract tests: how a store is opened."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from indexes.store.base import Store
 
 
 class OpeningContract:
-    """Subclasses say how a new, empty store is opened; `cap` is its room for kept uploads."""
+    """Subclasses define how a new, empty store is opened; `cap` bounds kept uploads in bytes."""
 
     def open(self, folder: Path, cap: int = 1 << 20) -> Store:
         raise NotImplementedError

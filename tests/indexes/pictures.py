@@ -1,4 +1,4 @@
-"""Pictures to store, and short ways to look at what a store holds."""
+"""Images to store, and helpers that read what a store holds."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ LOCAL = Space("local", "l1")
 
 
 def row_of(content: str, size: int = 72) -> bytes:
-    """Features that tell the picture they were made of."""
+    """Return `size` bytes of features that identify the content they were made of."""
     return hashlib.shake_128(content.encode()).digest(size)
 
 
 def picture(image_id: int | None, content: str = "a", **changed: Any) -> ImageWrite:
-    """A write of a picture with this content, complete under one kind unless told otherwise."""
+    """Return a write of an image with this content, by default complete with the one kind phash."""
     fields: dict[str, Any] = {
         "sha256": hashlib.sha256(content.encode()).hexdigest(),
         "width": 40,
@@ -31,7 +31,7 @@ def picture(image_id: int | None, content: str = "a", **changed: Any) -> ImageWr
 
 
 def upload(image_id: int | None, content: str = "a", **changed: Any) -> ImageWrite:
-    """An upload with one kind done and one pending."""
+    """Return a write of an upload with one kind complete and one pending."""
     fields: dict[str, Any] = {
         "wanted": frozenset({"phash", "local"}),
         "preview": b"preview of " + content.encode(),

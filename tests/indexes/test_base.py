@@ -12,7 +12,7 @@ from models.types import Features, Options
 
 
 class Numbers(Index):
-    """Finds the ids 0 to 9, each at its own distance; remembers what it was asked."""
+    """An index that finds the ids 0 to 9 at distances 0 to 9 and records its search parameters."""
 
     def __init__(self) -> None:
         super().__init__(Options(), lambda _: {})

@@ -1,4 +1,4 @@
-"""Confidence: few chance hits make a hit believable, many don't."""
+"""Confidence: a hit is believable if few hits of its distance are expected by chance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from indexes.calibration import (
 
 
 def ball_distances(dimensions: int, count: int, seed: int = 0) -> np.ndarray:
-    """Distances from the centre of a ball filled evenly: P(distance < d) = d^dimensions."""
+    """Return distances from the centre of a uniform ball: P(distance < d) = d^dimensions."""
     return np.random.default_rng(seed).random(count) ** (1 / dimensions)
 
 
@@ -68,7 +68,7 @@ def test_a_collection_of_one_picture_many_times_gives_a_finite_fit(flat: np.ndar
 
 
 def crowded_and_lonely(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors of a crowd of alike pictures, and of lonely ones: 600 each, of 64 dimensions."""
+    """Return unit vectors of a crowd of similar images and of isolated ones: (600, 64) each."""
     rng = np.random.default_rng(seed)
     crowd = rng.normal(size=64) + 0.9 * rng.normal(size=(600, 64))
     return _units(crowd), _units(rng.normal(size=(600, 64)))
@@ -96,8 +96,8 @@ def test_copies_of_the_query_are_none_of_its_background() -> None:
     assert with_copies == pytest.approx([others], abs=1e-6)
 
 
-def test_one_threshold_tells_copies_from_neighbours_in_a_crowd_and_alone() -> None:
-    """Slightly edited pictures of the crowd, heavily edited lonely ones."""
+def test_one_threshold_separates_copies_from_neighbours_in_dense_and_sparse_regions() -> None:
+    """The queries are edited slightly in the crowd and heavily among the isolated images."""
     crowd, lonely = crowded_and_lonely()
     rng = np.random.default_rng(2)
     queries = np.concatenate([crowd[300:500], lonely[300:500]])
@@ -110,7 +110,7 @@ def test_one_threshold_tells_copies_from_neighbours_in_a_crowd_and_alone() -> No
     normal_near, normal_same = normal.normalised(near, queries), normal.normalised(same, queries)
 
     def told_apart(true: np.ndarray, chance: np.ndarray) -> float:
-        """Share of pairs of a true and a chance match that one threshold for all can order."""
+        """Return the share of pairs of a true and a chance match that one threshold can order."""
         return float((true[:, np.newaxis] < chance).mean())
 
     assert told_apart(normal_same, normal_near) > 0.99
@@ -121,7 +121,7 @@ def test_one_threshold_tells_copies_from_neighbours_in_a_crowd_and_alone() -> No
     assert (normal.confidence(normal_near, 1000) >= 0.5).mean() < 0.05
 
 
-def test_chances_are_those_of_the_unrelated_whatever_share_is_true() -> None:
+def test_tail_probabilities_are_those_of_unrelated_images_whatever_share_matches() -> None:
     rng = np.random.default_rng(0)
     unrelated = rng.normal(0.8, 0.02, 200_000)
     for true in (0, 400):
@@ -149,10 +149,10 @@ def test_a_nearer_hit_is_never_less_sure() -> None:
 
 
 @pytest.mark.parametrize("true", [0, 1, 30, 300])
-def test_what_words_truly_find_is_believed_and_hardly_anything_else(true: int) -> None:
-    """2,000 pictures; the true ones are nearer by five deviations of the unrelated.
+def test_word_queries_are_confident_of_true_matches_and_hardly_any_others(true: int) -> None:
+    """Of 2,000 images, the true ones are nearer by five standard deviations of the unrelated ones.
 
-    A single one must be nearer than many to be told from chance.
+    A single true image must be nearer than many must be to be told from chance.
     """
     above_confidence, wrongly = [], []
     for seed in range(40):

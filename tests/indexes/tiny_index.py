@@ -1,4 +1,4 @@
-"""A small exact index over packed bits, for tests of what surrounds an index."""
+"""A small exact index over packed bits, for tests of the code around an index."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.types import Features, Options
 
 
 def decode(row: bytes) -> Features:
-    """72 bytes as uint8 (72,); raises ValueError for any other length."""
+    """Decode 72 bytes as uint8 (72,); raise ValueError for any other length."""
     return np.frombuffer(row, np.uint8).reshape(72)
 
 
@@ -21,13 +21,13 @@ def nearest(row: bytes, k: int = 5) -> tuple[Query, SearchParams]:
 
 
 class TinyIndex(Index):
-    """Hamming distance to every row."""
+    """An index that computes the Hamming distance to every row."""
 
     def __init__(self, options: Options, rows: Rows) -> None:
         super().__init__(options, rows)
         self.held: dict[int, Features] = {}
         self.applied: list[int] = []
-        """How many changes each apply brought."""
+        """Number of changes in each apply."""
 
     def apply(self, changes: Mapping[int, Features | None]) -> None:
         self.applied.append(len(changes))

@@ -17,7 +17,7 @@ from models.weights import HubWeights, Weights
 
 
 class Corner(Extractor):
-    """The four corner values of the red channel: each symmetry gives other features."""
+    """Extracts the red channel at the four corners, so each symmetry gives different features."""
 
     class Config(Options):
         gain: int = 1

@@ -55,7 +55,7 @@ def test_weights_are_hashed_once_and_anew_only_when_forgotten(tmp_path: Path) ->
     method = weighted(tmp_path)
     before = method.fingerprint
     (tmp_path / "model.bin").write_bytes(b"other weights")
-    assert method.fingerprint == before  # It speaks of what was loaded.
+    assert method.fingerprint == before  # It is that of the weights hashed first.
     method.forget()
     assert method.fingerprint != before
 

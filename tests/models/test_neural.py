@@ -29,8 +29,10 @@ CPUINFO = "processor\t: 0\nmodel name\t: A\nflags\t\t: fpu sse2 avx512f {}\nbugs
 
 
 class Means(NeuralExtractor):
-    """The means of the three channels, after adding and taking away `offset`: low precisions lose
-    what is small beside it."""
+    """Extracts the means of the three channels, after adding and subtracting `offset`.
+
+    Low precisions lose what is small beside the offset.
+    """
 
     class Config(NeuralOptions):
         offset: float = 0.0

@@ -1,4 +1,4 @@
-"""Where weights are found: folders, the hub's cache, a real HTTP server, and nowhere."""
+"""Where weights are found: local folders, the hub's cache, a real HTTP server, or nowhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import RetrieverUnavailable
-from models.weights import HubWeights, UrlWeights, chosen_files, locate, torch_cache
+from models.weights import HubWeights, UrlWeights, locate, matching_files, torch_cache
 
 ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -26,7 +26,7 @@ FILES = ("config.json", "*.safetensors", "*.bin")
 
 
 class Hub(SimpleHTTPRequestHandler):
-    """As much of the hub's HTTP interface as a download takes, over a folder of files."""
+    """The part of the hub's HTTP interface that a download uses, over a folder of files."""
 
     def log_message(self, *_: object) -> None: ...
 
@@ -62,7 +62,7 @@ class Hub(SimpleHTTPRequestHandler):
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Files of a folder; what is named `cut` ends after half of the length it announced."""
+    """Serves the files of a folder; a path with `cut` ends after half of its announced length."""
 
     def log_message(self, *_: object) -> None: ...
 
@@ -73,7 +73,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(handler: type[SimpleHTTPRequestHandler], folder: Path) -> Iterator[str]:
-    """The URL under which the folder is served."""
+    """Serve the folder over HTTP and yield its URL."""
     folder.mkdir()
     server = HTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -91,7 +91,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Empty caches of torch and of the hub; the hub's folder."""
+    """Use empty caches of torch and of the hub; return the folder of the hub's cache."""
     from huggingface_hub import constants
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -105,7 +105,7 @@ def sha256(data: bytes) -> str:
 
 
 def cached(cache: Path, files: dict[str, bytes], ref: str | None = None) -> Path:
-    """A revision in the layout of the hub's cache: blobs, and links to them by name."""
+    """Write a revision in the layout of the hub's cache: blobs, and links to them by name."""
     repo = cache / "models--owner--model"
     snapshot = repo / "snapshots" / COMMIT
     for folder in (repo / "blobs", repo / "refs", snapshot):
@@ -149,10 +149,10 @@ def test_a_local_folder_without_weights_is_refused(tmp_path: Path) -> None:
 def test_of_alternative_weights_only_the_best_counts(tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors", "pytorch_model.bin"):
         (tmp_path / name).write_text(name)
-    names = [path.name for path in chosen_files(tmp_path, FILES)]
+    names = [path.name for path in matching_files(tmp_path, FILES)]
     assert names == ["config.json", "model.safetensors"]
     (tmp_path / "model.safetensors").unlink()
-    names = [path.name for path in chosen_files(tmp_path, FILES)]
+    names = [path.name for path in matching_files(tmp_path, FILES)]
     assert names == ["config.json", "pytorch_model.bin"]
 
 
@@ -160,9 +160,9 @@ def test_weights_of_which_a_shard_is_missing_are_not_there(tmp_path: Path) -> No
     shards = [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
     for name in shards[:2]:
         (tmp_path / name).write_text(name)
-    assert chosen_files(tmp_path, FILES) == []
+    assert matching_files(tmp_path, FILES) == []
     (tmp_path / shards[2]).write_text("last")
-    assert [path.name for path in chosen_files(tmp_path, FILES)] == shards
+    assert [path.name for path in matching_files(tmp_path, FILES)] == shards
 
 
 @pytest.mark.parametrize("revision", [COMMIT, "main", "0123456"])
@@ -248,7 +248,7 @@ def test_the_owners_own_file_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 def run(program: str, environment: dict[str, str], tmp_path: Path) -> list[str]:
-    """Lines that a new process prints, whose caches are empty and which goes to no proxy."""
+    """Return the lines that a new process with empty caches and without a proxy prints."""
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -291,7 +291,7 @@ def test_from_the_hub_only_what_is_meant_is_fetched_the_weights_last(tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["backbone", "clip", "sscd"])
-def test_where_nothing_can_be_had_it_says_so_soon_and_without_torch(
+def test_unreachable_weights_are_reported_quickly_and_without_loading_torch(
     tmp_path: Path, name: str
 ) -> None:
     program = (
@@ -305,7 +305,7 @@ def test_where_nothing_can_be_had_it_says_so_soon_and_without_torch(
         "print(time.monotonic() - began, 'torch' in sys.modules)"
     )
     nowhere = "http://192.0.2.1:9"  # Reserved for documentation: nobody answers there.
-    # The URL of sscd's file has no option of its own.
+    # No variable changes the URL of sscd's file, so a proxy leads nowhere instead.
     environment = {"https_proxy" if name == "sscd" else "HF_ENDPOINT": nowhere}
     *reason, last = run(program, environment, tmp_path)
     seconds, torch = last.split()

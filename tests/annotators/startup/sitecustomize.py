@@ -1,4 +1,4 @@
-"""On the path of a process, this adds the tests' annotators to those of `models/annotators/`."""
+"""Adds the tests' annotators to `models.annotators` in a process with this folder on its path."""
 
 from pathlib import Path
 

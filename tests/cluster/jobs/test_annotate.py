@@ -1,4 +1,4 @@
-"""`ambience annotate`: what it lacks, where it takes pictures from, what it writes."""
+"""`ambience annotate`: what is missing, where pictures come from, and what is written."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Broken(Brightness):
 
 
 class LocalAnnotatorSpec(AnnotatorSpec):
-    """One of the tests' annotators, handed over as it is."""
+    """Specification that makes one of the tests' annotators directly."""
 
     def make(self) -> Brightness:
         kinds = {
@@ -69,7 +69,7 @@ def store(tmp_path: Path) -> Iterator[LmdbStore]:
 
 
 def add(store: LmdbStore, image_id: int, **changed: Any) -> None:
-    """A picture whose upload is gone and whose preview is there."""
+    """Store an image that has a preview but no longer its upload."""
     fields: dict[str, Any] = {
         "sha256": hashlib.sha256(jpeg(image_id)).hexdigest(),
         "wanted": frozenset({"phash"}),
@@ -80,7 +80,7 @@ def add(store: LmdbStore, image_id: int, **changed: Any) -> None:
 
 
 def ran(tmp_path: Path, *specs: AnnotatorSpec, ids: list[int]) -> dict[int, str]:
-    """Reasons of the images that were not annotated."""
+    """Annotate the images and return, by id, the reasons of those that were not annotated."""
     worker = Worker(specs, f"lmdb:{tmp_path / 'store'}")
     rows = worker({"image_id": ids})
     worker.store.close()
@@ -139,7 +139,7 @@ def test_one_that_needs_the_whole_picture_takes_the_upload_or_the_file(
     assert "no longer kept" in reasons[5]
 
 
-def test_one_that_reads_stored_features_says_where_there_are_none(
+def test_an_annotator_of_stored_features_names_images_without_them(
     store: LmdbStore, tmp_path: Path
 ) -> None:
     add(store, 1, preview=None)
@@ -153,7 +153,7 @@ def test_one_that_reads_stored_features_says_where_there_are_none(
 def test_one_that_can_not_be_loaded_does_not_stop_the_others(
     store: LmdbStore, tmp_path: Path
 ) -> None:
-    for image_id in range(6):  # More than share a pass of the model.
+    for image_id in range(6):  # More than one batch of the model.
         add(store, image_id)
     reasons = ran(tmp_path, CAPTION, BROKEN, ids=list(range(6)))
     assert set(reasons.values()) == {"broken: No module named 'torch'"}

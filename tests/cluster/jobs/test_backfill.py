@@ -1,4 +1,4 @@
-"""Backfills with real Ray Data, beside a running service and alone."""
+"""Backfills with real Ray Data, without a running service."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tests.indexes.store.forks import wait_for
 
 
 def fill(folder: Path, count: int, first: int = 0) -> None:
-    """Small pictures named by id."""
+    """Write small pictures named by their ids."""
     folder.mkdir(exist_ok=True)
     for seed in range(first, first + count):
         (folder / f"{seed}.jpg").write_bytes(jpeg(seed, 160, 120))
 
 
 def start(pictures: Path, data: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Begin a backfill that writes to pipes."""
+    """Start a backfill that writes to pipes."""
     data.mkdir(exist_ok=True)
     return subprocess.Popen(
         [str(AMBIENCE), "backfill", str(pictures), "--config", str(light_config()), *arguments],
@@ -43,7 +43,7 @@ def start(pictures: Path, data: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def backfill(pictures: Path, data: Path, *arguments: str) -> dict[str, Any]:
-    """Run it to its end; what it prints as JSON, and nothing else."""
+    """Run a backfill to its end; return the JSON it prints and check that it prints no errors."""
     process = start(pictures, data, *arguments, "--json")
     printed, errors = process.communicate(timeout=240)
     assert (process.returncode, errors) == (0, "")
@@ -52,7 +52,7 @@ def backfill(pictures: Path, data: Path, *arguments: str) -> dict[str, Any]:
 
 
 def processes_over(data: Path) -> list[psutil.Process]:
-    """Of all runs over this folder."""
+    """Return the processes of all runs over this data folder."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -72,7 +72,7 @@ def test_a_killed_run_goes_on_without_doing_work_twice_and_leaves_nothing(
     wait_for(lambda: store.count() > 0, 180)
     killed.kill()
     killed.communicate()
-    # Its workers end with it; one may still commit what it had read.
+    # Its workers end with it, but one may still commit what it had read.
     wait_for(lambda: not processes_over(data), 120)
     first = store.count()
     assert 0 < first < count
@@ -87,7 +87,7 @@ def test_a_killed_run_goes_on_without_doing_work_twice_and_leaves_nothing(
     assert "logging.cc" in job_log(data).read_text()
     assert store.count() == count
     assert len(store.sources()) == count
-    assert store.head() == count  # One log entry a picture: nothing was written twice.
+    assert store.head() == count  # One log entry per image: nothing was written twice.
     assert list(Path(temporary).iterdir()) == []
     store.close()
 
@@ -149,7 +149,7 @@ def test_what_can_not_be_extracted_yet_is_left_pending(tmp_path: Path) -> None:
     path = str(tmp_path / "pictures" / "0.jpg")
     batch = {"path": [path], "image_id": [0]}
     store = LmdbStore(tmp_path / "store")
-    with served.of_the_tests():
+    with served.with_test_extractors():
         kinds = retriever_specs(config)
         assert [kind.name for kind in kinds] == ["phash", "tint"]
         assert [space.kind for space in spaces_of(kinds)] == ["phash"]

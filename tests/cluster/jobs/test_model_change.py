@@ -1,4 +1,4 @@
-"""Changing a model: comparison, switch, the end of the old one, and what a deploy refuses."""
+"""Changing a model: comparison, switch, removal of the old model, and refused deploys."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OWN, NEXT = {"mark": 0}, {"mark": 400}
 @pytest.fixture(autouse=True)
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AMBIENCE_DATA", str(tmp_path))
-    with served.of_the_tests():
+    with served.with_test_extractors():
         yield
 
 
@@ -44,14 +44,14 @@ def space(options: dict[str, Any]) -> Space:
 
 
 def state(options: dict[str, Any], **said: Any) -> dict[str, Any]:
-    """What a service that can switch to this model says of the retriever."""
+    """Return the retriever's state as reported by a service that can switch to this model."""
     other = {"fingerprint": space(options).fingerprint, "state": "ready"} | said
     return {"fingerprint": "of the model in use", "next": other}
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[LmdbStore]:
-    """Pictures 0 to 29, all with features of the own model, those below 20 of the next, too."""
+    """Images 0 to 29: all have features of the own model, those below 20 also of the next one."""
     store = LmdbStore(tmp_path / "store")
     for number in range(COUNT):
         pixels = decode(jpeg(number, 64, 48)).preview
@@ -67,7 +67,7 @@ def store(tmp_path: Path) -> Iterator[LmdbStore]:
 
 @pytest.fixture
 def whole(store: LmdbStore) -> LmdbStore:
-    """All pictures have features of both models."""
+    """The same store, in which all images have features of both models."""
     for number in range(20, COUNT):
         image = store.image(number)
         assert image is not None

@@ -1,4 +1,4 @@
-"""Training from stored features, and what a running retriever makes of it."""
+"""Training from stored features, and its use by a running retriever."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AMBIENCE_DATA", str(tmp_path))
-    with served.of_the_tests():
+    with served.with_test_extractors():
         yield
 
 
@@ -62,7 +62,7 @@ def _ended() -> Iterator[None]:
 
 
 def stored(tmp_path: Path, count: int) -> npt.NDArray[np.float32]:
-    """The stored features of pictures 0 to `count` - 1."""
+    """Store features of images 0 to `count` - 1 and return them: (count, 4) float32."""
     served.write_matrix(tmp_path / "matrix.npy")
     fingerprint = make_extractor("shade", args(tmp_path)["options"]).fingerprint
     random = np.random.default_rng(0)
@@ -83,7 +83,7 @@ def stored(tmp_path: Path, count: int) -> npt.NDArray[np.float32]:
 
 @pytest.fixture
 def vectors(tmp_path: Path) -> np.ndarray[Any, Any]:
-    """The stored features of pictures 0 to 49."""
+    """The stored features of images 0 to 49."""
     return stored(tmp_path, COUNT)
 
 
@@ -172,7 +172,7 @@ async def test_a_damaged_whitening_makes_it_unavailable_until_it_is_mended(
 
 
 def steps_of(wanted: dict[str, Any]) -> Iterator[Any]:
-    """What the Ray task of a training yields, one by one."""
+    """Yield what the Ray task of a training yields."""
     parsed, space, path = training.training_target("trained", wanted, "shade")
     return training.training_steps(parsed, "shade", space, path)
 
@@ -257,7 +257,7 @@ async def test_a_running_retriever_takes_trained_lists_up_and_follows_the_log_wi
     added = 3000
     kind = "cosine-flat"
     for _ in range(3000):
-        # Each answer has the picture that was added before it, whichever index gives it.
+        # Every answer must contain the image added just before it, whichever index answers.
         row = unit(np.random.default_rng(added).normal(size=(1, 4))).astype(np.float32)[0]
         store.put(
             ImageWrite(added, f"{added:064}", 1, 1, frozenset({"shade"}), {space: row.tobytes()})

@@ -1,4 +1,4 @@
-"""The dashboard and the scrape configuration, against what /metrics really serves."""
+"""The dashboard and the scrape configuration, compared with what /metrics really serves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.deployments.http.test_metrics import PATIENCE_SECONDS, scraped
 from tests.drawing import jpeg
 
 RATE = "$__rate_interval"
-"""Grafana's own variable; it becomes a duration."""
+"""Grafana variable that Grafana replaces by a duration."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def selectors(expression: Any) -> list[Any]:
 
 
 def exported() -> dict[str, set[str]]:
-    """Names of the exporter's series → their labels."""
+    """Return the labels of the exporter's series by the names of the series."""
     names: dict[str, set[str]] = {}
     for group in (RequestMetrics(), RetrieverMetrics("phash")):
         for made in vars(group).values():
@@ -117,7 +117,7 @@ def test_what_a_running_service_serves_is_on_the_dashboard_and_scraped_once(
     (static,) = job["static_configs"]
     assert len(static["targets"]) == 1
     wanted = {selector.name for one in expressions(dashboard) for selector in selectors(one)}
-    wanted.remove("ambience_missing_total")  # Only once a retriever was missing.
+    wanted.remove("ambience_missing_total")  # Exported only after a retriever was missing.
     until = time.monotonic() + PATIENCE_SECONDS
     with shared_service.client() as client:
         assert client.get(job["metrics_path"]).status_code == 200

@@ -1,4 +1,4 @@
-"""The manifests, against published schemas and what is really there."""
+"""The manifests, checked against published schemas and the files that they name."""
 
 from __future__ import annotations
 
@@ -29,12 +29,14 @@ from tests.conftest import AMBIENCE, ROOT
 MANIFESTS = ROOT / "cluster" / "manifests"
 KUBERNETES = "1.31"
 THEIR_OWN = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"}
-"""Given to each kind of cluster in its own way."""
+"""Variables that each kind of cluster sets in its own way."""
 
 
 class Fields(BaseModel):
-    """Fields of ray.io/v1 that are used, with the types and values that KubeRay's published CRD
-    (rayservices.ray.io, as of 1.5) gives them: no others are allowed."""
+    """The fields of ray.io/v1 that a manifest may use; any other field is an error.
+
+    Their types and values are those of KubeRay's published CRD (rayservices.ray.io, as of 1.5).
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -230,12 +232,12 @@ def test_ray_reads_every_variable_that_is_set_for_it(spec: Spec) -> None:
     assert missing == set()
 
 
-# --- the image and its host ----------------------------------------------------------------------
+# --- the container image and Compose -------------------------------------------------------------
 
 
 @pytest.fixture
 def dockerfile(tmp_path: Path) -> DockerfileParser:
-    # The parser opens for writing what it is given.
+    # The parser opens its file for writing, so it gets a copy.
     copy = tmp_path / "Dockerfile"
     copy.write_text((MANIFESTS / "Dockerfile").read_text())
     return DockerfileParser(str(copy))
@@ -246,7 +248,7 @@ def values(dockerfile: DockerfileParser, instruction: str) -> list[str]:
 
 
 def ignored(path: str) -> bool:
-    """Whether .dockerignore leaves it out: all but what a line with `!` names."""
+    """Return whether .dockerignore excludes the path: it excludes all that no `!` line names."""
     lines = (ROOT / ".dockerignore").read_text().split()
     return f"!{path}" not in lines
 

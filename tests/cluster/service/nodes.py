@@ -1,6 +1,7 @@
 """A Ray cluster of several nodes on this host: `python -m tests.cluster.service.nodes`.
 
-It reads JSON lines: each is a list, a command and its arguments. Each answer is one line of JSON.
+The process reads one JSON list per line, a command and its arguments, and answers each with one
+line of JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ OBJECT_STORE_BYTES = 80 * 2**20
 
 
 class Nodes:
-    """The head node and the others by name."""
+    """A Ray cluster: its head node, and the other nodes by name."""
 
     def __init__(self, folder: str) -> None:
         head = {"temp_dir": folder, "include_dashboard": False}
@@ -44,11 +45,11 @@ class Nodes:
         self._cluster.remove_node(self._others.pop(name), allow_graceful=False)
 
     def deploy(self, path: str) -> None:
-        """Bring the applications to the state of this config."""
+        """Deploy the applications of this configuration file."""
         apply(read_config(Path(path)))
 
     def replicas(self, name: str) -> list[str]:
-        """The nodes on which an application's running replicas are, one entry for each replica."""
+        """Return the node names of an application's running replicas, one entry per replica."""
         client = serve.context._get_global_client()
         application = client.get_serve_details()["applications"].get(name, {"deployments": {}})
         by_id = {self._cluster.head_node.node_id: "head"}
@@ -61,13 +62,13 @@ class Nodes:
         )
 
     def message(self, name: str) -> str:
-        """What Serve says of an application's deployments."""
+        """Return Serve's messages about an application and its deployments."""
         application = serve.status().applications[name]
         told = [one.message for one in application.deployments.values()]
         return " ".join([application.message, *told])
 
     def stop(self) -> None:
-        """End everything."""
+        """Shut down Serve, Ray and all nodes."""
         serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
         self._cluster.shutdown()
@@ -84,7 +85,7 @@ def _node(name: str, cpus: int) -> dict[str, Any]:
 
 def main() -> None:
     answers = sys.stdout
-    # Ray prints to standard output, too.
+    # Ray also prints to standard output.
     with contextlib.redirect_stdout(sys.stderr):
         nodes = Nodes(sys.argv[1])
         print("[]", file=answers, flush=True)

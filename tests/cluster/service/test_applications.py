@@ -23,7 +23,7 @@ def config() -> dict[str, Any]:
 
 @pytest.fixture
 def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store that holds one picture's pHash."""
+    """The folder of a store that holds the pHash of one image."""
     monkeypatch.setenv("AMBIENCE_STORE", f"lmdb:{tmp_path}")
     store = LmdbStore(tmp_path)
     space = Space("phash", make_extractor("phash").fingerprint)
@@ -74,7 +74,7 @@ def test_without_its_weights_a_retriever_is_not_checked(stored: Path) -> None:
     arguments = {"extractor": "tint", "options": {"path": str(path)}}
     builder = "deployments.app:build_retriever"
     wanted = {"applications": [{"name": "tint", "import_path": builder, "args": arguments}]}
-    with served.of_the_tests():
+    with served.with_test_extractors():
         check_spaces(wanted, reindex=False)
         served.write_matrix(path)
         with pytest.raises(CannotStart, match="`tint`"):

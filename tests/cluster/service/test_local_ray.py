@@ -9,8 +9,11 @@ from cluster.service import local_ray
 from cluster.service.local_ray import start_ray
 
 
-class Starts:
-    """Ray's own start, which takes half a minute to give up, by what each try raises."""
+class FakeRayInit:
+    """Stand-in for `ray.init`: each call raises the next given exception, or succeeds for None.
+
+    Ray itself takes half a minute to time out.
+    """
 
     def __init__(self, *raised: Exception | None) -> None:
         self.raised = list(raised)
@@ -20,8 +23,8 @@ class Starts:
             raise failure
 
 
-def starting(monkeypatch: pytest.MonkeyPatch, *raised: Exception | None) -> Starts:
-    starts = Starts(*raised)
+def starting(monkeypatch: pytest.MonkeyPatch, *raised: Exception | None) -> FakeRayInit:
+    starts = FakeRayInit(*raised)
     monkeypatch.setattr(local_ray.ray, "init", starts)
     context = SimpleNamespace(gcs_address="127.0.0.1:1")
     monkeypatch.setattr(local_ray.ray, "get_runtime_context", lambda: context)

@@ -1,4 +1,4 @@
-"""A model is changed while requests come in and replicas, or the whole service, are killed."""
+"""Model changes under load, while replicas or the whole service are killed."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ COLOURS += [(90, 30, 220), (20, 220, 20), (220, 220, 60), (120, 120, 120), (60, 
 
 
 def solid(number: int) -> bytes:
-    """A picture of one colour."""
+    """Return a PNG of one colour."""
     file = io.BytesIO()
     Image.new("RGB", (64, 48), COLOURS[number]).save(file, "PNG")
     return file.getvalue()
 
 
 def config(folder: Path, shards: int, own: int, following: int | None) -> Path:
-    """The ingress and `stamp` in two replicas, or in so many shards."""
+    """Write a configuration of the ingress and `stamp`, in two replicas or in several shards."""
     args: dict[str, Any] = {"extractor": "stamp", "options": {"mark": own}}
     args |= {"completion_interval": 0.2, "shards": shards}
     if following is not None:
@@ -74,7 +74,7 @@ def config(folder: Path, shards: int, own: int, following: int | None) -> Path:
 
 
 def distances(mark: int) -> list[dict[int, float]]:
-    """What a model finds for the two pictures of the query, of all but those themselves."""
+    """Return a model's distances from each of the two query pictures to all other images."""
     vectors = [np.array([*colour, mark], float) for colour in COLOURS]
     unit = [vector / np.linalg.norm(vector) for vector in vectors]
     return [{at: 1 - float(unit[of] @ unit[at]) for at in range(2, len(unit))} for of in (0, 1)]
@@ -84,7 +84,7 @@ EXPECTED = {mark: distances(mark) for mark in (OWN, NEXT)}
 
 
 def models_of(answer: dict[str, Any]) -> set[int]:
-    """The models that have found the pictures of an answer."""
+    """Return the models whose distances are those of the answer's hits."""
     found = set()
     for hit in answer["hits"]:
         if hit["image_id"] >= 2:
@@ -98,7 +98,7 @@ def models_of(answer: dict[str, Any]) -> set[int]:
 
 
 class Load(test_upgrades.Load):
-    """Queries of two pictures; of each when it was asked, and the models that answered."""
+    """Queries of two pictures; each answer records when it was asked and which models answered."""
 
     def ask(self, client: httpx.Client) -> tuple[int, str, float, set[int]]:
         query = {"k": 20, "min_confidence": 0, "mirrored": False}
@@ -113,11 +113,11 @@ class Load(test_upgrades.Load):
             return 0, repr(exc), began, set()
 
     def more(self, count: int = 20) -> None:
-        """Until so many more answers have come."""
+        """Wait for `count` more answers."""
         self.wait_for(len(self.answers) + count)
 
     def since(self, began: float) -> set[int]:
-        """The models of all queries that were asked after that time."""
+        """Return the models that answered the queries asked after that time."""
         return {mark for _, _, asked, marks in self.answers if asked > began for mark in marks}
 
 
@@ -157,7 +157,7 @@ def shards(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def stamped(tmp_path: Path, shards: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    """A service of one model over the pictures."""
+    """A service with one model that holds all test images."""
     path = os.pathsep.join([str(STARTUP), str(ROOT), os.environ.get("PYTHONPATH", "")])
     monkeypatch.setenv("PYTHONPATH", path)
     service = start_service(tmp_path / "data", "--config", str(config(tmp_path, shards, OWN, None)))
@@ -181,7 +181,7 @@ def test_a_model_is_changed_and_changed_back_and_no_request_fails_or_mixes_model
         load.more()
         deployed = command(stamped, "deploy", path=both)
         assert deployed.returncode == 0, deployed.stderr
-        # Whoever has the lease fills in the features, from the previews.
+        # The replica that holds the lease computes the missing features from the previews.
         wait_for(lambda: other_model(stamped, "next").get("count") == len(COLOURS))
         wait_for(lambda: other_model(stamped, "next").get("state") == "ready")
         assert load.since(0) == {OWN}
@@ -200,7 +200,7 @@ def test_a_model_is_changed_and_changed_back_and_no_request_fails_or_mixes_model
         load.more(60)
         assert load.since(began) == {OWN}
         assert command(stamped, "model", "switch", "stamp", path=both).returncode == 0
-        # The next model becomes the retriever's own, and the old features go.
+        # The next model becomes the retriever's own, and the old features are dropped.
         after = config(tmp_path, shards, NEXT, None)
         began = time.monotonic()
         deployed = command(stamped, "deploy", path=after)
@@ -225,7 +225,7 @@ def test_what_is_killed_in_the_middle_of_a_switch_leaves_the_old_model_or_the_ne
     with Load(stamped) as load:
         load.more()
         next(iter(replicas(stamped, "stamp").values())).kill()
-        # Refused as long as Serve counts a replica that can't answer by that model.
+        # The switch is refused while Serve lists a replica that can't answer with that model.
         wait_for(lambda: command(stamped, "model", "switch", "stamp", path=both).returncode == 0)
         began = time.monotonic()
         load.more(60)
@@ -238,7 +238,7 @@ def test_what_is_killed_in_the_middle_of_a_switch_leaves_the_old_model_or_the_ne
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
-    time.sleep(1.5)  # Somewhere in it: whatever it has come to, the outcome must be whole.
+    time.sleep(1.5)  # An arbitrary moment: the outcome must be consistent.
     switching.kill()
     switching.wait()
     os.killpg(stamped.process.pid, signal.SIGKILL)
@@ -247,7 +247,7 @@ def test_what_is_killed_in_the_middle_of_a_switch_leaves_the_old_model_or_the_ne
     store = LmdbStore(stamped.data / "store")
     active = store.active()["stamp"]
     store.close()
-    with served.of_the_tests():
+    with served.with_test_extractors():
         marks = {make_extractor("stamp", {"mark": mark}).fingerprint: mark for mark in EXPECTED}
     again = start_service(stamped.data, "--config", str(both), port=free_port())
     try:

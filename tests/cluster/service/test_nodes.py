@@ -1,4 +1,4 @@
-"""A cluster of several nodes over PostgreSQL: a node is killed and added while requests come in."""
+"""A cluster of several nodes over PostgreSQL: nodes are killed and added under load."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tests.postgres_server import PostgresServer
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 LIMIT = 240.0
-"""Seconds for anything to happen: a limit, not a measure."""
+"""Seconds to wait for any condition: a limit, not a measurement."""
 
 
 class Cluster:
-    """The nodes' process, and the service on them."""
+    """The process that runs the nodes, and the service on them."""
 
     def __init__(self, folder: Path, store: str) -> None:
         self.folder = folder
@@ -64,7 +64,7 @@ class Cluster:
         return self._answer()
 
     def deploy(self, phash: int) -> None:
-        """The light configuration: phash on as many nodes, the ingress on the head alone."""
+        """Deploy the light configuration: phash on `phash` nodes, the ingress on the head only."""
         config = yaml.safe_load(light_config().read_text())
         for application in config["applications"]:
             settings = application["deployments"][0]
@@ -77,7 +77,7 @@ class Cluster:
         self("deploy", str(path))
 
     def deploy_over_lmdb(self) -> None:
-        """Beside the others a retriever over a folder, on two nodes."""
+        """Deploy one more retriever, on two nodes and over an LMDB folder."""
         path = self.folder / "config.yaml"
         config = yaml.safe_load(path.read_text())
         phash = next(one for one in config["applications"] if one["name"] == "phash")
@@ -90,7 +90,7 @@ class Cluster:
         self("deploy", str(path))
 
     def wait_for_phash_on(self, nodes: list[str]) -> float:
-        """Until replicas of phash run on just these nodes; the seconds that took."""
+        """Wait until phash replicas run on exactly these nodes; return the seconds it took."""
         began = time.monotonic()
         wait_for(lambda: bool(self("replicas", "phash") == nodes))
         return time.monotonic() - began
@@ -150,7 +150,7 @@ def add(client: httpx.Client, image_id: int) -> None:
 
 
 def found_by_phash(client: httpx.Client, image_id: int) -> list[int]:
-    """Ids at distance 0, as several replicas say in turn; all must say the same."""
+    """Return the ids at distance 0; several requests in a row must agree on them."""
     answers = set()
     for _ in range(6):
         answer = client.post(

@@ -1,6 +1,6 @@
-"""As on a cluster: Serve builds the applications of `ambience manifest serve`, its proxy answers.
+"""The applications of `ambience manifest serve` behind Serve's proxy, as on a cluster.
 
-The store is PostgreSQL, and Ray has its default settings, but for the token of our clusters.
+The store is PostgreSQL. Ray has its default settings, except for the token of our clusters.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Proxied(NamedTuple):
 
     url: str
     environment: dict[str, str]
-    """Of commands beside it, as in a pod."""
+    """Environment of commands run beside the service, as in a pod."""
 
 
 def config_at(port: int, folder: Path) -> Path:
@@ -68,7 +68,7 @@ def config_at(port: int, folder: Path) -> Path:
 
 
 def environment(data: Path, store: str) -> dict[str, str]:
-    """Nothing of what `ambience serve` sets."""
+    """Return an environment without the Ray settings of `ambience serve`, but with a token."""
     plain = {name: value for name, value in os.environ.items() if name not in RAY_ENVIRONMENT}
     return plain | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), plain.get("PYTHONPATH", "")]),
@@ -204,7 +204,7 @@ def test_the_service_goes_on_while_its_database_restarts(
     finally:
         postgres.start()
     wait_for(lambda: add(client, 3).status_code in (200, 201), 60)
-    # Each replica finds its own way back.
+    # Each replica reconnects on its own.
     wait_for(lambda: "X-Ambience-Stale" not in search(client, 3).headers, 60)
     assert found(search(client, 3)) == 3
     assert client.delete("/v1/images/3").status_code == 204

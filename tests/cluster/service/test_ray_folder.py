@@ -1,4 +1,4 @@
-"""Whose folder goes and whose stays: real processes that hold folders, end and are killed."""
+"""Which Ray folders are removed and which stay, with real processes that end or are killed."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_folder_stays_while_a_child_of_its_killed_owner_still_uses_it(temporar
     owner.wait()
     remove_abandoned(Path(temporary))
     assert folder.exists()
-    end(owner, signal.SIGKILL)  # The end of its input ends the child.
+    end(owner, signal.SIGKILL)  # Closing its input ends the child.
 
     def gone() -> bool:
         remove_abandoned(Path(temporary))

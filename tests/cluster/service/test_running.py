@@ -28,11 +28,11 @@ worker = ray._private.worker.global_worker
 publish_error_to_driver("worker_pool_large", sys.argv[2], gcs_client=worker.gcs_client)
 time.sleep(1)
 """
-"""Says to every driver of a Ray what its raylet says of many workers."""
+"""Program that sends a warning to all drivers, as a raylet does when there are many workers."""
 
 
 def listening(data: Path) -> dict[str, set[str]]:
-    """Every listening address of every process of the service."""
+    """Return the listening addresses of the service's processes, each with the process names."""
     found: dict[str, set[str]] = {}
     for process in service_processes(data):
         for connection in process.net_connections(kind="inet"):

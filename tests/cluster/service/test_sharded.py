@@ -1,4 +1,4 @@
-"""A retriever that is split, split in another way, and joined again while requests come in."""
+"""A retriever whose number of shards or replicas changes under load."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def edited(folder: Path, shards: int, *deployments: dict[str, Any]) -> Path:
-    """The light configuration with so many shards of `color`, and settings of its deployments."""
+    """Write the light configuration with these shards and deployment settings of `color`."""
     config = yaml.safe_load(light_config().read_text())
     color = next(one for one in config["applications"] if one["name"] == "color")
     color["args"]["shards"] = shards
@@ -41,7 +41,7 @@ def edited(folder: Path, shards: int, *deployments: dict[str, Any]) -> Path:
 
 
 def answers(client: httpx.Client) -> list[Any]:
-    """What `color` says of a picture, page by page, and of a stored one."""
+    """Return the answers of `color` to a picture, page by page, and to a stored image."""
     found = []
     cursor = ""
     for _ in range(3):
@@ -54,7 +54,7 @@ def answers(client: httpx.Client) -> list[Any]:
 
 
 def shows(client: httpx.Client, **wanted: object) -> bool:
-    """Whether `color` is shown so."""
+    """Return whether the listed state of `color` has these values."""
     row = {"shards": 1} | states(client)["color"]
     return all(row.get(name) == value for name, value in wanted.items())
 
@@ -134,7 +134,7 @@ def test_replicas_come_and_go_under_load_and_each_has_every_add(
 AUTOSCALING = {
     "min_replicas": 1,
     "max_replicas": 2,
-    # A search of twelve pictures takes little of its request's time.
+    # Searching twelve images takes only a small part of the request's time.
     "target_ongoing_requests": 0.05,
     "upscale_delay_s": 1,
     "downscale_delay_s": 3,

@@ -1,4 +1,4 @@
-"""The shipped configuration over PostgreSQL, on a machine that has no weights and no network."""
+"""The shipped configuration over PostgreSQL, on a machine without weights and network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of a service: start, refuse, survive, end. Real processes throughout."""
+"""The life cycle of a service with real processes: start, refusals, crashes and stop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.drawing import jpeg
 
 
 def ambience(*arguments: str, data: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end."""
+    """Run an `ambience` command to its end."""
     return subprocess.run(
         [str(AMBIENCE), *arguments],
         env=os.environ | {"AMBIENCE_DATA": str(data), "COLUMNS": "400"} | environment,
@@ -31,7 +31,7 @@ def ambience(*arguments: str, data: Path, **environment: str) -> subprocess.Comp
 
 
 def snapshots(data: Path) -> dict[str, int]:
-    """The files of all retrievers, when they are there, and which ones they are."""
+    """Wait for the snapshot files of all retrievers; return their inode numbers by file name."""
     until = time.monotonic() + 60
     while True:
         found = {path.name: path.stat().st_ino for path in data.glob("snapshots/*.snapshot")}
@@ -107,7 +107,7 @@ def test_after_a_kill_everything_is_found_again_and_after_a_stop_nothing_is_left
     assert ambience("status", data=data, AMBIENCE_PORT="1").returncode == 4
 
 
-def test_a_process_that_has_ended_does_not_run_though_nobody_asked_how() -> None:
+def test_a_zombie_process_counts_as_ended() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     until = time.monotonic() + 60
     while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
@@ -132,7 +132,7 @@ def test_an_interrupt_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
 
 
 def under_make(folder: Path, seconds: float, *wrapper: str) -> subprocess.Popen[str]:
-    """make, of which a child looks for so long whether make was interrupted, and says so."""
+    """Run make with a child that watches for `seconds` whether make was interrupted."""
     script = (
         "import time\nfrom cluster.service.supervisor import make_was_interrupted\n"
         "print('up', flush=True)\n"
@@ -151,13 +151,13 @@ def under_make(folder: Path, seconds: float, *wrapper: str) -> subprocess.Popen[
     )
     assert make.stdout is not None
     lines = [make.stdout.readline()]
-    while lines[-1] != "up\n":  # make names its folder first
+    while lines[-1] != "up\n":  # make prints its folder first.
         lines.append(make.stdout.readline())
     return make
 
 
 def test_an_interrupt_sent_to_make_alone_is_noticed(tmp_path: Path) -> None:
-    # The tests may themselves run in the background of a script, which ignores SIGINT.
+    # The tests may themselves run as a background job of a script, with SIGINT ignored.
     heeding = (
         "import os, signal, sys\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\n"
         "os.execvp(sys.argv[1], sys.argv[1:])"
@@ -170,7 +170,7 @@ def test_an_interrupt_sent_to_make_alone_is_noticed(tmp_path: Path) -> None:
 
 
 def test_make_in_the_background_of_a_script_was_not_interrupted(tmp_path: Path) -> None:
-    """Shells begin such jobs with SIGINT ignored."""
+    """Shells start such jobs with SIGINT ignored."""
     make = under_make(tmp_path, 1, "sh", "-c", 'trap "" INT; exec "$@"', "sh")
     assert make.stdout is not None
     assert "missed" in make.stdout.read()

@@ -1,4 +1,4 @@
-"""What Ray says goes to a log: real services and jobs, and a real Ray that has much to say."""
+"""The output of a process and its children goes to a log, except what is meant for the user."""
 
 from __future__ import annotations
 

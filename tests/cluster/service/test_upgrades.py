@@ -38,14 +38,14 @@ class Load:
             thread.join()
 
     def wait_for(self, count: int, condition: Callable[[], bool] = lambda: True) -> None:
-        """Until so many answers have come and the condition holds."""
+        """Wait until `count` answers have come and the condition holds."""
         until = time.monotonic() + 120
         while len(self.answers) < count or not condition():
             assert time.monotonic() < until, f"{len(self.answers)} answers; the condition fails"
             time.sleep(0.05)
 
     def ask(self, client: httpx.Client) -> tuple[Any, ...]:
-        """One search: its status, who was missing, what it found."""
+        """Run one search; return its status, the missing retrievers and the ids found."""
         try:
             answer = client.post("/v1/search", files={"image": jpeg(0, 320, 240)})
             missing = answer.headers.get("X-Ambience-Missing", "")
@@ -65,14 +65,14 @@ class Load:
 
 
 def replica(service: Service, name: str) -> psutil.Process:
-    """The process of a retriever's replica."""
+    """Return the process of an application's only replica."""
     found = replicas(service, name)
     assert len(found) == 1, found
     return next(iter(found.values()))
 
 
 def replicas(service: Service, name: str) -> dict[int, psutil.Process]:
-    """All replicas of an application, by process id."""
+    """Return the processes of an application's replicas, by process id."""
     title = f"ServeReplica:{name}:"
     found = service_processes(service.data)
     return {p.pid: p for p in found if title in " ".join(p.cmdline())}
@@ -97,7 +97,7 @@ def test_a_killed_replica_costs_its_own_results_only_and_comes_back(
         load.wait_for(10)
         replica(service, "color").kill()
         load.wait_for(60)
-        # Acknowledged while color is away: it must be found there later.
+        # Both changes are acknowledged while color is down; color must apply them later.
         client.put("/v1/images/9", files={"image": jpeg(9, 320, 240)}).raise_for_status()
         client.delete("/v1/images/3").raise_for_status()
         load.wait_for(80, lambda: states(client)["color"]["state"] == "ready")
@@ -175,7 +175,7 @@ def test_a_killed_ingress_is_back_on_its_port(service: Service, client: httpx.Cl
 def test_redeploying_what_changed_fails_no_request(
     service: Service, client: httpx.Client, tmp_path: Path
 ) -> None:
-    """A retriever and the ingress; the others stay. The service keeps the edited configuration."""
+    """Only one retriever and the ingress change. The service keeps the edited configuration."""
     add_some(client)
     before = {name: replica(service, name).pid for name in ("ambience", "phash", "color", "local")}
     config = yaml.safe_load(light_config().read_text())

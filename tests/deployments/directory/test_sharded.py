@@ -1,4 +1,4 @@
-"""A gateway over retrievers that are split, beside the same ones in one piece; without Ray."""
+"""A gateway over sharded retrievers, compared with the same retrievers unsharded, without Ray."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WORDS = ["a dog at the sea", "the sea", "dogs", "Rex the dog", "a seaside", "rac
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """`color` and `color3` are the same, the second one split; and so on."""
+    """A gateway with each retriever twice: unsharded (`color`) and in three shards (`color3`)."""
     folder = tmp_path_factory.mktemp("sharded")
     store = f"lmdb:{folder / 'store'}"
     served.write_matrix(folder / "matrix.npy")
@@ -44,7 +44,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     asked = IngressArgs(store=store, listen=False, required=("color3",), **patient)
     made = Gateway(asked, "ambience")
     made.directory.complete = True
-    with served.of_the_tests():
+    with served.with_test_extractors():
 
         async def meet() -> None:
             for name, method in methods.items():
@@ -239,9 +239,9 @@ def _become(shard: DirectoryEntry) -> None:
 
 
 async def _nothing() -> None:
-    """In place of a look at Serve."""
+    """Stand-in for a refresh from Serve; does nothing."""
 
 
 def _gone(entry: DirectoryEntry) -> NoReturn:
-    """As Serve says of a deployment that was removed."""
+    """Raise what Serve raises for a deployment that was removed."""
     raise KeyError(entry.name)

@@ -1,4 +1,4 @@
-"""`tint` without words, so that it may be whitened."""
+"""The `tint` extractor without text queries, so that its features may be whitened."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A retriever for tests whose models tell themselves apart by the distances they find.
+"""A retriever for tests whose models can be told apart by the distances they find.
 
-A picture is its mean colour beside `mark`, at unit length.
+The features of a picture are its mean colour and `mark`, normalised to unit length.
 """
 
 from __future__ import annotations

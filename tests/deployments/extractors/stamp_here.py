@@ -1,4 +1,4 @@
-"""`stamp`, whose queries are extracted in the ingress, and which needs the whole picture."""
+"""The `stamp` extractor, run in the ingress for queries and on the full view of the picture."""
 
 from __future__ import annotations
 

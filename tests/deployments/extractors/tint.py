@@ -1,6 +1,7 @@
-"""A retriever for tests that is served as the neural ones are: weights, batches, words, vectors.
+"""A retriever for tests that is served like the neural ones: weights, batches, words, vectors.
 
-A picture is its mean colour seen through a matrix; words are the names of colours.
+The features of a picture are its mean colour transformed by a matrix, at unit length. Words are
+the names of colours.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Tint(Extractor):
     batch: ClassVar[int] = 4
     options: TintOptions
     passes: ClassVar[list[int]] = []
-    """How many pictures each batch of this process had."""
+    """Number of pictures in each batch of this process."""
 
     def weights(self) -> Sequence[Weights]:
         return [UrlWeights("matrix", "http://127.0.0.1:9/matrix.npy", "0" * 64, self.options.path)]

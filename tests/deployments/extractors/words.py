@@ -1,4 +1,4 @@
-"""A retriever for tests that searches annotations: a vector of which words a text has."""
+"""A retriever for tests that searches annotations by the words that they contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may ask, how much at once, how large: the middleware alone, over a small application."""
+"""Keys, rates and limits of requests and bodies: the middleware alone, over a small application."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 def small_app() -> FastAPI:
-    """Answers how many bytes it was sent; `/slow` waits for `/go`."""
+    """Return an application that answers the size of the body; `/slow` waits for `/healthz`."""
     app = FastAPI()
     problems.install(app)
     go = asyncio.Event()
@@ -61,7 +61,7 @@ async def test_a_full_service_answers_503_and_when_to_come_again() -> None:
         refused = await http.get("/other")
         assert "2 requests" in problem_of(refused, 503)["detail"]
         assert refused.headers["retry-after"] == "1"
-        # Health is always answered; here it also lets the slow ones go.
+        # Health checks are always answered; this one also lets the slow requests finish.
         assert (await http.get("/healthz")).status_code == 200
         assert [answer.status_code for answer in await asyncio.gather(*slow)] == [200, 200]
         assert (await http.get("/other")).status_code == 200
@@ -72,7 +72,7 @@ async def test_a_client_over_its_rate_answers_429_and_others_are_served() -> Non
     app = admission(requests_per_minute=3)
     async with client(app) as http, client(app, "10.0.0.2") as other:
         statuses = [(await http.get("/")).status_code for _ in range(7)]
-        # A minute may have ended in between.
+        # A new minute may have begun between the requests.
         assert statuses.count(200) in (3, 4, 5, 6)
         assert 429 in statuses
         assert statuses[:3] == [200, 200, 200]

@@ -1,4 +1,4 @@
-"""PATCH /v1/images/{id}, the annotations that GET shows, and filters by tag: no Ray is needed."""
+"""PATCH /v1/images/{id}, the annotations that GET shows, and filters by tag, without Ray."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def client(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def generation(gateway: Gateway) -> int:
-    """Of image 7, whose caption is pending."""
+    """Generation of image 7, whose caption is pending."""
     wanted = frozenset({"phash", ANNOTATE + "caption"})
     write = ImageWrite(7, "0" * 64, 4, 3, wanted, {PHASH: b"x"}, metadata={"album": "a", "b": 1})
     return gateway.store.put(write).generation

@@ -30,7 +30,7 @@ RESULT_KEYS = {
 SERVICES = ["phash", "color", "local_features"]
 ABSENT = ["global_features", "image_text_features"]
 VERIFIED = {"k": 5, "use_smnn_matching": 1, "use_ransac": 1}
-"""The inherited local route counts votes unless told to verify."""
+"""Parameters with which the inherited local route verifies hits; by default it counts votes."""
 CALCULATE = {"phash": "phash", "color": "color", "local_features": "local"}
 
 

@@ -1,4 +1,4 @@
-"""What the gallery's client trips over, each trap as it would be met."""
+"""Situations in which the gallery's client would fail if a route handled them differently."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_picture_before_its_exif_rotation_is_a_duplicate_of_it_after(
     put(client, 1, picture(1))
     (duplicate,) = find_duplicates(client, sideways(1)).json()["duplicate"]
     assert duplicate["image_id"] == 1
-    # This route tries the picture as it is, so only the orientation can make it match.
+    # This route tries no symmetries of the picture, so only its EXIF orientation can make it match.
     (row,) = similar(client, "phash", sideways(1), distance_threshold=64).json()
     assert row == duplicate
 
@@ -235,7 +235,7 @@ async def _check(gateway: Gateway) -> httpx.Response:
 
 
 def _kill_replica(service: Service, application: str) -> None:
-    """As the kernel kills for want of memory."""
+    """Kill the only replica with SIGKILL, as the kernel does when memory runs out."""
     replicas = [
         process
         for process in psutil.process_iter(["cmdline"])

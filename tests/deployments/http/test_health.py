@@ -1,4 +1,4 @@
-"""Alive and ready."""
+"""Liveness and readiness: /healthz and /readyz."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/metrics: ours alone, summed over who counted."""
+"""/metrics: only the metrics of ambience, summed over the replicas that count them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PATIENCE_SECONDS = 40
 
 
 def values(text: str | bytes) -> dict[tuple[str, ...], float]:
-    """(name, label value, …) → value."""
+    """Return the sample values by (name, label value, …)."""
     text = text.decode() if isinstance(text, bytes) else text
     return {
         (sample.name, *sample.labels.values()): sample.value
@@ -118,7 +118,7 @@ def test_requests_and_retrievers_of_a_running_service_are_counted(
         ("ambience_ready", "local"): 1,
         ("ambience_applied_lag", "phash"): 0,
     }
-    # What earlier tests asked may still be on its way: hence at least.
+    # Requests of earlier tests may be counted late, so these counts are lower bounds.
     until = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < until:
         after = scraped(library)

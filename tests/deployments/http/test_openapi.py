@@ -1,4 +1,4 @@
-"""/docs is complete, and the service answers as it says."""
+"""The OpenAPI document is complete, and the service answers as documented."""
 
 from __future__ import annotations
 

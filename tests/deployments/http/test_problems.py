@@ -19,7 +19,7 @@ KINDS = [
 
 
 async def raised(error: Exception) -> httpx.Response:
-    """What a route that raises this answers."""
+    """Return the response of a route that raises this error."""
     app = FastAPI()
     problems.install(app)
 

@@ -18,7 +18,7 @@ MULTIPART = "multipart/form-data; boundary=x"
 
 
 async def sent(content: bytes, kind: str | None) -> httpx.Response:
-    """What `read_body` makes of this body."""
+    """Return, as a response, what `read_body` makes of this body."""
     app = FastAPI()
     problems.install(app)
 

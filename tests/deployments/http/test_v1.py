@@ -1,4 +1,4 @@
-"""/v1/images: add, replace, look, list, delete; and uploads that are no pictures."""
+"""/v1/images: add, replace, get, list and delete; and uploads that are not pictures."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_a_list_parameter_out_of_range_is_named(
 
 
 def no_pictures() -> dict[str, tuple[bytes, int]]:
-    """Uploads that must be refused, with their status."""
+    """Return uploads that must be refused, each with its status."""
     whole = picture(1)
     return {
         "empty": (b"", 400),
@@ -196,7 +196,7 @@ def no_pictures() -> dict[str, tuple[bytes, int]]:
 
 
 def _huge_png() -> bytes:
-    """A PNG whose header promises 40,000 × 40,000 pixels."""
+    """Return a PNG whose header declares 40,000 × 40,000 pixels."""
     data = bytearray(encoded(Image.new("L", (8, 8)), "PNG"))
     data[16:24] = (40_000).to_bytes(4, "big") * 2
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")

@@ -1,4 +1,4 @@
-"""/v1/retrievers, one retriever's own search, and queries that must be refused by name."""
+"""/v1/retrievers, the search of one retriever, and queries refused with the field's name."""
 
 from __future__ import annotations
 

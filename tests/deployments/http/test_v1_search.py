@@ -28,7 +28,7 @@ from tests.drawing import encoded, scene
 
 
 def search(client: httpx.Client, *images: bytes, **query: Any) -> httpx.Response:
-    """All neighbours, the unlikely ones too, unless `min_confidence` is given."""
+    """Search for all neighbours, unlikely ones too, unless `min_confidence` is given."""
     parts = [image_part(data) for data in images]
     given = json.dumps({"min_confidence": 0} | query)
     return post_form(client, "/v1/search", *parts, field_part("query", given))
@@ -120,7 +120,7 @@ def test_only_the_retrievers_asked_for_answer(library: httpx.Client) -> None:
 
 
 def test_weights_move_the_ranking(library: httpx.Client) -> None:
-    """By colour image 2 is nearest, by the stored image 1 it is 1: the heavier one wins."""
+    """Image 2 is nearest by colour and image 1 by pHash: the retriever with more weight wins."""
     heavy = {"color": 10.0, "phash": 0.01}
     light = {"color": 0.01, "phash": 10.0}
     by_color = hits_of(search(library, _colours_of(2, 1), retrievers=heavy))
@@ -132,7 +132,7 @@ def test_weights_move_the_ranking(library: httpx.Client) -> None:
 
 
 def _colours_of(colours: int, shapes: int) -> bytes:
-    """The shapes of one scene, with the colour histogram of another: pixels by rank of luma."""
+    """Return the shapes of one scene with the colours of another: pixels by rank of luma."""
     source = np.asarray(scene(colours)).reshape(-1, 3)
     target = np.asarray(scene(shapes).convert("L")).reshape(-1)
     luma = source @ np.array([0.299, 0.587, 0.114])
@@ -204,7 +204,7 @@ def test_an_explanation_maps_the_query_onto_the_image(library: httpx.Client) -> 
     mapped = np.column_stack([points[:, :2], np.ones(len(points))]) @ homography.T
     errors = np.linalg.norm(mapped[:, :2] / mapped[:, 2:] - points[:, 2:], axis=1)
     assert np.median(errors) < 3
-    # The query is 400 wide, the image 640.
+    # The query is 400 pixels wide, the image 640.
     assert homography[0, 0] / homography[2, 2] == pytest.approx(1.6, rel=0.05)
 
 

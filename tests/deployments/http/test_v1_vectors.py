@@ -1,4 +1,4 @@
-"""Searches by words, by vectors and by mixtures of them, over HTTP and without Ray's actors."""
+"""Searches by words, vectors and mixtures of them, over HTTP and without Ray's actors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONTROLS = ["a\x00b", "red\x07", "red\nblue", "\x7f"]
 
 
 def plain(number: int) -> bytes:
-    """A picture of one colour."""
+    """Return a JPEG of one colour."""
     return encoded(Image.new("RGB", (400, 300), COLOURS[number]), quality=95)
 
 
@@ -48,7 +48,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     }
     made = Gateway(IngressArgs(store=store, listen=False, max_requests=1000), "ambience")
     made.directory.complete = True
-    with served.of_the_tests():
+    with served.with_test_extractors():
         handles = {name: served.serve_here(name, args) for name, args in applications.items()}
 
         async def meet() -> None:
@@ -65,7 +65,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def client(gateway: Gateway) -> httpx.Client:
-    """Pictures 1 to 5 of one colour each; 11 and 12 have only annotations."""
+    """A client of a gateway with images 1 to 5 of one colour; 11 and 12 have only annotations."""
     client = TestClient(make_app(gateway), raise_server_exceptions=False)
     for number in COLOURS:
         put(client, number, plain(number))
@@ -88,7 +88,7 @@ def words_of(*colour: int) -> Any:
 
 
 def by_distance(query: Any) -> list[tuple[int, float]]:
-    """Ids and distances of the pictures for a query vector, nearest first."""
+    """Return the images' ids and distances to a query vector, nearest first."""
     unit = query / np.linalg.norm(query)
     gaps = {number: 1 - float(unit @ tint_of(number)) for number in COLOURS}
     return sorted(gaps.items(), key=lambda pair: pair[1])
@@ -202,7 +202,7 @@ def test_pictures_for_a_retriever_of_words_are_refused(client: httpx.Client) -> 
 
 
 @pytest.mark.parametrize("text", ["", " ", "\u2003 ", "x" * 10_000, *CONTROLS, 5, ["red"]])
-def test_words_that_are_none_are_refused_by_their_name(client: httpx.Client, text: Any) -> None:
+def test_invalid_text_is_refused_naming_the_field(client: httpx.Client, text: Any) -> None:
     answers = [
         client.post("/v1/search", json={"text": text}),
         ask(client, "image_text", text=text, k=5),
@@ -266,5 +266,5 @@ def test_deleting_a_picture_names_the_retrievers_that_had_it(client: httpx.Clien
 
 
 def test_the_tests_extractor_is_what_it_says() -> None:
-    with served.of_the_tests(), pytest.raises(NotImplementedError):
+    with served.with_test_extractors(), pytest.raises(NotImplementedError):
         make_extractor("words").extract(np.zeros((1, 1, 3), np.uint8))

@@ -1,4 +1,4 @@
-"""What an add wants and keeps, by a gateway that knows its applications without asking any."""
+"""What an add requests and keeps, with a gateway whose directory the test fills."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 
 def know(gateway: Gateway, name: str, kind: Kind, view: View | None) -> None:
-    """As if the application had described itself; without a view, as if it had not yet."""
+    """Enter an application in the directory; without a view, it has not described itself yet."""
     entry = DirectoryEntry(name, kind)
     if view is not None:
         entry.description = served.description(name, kind, view)
@@ -30,7 +30,7 @@ def know(gateway: Gateway, name: str, kind: Kind, view: View | None) -> None:
 
 
 async def added(gateway: Gateway) -> Image:
-    """Image 7, added once pHash and the annotators are known."""
+    """Add image 7 with pHash deployed, and return the stored image."""
     know(gateway, "phash", "retriever", "full")
     done = await gateway.writer.add(7, picture(1), Report())
     assert {name: one.row() for name, one in done.retrievers.items()} == {

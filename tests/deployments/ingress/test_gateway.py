@@ -30,7 +30,7 @@ async def test_a_search_asks_for_all_that_the_log_holds(gateway: Gateway) -> Non
 
 
 @pytest.mark.anyio
-async def test_who_is_content_with_an_old_answer_does_not_wait_for_the_store(
+async def test_a_search_with_stale_ok_does_not_wait_for_the_store(
     gateway: Gateway,
 ) -> None:
     gateway.store = FailingStore(gateway.store)

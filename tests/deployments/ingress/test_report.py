@@ -15,7 +15,7 @@ def test_those_who_answered_are_listed_in_order() -> None:
     assert Report(answered={"phash", "color"}).headers() == {"X-Ambience-Answered": "color,phash"}
 
 
-def test_one_of_whom_a_list_is_missing_has_not_answered() -> None:
+def test_a_retriever_with_a_missing_list_does_not_count_as_answered() -> None:
     report = Report(answered={"phash", "color"}, missing={"phash": "loading"})
     assert report.headers() == {
         "X-Ambience-Answered": "color",

@@ -35,7 +35,7 @@ def test_the_page_loads_nothing_from_elsewhere() -> None:
 
 @pytest.fixture
 def page(shared_service: Service) -> Iterator[Page]:
-    """The page, open; any error of its script fails the test."""
+    """The open page; an error in its script fails the test."""
     errors: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
@@ -53,7 +53,7 @@ def choose(page: Page, file: bytes) -> None:
 
 
 def held_back(page: Page, pattern: str) -> list[Route]:
-    """The requests that the page will make, each until it is let go."""
+    """Hold back the page's requests that match the pattern; return them as they arrive."""
     held: list[Route] = []
 
     def hold(route: Route) -> None:

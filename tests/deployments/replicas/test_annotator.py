@@ -1,4 +1,4 @@
-"""Annotators in a real service: asked, by completion, and while their weights are missing."""
+"""Annotators in a real service: on request, by completion, and while weights are missing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SECONDS = 60.0
 
 
 def application(name: str, builder: str, **args: Any) -> dict[str, Any]:
-    """A block of a config."""
+    """Return the configuration block of an application."""
     route = "/" if builder == "build_ingress" else None
     path = f"deployments.app:{builder}"
     return {"name": name, "import_path": path, "route_prefix": route, "args": args}
@@ -37,13 +37,13 @@ def application(name: str, builder: str, **args: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The weights of the annotator `late`: not there yet."""
+    """The path of the weights of the annotator `late`, which don't exist yet."""
     return tmp_path_factory.mktemp("weights") / "words"
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory, words: Path) -> Iterator[httpx.Client]:
-    """A service with pHash and three annotators, one of which has no weights."""
+    """A client of a service with pHash and three annotators, one of which has no weights."""
     folder = tmp_path_factory.mktemp("annotators")
     late = {"words": str(words)}
     every = {"annotator": "brightness", "completion_interval": 0.2}
@@ -69,7 +69,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, words: Path) -> Iterator[ht
 
 
 def until(holds: Callable[[], bool]) -> None:
-    """Wait for something that must come to hold."""
+    """Wait until the condition holds."""
     end = time.monotonic() + SECONDS
     while not holds():
         assert time.monotonic() < end
@@ -91,7 +91,7 @@ def said_of(client: httpx.Client, image_id: int) -> dict[str, Any]:
 
 
 def expected(seed: int) -> dict[str, Any]:
-    """What the annotator says of the upload itself."""
+    """Return the annotation that the annotator makes of the upload itself."""
     return Brightness(BrightnessOptions()).annotate(decode(picture(seed)).preview).row()
 
 
@@ -149,7 +149,7 @@ def test_added_pictures_are_annotated_afterwards_and_no_add_waits(client: httpx.
     until(lambda: "mean" in said_of(client, 7)["places365"])
     said = said_of(client, 7)
     assert said["caption"]["by"] == "machine"
-    # The stored preview was a JPEG, so the mean differs a little.
+    # The stored preview is a JPEG, so the mean differs slightly.
     assert said["caption"]["mean"] == pytest.approx(expected(1)["mean"], abs=1)
     assert said["late"]["state"] == "pending"
     assert "no file" in said["late"]["reason"]

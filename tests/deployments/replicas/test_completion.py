@@ -69,7 +69,7 @@ def test_only_the_holder_of_the_lease_completes(tmp_path: Path) -> None:
 
 
 class WholeBrightness(Brightness):
-    """One that needs more than the preview."""
+    """An annotator that needs more than the preview."""
 
     view: ClassVar[View] = "full"
 
@@ -101,7 +101,9 @@ def test_a_picture_is_annotated_from_its_preview_under_the_applications_name(
     store.close()
 
 
-def test_one_that_needs_the_original_leaves_previews_alone(tmp_path: Path) -> None:
+def test_an_annotator_that_needs_the_original_skips_images_with_only_a_preview(
+    tmp_path: Path,
+) -> None:
     store = LmdbStore(tmp_path)
     store.put(to_annotate(1, decode(jpeg(1)).preview_jpeg(), None))
     store.put(to_annotate(2, decode(jpeg(2)).preview_jpeg(), jpeg(2)))

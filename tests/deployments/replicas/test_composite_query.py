@@ -17,7 +17,7 @@ STORED = {1: EAST, 2: NORTH, 3: -EAST}
 
 
 class Compass(type(make_extractor("phash"))):  # type: ignore[misc]
-    """Adds vectors and reads `north`."""
+    """An additive extractor that reads `north` and `south`."""
 
     additive = True
 
@@ -63,8 +63,8 @@ def test_an_image_without_features_is_not_found() -> None:
         composite(EAST, image_ids=[99])
 
 
-def test_one_that_does_not_add_takes_words_alone() -> None:
-    with served.of_the_tests():
+def test_a_non_additive_extractor_accepts_only_text() -> None:
+    with served.with_test_extractors():
         words = make_extractor("words")
     made = composite_features(words, rows, CompositeQuery(text="red", image_ids=[1]))
     assert made.sum() == 1

@@ -1,4 +1,4 @@
-"""A retriever under two models, served in this process."""
+"""A retriever with two models, served in this process."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SECONDS = 60.0
 
 @pytest.fixture(autouse=True)
 def _extractors() -> Iterator[None]:
-    with served.of_the_tests():
+    with served.with_test_extractors():
         yield
 
 
@@ -68,7 +68,7 @@ def args(tmp_path: Path, extractor: str = "stamp") -> dict[str, Any]:
 
 
 def add(store: Store, number: int, extractor: str, *marks: int, keep: str = "preview") -> None:
-    """Picture `number` with features of these models; its preview is kept, its upload, or none."""
+    """Store an image with features of these models and its preview, its upload, or neither."""
     data = jpeg(number, 64, 48)
     picture = decode(data)
     features = {}
@@ -90,7 +90,7 @@ def add(store: Store, number: int, extractor: str, *marks: int, keep: str = "pre
 
 
 def found(extractor: str, mark: int, query: int, numbers: list[int]) -> dict[int, float]:
-    """The distances that this model finds."""
+    """Return the distances that this model finds, by image id."""
     made = model(extractor, mark)
     rows = {
         number: made.extract(decode(jpeg(number, 64, 48)).view(made.view))
@@ -124,7 +124,7 @@ async def both_ready(handle: Any) -> None:
 
 
 async def joined(gateway: Gateway, given: dict[str, Any], shards: int) -> None:
-    """Serve `stamp` with both models, in so many shards, to the gateway."""
+    """Serve `stamp` with both models in `shards` shards and enter it in the directory."""
     if shards == 1:
         handles = [served.serve_here("stamp", given)]
     else:
@@ -193,7 +193,7 @@ async def test_a_query_is_answered_in_the_space_that_it_names(
 async def test_searches_follow_the_store_and_none_mixes_models(
     gateway: Gateway, tmp_path: Path, extractor: str, shards: int
 ) -> None:
-    """Two pictures of one query are two calls to the replica."""
+    """A query of two pictures makes two calls to the replica."""
     numbers, queries = [0, 1, 2, 3, 4, 5], [0, 3]
     for number in numbers:
         add(gateway.store, number, extractor, OWN, NEXT)
@@ -291,7 +291,7 @@ async def test_without_the_weights_of_the_next_model_its_own_one_serves(
 async def test_a_shard_that_has_the_next_model_before_the_others_waits_for_them(
     gateway: Gateway, tmp_path: Path
 ) -> None:
-    """As while a deploy brings `next`, or takes it away, shard by shard."""
+    """A deploy adds or removes `next` shard by shard."""
     for number in range(4):
         add(gateway.store, number, "stamp", OWN, NEXT)
     both, current = args(tmp_path) | {"shards": 2}, args(tmp_path) | {"shards": 2, "next": None}
@@ -348,7 +348,7 @@ def test_a_misspelt_next_model_is_refused_when_it_is_built(tmp_path: Path) -> No
         ("", "b", "b", "next"),
         ("", "b", "a", "own"),
         ("a", "", "a", "own"),
-        # The next model is in use and still loads: its own one must not answer in its place.
+        # The next model is in use but still loading: the own model must not answer in its place.
         ("a", "", "b", "next"),
         ("a", "b", "of neither", "own"),
     ],
@@ -366,7 +366,7 @@ async def test_the_model_in_use_is_known_before_both_are_loaded(
 
 
 async def test_features_go_under_the_fingerprint_of_what_made_them(tmp_path: Path) -> None:
-    """Also when the retriever has another model by the time it is asked again."""
+    """This holds even if the retriever has another model by the time of the search."""
     says = await served.described(served.serve_here("stamp", args(tmp_path)))
     entry = DirectoryEntry("stamp", description=replace(says, fingerprint="new"))
     picture = QueryPicture({"stamp": []}, {"stamp": "old"}, {}, "identity")

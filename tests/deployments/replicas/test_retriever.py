@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(autouse=True)
 def _extractors() -> Iterator[None]:
-    with served.of_the_tests():
+    with served.with_test_extractors():
         yield
 
 

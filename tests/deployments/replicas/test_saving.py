@@ -1,4 +1,4 @@
-"""A retriever that is served again has its index from the snapshot, and what has changed since."""
+"""A retriever that is served again restores its snapshot and applies later changes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def args(tmp_path: Path) -> dict[str, Any]:
 
 
 async def snapshot(seq: int) -> Path:
-    """The file of a snapshot at this seq, when it is there."""
+    """Wait for the snapshot at this seq and return its file."""
     ends = time.monotonic() + 60
     while True:
         for path in snapshots_folder().glob("phash@*.snapshot"):

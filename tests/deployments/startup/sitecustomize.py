@@ -1,4 +1,4 @@
-"""On the path of a process, this adds the tests' extractors to those of `models/extractors/`."""
+"""Adds the tests' extractors to `models.extractors` in a process with this folder on its path."""
 
 from pathlib import Path
 

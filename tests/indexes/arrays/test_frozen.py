@@ -1,4 +1,4 @@
-"""What is restored from a frozen state answers as the index that was frozen did."""
+"""An index restored from a frozen state answers as the frozen index did."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from indexes.vectors.whitening import fit, save
 from models.errors import SnapshotRejected
 from models.types import Features
 from tests.indexes.local.scenes import jittered, random_features
-from tests.indexes.replica.keeping import Changes, Kept, pool
+from tests.indexes.replica.index_with_rows import Changes, IndexWithRows, pool
 
 CHANGE = st.dictionaries(st.integers(0, 20), st.none() | st.integers(0, 5), max_size=12)
 HISTORY = st.lists(CHANGE, max_size=5)
@@ -37,7 +37,7 @@ HISTORY = st.lists(CHANGE, max_size=5)
 
 @pytest.fixture(autouse=True)
 def _small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few pictures then take several segments, pieces and merges."""
+    """Make a few images take several segments, pieces and merges."""
     monkeypatch.setattr(rows, "SEGMENT", 8)
     monkeypatch.setattr(rows, "SMALLEST", 2)
     monkeypatch.setattr(rows, "AHEAD_SHARE", 1)
@@ -53,8 +53,8 @@ def changes_of(kind: str, history: list[dict[int, int | None]]) -> list[Changes]
     ]
 
 
-def applied(kind: str, history: list[Changes]) -> Kept:
-    kept = Kept(kind)
+def applied(kind: str, history: list[Changes]) -> IndexWithRows:
+    kept = IndexWithRows(kind)
     for changes in history:
         kept.apply(changes)
     return kept
@@ -90,9 +90,9 @@ def test_it_answers_and_goes_on_as_the_index_that_was_frozen(kind: str) -> None:
 def test_an_index_that_is_written_to_while_it_is_read_stays_as_it_was_frozen(
     tmp_path: Path,
 ) -> None:
-    """Every row is moved or overwritten between two pieces."""
+    """Rows are removed, added and replaced between any two pieces."""
     codes = pool("binary")
-    kept = Kept("binary")
+    kept = IndexWithRows("binary")
     kept.apply({at: codes[at % 6] for at in range(100)})
     expected = kept.answers()
     before = dict(kept.rows)
@@ -110,7 +110,7 @@ def test_an_index_that_is_written_to_while_it_is_read_stays_as_it_was_frozen(
 
 def test_rows_given_up_and_written_anew_meanwhile_are_kept(tmp_path: Path) -> None:
     codes = pool("binary")
-    kept = Kept("binary")
+    kept = IndexWithRows("binary")
     kept.apply({at: codes[at % 6] for at in range(60)})
     expected, before = kept.answers(), dict(kept.rows)
     steps: Iterator[Changes] = iter(
@@ -169,8 +169,8 @@ def test_what_another_version_of_faiss_has_laid_out_is_not_taken(
         IvfPqSearch.restored(saved, 16)
 
 
-def trained() -> Kept:
-    kept = Kept("local", {"train_above": 1000})
+def trained() -> IndexWithRows:
+    kept = IndexWithRows("local", {"train_above": 1000})
     kept.apply({at: random_features(at, 30) for at in range(60)})
     assert isinstance(kept.index, LocalIndex)
     kept.index.wait_for_training()
@@ -178,7 +178,7 @@ def trained() -> Kept:
     return kept
 
 
-def found(kept: Kept) -> list[object]:
+def found(kept: IndexWithRows) -> list[object]:
     params = LocalParams(k=5, use_ransac=False)
     queries: list[list[Features]] = [
         [jittered(random_features(at, 30), at)] for at in range(0, 62, 7)
@@ -200,7 +200,7 @@ def test_a_trained_local_index_is_restored_as_it_was_trained(tmp_path: Path) -> 
 
 
 def test_a_training_that_was_under_way_begins_anew(tmp_path: Path) -> None:
-    kept = Kept("local", {"train_above": 1000})
+    kept = IndexWithRows("local", {"train_above": 1000})
     kept.apply({at: random_features(at, 30) for at in range(60)})
     kept.save(tmp_path / "state")
     restored = kept.load(tmp_path / "state", kept.rows)

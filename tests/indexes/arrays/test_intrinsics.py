@@ -1,4 +1,4 @@
-"""What LLVM is asked for by name does what it is asked for."""
+"""The intrinsics that call LLVM by name compute what they should."""
 
 from __future__ import annotations
 

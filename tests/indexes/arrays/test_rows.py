@@ -19,7 +19,7 @@ def put(rows: RowArrays, values: dict[int, int]) -> None:
 
 @pytest.mark.parametrize(("live", "rounds"), [(40, 20), (SMALLEST - 30, 12), (SEGMENT + 200, 4)])
 def test_any_ids_are_kept_like_a_dict_while_they_come_and_go(live: int, rounds: int) -> None:
-    """At SMALLEST - 30 the id table is as full as it gets, so probes run into one another."""
+    """At SMALLEST - 30 the id table is as full as it gets, so probe sequences collide."""
     rng = np.random.default_rng(live)
     rows, kept = RowArrays({"value": Column(np.int64, 1)}), dict[int, int]()
     pool = np.unique(rng.integers(0, 2**47, 2 * live))
@@ -85,7 +85,7 @@ def test_growth_copies_no_full_segment() -> None:
 
 
 def made(rows: RowArrays) -> list[int]:
-    """The bytes of each piece of room, till there was none to make."""
+    """Preallocate until there is nothing left to allocate; return the bytes of each piece."""
     pieces, more = list[int](), True
     while more:
         before = rows.nbytes

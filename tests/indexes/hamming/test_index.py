@@ -27,7 +27,7 @@ def random_codes(count: int, bits: int = 576, seed: int = 0) -> npt.NDArray[np.u
 
 
 def flipped(code: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
-    """The code with its first `bits` bits changed."""
+    """Return the code with its first `bits` bits flipped."""
     mask = np.zeros(code.size * 8, np.uint8)
     mask[:bits] = 1
     return code ^ np.packbits(mask)
@@ -107,7 +107,7 @@ def test_a_row_is_as_far_as_its_nearest_variant(words: int, variants: int, count
     rng = np.random.default_rng(count)
     queries = rng.integers(0, 1 << 64, (variants, words), np.uint64)
     rows = queries[rng.integers(0, variants, count)]
-    # As many bits changed as chance has it, none and all of them among them.
+    # Rows in which no bit, all bits, or a random share of the bits is flipped.
     odds = rng.choice([0, 0.1, 0.5, 1], (count, 1))
     bits = rng.random((count, words * 64)) < odds
     rows = rows ^ np.packbits(bits, axis=1).view(np.uint64)
@@ -205,7 +205,7 @@ def test_rows_beyond_a_segment_are_found_after_growth_and_removal() -> None:
         ids = range(start, min(start + 50_000, count))
         index.apply({key: codes[key] for key in ids})
     bytes_full = index.nbytes
-    # Even ids go: each of the last rows moves into a hole of another segment.
+    # Remove the even ids: each of the last rows moves into a hole of another segment.
     index.apply(dict.fromkeys(range(0, count, 2)))
     left = np.arange(1, count, 2)
     assert len(index) == len(left)
@@ -232,7 +232,7 @@ def test_no_query_waits_for_a_compiler() -> None:
     kernels += [find_ids, put_ids, drop_ids, count_nearest]
     compiled = [len(kernel.signatures) for kernel in kernels]
     codes = random_codes(40)
-    # As they come out of Ray's object store and of an LMDB page: read-only.
+    # Read-only, like arrays from Ray's object store and from an LMDB page.
     codes.setflags(write=False)
     allowed = np.arange(30)
     allowed.setflags(write=False)
@@ -265,7 +265,7 @@ def test_any_changes_leave_it_equal_to_brute_force(
     k: int | None,
     threshold: int | None,
 ) -> None:
-    # Few codes, of few bits: many ties.
+    # Few codes with few set bits make many ties.
     pool = np.concatenate([random_codes(4, 64), random_codes(8, 64) & np.uint8(1)])
     index, kept = make(64), Codes()
     for step in changes:
@@ -300,7 +300,7 @@ def test_long_codes_are_found_wherever_their_bits_differ(
     k: int | None,
     threshold: int,
 ) -> None:
-    """All differences of a copy may lie in one part of its code."""
+    """All differing bits of a copy may lie in one part of its code."""
     codes: Codes = dict(enumerate(random_codes(40, seed=1)))
     for image_id, bits in enumerate(changed):
         mask = np.zeros(576, np.uint8)

@@ -78,7 +78,7 @@ def solid(colour: int) -> Histogram:
 
 
 def photos(count: int, seed: int = 0) -> Histogram:
-    """Histograms of a few colour blobs each, in scenes of like pictures; (count, 512)."""
+    """Return histograms of a few colour blobs each, in groups of similar pictures; (count, 512)."""
     rng = np.random.default_rng(seed)
     grid = np.stack(np.unravel_index(np.arange(512), (8, 8, 8)), axis=1)
     centres = rng.uniform(0, 7, (count // 5 + 1, 4, 3))[rng.integers(0, count // 5 + 1, count)]
@@ -90,7 +90,7 @@ def photos(count: int, seed: int = 0) -> Histogram:
 
 
 def noise(rng: np.random.Generator) -> Histogram:
-    """One of the adversary's: spiky, flat, sparse, on the steps of the codes, or any."""
+    """Return an adversarial histogram: spiky, flat, sparse, on the codes' steps, or random."""
     kind = rng.integers(0, 5)
     if kind == 0:
         return solid(int(rng.integers(0, 512)))
@@ -186,7 +186,7 @@ def test_a_row_that_the_store_has_removed_makes_room_for_the_next() -> None:
     some = Collection()
     rows = photos(100)
     some.apply(dict(enumerate(rows)))
-    # Removed in the store; the index has not been told yet.
+    # The rows are removed from the store, but the index has not been told yet.
     for hit in some.search([rows[0]], k=5)[:3]:
         del some.stored[hit.image_id]
     assert some.search([rows[0]], k=5) == some.brute_force([rows[0]], k=5)
@@ -224,7 +224,7 @@ def test_what_is_no_histogram_is_refused_and_nothing_applied(bad: Histogram) -> 
 def test_a_million_rows_would_take_less_than_650_megabytes() -> None:
     some = Collection()
     one = photos(1)[0]
-    # A power of two, as the id table grows by doubling.
+    # A power of two, because the id table grows by doubling.
     count = 1 << 15
     some.index.apply(dict.fromkeys(range(count), one))
     assert some.index.nbytes / count * 1e6 < 650e6
@@ -267,7 +267,7 @@ def test_no_bound_is_ever_on_the_wrong_side(seed: int, blur: float) -> None:
 
 
 def test_rows_just_across_the_edges_of_the_coarse_steps_are_not_lost() -> None:
-    """Each merged bin differs by 0.02 steps, but by a whole one in the codes."""
+    """Each merged bin differs by 0.02 steps, but its code differs by a whole step."""
     first_of_each = [int(column.argmax()) for column in MERGE.T if column.any()]
     below, above = np.zeros((2, 512), np.float32)
     below[first_of_each] = 3.49 * STEP

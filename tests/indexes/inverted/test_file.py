@@ -1,4 +1,4 @@
-"""Many queries at once, for which the nearest lists are chosen here, against FAISS's own search."""
+"""Batches of queries, for which our code chooses the nearest lists, against FAISS's own search."""
 
 from __future__ import annotations
 

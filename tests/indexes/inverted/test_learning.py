@@ -24,7 +24,7 @@ def learnt(folder: Path, method: Method) -> tuple[list[Step], TrainedIndex]:
 
 
 @pytest.mark.parametrize("method", [ROTATED, PLAIN], ids=["rotated", "plain"])
-def test_what_is_broken_off_after_any_step_ends_as_if_it_had_not_been(
+def test_a_training_interrupted_after_any_step_gives_the_same_index(
     tmp_path: Path, method: Method
 ) -> None:
     steps, whole = learnt(tmp_path / "whole", method)
@@ -36,7 +36,7 @@ def test_what_is_broken_off_after_any_step_ends_as_if_it_had_not_been(
             next(learning)
         learning.close()
         left, again = learnt(folder, method)
-        # A method without a rotation looks again, and finds none.
+        # A method without a rotation repeats the rotation step, which finds none.
         assert [step for step in left if step[0] != "rotation"] == steps[max(1, taken - 1) :]
         np.testing.assert_array_equal(again, whole)
 

@@ -1,4 +1,4 @@
-"""Drawn scenes with texture enough for keypoints, and their local features."""
+"""Drawn scenes with enough texture for keypoints, and their local features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXTRACTOR = Local(LocalOptions())
 
 
 def scene(seed: int, height: int = 300, width: int = 400) -> Pixels:
-    """Grey (height, width): overlapping shapes of many sizes on soft noise."""
+    """Draw overlapping shapes of many sizes on soft noise: grey uint8 (height, width)."""
     rng = np.random.default_rng(seed)
     noise = rng.integers(60, 200, (height // 8 + 1, width // 8 + 1), dtype=np.uint8)
     picture = np.asarray(cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC))
@@ -33,7 +33,7 @@ def asked(pixels: Pixels, *, mirror: bool = True) -> list[Features]:
 
 
 def random_features(seed: int, count: int) -> Features:
-    """Keypoints at random with descriptors that resemble no other's."""
+    """Return random keypoints whose descriptors resemble no others."""
     rng = np.random.default_rng(seed)
     features = np.empty(count, LOCAL_DTYPE)
     features["x"], features["y"] = rng.uniform(0, 500, (2, count))
@@ -46,7 +46,7 @@ def random_features(seed: int, count: int) -> Features:
 
 
 def jittered(features: Features, seed: int) -> Features:
-    """The same keypoints, their descriptors a little off."""
+    """Return the same keypoints with slightly changed descriptors."""
     rng = np.random.default_rng(seed)
     copy = features.copy()
     shifted = features["descriptor"] + rng.normal(0, 4, features["descriptor"].shape)

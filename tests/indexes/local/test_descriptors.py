@@ -1,4 +1,4 @@
-"""Exact search of descriptors against a plain one, and what quantised search must still find."""
+"""Exact descriptor search against brute force, and what quantised search must still find."""
 
 from __future__ import annotations
 

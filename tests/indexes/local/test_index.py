@@ -1,4 +1,4 @@
-"""The local index: what it finds and where, and that it says the same as a plain search."""
+"""The local index: what it finds and where, and that it agrees with a brute-force search."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from models.types import Features, Pixels
 from tests.indexes.local.scenes import asked, jittered, random_features, scene, stored
 
 EXACT = {"train_above": 1000, "factory": "IVF{lists},Flat", "probes": 4096}
-"""A trained index that searches all of its lists, so it must agree with an exact one."""
+"""Options of a trained index that probes all of its lists, so it must agree with an exact one."""
 
 
-class Shelf:
-    """An index with the rows it reads, changed together as the store does: rows first."""
+class IndexWithRows:
+    """An index and the rows that it reads; like the store, it changes the rows first."""
 
     def __init__(self, **options: Any) -> None:
         self.rows: dict[int, Features] = {}
@@ -52,8 +52,8 @@ class Shelf:
 
 
 @pytest.fixture(scope="module")
-def gallery() -> Shelf:
-    shelf = Shelf()
+def gallery() -> IndexWithRows:
+    shelf = IndexWithRows()
     shelf.apply({seed: stored(scene(seed)) for seed in range(12)})
     return shelf
 
@@ -62,7 +62,7 @@ def half(pixels: Pixels) -> Pixels:
     return np.ascontiguousarray(pixels[60:270, 90:370])
 
 
-def test_a_crop_finds_its_picture_and_where_it_lies(gallery: Shelf) -> None:
+def test_a_crop_finds_its_picture_and_where_it_lies(gallery: IndexWithRows) -> None:
     hits = gallery.search(asked(half(scene(5))), explain=True)
     assert [hit.image_id for hit in hits] == [5]
     assert hits[0].mirrored is False
@@ -74,7 +74,9 @@ def test_a_crop_finds_its_picture_and_where_it_lies(gallery: Shelf) -> None:
     np.testing.assert_allclose(points[:, :2] + [90, 60], points[:, 2:], atol=5)
 
 
-def test_a_mirrored_crop_is_found_in_pixels_of_the_query_as_it_was_given(gallery: Shelf) -> None:
+def test_a_mirrored_crop_is_found_in_pixels_of_the_query_as_it_was_given(
+    gallery: IndexWithRows,
+) -> None:
     query = np.ascontiguousarray(half(scene(7))[:, ::-1])
     best = gallery.search(asked(query), explain=True)[0]
     assert (best.image_id, best.mirrored) == (7, True)
@@ -86,35 +88,37 @@ def test_a_mirrored_crop_is_found_in_pixels_of_the_query_as_it_was_given(gallery
     np.testing.assert_allclose(corner / corner[2], [90 + 279, 60, 1], atol=3)
 
 
-def test_a_mirrored_crop_is_missed_when_only_the_query_as_it_is_was_asked(gallery: Shelf) -> None:
+def test_a_mirrored_crop_is_missed_when_only_the_query_as_it_is_was_asked(
+    gallery: IndexWithRows,
+) -> None:
     query = np.ascontiguousarray(half(scene(7))[:, ::-1])
     assert gallery.search(asked(query, mirror=False)) == []
 
 
 @pytest.mark.parametrize("angle", [20, 90, 135, 250])
-def test_a_turned_picture_is_found(gallery: Shelf, angle: int) -> None:
+def test_a_turned_picture_is_found(gallery: IndexWithRows, angle: int) -> None:
     turn = cv2.getRotationMatrix2D((200, 150), angle, 0.7)
     query = cv2.warpAffine(scene(3), turn, (400, 300))
     assert gallery.search(asked(np.asarray(query, np.uint8)))[0].image_id == 3
 
 
-def test_a_thumbnail_is_found(gallery: Shelf) -> None:
+def test_a_thumbnail_is_found(gallery: IndexWithRows) -> None:
     small = cv2.resize(scene(9), (160, 120), interpolation=cv2.INTER_AREA)
     assert gallery.search(asked(np.asarray(small, np.uint8)))[0].image_id == 9
 
 
-def test_an_unrelated_picture_finds_nothing(gallery: Shelf) -> None:
+def test_an_unrelated_picture_finds_nothing(gallery: IndexWithRows) -> None:
     for seed in range(100, 104):
         assert gallery.search(asked(scene(seed))) == []
 
 
-def test_two_pictures_on_one_page_are_both_found(gallery: Shelf) -> None:
+def test_two_pictures_on_one_page_are_both_found(gallery: IndexWithRows) -> None:
     page = np.hstack([half(scene(1)), half(scene(2))])
     assert {hit.image_id for hit in gallery.search(asked(page))} == {1, 2}
 
 
-def test_a_page_of_the_log_with_many_pictures_is_added_whole(gallery: Shelf) -> None:
-    shelf = Shelf()
+def test_a_page_of_the_log_with_many_pictures_is_added_whole(gallery: IndexWithRows) -> None:
+    shelf = IndexWithRows()
     others = {seed: random_features(seed, 10) for seed in range(300)}
     shelf.apply(others | {seed: gallery.rows[seed % 12] for seed in (0, 75, 150, 299)})
     assert len(shelf.index) == 300
@@ -123,32 +127,32 @@ def test_a_page_of_the_log_with_many_pictures_is_added_whole(gallery: Shelf) -> 
         assert seed in [hit.image_id for hit in shelf.search(query)]
 
 
-def test_only_allowed_pictures_are_found(gallery: Shelf) -> None:
+def test_only_allowed_pictures_are_found(gallery: IndexWithRows) -> None:
     page = np.hstack([half(scene(1)), half(scene(2))])
     assert [hit.image_id for hit in gallery.search(asked(page), [0, 2, 99])] == [2]
     assert gallery.search(asked(page), []) == []
 
 
-def test_the_same_query_gets_the_same_answer(gallery: Shelf) -> None:
+def test_the_same_query_gets_the_same_answer(gallery: IndexWithRows) -> None:
     query = asked(half(scene(4)))
     assert gallery.search(query, explain=True) == gallery.search(query, explain=True)
 
 
-def test_k_and_offset_cut_the_hits(gallery: Shelf) -> None:
+def test_k_and_offset_cut_the_hits(gallery: IndexWithRows) -> None:
     page = asked(np.hstack([half(scene(1)), half(scene(2))]))
     both = gallery.search(page)
     assert gallery.search(page, k=1) == both[:1]
     assert gallery.search(page, k=1, offset=1) == both[1:]
 
 
-def test_hits_below_the_least_inliers_are_left_out(gallery: Shelf) -> None:
+def test_hits_below_the_least_inliers_are_left_out(gallery: IndexWithRows) -> None:
     query = asked(half(scene(4)))
     inliers = gallery.search(query)[0].inliers
     assert inliers is not None
     assert gallery.search(query, min_inliers=inliers + 1) == []
 
 
-def test_without_verification_rows_are_votes_that_descend(gallery: Shelf) -> None:
+def test_without_verification_rows_are_votes_that_descend(gallery: IndexWithRows) -> None:
     hits = gallery.search(asked(half(scene(4))), use_smnn_matching=False, use_ransac=False)
     assert hits[0].image_id == 4
     votes = [hit.matches or 0 for hit in hits]
@@ -162,7 +166,7 @@ def test_without_verification_rows_are_votes_that_descend(gallery: Shelf) -> Non
     assert [hit.image_id for hit in few] == [4]
 
 
-def test_each_variant_has_the_votes_that_it_would_have_alone(gallery: Shelf) -> None:
+def test_each_variant_has_the_votes_that_it_would_have_alone(gallery: IndexWithRows) -> None:
     variants = asked(np.ascontiguousarray(half(scene(7))[:, ::-1]))
     votes = {"use_smnn_matching": False, "use_ransac": False}
     both = gallery.search(variants, **votes)
@@ -175,7 +179,7 @@ def test_each_variant_has_the_votes_that_it_would_have_alone(gallery: Shelf) -> 
         assert hit.matches == max(found.get(hit.image_id, 0) for found in alone)
 
 
-def test_mutual_matching_alone_gives_matches_and_no_inliers(gallery: Shelf) -> None:
+def test_mutual_matching_alone_gives_matches_and_no_inliers(gallery: IndexWithRows) -> None:
     best = gallery.search(asked(half(scene(4))), use_ransac=False)[0]
     assert best.image_id == 4
     assert best.inliers is None
@@ -184,7 +188,7 @@ def test_mutual_matching_alone_gives_matches_and_no_inliers(gallery: Shelf) -> N
 
 
 def test_a_picture_without_keypoints_is_indexed_and_finds_nothing() -> None:
-    shelf = Shelf()
+    shelf = IndexWithRows()
     blank = np.full((50, 60), 128, np.uint8)
     shelf.apply({1: stored(blank), 2: stored(scene(2))})
     assert len(shelf.index) == 2
@@ -193,20 +197,20 @@ def test_a_picture_without_keypoints_is_indexed_and_finds_nothing() -> None:
 
 
 def test_a_picture_whose_row_is_gone_is_left_out() -> None:
-    shelf = Shelf()
+    shelf = IndexWithRows()
     shelf.apply({1: stored(scene(1)), 2: stored(scene(1))})
     del shelf.rows[1]
     assert [hit.image_id for hit in shelf.search(asked(scene(1)))] == [2]
 
 
 def test_equal_pictures_come_by_image_id() -> None:
-    shelf = Shelf()
+    shelf = IndexWithRows()
     shelf.apply({key: stored(scene(1)) for key in (8, 3, 5)})
     assert [hit.image_id for hit in shelf.search(asked(scene(1)))] == [3, 5, 8]
 
 
 def test_too_many_keypoints_are_refused_and_nothing_is_applied() -> None:
-    shelf = Shelf()
+    shelf = IndexWithRows()
     with pytest.raises(InvalidInput, match="image 2 has 257"):
         shelf.index.apply({1: random_features(1, 10), 2: random_features(2, 257)})
     assert len(shelf.index) == 0
@@ -222,17 +226,20 @@ def test_numbers_and_switches_may_come_as_strings() -> None:
     assert (params.k, params.use_ransac, params.use_smnn_matching) == (5, True, False)
 
 
-# --- changing over to a trained index -------------------------------------------------------------
+# --- switching to a trained index -----------------------------------------------------------------
 
 
-def filled(**options: Any) -> Shelf:
-    shelf = Shelf(**options)
+def filled(**options: Any) -> IndexWithRows:
+    shelf = IndexWithRows(**options)
     shelf.apply({key: random_features(key, 50) for key in range(30)})
     return shelf
 
 
 def votes(
-    shelf: Shelf, features: Features, allowed: Sequence[int] | None = None, near: float = 0.1
+    shelf: IndexWithRows,
+    features: Features,
+    allowed: Sequence[int] | None = None,
+    near: float = 0.1,
 ) -> list[Hit]:
     off = {"use_smnn_matching": False, "use_ransac": False, "k": 1000, "k_clusters": 3}
     return shelf.search([features], allowed, matching_threshold=near, **off)
@@ -253,7 +260,7 @@ def test_a_large_collection_is_trained_and_still_finds_the_same() -> None:
 
 
 def test_the_default_trained_index_finds_crops() -> None:
-    shelf = Shelf(train_above=1000)
+    shelf = IndexWithRows(train_above=1000)
     shelf.apply({key: stored(scene(key)) for key in range(6)})
     shelf.index.wait_for_training()
     assert shelf.index.kind == "local-ivfpq"
@@ -262,7 +269,7 @@ def test_the_default_trained_index_finds_crops() -> None:
 
 
 def test_a_picture_pasted_on_a_busy_page_is_found() -> None:
-    shelf = Shelf()
+    shelf = IndexWithRows()
     shelf.apply({key: stored(scene(key)) for key in range(8)})
     page = scene(50, 600, 800)
     page[40:340, 50:450] = scene(3) // 4 * 3 + 30
@@ -291,7 +298,7 @@ def test_a_grown_collection_is_trained_anew() -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_failed_training_leaves_the_exact_index_and_is_tried_again() -> None:
-    shelf = Shelf(**EXACT)
+    shelf = IndexWithRows(**EXACT)
     working = shelf.index.rows
 
     def failing(image_ids: Sequence[int]) -> Mapping[int, Features]:
@@ -323,14 +330,14 @@ def test_slots_of_removed_pictures_are_given_up(options: dict[str, Any]) -> None
     assert votes(shelf, random_features(5, 50)) == []
 
 
-class Twin(RuleBasedStateMachine):
-    """An index that is trained along the way, against votes counted plainly over a dict."""
+class TrainedIndexMachine(RuleBasedStateMachine):
+    """An index that is trained along the way, against votes counted by brute force over a dict."""
 
     ids = st.integers(0, 12)
 
     def __init__(self) -> None:
         super().__init__()
-        self.shelf = Shelf(**EXACT)
+        self.shelf = IndexWithRows(**EXACT)
         self.contents = 0
 
     @rule(image_ids=st.lists(ids, min_size=1, max_size=6, unique=True), count=st.integers(0, 120))
@@ -382,5 +389,7 @@ class Twin(RuleBasedStateMachine):
         return dict(found)
 
 
-Twin.TestCase.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
-TestTwin = Twin.TestCase
+TrainedIndexMachine.TestCase.settings = settings(
+    max_examples=15, stateful_step_count=25, deadline=None
+)
+TestTrainedIndexMachine = TrainedIndexMachine.TestCase

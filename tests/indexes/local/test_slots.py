@@ -1,4 +1,4 @@
-"""Slots are given out once, and name what they were given out for."""
+"""A slot is assigned once and never names another image."""
 
 from __future__ import annotations
 

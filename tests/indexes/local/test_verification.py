@@ -1,4 +1,4 @@
-"""Matching and homographies, on keypoints whose true places are known."""
+"""Matching and homographies on keypoints whose true positions are known."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.indexes.local.scenes import jittered, random_features
 
 
 def moved(features: Features, angle: float, scale: float, shift: tuple[float, float]) -> Features:
-    """The keypoints of the picture turned by degrees, then scaled, then shifted by pixels."""
+    """Return the keypoints turned by `angle` degrees, then scaled, then shifted by pixels."""
     result = jittered(features, 0)
     cos, sin = np.cos(np.deg2rad(angle)) * scale, np.sin(np.deg2rad(angle)) * scale
     result["x"] = cos * features["x"] - sin * features["y"] + shift[0]
@@ -62,7 +62,7 @@ def test_outliers_among_the_matches_are_no_inliers() -> None:
     assert verified.inliers >= 45
 
 
-def test_matches_that_turn_otherwise_are_no_agreement() -> None:
+def test_matches_with_another_rotation_do_not_agree() -> None:
     query = random_features(1, 60)
     image = moved(query, 0, 1, (0, 0))
     image["angle"][:20] = (image["angle"][:20] + 120) % 360
@@ -71,7 +71,7 @@ def test_matches_that_turn_otherwise_are_no_agreement() -> None:
     assert len(agreeing(matches)) == 40
 
 
-def test_keypoints_that_scale_otherwise_than_the_homography_are_no_inliers() -> None:
+def test_keypoints_with_another_scale_than_the_homography_are_not_inliers() -> None:
     query = random_features(1, 60)
     image = moved(query, 0, 1, (0, 0))
     image["scale"] *= 4
@@ -136,7 +136,7 @@ def test_keypoints_without_scale_and_angle_are_verified_by_their_places() -> Non
 
 
 def brute_force(query: Features, image: Features, ratio: float, farthest: float) -> list[list[int]]:
-    """Pairs of rows that match, by their definition."""
+    """Return the pairs of rows that match, computed from the definition."""
     pairs = []
     cosines = unit(query["descriptor"]) @ unit(image["descriptor"]).T
     places = np.stack([image["x"], image["y"]], axis=1)
@@ -202,7 +202,7 @@ def test_descriptors_of_zeros_match_nothing() -> None:
     assert len(matched(query, query, 0.9)) == 0
 
 
-def test_however_many_pictures_are_matched_one_kernel_does_it_which_was_there_before() -> None:
+def test_matching_any_number_of_images_uses_one_precompiled_kernel() -> None:
     query = KeypointArrays.of(random_features(1, 20))
     for count in (1, 2, 7):
         match(query, [query] * count, 0.9, 0.9)
@@ -210,7 +210,7 @@ def test_however_many_pictures_are_matched_one_kernel_does_it_which_was_there_be
 
 
 def placed(homography: list[list[float]], points: list[list[float]]) -> Matches:
-    """Keypoints without scale and angle, with the places to which the homography takes them."""
+    """Match keypoints without scale and angle with the positions the homography maps them to."""
     before = np.array(points)
     after = np.column_stack([before, np.ones(len(before))]) @ np.array(homography).T
     blank = np.zeros(len(before))
@@ -233,7 +233,7 @@ SQUARE = [[0.0, 0.0], [90.0, 0.0], [90.0, 90.0], [0.0, 90.0]]
     ],
     ids=["moved", "40 times as large", "a fiftieth", "a reflection"],
 )
-def test_keypoints_follow_only_what_a_picture_of_a_picture_can_be(
+def test_keypoints_do_not_follow_an_implausible_homography(
     homography: list[list[float]], possible: bool
 ) -> None:
     matches = placed(homography, SQUARE)
@@ -241,7 +241,7 @@ def test_keypoints_follow_only_what_a_picture_of_a_picture_can_be(
 
 
 def test_keypoints_beyond_the_horizon_of_the_others_do_not_follow() -> None:
-    # A reflection for the four; beyond the horizon, at x = 100, it would be none.
+    # The homography reflects the four corners, but not points beyond its horizon at x = 100.
     homography = [[-1.0, 0, 0], [0, 1, 0], [-0.01, 0, 1]]
     matches = placed(homography, [*SQUARE, [300.0, 50.0]])
     assert not follows(matches, np.array(homography)).any()

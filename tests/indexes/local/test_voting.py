@@ -11,7 +11,7 @@ from indexes.local.voting import CANDIDATE, CHANCE_VOTES, Candidates, shortlist
 
 
 def candidates(agreeing: Sequence[int]) -> Candidates:
-    """Pictures 0, 1, 2 … with so many agreeing votes."""
+    """Return candidates with the ids 0, 1, 2 … and these numbers of agreeing votes."""
     made = np.zeros(len(agreeing), CANDIDATE)
     made["agreeing"] = made["votes"] = agreeing
     made["image_id"] = np.arange(len(agreeing))
@@ -32,11 +32,11 @@ def test_all_are_taken_when_there_is_room() -> None:
     assert chosen([1, 1, 1, 2], 4) == [3, 0, 1, 2]
 
 
-def test_of_a_number_of_votes_by_chance_that_too_many_have_none_is_taken() -> None:
+def test_candidates_tied_at_a_chance_vote_count_are_all_dropped_if_they_do_not_fit() -> None:
     assert chosen([4, 30, 4, 4, 5, 4], 4) == [1, 4]
 
 
-def test_a_number_of_votes_by_chance_that_just_fits_is_taken() -> None:
+def test_candidates_tied_at_a_chance_vote_count_are_all_kept_if_they_fit() -> None:
     assert chosen([4, 30, 4, 3, 3, 3], 3) == [1, 0, 2]
 
 

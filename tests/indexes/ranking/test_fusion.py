@@ -68,7 +68,7 @@ def test_a_verified_picture_goes_before_any_that_is_not() -> None:
     assert [hit.verified for hit in hits] == [True, True, False, False]
 
 
-def test_a_list_is_cut_to_what_can_be_true_before_it_verifies() -> None:
+def test_a_list_is_cut_at_its_threshold_before_its_hits_count_as_verified() -> None:
     phash = RankedList(
         "phash", [Hit(1, distance=63), Hit(2, distance=64)], verifying=True, distance_below=64
     )
@@ -123,7 +123,7 @@ def test_every_believable_picture_is_fused_exactly_once(lists: list[RankedList])
 
 
 @given(list_sets)
-def test_scores_fall_and_part_the_verified_from_the_rest(lists: list[RankedList]) -> None:
+def test_scores_descend_and_separate_verified_hits_from_the_rest(lists: list[RankedList]) -> None:
     hits = fuse(lists)
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     assert all(0.5 < hit.score <= 1 if hit.verified else 0 < hit.score <= 0.5 for hit in hits)
@@ -208,7 +208,7 @@ def test_a_hit_by_words_is_not_cut_for_its_unlikely_colours() -> None:
     assert above_confidence(hits, 0.5) == hits
 
 
-def test_believed_hits_are_sure_enough_or_beyond_saying() -> None:
+def test_hits_below_the_least_confidence_are_dropped_unless_their_confidence_is_unknown() -> None:
     hits = fuse(
         [RankedList("color", [Hit(at, distance=at, confidence=at / 10) for at in range(1, 9)])]
     )

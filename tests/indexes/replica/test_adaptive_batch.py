@@ -4,7 +4,7 @@ from indexes.replica.adaptive_batch import CHUNK, FIRST, TURN, AdaptiveBatch
 
 
 def turns(each: float, count: int) -> list[int]:
-    """Entries of turns in a long log, of which each entry takes so many seconds."""
+    """Return the batch sizes in a long log, each entry of which takes `each` seconds."""
     batch, taken = AdaptiveBatch(), []
     for _ in range(count):
         taken.append(batch.entries)

@@ -1,4 +1,4 @@
-"""A follower answers with every write that was acknowledged before the question."""
+"""A follower's answer includes every write acknowledged before the query."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def memory() -> MemoryStore:
     return MemoryStore()
 
 
-# --- in step --------------------------------------------------------------------------------------
+# --- catching up on demand ------------------------------------------------------------------------
 
 
 def test_a_rebuild_reads_all_rows_in_batches(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,8 +246,8 @@ def test_closing_ends_a_rebuild_and_cancels_what_waits(memory: MemoryStore) -> N
         waiting.result()
 
 
-class _Watching(TinyIndex):
-    """Fails when two threads are in it at once."""
+class SingleThreadIndex(TinyIndex):
+    """An index that fails when two threads call it at once."""
 
     def __init__(self) -> None:
         super().__init__(Options(), no_rows)
@@ -268,7 +268,7 @@ class _Watching(TinyIndex):
 
 
 def test_the_index_is_called_by_one_thread_at_a_time(store: Store) -> None:
-    follower = ready(store, _Watching())
+    follower = ready(store, SingleThreadIndex())
     follower.start(poll=0.001)
     store.put(picture(0, "0"))
     stale: list[bool] = []
@@ -310,15 +310,15 @@ def test_a_grown_collection_learns_how_near_its_own_pictures_lie(store: Store) -
     store.put_many([coded(at) for at in range(count - 1, 3 * count)])
     wait_for(lambda: index.background not in (None, usual))
     assert index.background is not None
-    # Random codes differ in half of the bits, give or take 12.
+    # Random codes differ in half of their 576 bits, with a standard deviation of 12.
     assert 255 < index.background.near < 270
     best_hit = follower.search(*nearest(row_of("7"))).hits[0]
     assert (best_hit.image_id, best_hit.confidence) == (7, 1.0)
     follower.close()
 
 
-class _Roomy(TinyIndex):
-    """Has three pieces of room to make after each change."""
+class PreallocatingIndex(TinyIndex):
+    """An index that has three pieces to preallocate after each change."""
 
     def __init__(self, options: Options, rows: Rows) -> None:
         super().__init__(options, rows)
@@ -336,7 +336,7 @@ class _Roomy(TinyIndex):
 
 
 def test_room_is_made_on_the_thread_of_the_index_once_the_log_is_applied(store: Store) -> None:
-    index = _Roomy(Options(), no_rows)
+    index = PreallocatingIndex(Options(), no_rows)
     follower = Follower(store, PHASH, index, decode)
     follower.start(poll=0.01)
     for at in range(3):

@@ -1,4 +1,4 @@
-"""Followers of one store, each of which has a shard of it."""
+"""Followers of one store, each of one shard."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def sharded(store: MemoryStore, shard: Shard) -> tuple[Follower, BinaryIndex]:
     return Follower(store, PHASH, index, decode, shard=shard), index
 
 
-def test_each_has_its_own_ids_and_stands_at_the_logs_end() -> None:
+def test_each_follower_holds_the_ids_of_its_shard_and_reaches_the_log_head() -> None:
     store = MemoryStore()
     store.put_many([picture(at, str(at)) for at in range(10)])
     followers = [sharded(store, Shard(number, 3))[0] for number in range(3)]

@@ -33,7 +33,7 @@ def memory() -> MemoryStore:
     return MemoryStore()
 
 
-# --- a store that fails, and waiting --------------------------------------------------------------
+# --- failing stores and waiting -------------------------------------------------------------------
 
 
 def test_answers_come_from_memory_while_the_store_cannot_be_read(memory: MemoryStore) -> None:
@@ -68,7 +68,7 @@ def test_a_search_waits_for_the_seq_it_was_given(store: Store) -> None:
     follower.close()
 
 
-def test_waiting_ends_at_half_the_deadline_and_holds_nobody_up(store: Store) -> None:
+def test_waiting_ends_at_half_the_deadline_and_blocks_no_other_search(store: Store) -> None:
     store.put(picture(1, "a"))
     follower = ready(store)
     waited: list[Answer] = []
@@ -90,7 +90,7 @@ def test_waiting_ends_at_half_the_deadline_and_holds_nobody_up(store: Store) -> 
 
 
 class _Endless(WrappedStore):
-    """Has another entry whenever it is asked."""
+    """A store whose log grows by one entry at every read."""
 
     def changes(self, space: Space, after: int, limit: int | None = None) -> Changes | None:
         self.inner.put(picture(after % 50, f"{after} again"))
@@ -98,7 +98,7 @@ class _Endless(WrappedStore):
         return self.inner.changes(space, after, 1 if limit else None)
 
 
-def test_a_search_is_not_caught_by_a_tail_that_grows_as_fast(memory: MemoryStore) -> None:
+def test_a_search_ends_even_if_the_log_grows_as_fast_as_it_is_applied(memory: MemoryStore) -> None:
     follower = ready(memory)
     follower.store = _Endless(memory)
     memory.put_many([picture(n, str(n)) for n in range(10)])
@@ -173,7 +173,7 @@ def test_a_stale_answer_can_be_asked_for(memory: MemoryStore) -> None:
     follower.close()
 
 
-def test_one_that_stands_at_the_seq_asked_for_does_not_ask_the_store(memory: MemoryStore) -> None:
+def test_a_follower_at_the_requested_seq_does_not_read_the_store(memory: MemoryStore) -> None:
     store = FailingStore(memory, failing=False)
     store.put(picture(1, "a"))
     follower = ready(store)

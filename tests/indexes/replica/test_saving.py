@@ -1,4 +1,4 @@
-"""When snapshots are written, by whom, and what is forgotten of the log."""
+"""When snapshots are written, by which replica, and how far the log is compacted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from indexes.store.lmdb.store import LmdbStore
 from indexes.store.memory import MemoryStore
 from models.errors import RetrieverUnavailable
 from tests.indexes.pictures import LOCAL, PHASH, picture, row_of
-from tests.indexes.replica.keeping import Kept
+from tests.indexes.replica.index_with_rows import IndexWithRows
 from tests.indexes.store.forks import wait_for
 from tests.indexes.tiny_index import decode, nearest, tiny
 
@@ -41,7 +41,7 @@ def follower(store: MemoryStore, tmp_path: Path) -> Iterator[Follower]:
 
 def ready(store: Store, folder: Path, space: Space = PHASH, index: Index | None = None) -> Follower:
     snapshots = Snapshots(folder, store, space)
-    # An empty index is false.
+    # An empty index is falsy.
     index = tiny() if index is None else index
     follower = Follower(store, space, index, decode, snapshots=snapshots)
     follower.rebuild()
@@ -134,11 +134,11 @@ def test_of_two_replicas_one_writes(store: MemoryStore, tmp_path: Path, follower
 def test_searches_are_answered_and_changes_applied_while_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between any two pieces a picture is added, found, and gone again."""
+    """Between pieces, one image is replaced and found, and another one is deleted."""
     store = LmdbStore(tmp_path / "store")
     store.put_many([picture(n, str(n)) for n in range(200)])
     monkeypatch.setattr("indexes.arrays.frozen_rows.PIECE_BYTES", 72 * 4)
-    follower = ready(store, tmp_path / "kept", index=Kept("binary").index)
+    follower = ready(store, tmp_path / "kept", index=IndexWithRows("binary").index)
     pieces = 0
     on_thread = saving._on_thread
 
@@ -157,7 +157,7 @@ def test_searches_are_answered_and_changes_applied_while_it_is_written(
     assert keep_snapshot(follower)
     assert pieces == 30
     monkeypatch.undo()
-    restarted = ready(store, tmp_path / "kept", index=Kept("binary").index)
+    restarted = ready(store, tmp_path / "kept", index=IndexWithRows("binary").index)
     assert restarted.catch_up() == follower.catch_up()
     assert restarted.count == follower.count == 200 - 30 + 1
     for content in ("0", "7", "31", "199", "during 30"):
@@ -240,7 +240,7 @@ def test_a_snapshot_in_use_is_touched_and_its_mark_renewed(
     assert time.time() - path.stat().st_mtime < RENEWAL
 
 
-def test_files_of_options_of_yesterday_go_and_those_of_others_stay(
+def test_day_old_snapshots_of_other_options_are_removed_and_other_retrievers_files_stay(
     tmp_path: Path, follower: Follower
 ) -> None:
     folder = tmp_path / "kept"

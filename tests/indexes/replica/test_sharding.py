@@ -1,4 +1,4 @@
-"""Sharded answers are the unsharded ones, ties, confidence and all, for every kind of index."""
+"""Sharded answers equal unsharded ones, with ties and confidence, for every kind of index."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from models.types import Features
 from tests.indexes.local.scenes import jittered, random_features
 
 Make = Callable[[int], Features]
-"""Features by a seed: few seeds, so that many pictures tie."""
+"""Makes features from a seed; there are few seeds, so that many images tie."""
 WORDS = ["dog", "dogs", "sea", "seaside", "Rex", "racks", "the", "собака"]
 
 
@@ -42,7 +42,7 @@ def vector(seed: int) -> Features:
 
 
 def keypoints(seed: int) -> Features:
-    """Every other picture is a copy of the one before it, a little off."""
+    """Return keypoints; of three seeds, the last two give changed copies of the first."""
     whole = random_features(seed // 3, 40)
     return jittered(whole, seed)[: 40 - seed % 5] if seed % 3 else whole
 
@@ -60,7 +60,7 @@ def words(seed: int) -> Features:
 
 @dataclass(frozen=True)
 class Case:
-    """A kind of index, its features, its queries and ways of asking."""
+    """A kind of index with its features, its queries and its search parameters."""
 
     kind: str
     make: Make
@@ -105,7 +105,7 @@ CASES = {
 
 
 class Library:
-    """The same pictures in one index and in shards."""
+    """The same images in one index and in shards."""
 
     def __init__(self, case: Case, of: int) -> None:
         self.rows: dict[int, Features] = {}
@@ -129,7 +129,7 @@ class Library:
             index.apply({at: row for at, row in changes.items() if shard.holds(at)})
 
     def restart(self) -> None:
-        """Every shard goes on from a snapshot of its own; the whole index as it is."""
+        """Restore every shard from its own snapshot; the unsharded index stays as it is."""
         for shard, index in self.shards.items():
             fresh = type(index)(index.options, self._read)
             with tempfile.TemporaryDirectory() as folder:
@@ -141,7 +141,7 @@ class Library:
             self.shards[shard] = fresh
 
     def fit(self, make: Make) -> None:
-        """One background for all, as followers of one store have it."""
+        """Fit one background model for all indexes, as followers of one store do."""
         sample = np.stack([make(seed) for seed in range(100, 160)])
         for index in (self.whole, *self.shards.values()):
             if index.image_ids().size:

@@ -1,4 +1,4 @@
-"""A snapshot's file is read whole and right, or not at all."""
+"""A snapshot file is read completely and correctly, or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from indexes.arrays.frozen import Frozen, FrozenArray
 from indexes.base import DistanceParams, Hit, Query
 from indexes.replica.snapshot_file import CHECKSUM, START, header_of, opened, write
 from models.errors import SnapshotRejected
-from tests.indexes.replica.keeping import Kept, pool
+from tests.indexes.replica.index_with_rows import IndexWithRows, pool
 from tests.indexes.replica.snapshot_processes import COUNT, STATES
 from tests.indexes.store.forks import Forks, lines, wait_for
 
@@ -111,8 +111,8 @@ def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> N
     assert not left.exists()
 
 
-def nearest(kept: Kept) -> list[Hit]:
-    """Where each feature is found first."""
+def nearest(kept: IndexWithRows) -> list[Hit]:
+    """Return the nearest hit of each feature of the pool."""
     params = DistanceParams(k=1)
     return [hit for code in pool("binary") for hit in kept.index.search(Query([code]), params)]
 
@@ -133,6 +133,6 @@ def test_a_writer_that_is_killed_leaves_the_old_state_or_the_new_one_whole(
             time.sleep(dice.uniform(0, 0.02))
             forks.kill(pid)
             partials += any(tmp_path.glob("*.partial"))
-            restored = Kept("binary").load(path, {})
+            restored = IndexWithRows("binary").load(path, {})
             assert nearest(restored) == expected[len(restored.index)]
     assert partials > 0, "no writer was killed while it wrote"

@@ -1,4 +1,4 @@
-"""A follower begins from its snapshot where that holds, and from all rows where it does not."""
+"""A follower starts from its snapshot if that is valid, and from all rows otherwise."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 class Counting(WrappedStore):
-    """Counts the reads of all rows."""
+    """A store that counts the scans of all rows."""
 
     scans = 0
 
@@ -48,7 +48,7 @@ def follow(store: Store, folder: Path, space: Space = PHASH, layout: str = "") -
 
 
 def kept(store: Store, folder: Path) -> Path:
-    """Write a snapshot of all that is there; its path."""
+    """Write a snapshot of everything in the store and return its path."""
     follower = follow(store, folder)
     follower.rebuild()
     assert keep_snapshot(follower)
@@ -58,7 +58,7 @@ def kept(store: Store, folder: Path) -> Path:
 
 
 def restarted(store: Store, folder: Path, space: Space = PHASH, layout: str = "") -> int:
-    """A new follower must hold what the store does; how often it read all rows."""
+    """Start a follower, check that it holds what the store does, and return its number of scans."""
     counting = Counting(store)
     follower = follow(counting, folder, space, layout)
     follower.rebuild()
@@ -161,7 +161,7 @@ def test_a_snapshot_of_another_store_is_refused_and_removed(
     assert not path.exists()
 
 
-def test_a_store_that_was_set_back_is_older_than_the_snapshot(
+def test_a_snapshot_newer_than_a_restored_store_is_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = LmdbStore(tmp_path / "store")
@@ -196,7 +196,7 @@ def test_a_snapshot_of_something_else_is_not_taken(
     layout: str,
     reason: str,
 ) -> None:
-    """Neither by its own name nor under the name of what is asked for."""
+    """It is taken neither under its own name nor under the name of the requested snapshot."""
     path = kept(store, tmp_path / "kept")
     assert restarted(store, tmp_path / "kept", space, layout) == 1
     assert path.exists()

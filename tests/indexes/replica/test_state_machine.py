@@ -1,4 +1,4 @@
-"""Random histories: the followed index, one rebuilt from rows, and a dict must always agree."""
+"""Random histories in which the followed index, one rebuilt from rows, and a dict must agree."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Picture:
         self.wanted: set[str] = set()
         self.features: dict[Space, bytes] = {}
         self.candidates: dict[str, dict[str, Any]] = {}
-        """By annotator; only `by` where a person removed it."""
+        """Annotations by annotator; only `by` is left of one that a person removed."""
 
     @property
     def pending(self) -> set[str]:
@@ -58,7 +58,7 @@ class Picture:
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Subclasses say how a store is opened and what a crash leaves."""
+    """Subclasses define how a store is opened and what a crash leaves."""
 
     def open(self) -> Store:
         raise NotImplementedError
@@ -72,13 +72,13 @@ class StoreMachine(RuleBasedStateMachine):
         self.model: dict[int, Picture] = {}
         self.ever = -1
         self.old: list[tuple[int, int, str]] = []
-        """Work begun: id, generation, content."""
+        """Images of all writes so far, on which work may have begun: (id, generation, content)."""
         self.saved: tuple[int, dict[int, bytes]] = (0, {})
         self.kept = Path(tempfile.mkdtemp(prefix="ambience-machine-"))
         self.follow()
 
     def follow(self) -> None:
-        """A replica that has just started."""
+        """Start a new replica."""
         self.index = tiny()
         self.snapshots = Snapshots(self.kept, self.store, PHASH)
         self.snapshot_path = self.snapshots.path(self.index)
@@ -138,7 +138,7 @@ class StoreMachine(RuleBasedStateMachine):
         by=st.sampled_from(["machine", "person"]),
     )
     def annotate(self, data: st.DataObject, name: str, tags: list[str] | None, by: Author) -> None:
-        """Of a picture as it was at any time, by a machine or a person."""
+        """Annotate an image as it was at any time, as a machine or a person."""
         image_id, generation, _ = data.draw(st.sampled_from(self.old))
         before = self.store.head()
         words = None if tags is None else {"tags": tags}
@@ -172,7 +172,7 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.old)
     @rule(data=st.data(), spaces=SOME_SPACES)
     def complete(self, data: st.DataObject, spaces: set[Space]) -> None:
-        """Work begun at any time, so mostly on a picture that is gone or replaced by now."""
+        """Complete work begun at any time, mostly on an image deleted or replaced by now."""
         image_id, generation, content = data.draw(st.sampled_from(self.old))
         features = features_of(content, spaces)
         done = self.store.complete(image_id, generation, features)
@@ -186,7 +186,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(image_id=IDS, content=CONTENTS)
     def recycle_between_a_read_and_its_write(self, image_id: int, content: str) -> None:
-        """A completer reads the pending work, the id gets another picture, then it writes."""
+        """Let a completer read pending work, give the id another picture, then let it write."""
         works = [work for work in self.store.pending("local") if work.image_id == image_id]
         self.delete(image_id)
         self.add(image_id, content, {LOCAL}, {PHASH})
@@ -205,7 +205,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def crash_and_reopen(self) -> None:
-        """The follower lives in another process than the one that crashed."""
+        """Crash and reopen the store; the follower lives in another process and goes on."""
         self.store = self.crash()
         self.follower.store = self.snapshots.store = self.store
 
@@ -216,7 +216,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def replay(self) -> None:
-        """Another replica starts from the saved index and applies the log again from there."""
+        """Start another replica from the saved index; it applies the log again from there."""
         self.follower.close()
         applied, rows = self.saved
         self.index = tiny()
@@ -225,13 +225,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def snapshot(self) -> None:
-        """Now, however few the changes since the last one were."""
+        """Write a snapshot now, however few changes there were since the last one."""
         self.snapshot_path.unlink(missing_ok=True)
         assert keep_snapshot(self.follower)
 
     @rule(through=st.none() | st.integers(0, 50))
     def restart(self, through: int | None) -> None:
-        """A new replica, with the snapshot of any time; the log may have been compacted since."""
+        """Start a new replica with a snapshot of any age; the log may have been compacted since."""
         self.follower.close()
         if through is not None:
             self.store.compact(through)
@@ -240,7 +240,7 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.snapshot_path.exists())
     @rule(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), halved=st.booleans())
     def spoil_the_snapshot(self, where: float, bit: int, halved: bool) -> None:
-        # Its length differs from run to run: the time stands in it.
+        # The length of the snapshot differs between runs because it contains the time.
         bad = bytearray(self.snapshot_path.read_bytes())
         bad[int(where * len(bad))] ^= 1 << bit
         self.snapshot_path.write_bytes(bad[: len(bad) // 2] if halved else bad)
@@ -253,7 +253,7 @@ class StoreMachine(RuleBasedStateMachine):
     def compact(self, through: int) -> None:
         self.store.compact(through)
 
-    # --- what must hold --------------------------------------------------------------------------
+    # --- invariants ------------------------------------------------------------------------------
 
     def index_now(self) -> TinyIndex:
         index = self.follower.submit(lambda index: index).result()
@@ -324,12 +324,12 @@ class LmdbMachine(StoreMachine):
         self.crashes = 0
 
     def open(self) -> Store:
-        # As on a small disk that fills: the map must grow in the midst of all this.
+        # The map is so small that it must grow during the test.
         options = LmdbOptions(map_size=1 << 16, originals_bytes=20)
         return LmdbStore(self.base / str(self.crashes), options)
 
     def crash(self) -> Store:
-        """What a killed process leaves: its file as it is, with no good-bye."""
+        """Reopen what a killed process leaves: its file as it is, never closed."""
         folder = self.base / str(self.crashes)
         self.crashes += 1
         new = self.base / str(self.crashes)
@@ -362,7 +362,7 @@ class PostgresMachine(StoreMachine):
         return PostgresStore(self.url, PostgresOptions(originals_bytes=20))
 
     def crash(self) -> Store:
-        """What a killed process leaves: the server ends its connections."""
+        """Reopen what a killed process leaves: the server has ended its connections."""
         self.server.cut_connections(self.url)
         self.store.close()
         return self.opened()

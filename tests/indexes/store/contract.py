@@ -1,4 +1,4 @@
-"""What every store must do. A store's own test is a short subclass that opens it."""
+"""The contract of every store; the test of a store is a short subclass that opens it."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ class StoreContract(
     SpaceContract,
     MarkContract,
 ):
-    """All of it; a subclass says in `open` how a new, empty store is opened."""
+    """The whole contract; a subclass defines in `open` how a new, empty store is opened."""

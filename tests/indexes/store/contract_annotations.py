@@ -1,4 +1,4 @@
-"""What every store must do with what is said of an image."""
+"""What every store must do with annotations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def said(store: Store, image_id: int = 7) -> dict[str, Any]:
 
 
 class AnnotationContract(OpeningContract):
-    """What every store must do with what is said of an image."""
+    """What every store must do with annotations."""
 
     def test_an_annotation_is_kept_and_no_longer_pending(self, store: Store) -> None:
         receipt = store.put(wanting(7, CAPTION, PLACES))
@@ -185,7 +185,7 @@ class AnnotationContract(OpeningContract):
         assert said(store).keys() == {"caption"}
         assert store.delete_kind(7, "text") is None
 
-    def test_the_original_goes_with_the_last_annotator_that_lacks_it(self, store: Store) -> None:
+    def test_the_original_is_dropped_once_the_last_annotator_is_done(self, store: Store) -> None:
         generation = store.put(upload(7, wanted=frozenset({"phash", CAPTION}))).generation
         assert store.original(7, generation) == b"original of a"
         store.annotate(7, generation, {"caption": A_DOG}, "machine")

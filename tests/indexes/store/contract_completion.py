@@ -1,4 +1,4 @@
-"""What completing pending work must do in every store."""
+"""What every store must do when pending work is completed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.indexes.pictures import (
 
 
 class CompletionContract(OpeningContract):
-    """What completing pending work must do in every store."""
+    """What every store must do when pending work is completed."""
 
     def test_completion_writes_what_was_pending(self, store: Store) -> None:
         receipt = store.put(upload(7))

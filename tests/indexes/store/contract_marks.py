@@ -1,4 +1,4 @@
-"""What marks in the log must do in every store."""
+"""What every store must do with marks in the log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.indexes.store.forks import wait_for
 
 
 class MarkContract(OpeningContract):
-    """What marks in the log must do in every store."""
+    """What every store must do with marks in the log."""
 
     def test_a_mark_holds_the_last_seq_said_under_its_name(self, store: Store) -> None:
         assert store.marks() == {}
@@ -18,7 +18,7 @@ class MarkContract(OpeningContract):
         store.mark("snapshot of é", 5, 60)
         assert store.marks() == {"snapshot of é": 5, "another": 0}
 
-    def test_a_mark_ends_unless_it_is_said_again(self, store: Store) -> None:
+    def test_a_mark_expires_unless_it_is_renewed(self, store: Store) -> None:
         store.mark("ended", 1, 0.05)
         store.mark("renewed", 1, 0.05)
         store.mark("renewed", 2, 60)

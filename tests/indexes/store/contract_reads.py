@@ -1,4 +1,4 @@
-"""What the log, leases and look-ups must do in every store."""
+"""What every store must do with the log, leases and other reads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.indexes.pictures import (
 
 
 class ReadContract(OpeningContract):
-    """What the log, leases and look-ups must do in every store."""
+    """What every store must do with the log, leases and other reads."""
 
     # --- log --------------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class ReadContract(OpeningContract):
         }
 
     def test_changes_never_show_a_torn_write(self, store: Store) -> None:
-        """Head, log and rows are read together, while another thread replaces two ids at once."""
+        """Head, log and rows are read together while another thread replaces two ids at once."""
         store.put_many([picture(1, "0"), picture(2, "0")])
         ended = threading.Event()
 

@@ -1,4 +1,4 @@
-"""What a store must do with several spaces of one kind."""
+"""What every store must do with several feature spaces of one kind."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tests.indexes.pictures import (
 
 
 class SpaceContract(OpeningContract):
-    """What a store must do with several spaces of one kind."""
+    """What every store must do with several feature spaces of one kind."""
 
-    def test_nothing_is_active_until_it_is_said(self, store: Store) -> None:
+    def test_no_space_is_active_until_one_is_activated(self, store: Store) -> None:
         store.put(picture(7))
         assert store.active() == {}
 

@@ -1,4 +1,4 @@
-"""What adding, replacing and deleting must do in every store."""
+"""What every store must do when images are added, replaced and deleted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.indexes.pictures import (
 
 
 class WriteContract(OpeningContract):
-    """What adding, replacing and deleting must do in every store."""
+    """What every store must do when images are added, replaced and deleted."""
 
     # --- add and replace --------------------------------------------------------------------------
 

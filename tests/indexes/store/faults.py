@@ -1,4 +1,4 @@
-"""Stores that go wrong: wrappers around a real one."""
+"""Wrappers that inject faults into a real store."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ _Forwarding = cast(type[Store], ABCMeta("_Forwarding", (Store,), _members()))
 
 
 class WrappedStore(_Forwarding):  # type: ignore[misc, valid-type]
-    """Hands every call on to `inner`, after `before` had its say."""
+    """Forwards every call to `inner`, after calling `before`."""
 
     def __init__(self, inner: Store) -> None:
         self.inner = inner
 
     def before(self, name: str) -> None:
-        """Called with the method's name."""
+        """Hook that is called with the method's name before each call."""
 
 
 class SlowStore(WrappedStore):
-    """Every call takes `seconds` longer."""
+    """Makes every call take `seconds` longer."""
 
     def __init__(self, inner: Store, seconds: float) -> None:
         super().__init__(inner)
@@ -56,7 +56,7 @@ class SlowStore(WrappedStore):
 
 
 class FailingStore(WrappedStore):
-    """While `failing`, nothing can be read or written."""
+    """Fails every read and write while `failing`."""
 
     def __init__(self, inner: Store, failing: bool = True) -> None:
         super().__init__(inner)
@@ -68,7 +68,7 @@ class FailingStore(WrappedStore):
 
 
 class FullStore(WrappedStore):
-    """Reads, but has no room for any write."""
+    """Answers reads but has no room for any write."""
 
     def before(self, name: str) -> None:
         if name in WRITES:

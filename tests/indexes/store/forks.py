@@ -1,6 +1,7 @@
-"""Processes for tests that kill them: forked from one that has imported everything already.
+"""Processes for tests that kill them, forked from one that has imported everything already.
 
-Run as a module it is that process: each line of its input names a function and arguments.
+Run as a module, this file is that process: each line of its input is a JSON list of a function's
+name and its arguments.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ PR_SET_PDEATHSIG = 1
 
 
 class Forks:
-    """`start` forks a process that runs a function of the test's worker module."""
+    """Forks processes that run functions of the test's worker module."""
 
     def __init__(self, module: str) -> None:
         command = [sys.executable, "-m", "tests.indexes.store.forks", module]
@@ -33,7 +34,7 @@ class Forks:
         self._pids: set[int] = set()
 
     def start(self, function: str, *args: Any) -> int:
-        """The new process's id; arguments must be JSON."""
+        """Start a process and return its id; arguments must be JSON."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         self._server.stdin.write(json.dumps([function, args]) + "\n")
@@ -43,7 +44,7 @@ class Forks:
         return pid
 
     def kill(self, pid: int) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """Send SIGKILL and wait until the process is gone."""
         if alive(pid):
             os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not alive(pid))
@@ -76,14 +77,14 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 def lines(path: Path) -> list[str]:
-    """Whole lines of a file that a process is still writing."""
+    """Return the complete lines of a file that a process is still writing."""
     if not path.exists():
         return []
     return path.read_text().rpartition("\n")[0].splitlines()
 
 
 def say(path: str, line: str) -> None:
-    """Append one line with one write: it is whole, and outlives a SIGKILL."""
+    """Append one line with one write, so that it is complete and outlives a SIGKILL."""
     at = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(at, line.encode() + b"\n")
     os.close(at)

@@ -1,7 +1,7 @@
-"""Writers and replicas of the kill test: endless, until they are killed.
+"""Writers and replicas of the kill test, which run until they are killed.
 
-A writer says in its journal what it is about to do, does it, and says that it was acknowledged.
-A replica reads the journals, asks its own index, and says in its report what was wrong.
+A writer notes each operation in its journal before it starts and once more when it is
+acknowledged. A replica reads the journals, queries its own index, and reports what was wrong.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from tests.indexes.store.forks import lines, say
 from tests.indexes.tiny_index import decode, nearest, tiny
 
 IDS = 12
-"""Of each writer: few, so that every id is soon used again."""
+"""Number of ids of each writer: few, so that every id is soon used again."""
 FIRST_MAP = 1 << 18
-"""Tiny, so that the map grows under the kills too."""
+"""Initial map size in bytes: tiny, so that the map also grows while processes are killed."""
 
 
 def opened(url: str) -> Store:
@@ -36,7 +36,7 @@ def opened(url: str) -> Store:
 
 
 def write_of(image_id: int, content: str, complete: bool) -> ImageWrite:
-    """All of the image tells its content; what is not complete keeps its original."""
+    """Return a write in which everything identifies the content, with or without local features."""
     features = {PHASH: row_of(content)}
     if complete:
         features[LOCAL] = row_of(f"local {content}", 4000)
@@ -54,10 +54,10 @@ def write_of(image_id: int, content: str, complete: bool) -> ImageWrite:
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
-    """One journal entry: an id holds `content` from now on; "" for a deleted one.
+class JournalEntry:
+    """A journal entry: an id holds `content` from now on, or "" once it is deleted.
 
-    `line` tells it from another one just like it: a delete, an add, a delete.
+    `line` tells apart entries that are otherwise equal, as in a delete, an add and a delete.
     """
 
     line: int
@@ -66,16 +66,16 @@ class Deed:
     done: bool
 
 
-def journal(path: Path) -> list[Deed]:
+def journal(path: Path) -> list[JournalEntry]:
     deeds = []
     for number, line in enumerate(lines(path)):
         image_id, content, done = line.split(" ")
-        deeds.append(Deed(number, int(image_id), content.strip("."), done == "done"))
+        deeds.append(JournalEntry(number, int(image_id), content.strip("."), done == "done"))
     return deeds
 
 
 def write(url: str, path: str, first_id: int, run: int) -> None:
-    """Add, replace, delete and complete, one image or a group at a time."""
+    """Add, replace, delete and complete images, one or a group at a time."""
     store = opened(url)
     dice = random.Random(f"{path} {run}")
     for step in range(10**9):
@@ -93,11 +93,11 @@ def write(url: str, path: str, first_id: int, run: int) -> None:
             store.put_many([write_of(at, content, dice.random() < 0.5) for at, content in pairs])
         for deed in deeds:
             say(path, f"{deed} done")
-        complete_some(store, dice)
+        complete_pending(store, dice)
 
 
-def complete_some(store: Store, dice: random.Random) -> None:
-    """As a completer does: read the pending work, and write it when the id may hold another."""
+def complete_pending(store: Store, dice: random.Random) -> None:
+    """Read pending work and write it later like a completer, when the id may hold another image."""
     for work in store.pending("local", limit=3):
         original = store.original(work.image_id, work.generation)
         image = store.image(work.image_id)
@@ -108,14 +108,14 @@ def complete_some(store: Store, dice: random.Random) -> None:
             store.complete(work.image_id, work.generation, features)
 
 
-def settled(journals: list[Path]) -> dict[int, Deed]:
-    """The last deed on each id, where that is acknowledged."""
+def settled(journals: list[Path]) -> dict[int, JournalEntry]:
+    """Return the last operation on each id, if it is acknowledged."""
     last = {deed.image_id: deed for path in journals for deed in journal(path)}
     return {image_id: deed for image_id, deed in last.items() if deed.done}
 
 
 def follow(url: str, path: str, journals: list[str]) -> None:
-    """A replica: asks for what is acknowledged, and checks what the index says to it."""
+    """Run a replica that searches for acknowledged images and checks the answers."""
     store = opened(url)
     follower = Follower(store, PHASH, tiny(), decode)
     follower.rebuild()
@@ -136,9 +136,12 @@ def follow(url: str, path: str, journals: list[str]) -> None:
 
 
 def answer_errors(
-    before: dict[int, Deed], after: dict[int, Deed], asked: int, found: dict[int, float | None]
+    before: dict[int, JournalEntry],
+    after: dict[int, JournalEntry],
+    asked: int,
+    found: dict[int, float | None],
 ) -> Iterator[str]:
-    """What the answer lacks or has too much, of ids that nobody was changing meanwhile."""
+    """Yield what the answer lacks or should not contain, for ids that nobody changed meanwhile."""
     quiet = {at: deed.content for at, deed in before.items() if after.get(at) == deed}
     for image_id, content in quiet.items():
         if not content and image_id in found:

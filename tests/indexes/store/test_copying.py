@@ -1,4 +1,4 @@
-"""A copied store holds what its source does, also when that goes on changing."""
+"""A copied store holds what its source does, even if the source keeps changing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 def filled(store: Store) -> Store:
-    """All that an image can have, more images than a batch, and a deleted one above them."""
+    """Store all that an image can have, more images than a batch, and a deleted id above them."""
     store.put_many([picture(at, str(at)) for at in range(10, BATCH + 40)])
     store.put(upload(1, metadata={"album": "sea", "tags": ["a"]}))
     store.put(picture(2, features={PHASH: row_of("b"), PHASH_NEW: row_of("c"), COLOR: row_of("d")}))
@@ -61,7 +61,7 @@ def filled(store: Store) -> Store:
 
 
 def same(one: Store, other: Store) -> bool:
-    """By reading both in other ways than the copy does."""
+    """Compare two stores through other reads than those of the copy."""
     ids = [image.image_id for image in one.images(limit=10**6)]
     assert ids == [image.image_id for image in other.images(limit=10**6)]
     for at in ids:
@@ -109,7 +109,7 @@ def test_a_second_copy_writes_nothing_and_says_the_same(source: Store, target: S
     assert copy_store(target, MemoryStore()).checksum == first.checksum
 
 
-def test_what_differs_is_brought_over_and_what_is_too_much_goes(
+def test_a_copy_updates_what_differs_and_deletes_what_the_source_lacks(
     source: Store, target: Store
 ) -> None:
     copy_store(source, target)

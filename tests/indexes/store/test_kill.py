@@ -13,7 +13,7 @@ import pytest
 from indexes.store.base import Store
 from tests.indexes.pictures import LOCAL, PHASH, known, row_of, scanned, tail
 from tests.indexes.store.forks import Forks, lines, wait_for
-from tests.indexes.store.kill_processes import Deed, journal, opened, settled, write_of
+from tests.indexes.store.kill_processes import JournalEntry, journal, opened, settled, write_of
 
 MANY = pytest.param(200, marks=pytest.mark.soak)
 
@@ -26,7 +26,7 @@ def test_nothing_acknowledged_is_lost_when_processes_are_killed(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("kills", [40, MANY])
-def test_nor_when_they_share_a_database(
+def test_nothing_acknowledged_is_lost_when_processes_on_postgresql_are_killed(
     tmp_path: Path, new_database: Callable[[], str], kills: int
 ) -> None:
     kill_and_check(new_database(), tmp_path, kills, kills)
@@ -54,7 +54,7 @@ def kill_and_check(url: str, tmp_path: Path, count: int, least: int) -> None:
 def kill_at_random(
     forks: Forks, url: str, journals: list[Path], reports: list[Path], count: int
 ) -> Counter[str]:
-    """Kill one of the four `count` times and start it again at once; how often each was killed."""
+    """Kill and restart a random process `count` times; return how often each was killed."""
     dice = random.Random(7)
     names = [str(path) for path in journals]
 
@@ -72,14 +72,14 @@ def kill_at_random(
         forks.kill(pids[name])
         kills[name] += 1
         pids[name] = start(name, run)
-    # Each must have come back to life after the last kill.
+    # Each must have resumed work after the last kill.
     sizes = {path: len(lines(path)) for path in journals + reports}
     wait_for(lambda: all(len(lines(path)) > size + 2 for path, size in sizes.items()), 20)
     return kills
 
 
 def check_images(store: Store, journals: list[Path]) -> None:
-    """Every id holds its last acknowledged deed, or one that a killed writer had begun after it."""
+    """Check that each id holds its last acknowledged content or one that a killed writer began."""
     certain = settled(journals)
     for path in journals:
         for image_id, allowed in possible(journal(path)).items():
@@ -91,8 +91,8 @@ def check_images(store: Store, journals: list[Path]) -> None:
                 check_whole(store, image_id, content)
 
 
-def possible(deeds: list[Deed]) -> dict[int, set[str]]:
-    """For each id the contents it may have."""
+def possible(deeds: list[JournalEntry]) -> dict[int, set[str]]:
+    """Return the contents that each id may have."""
     allowed: dict[int, set[str]] = {}
     for deed in deeds:
         if deed.done:
@@ -118,7 +118,7 @@ def check_whole(store: Store, image_id: int, content: str) -> None:
 
 
 def check_spaces(store: Store) -> None:
-    """No row without its image, and the log leads to the rows."""
+    """Check that there is no row without its image and that the log leads to the rows."""
     images = {image.image_id: image for image in store.images(limit=1000)}
     assert store.count() == len(images)
     head, rows = scanned(store, PHASH)

@@ -1,4 +1,4 @@
-"""The store in plain dicts keeps the contract."""
+"""The store in plain dicts fulfils the contract."""
 
 from __future__ import annotations
 

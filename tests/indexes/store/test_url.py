@@ -1,4 +1,4 @@
-"""A store by its URL."""
+"""Stores opened by URL."""
 
 from __future__ import annotations
 

@@ -233,14 +233,14 @@ def test_words_in_no_text_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None
     assert kept.found("word58x7", match=["exact"]) == []
 
 
-# --- against the definition ----------------------------------------------------------------------
+# --- comparison with the documented formula ------------------------------------------------------
 
 WORDS = ["total", "totals", "tonal", "cafe", "café", "kafe", "москва", "moskva", "ab", "subtotal"]
 WORDS += ["中国人", "中国", "photo", "foto", "fotos", "2018"]
 
 
 def quality(asked: str, word: str) -> float:
-    """By the documented formula, written a second time."""
+    """Compute the documented formula independently of the index."""
     longer = max(len(asked), len(word))
     if asked == word:
         return 1.0

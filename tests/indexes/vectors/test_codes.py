@@ -1,4 +1,4 @@
-"""The bounds that the codes of vectors give."""
+"""The bounds on cosines that the codes of vectors give."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bounds(
 def cosines(
     rows: npt.NDArray[np.float32], queries: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float64]:
-    """Of the nearest query: (n,)."""
+    """Return the cosine of each row to its nearest query: (n,) float64."""
     several: npt.NDArray[np.float64] = rows.astype(np.float64) @ queries.astype(np.float64).T
     return several.max(axis=1)
 
@@ -50,8 +50,8 @@ def test_no_cosine_lies_outside_its_bounds(data: st.DataObject, width: int) -> N
 
 
 @pytest.mark.parametrize("width", [512, 768, 2048, 5000])
-def test_long_vectors_neither_overflow_nor_blur(width: int) -> None:
-    """The largest sums are those of vectors whose values are all as large as any."""
+def test_bounds_of_long_vectors_do_not_overflow_and_stay_tight(width: int) -> None:
+    """Vectors whose values are all of equal magnitude give the largest sums."""
     alike = np.full((2, width), width**-0.5, np.float32) * [[1], [-1]]
     others = units(np.random.default_rng(0).normal(size=(50, width)))
     rows = np.concatenate([alike.astype(np.float32), others])

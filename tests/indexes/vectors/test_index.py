@@ -58,7 +58,7 @@ def brute_force(
 
 
 def same(found: Sequence[Hit], expected: Sequence[tuple[int, float]]) -> bool:
-    """The same ids in the same order, but where distances differ by rounding only."""
+    """Return whether ids and order are equal, except where distances differ by rounding only."""
     gaps = [float(hit.distance or 0) for hit in found]
     if len(found) != len(expected) or gaps != sorted(gaps):
         return False
@@ -184,7 +184,7 @@ def test_expansion_needs_both_its_parameters(given: dict[str, float], field: str
 
 @pytest.mark.parametrize(("count", "alpha"), [(1, 3.0), (10, 3.0), (10, 0.0), (500, 0.5)])
 def test_expanded_queries_are_those_of_the_paper(count: int, alpha: float) -> None:
-    """Against plain NumPy: Radenović, Tolias & Chum 2018, section 3.4."""
+    """Compared with plain NumPy: Radenović, Tolias & Chum 2018, section 3.4."""
     index = make()
     vectors = random_units(300, 16)
     index.apply(dict(enumerate(vectors)))
@@ -212,7 +212,7 @@ def test_expansion_stays_within_the_allowed_ids() -> None:
     assert search(index, [vectors[80]], allowed, **given) == search(alone, [vectors[80]], **given)
 
 
-def test_confidence_heeds_score_normalisation_where_it_is_asked_for() -> None:
+def test_confidence_uses_score_normalisation_if_configured() -> None:
     rng = np.random.default_rng(0)
     centre = rng.normal(size=32)
     crowd = (centre + 0.5 * rng.normal(size=(300, 32))).astype(np.float32)
@@ -233,8 +233,8 @@ def test_confidence_heeds_score_normalisation_where_it_is_asked_for() -> None:
     assert sure["crowd", 1.0][1] < 0.5
 
 
-def test_words_believe_the_pictures_that_stand_out_and_none_where_none_does() -> None:
-    """Words lie apart from all pictures: their distances compare with each other only."""
+def test_word_queries_are_confident_only_of_images_that_stand_out() -> None:
+    """Words lie far from all images, so distances to words are compared only with each other."""
     rng = np.random.default_rng(0)
     words, other = random_units(2, 64, seed=9)
     vectors = random_units(1000, 64)

@@ -1,4 +1,4 @@
-"""A vector index over trained lists, against the exact one."""
+"""A vector index over trained inverted lists, against the exact index."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Vectors = npt.NDArray[np.float32]
 
 
 def members(count: int, seed: int) -> Vectors:
-    """Of clusters, as real features are."""
+    """Return unit vectors that form clusters, as real features do."""
     centres = np.random.default_rng(9).normal(size=(COUNT // 20, WIDTH))
     rng = np.random.default_rng(seed)
     drawn = centres[rng.integers(0, len(centres), count)] + 0.4 * rng.normal(size=(count, WIDTH))
@@ -45,8 +45,8 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-class Pair:
-    """The index and the exact one, over the same rows."""
+class TrainedAndExact:
+    """The trained index and the exact one, over the same rows."""
 
     def __init__(self, path: Path, **options: int) -> None:
         self.stored: dict[int, Features] = {}
@@ -66,7 +66,7 @@ class Pair:
         self.exact.apply(changes)
 
     def recall(self, k: int = 10, **given: float) -> float:
-        """Of the exact index's hits, those that this one has, with the same distances."""
+        """Return the share of the exact hits that the trained index finds at the same distances."""
         right = 0
         for query in QUERIES:
             truth = found(self.exact, query, k=k, **given)
@@ -83,8 +83,8 @@ def found(
     return index.search(Query([query], allowed), index.Params.parse(given))
 
 
-def filled(path: Path, **options: int) -> Pair:
-    pair = Pair(path, **options)
+def filled(path: Path, **options: int) -> TrainedAndExact:
+    pair = TrainedAndExact(path, **options)
     for start in range(0, COUNT, 500):
         some = VECTORS[start : start + 500]
         pair.apply(dict(zip(range(start, start + len(some)), some, strict=True)))
@@ -135,7 +135,7 @@ def test_an_id_that_was_removed_comes_back_as_the_other_picture(training: Path) 
     assert [hit.image_id for hit in found(pair.index, VECTORS[8], k=1)] == [1]
 
 
-def test_what_went_from_the_store_meanwhile_is_no_hit(training: Path) -> None:
+def test_rows_removed_from_the_store_meanwhile_are_not_hits(training: Path) -> None:
     pair = filled(training)
     del pair.stored[17]
     hits = found(pair.index, VECTORS[17], k=5)
@@ -143,7 +143,7 @@ def test_what_went_from_the_store_meanwhile_is_no_hit(training: Path) -> None:
     assert 17 not in [hit.image_id for hit in hits]
 
 
-def test_it_is_worn_once_more_rows_are_dead_than_live(training: Path) -> None:
+def test_an_index_needs_compaction_once_more_rows_are_dead_than_live(training: Path) -> None:
     pair = filled(training)
     assert not pair.index.needs_compaction
     pair.apply(dict.fromkeys(range(COUNT - DEAD_AT_LEAST, COUNT)))
@@ -172,7 +172,7 @@ def test_what_is_restored_answers_and_goes_on_as_what_was_frozen(
         restored.apply(changes)
 
 
-def test_a_training_of_another_whitening_is_left_aside_and_said(
+def test_a_training_of_another_whitening_is_ignored_and_shown_in_the_index_kind(
     training: Path, tmp_path: Path
 ) -> None:
     save(tmp_path / "white.npz", fit([VECTORS], version=2))
@@ -190,5 +190,5 @@ def test_a_damaged_training_is_refused(training: Path, tmp_path: Path) -> None:
     damaged[len(damaged) // 2] ^= 1
     (tmp_path / "damaged.npz").write_bytes(damaged)
     with pytest.raises(RetrieverUnavailable, match="train again"):
-        Pair(tmp_path / "damaged.npz")
+        TrainedAndExact(tmp_path / "damaged.npz")
     assert trained.load(tmp_path / "nothing.npz") is None

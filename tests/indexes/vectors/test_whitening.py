@@ -16,7 +16,7 @@ CLASSES, EACH, WIDTH, SHARED = 40, 10, 32, 4
 
 
 def co_occurring(seed: int = 0) -> Vectors:
-    """Classes in 28 directions; 4 others, which say nothing of them, co-occur and dominate."""
+    """Return features of classes in 28 directions; 4 unrelated ones co-occur and dominate."""
     random = np.random.default_rng(seed)
     classes = np.repeat(random.normal(size=(CLASSES, WIDTH)), EACH, axis=0)
     features = classes + 0.5 * random.normal(size=classes.shape)

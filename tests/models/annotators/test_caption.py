@@ -27,7 +27,7 @@ PICTURES = [np.asarray(scene(seed, 96, 64)) for seed in (1, 2, 3)]
 
 
 def wordpiece(folder: Path) -> Any:
-    """BERT's tokenizer with a vocabulary of this file's words."""
+    """Return BERT's tokenizer with the vocabulary of this file."""
     vocabulary = folder / "vocab.txt"
     vocabulary.write_text("\n".join([*SPECIAL, *WORDS]))
     ids = {word: at for at, word in enumerate(vocabulary.read_text().split())}
@@ -72,7 +72,7 @@ def tiny_blip() -> Any:
 
 @pytest.fixture(scope="module")
 def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the hub holds it: configuration, safetensors, processor and tokenizer."""
+    """A folder in the hub's layout: configuration, safetensors, processor and tokenizer."""
     folder = tmp_path_factory.mktemp("blip")
     tiny_blip().save_pretrained(folder)
     size = {"height": 32, "width": 32}
@@ -83,7 +83,7 @@ def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def vit_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another family: a ViT that GPT-2 attends to."""
+    """Another family of models: a ViT encoder to which a GPT-2 decoder attends."""
     folder = tmp_path_factory.mktemp("vit_gpt2")
     torch.manual_seed(0)
     vocabulary = len(SPECIAL) + len(WORDS)
@@ -108,7 +108,7 @@ def vit_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A chat model: it has to be asked for a caption, in the words of its template."""
+    """A chat model, which must be asked for a caption through its chat template."""
     folder = tmp_path_factory.mktemp("llava")
     torch.manual_seed(0)
     tokenizer = wordpiece(folder)
@@ -270,7 +270,7 @@ def test_a_folder_of_something_else_is_refused_with_the_reason(blip: Path, tmp_p
 
 
 def test_the_default_is_the_published_blip_base(tmp_path: Path) -> None:
-    """What its config.json says of sizes, read as production reads it; built without weights."""
+    """The sizes are those of its config.json, read as in production; no weights are loaded."""
     text = {
         "vocab_size": 30524,
         "hidden_size": 768,
@@ -287,7 +287,7 @@ def test_the_default_is_the_published_blip_base(tmp_path: Path) -> None:
             transformers.AutoConfig.from_pretrained(tmp_path)
         )
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    bias = shapes.pop("text_decoder.cls.predictions.decoder.bias")  # Stands there twice.
+    bias = shapes.pop("text_decoder.cls.predictions.decoder.bias")  # The state dict has it twice.
     assert bias == (30524,)
     assert sum(math.prod(shape) for shape in shapes.values()) == 247_414_076
     layer = "encoder.layers.11"

@@ -38,7 +38,7 @@ def ocr() -> Annotator:
 
 
 def sign(lines: list[str], size: tuple[int, int] = (640, 360)) -> Pixels:
-    """Black words on white, each line 60 pixels below the other."""
+    """Draw black words on white, each line 60 pixels below the last."""
     image = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(36)

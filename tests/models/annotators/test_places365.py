@@ -1,4 +1,4 @@
-"""Places365: the published networks, files and rules, here with weights made at random."""
+"""Places365: the published networks, files and rules, here with random weights."""
 
 from __future__ import annotations
 
@@ -47,8 +47,10 @@ def norm(name: str, width: int) -> Shapes:
 
 
 def published_shapes(blocks: list[int], bottleneck: bool, categories: int = 365) -> Shapes:
-    """Names and shapes in the published checkpoints: torchvision's of 2017, which did not yet
-    count batches."""
+    """Return the names and shapes of the tensors in the published checkpoints.
+
+    They are those of torchvision in 2017, which did not count batches yet.
+    """
     shapes: Shapes = {"conv1.weight": (64, 3, 7, 7), **norm("bn1", 64)}
     into = 64
     for stage, count in enumerate(blocks):
@@ -70,7 +72,7 @@ def published_shapes(blocks: list[int], bottleneck: bool, categories: int = 365)
 
 
 def random_state(shapes: Shapes) -> dict[str, Any]:
-    """Weights that keep activations finite, under the names that DataParallel gives."""
+    """Return weights that keep activations finite, under the names that DataParallel gives."""
     random = torch.Generator().manual_seed(0)
     state = {}
     for name, shape in shapes.items():
@@ -93,7 +95,7 @@ class Python2Pickler(pickle._Pickler):
 
 
 class Python2:
-    """What `torch.save` takes for the module pickle."""
+    """Stand-in for the module pickle, which `torch.save` uses."""
 
     Pickler = Python2Pickler
 
@@ -103,7 +105,7 @@ class Python2:
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """As PyTorch did in 2017 under Python 2: a training checkpoint, without a zip archive."""
+    """Save a training checkpoint as PyTorch did in 2017 under Python 2: without a zip archive."""
     checkpoint = {"epoch": 90, "arch": "resnet", "state_dict": state, "best_prec1": 55.2}
     torch.save(checkpoint, path, pickle_module=Python2, _use_new_zipfile_serialization=False)
 
@@ -119,7 +121,7 @@ def write_labels(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The six files, of the full networks for twelve categories and three attributes."""
+    """A folder of the six files, with full networks for twelve categories and three attributes."""
     made = tmp_path_factory.mktemp("places365")
     write_labels(made)
     np.save(made / ATTRIBUTE_WEIGHTS, np.random.default_rng(0).standard_normal((3, 512)))
@@ -158,7 +160,7 @@ def test_the_networks_have_exactly_the_published_parameters(
 
 
 def reference(network: Any, path: Path, pixels: list[Pixels], steps: list[Any]) -> Any:
-    """Outputs as the authors' scripts get them, by torchvision's transforms."""
+    """Return the outputs as the authors' scripts compute them, with torchvision's transforms."""
     from torchvision import transforms
 
     network.to_empty(device="cpu").load_state_dict(published_state(path))

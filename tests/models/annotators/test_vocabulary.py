@@ -1,4 +1,4 @@
-"""Vocabulary: which of the owner's words describe pictures, by features that are stored."""
+"""Vocabulary: which of the owner's words describe an image, computed from stored features."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ DIM = 1024
 
 
 def text_vectors(texts: Sequence[str]) -> Vectors:
-    """A space in which each text has a direction of its own: unit vectors (n, DIM)."""
+    """Return unit vectors (n, DIM) of a space in which each text has a direction of its own."""
     rows = [np.random.default_rng([*text.encode()]).standard_normal(DIM) for text in texts]
     vectors = np.asarray(rows, np.float32)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def picture_of(*words: str) -> Vectors:
-    """The features (1, DIM) of a picture that shows all of these."""
+    """Return the features (1, DIM) of a picture that shows all of these words."""
     vector = text_vectors([f"a photo of a {word}" for word in words]).sum(axis=0, keepdims=True)
     return np.asarray(vector / np.linalg.norm(vector), np.float32)
 
 
 def vocabulary(path: Path, **options: object) -> Vocabulary:
-    """Over the space of `text_vectors`, in place of a model's."""
+    """Return an annotator over the space of `text_vectors` instead of a model's."""
     folder = path.parent / "model"
     folder.mkdir(exist_ok=True)
     (folder / "open_clip_config.json").write_text("{}")

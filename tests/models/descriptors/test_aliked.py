@@ -19,12 +19,12 @@ from models.types import Features, Pixels
 from tests.indexes.local.scenes import scene
 
 TENSORS = "8abd41e1ad4558d6f6074a339b57c18893def3e5dca71758d988a67cb449714f"
-"""Of the lines "name shape" of all tensors in the published aliked-n16.pth, sorted."""
+"""SHA-256 of the sorted lines "name shape" of all tensors in the published aliked-n16.pth."""
 SMALL = {"descriptor": "aliked", "min_side": 96, "max_side": 160}
 
 
 def published_state() -> Any:
-    """The state dict of a random network, whose scores spread over most of (0, 1)."""
+    """Return the state dict of a random network whose scores spread over most of (0, 1)."""
     import torch
     from kornia.feature import ALIKED
 

@@ -18,7 +18,7 @@ SMALL = {"descriptor": "hardnet8", "max_keypoints": 60, "query_keypoints": 60}
 
 
 def published_state() -> Any:
-    """The state dict of a random network: kornia loads the published file of these names alone."""
+    """Return the state dict of a random network, with the tensor names of the published file."""
     import torch
     from kornia.feature import HardNet8
 
@@ -56,7 +56,7 @@ def hardnet(weights: Path) -> Local:
 
 
 def nearest(one: Features, other: Features) -> tuple[Features, Features]:
-    """Pairs of mutually most similar descriptors."""
+    """Return the pairs of mutually most similar descriptors."""
     left, right = (side["descriptor"].astype(np.float32) for side in (one, other))
     left, right = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (left, right))
     similarity = left @ right.T
@@ -94,7 +94,7 @@ def test_the_network_gives_unit_descriptors(hardnet: Local) -> None:
 
 
 def test_a_patch_turns_with_its_keypoint(hardnet: Local) -> None:
-    """One place of a picture, and that of the picture turned, at the angles that SIFT would say."""
+    """Describe one place in a picture and in the turned picture, at the angles of SIFT."""
     pixels = scene(2, 201, 201)
     turned = np.ascontiguousarray(np.rot90(pixels))
     describe = hardnet._descriptor.describe  # type: ignore[attr-defined]

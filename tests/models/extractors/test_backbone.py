@@ -1,4 +1,4 @@
-"""The global retriever's features against transformers, on tiny models saved as it publishes them.
+"""The global retriever's features against transformers, on tiny models in its file format.
 
 The published architecture is compared without its weights.
 """
@@ -57,7 +57,7 @@ def picture(seed: int, height: int = 48, width: int = 70) -> Pixels:
 
 
 def randomised(network: Any) -> Any:
-    """Every weight drawn anew: a fresh model's many zeros and ones would hide mistakes."""
+    """Redraw every weight: a fresh model's many zeros and ones would hide mistakes."""
     import torch
 
     torch.manual_seed(3)
@@ -69,7 +69,7 @@ def randomised(network: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def beit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier, as the default model is published: `beit.` before its names, and a head."""
+    """A classifier like the published default model: a head, and names that start with `beit.`."""
     transformers = import_transformers()
     folder = tmp_path_factory.mktemp("beit")
     config = transformers.BeitConfig(
@@ -94,7 +94,7 @@ def dinov2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loaded(folder: Path, **options: Any) -> Backbone:
-    """In float32 unless told: on some processors the default is bfloat16."""
+    """Load in float32 by default: on some processors the extractor's default is bfloat16."""
     extractor = make_extractor(
         "backbone", {"model": str(folder), "precision": "float32", **options}
     )
@@ -104,7 +104,7 @@ def loaded(folder: Path, **options: Any) -> Backbone:
 
 
 def reference(folder: Path, pixels: Pixels) -> Any:
-    """transformers' own output for the pixels, prepared by its own default processor."""
+    """Return transformers' own output for the pixels, prepared by its default processor."""
     import torch
 
     transformers = import_transformers()
@@ -250,7 +250,7 @@ def test_a_broken_file_makes_it_unavailable_until_it_is_mended(beit: Path, tmp_p
 
 
 def published(width: int, inner: int, heads: int, patch: int, grid: int, layers: int) -> Shapes:
-    """Names and shapes in the published checkpoint, less `beit.` and the classifier."""
+    """Return names and shapes of the published checkpoint, without `beit.` and the classifier."""
     layer: Shapes = {
         "lambda_1": (width,),
         "lambda_2": (width,),

@@ -16,7 +16,7 @@ from models.neural import import_torchvision, import_transformers
 from models.registry import make_extractor
 from models.types import Pixels
 
-LOOK = {  # OpenAI's mean and deviation of RGB
+LOOK = {  # OpenAI's mean and standard deviation of RGB
     "mean": [0.48145466, 0.4578275, 0.40821073],
     "std": [0.26862954, 0.26130258, 0.27577711],
     "interpolation": "bicubic",
@@ -63,7 +63,7 @@ def clip(tiny: Path) -> Clip:
 
 
 def loaded(folder: Path, **options: Any) -> Clip:
-    """In float32 unless told: on some processors the default is bfloat16."""
+    """Load in float32 by default: on some processors the extractor's default is bfloat16."""
     extractor = make_extractor("clip", {"model": str(folder), "precision": "float32", **options})
     assert isinstance(extractor, Clip)
     extractor.load()
@@ -71,7 +71,7 @@ def loaded(folder: Path, **options: Any) -> Clip:
 
 
 def reference(folder: Path) -> Any:
-    """The model as open_clip loads it by itself."""
+    """Load the model with open_clip alone."""
     import_torchvision()
     import open_clip
 

@@ -1,4 +1,4 @@
-"""Local features: how many, where, how they turn and mirror with the picture."""
+"""Local features: number, positions, and behaviour under rotation and mirroring."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOCAL = Local(LocalOptions())
 
 
 def scene(seed: int, height: int = 300, width: int = 400) -> Pixels:
-    """Grey blobs of several sizes: keypoints everywhere."""
+    """Draw grey blobs of several sizes, with keypoints everywhere."""
     rng = np.random.default_rng(seed)
     total = np.zeros((height, width))
     for size in (6, 15, 40, 90):
@@ -27,7 +27,7 @@ def scene(seed: int, height: int = 300, width: int = 400) -> Pixels:
 
 
 def nearest(one: Features, other: Features) -> tuple[Features, Features]:
-    """Pairs of mutually nearest descriptors."""
+    """Return the pairs of mutually nearest descriptors."""
     left, right = (side["descriptor"].astype(np.float32) for side in (one, other))
     distances = ((left[:, None] - right[None]) ** 2).sum(axis=2)
     best = distances.argmin(axis=1)

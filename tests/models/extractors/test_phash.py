@@ -1,4 +1,4 @@
-"""pHash against its definition, its symmetries, and what it should and shouldn't notice."""
+"""pHash against its definition, its symmetries, and its robustness to edits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def phash() -> Extractor:
 
 
 def scene(seed: int = 0, height: int = 300, width: int = 400) -> Pixels:
-    """Soft blobs and noise: like a photograph, energy at all frequencies."""
+    """Draw soft blobs and noise with energy at all frequencies, like a photograph."""
     rng = np.random.default_rng(seed)
     picture = Image.new("RGB", (width, height))
     for size, weight in ((40, 1.0), (9, 0.7), (3, 0.4)):
@@ -31,7 +31,7 @@ def scene(seed: int = 0, height: int = 300, width: int = 400) -> Pixels:
 
 
 def defined(pixels: Pixels) -> Features:
-    """By Pillow's luma and Lanczos and an explicit cosine matrix."""
+    """Compute the hash with Pillow's luma and Lanczos filter and an explicit cosine matrix."""
     luma = Image.fromarray(pixels).convert("L").resize((96, 96), Image.Resampling.LANCZOS)
     k, n = np.arange(24)[:, None], np.arange(96)
     cosines = np.cos(np.pi * k * (2 * n + 1) / 192)

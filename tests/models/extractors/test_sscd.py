@@ -24,14 +24,14 @@ def picture(seed: int, height: int = 90, width: int = 140) -> Pixels:
 
 @pytest.fixture(scope="module")
 def network() -> Any:
-    """Random weights, with the statistics of batch normalisation that a trained one would have."""
+    """A network with random weights and the batch normalisation statistics of a trained one."""
     import torch
 
     torch.manual_seed(1)
     network = architecture()
     for layer in network.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum = None  # The mean over all batches so far.
+            layer.momentum = None  # A cumulative mean over all batches.
     with torch.inference_mode():
         for _ in range(2):
             network.train()(torch.randn(2, 3, 64, 64))
@@ -49,7 +49,7 @@ def state_dict(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def torchscript(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As the authors publish it: with the normalisation within."""
+    """The model as the authors publish it, with the normalisation inside."""
     import torch
 
     class Published(torch.nn.Module):
@@ -69,7 +69,7 @@ def torchscript(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loaded(path: Path, **options: Any) -> Sscd:
-    """In float32 unless told: on some processors the default is bfloat16."""
+    """Load in float32 by default: on some processors the extractor's default is bfloat16."""
     extractor = make_extractor(
         "sscd", {"path": str(path), "size": 64, "precision": "float32", **options}
     )

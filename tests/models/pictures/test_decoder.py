@@ -1,4 +1,4 @@
-"""Decoding for a service: threads, children, the budget, and one hop for cheap extraction."""
+"""Decoding for a service: threads, child processes, the pixel budget, and cheap extraction."""
 
 from __future__ import annotations
 

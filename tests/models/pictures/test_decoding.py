@@ -24,7 +24,7 @@ LOSSLESS = {"PNG", "BMP", "PPM", "TIFF"}
 
 
 def drawing(width: int = 120, height: int = 80) -> Image.Image:
-    """Four quarters of different colours, so every flip and turn is another picture."""
+    """Return quarters of four colours, so that every flip and turn gives a different picture."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[: height // 2, : width // 2] = (200, 30, 30)
     pixels[: height // 2, width // 2 :] = (30, 180, 30)

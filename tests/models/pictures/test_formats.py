@@ -1,4 +1,4 @@
-"""What kind of file some bytes are: fragile formats go to a child process."""
+"""File formats by their bytes, and which of them are fragile and go to a child process."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_a_hanging_child_is_killed_at_its_deadline(sandbox: Sandbox, budget: Pix
     child = running(sandbox, budget)
     child.suspend()
     start = time.monotonic()
-    # More bytes than the socket holds: not even sending may wait for ever.
+    # These are more bytes than the socket buffer holds: sending must not wait for ever either.
     with pytest.raises(BrokenPicture, match="longer than the limit of 4 s"):
         sandbox.decode(tiff(1500, 1000), budget)
     assert 3.9 < time.monotonic() - start < 30

@@ -1,4 +1,4 @@
-"""What other processes do in the tests of the embedded store."""
+"""Functions that other processes run in the tests of the embedded store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def opened(folder: str, map_size: int = 1 << 30) -> LmdbStore:
 
 
 def add(folder: str, out: str, first: int, count: int, map_size: int, size: int) -> None:
-    """Add pictures with previews of `size` bytes, and say each id when it is acknowledged."""
+    """Add images with previews of `size` bytes; report each id when it is acknowledged."""
     store = opened(folder, map_size)
     for n in range(first, first + count):
         store.put(picture(n, str(n), preview=bytes(size)))
@@ -28,7 +28,7 @@ def add(folder: str, out: str, first: int, count: int, map_size: int, size: int)
 
 
 def read(folder: str, out: str, map_size: int, seconds: float) -> None:
-    """Read the whole log again and again; say when a row is wrong, and at the end how many."""
+    """Read the whole log again and again; report wrong rows, and at the end the number of reads."""
     store = opened(folder, map_size)
     until = time.monotonic() + seconds
     looks = 0
@@ -44,7 +44,7 @@ def read(folder: str, out: str, map_size: int, seconds: float) -> None:
 
 
 def hold(folder: str, out: str) -> None:
-    """Open a scan and keep it open for good."""
+    """Open a scan and keep it open."""
     store = opened(folder)
     with store.scan(PHASH) as scan:
         say(out, f"scan at {scan.head}")
@@ -52,7 +52,7 @@ def hold(folder: str, out: str) -> None:
 
 
 def write_without_room(folder: str, out: str) -> None:
-    """Write until files may grow no more, then again when they may."""
+    """Write under a limit on file size until the store refuses, then again without the limit."""
     store = opened(folder)
     size = os.stat(Path(folder) / "data.mdb").st_size
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,4 +1,4 @@
-"""LMDB's traps: the map, its readers, forks and errors."""
+"""Pitfalls of LMDB: the map, its readers, forks and errors."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_forked_child_is_refused_and_harms_nothing(folder: Path) -> None:
     store.close()
 
 
-# --- the map grows --------------------------------------------------------------------------------
+# --- growing the map ------------------------------------------------------------------------------
 
 
 def test_a_full_map_grows_while_threads_read_and_write(folder: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_full_map_grows_while_threads_read_and_write(folder: Path) -> None:
             assert all(row == row_of(str(at)) for at, row in rows.items())
             _, found = scanned(store, PHASH, batch=8)
             assert all(row == row_of(str(at)) for at, row in found.items())
-            ended.wait(0.005)  # The map grows while no scan is open.
+            ended.wait(0.005)  # The map can grow only while no scan is open.
 
     writers = [threading.Thread(target=guarded, args=(write, first)) for first in (0, 100, 200)]
     readers = [threading.Thread(target=guarded, args=(read,)) for _ in range(2)]
@@ -123,7 +123,7 @@ def test_a_full_map_grows_while_threads_read_and_write(folder: Path) -> None:
 
 
 def test_processes_grow_the_map_under_each_other(folder: Path, forks: Forks) -> None:
-    """Each starts with the tiny map, so each meets both a full map and one that another grew."""
+    """Each starts with the tiny map, so each meets a full map as well as one that another grew."""
     store = LmdbStore(folder, SMALL)
     out = [str(folder / name) for name in ("one", "two", "reads")]
     add = [
@@ -164,7 +164,7 @@ def test_a_growing_map_waits_for_an_open_scan(folder: Path) -> None:
         writer = threading.Thread(target=store.put_many, args=(big,))
         writer.start()
         time.sleep(0.1)
-        # Whoever reads the scan may read on, though a change of the map is waiting.
+        # The thread with the open scan may go on reading while a change of the map is waiting.
         assert store.rows(PHASH, [5]) == {5: row_of("5")}
         assert writer.is_alive()
         rows = first + [pair for batch in scan.batches for pair in batch]
@@ -322,7 +322,7 @@ def test_a_scan_read_after_its_end_says_so(folder: Path) -> None:
 
 
 class _Panicking:
-    """An environment whose root page could not be written: it refuses all until reopened."""
+    """An environment whose root page could not be written: it refuses all until it is reopened."""
 
     def __init__(self, real: lmdb.Environment) -> None:
         self.real = real

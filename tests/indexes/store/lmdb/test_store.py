@@ -1,4 +1,4 @@
-"""The embedded store keeps the contract, and LMDB's traps are handled."""
+"""The embedded store fulfils the contract and handles the pitfalls of LMDB."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def forks() -> Iterator[Forks]:
         yield forks
 
 
-# --- what stays -----------------------------------------------------------------------------------
+# --- persistence ----------------------------------------------------------------------------------
 
 
 def test_a_reopened_store_has_everything(folder: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_group_is_one_commit(folder: Path) -> None:
 
 
 def test_a_change_elsewhere_does_not_touch_a_space(folder: Path) -> None:
-    """Else every index would take each image out and in again for each retriever's completion."""
+    """Otherwise each retriever's completion would remove and add the image in every other index."""
     store = LmdbStore(folder)
     generation = store.put(picture(1, wanted=frozenset({"phash", "color"}))).generation
     store.complete(1, generation, {COLOR: b"c"})

@@ -1,4 +1,4 @@
-"""A server that goes away, cuts connections, hangs or has no room: said so, and it all resumes."""
+"""A server that stops, cuts connections, hangs or is full: errors name it, and work resumes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def store(url: str) -> Iterator[PostgresStore]:
 
 
 class Load:
-    """Writers that go on whatever happens, and know what was acknowledged."""
+    """Writers that continue after errors and record what was acknowledged."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -78,7 +78,7 @@ class Load:
             thread.join()
 
     def moves(self) -> None:
-        """Wait until every writer has been acknowledged something new."""
+        """Wait until every writer has another acknowledged write."""
         before = dict(self.acknowledged)
         wait_for(
             lambda: all(
@@ -144,7 +144,7 @@ def test_a_server_that_restarts_under_load_loses_nothing(
 def test_a_retry_after_an_unknown_end_writes_nothing_twice(
     store: PostgresStore, url: str, postgres: PostgresServer
 ) -> None:
-    """The connection is lost in the midst of the commit."""
+    """The connection is lost during the commit."""
     stall(postgres, url)
     refused: list[StoreUnavailable] = []
 
@@ -169,7 +169,7 @@ def test_a_retry_after_an_unknown_end_writes_nothing_twice(
 
 
 def stall(postgres: PostgresServer, url: str) -> None:
-    """A commit takes a minute."""
+    """Make each commit of an added image take a minute."""
     postgres.execute(
         "CREATE FUNCTION ambience.stall() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN PERFORM pg_sleep(60); RETURN NULL; END $$",
@@ -219,7 +219,9 @@ def _written(store: PostgresStore) -> bool:
     return True
 
 
-def test_who_finds_all_connections_busy_is_told_so(url: str, postgres: PostgresServer) -> None:
+def test_a_call_without_a_free_connection_fails_with_that_reason(
+    url: str, postgres: PostgresServer
+) -> None:
     store = PostgresStore(url, PostgresOptions(connections=1, connect_timeout=0.2))
     stall(postgres, url)
     writer = threading.Thread(target=_written, args=(store,))
@@ -236,7 +238,7 @@ def test_who_finds_all_connections_busy_is_told_so(url: str, postgres: PostgresS
 
 @pytest.fixture
 def small_server() -> Iterator[PostgresServer]:
-    """A server with room for 24 MB of tables, on a real file system of that size."""
+    """A server with a folder for tables on a real file system of 24 MB."""
     server = PostgresServer()
     folder = server.folder / "small"
     folder.mkdir()
@@ -265,7 +267,7 @@ def test_a_full_disk_is_named_and_all_goes_on_when_there_is_room(
     store = PostgresStore(small_server.url("small"))
     store.put(picture(1, "a"))
     follower = ready(store)
-    # All that is there has its room from now on.
+    # The checkpoint allocates the disk space of all existing rows.
     small_server.execute("CHECKPOINT")
     written = 2
     with pytest.raises(StoreUnavailable, match="disk is full; nothing was written"):  # noqa: PT012

@@ -1,4 +1,4 @@
-"""The store for clusters keeps the contract, on a real server, and what is PostgreSQL's own."""
+"""The store for clusters on a real server: the contract, and what is specific to PostgreSQL."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def store(url: str) -> Iterator[PostgresStore]:
     store.close()
 
 
-# --- what stays -----------------------------------------------------------------------------------
+# --- persistence ----------------------------------------------------------------------------------
 
 
 def test_a_reopened_store_has_everything(url: str) -> None:
@@ -74,7 +74,7 @@ def test_a_group_is_one_transaction(
 
 
 def test_a_change_elsewhere_does_not_touch_a_space(store: PostgresStore) -> None:
-    """Else every index would take each image out and in again for each retriever's completion."""
+    """Otherwise each retriever's completion would remove and add the image in every other index."""
     generation = store.put(picture(1, wanted=frozenset({"phash", "color"}))).generation
     store.complete(1, generation, {COLOR: b"c"})
     store.put(picture(1, metadata={"a": 1}))
@@ -144,7 +144,7 @@ def test_a_step_that_fails_changes_nothing(url: str, monkeypatch: pytest.MonkeyP
 def test_another_store_under_a_running_process_is_refused(
     store: PostgresStore, url: str, postgres: PostgresServer
 ) -> None:
-    """Its memory is that of the store it has opened."""
+    """What the process holds in memory belongs to the store that it opened."""
     postgres.execute("UPDATE ambience.store SET uuid = md5(random()::text)", url)
     postgres.cut_connections(url)
     with pytest.raises(StoreUnavailable, match="restart ambience"):
@@ -173,7 +173,7 @@ def test_no_message_shows_the_password(postgres: PostgresServer) -> None:
 
 
 def test_a_forked_child_is_refused_and_the_parent_unharmed(store: PostgresStore) -> None:
-    """Two processes that speak over one connection hear each other's answers."""
+    """Two processes that share one connection receive each other's answers."""
     store.put(picture(1, "a"))
     pid = os.fork()
     if pid == 0:
@@ -186,7 +186,7 @@ def test_a_forked_child_is_refused_and_the_parent_unharmed(store: PostgresStore)
     assert store.count() == 1
 
 
-# --- what was committed is heard of ---------------------------------------------------------------
+# --- notifications of commits ---------------------------------------------------------------------
 
 
 def test_a_waiting_replica_hears_of_a_commit(store: PostgresStore, url: str) -> None:
@@ -211,7 +211,7 @@ def test_it_hears_again_after_its_connection_was_cut(
     wait_for(lambda: follower.state == "ready", 60)
     for number in range(1, 4):
         postgres.cut_connections(url)
-        # At least once in vain: what is committed while nobody listens is heard of later.
+        # At least one put fails; a commit made while nobody listens is noticed later.
         wait_for(lambda: _put(store, number), 60)  # noqa: B023
         wait_for(lambda: follower.applied == number, 60)  # noqa: B023
     follower.close()
@@ -237,13 +237,13 @@ def test_waiting_ends_with_the_store_and_with_who_waits(store: PostgresStore) ->
         ended.clear()
 
 
-# --- order ----------------------------------------------------------------------------------------
+# --- log order ------------------------------------------------------------------------------------
 
 
 def test_seqs_become_visible_in_order_though_transactions_overlap(
     store: PostgresStore, url: str, postgres: PostgresServer
 ) -> None:
-    """Without the lock of the log, who follows `seq > applied` loses entries for good."""
+    """Without the log's lock, a follower of `seq > applied` loses entries for good."""
     postgres.execute("CREATE TABLE public.naive (seq bigserial PRIMARY KEY, writer integer)", url)
     stores = [PostgresStore(url) for _ in range(4)]
     ended = threading.Event()

@@ -1,4 +1,4 @@
-"""Indexes of every kind over a dict of rows, and ways through a snapshot's file."""
+"""Indexes of every kind over a dict of rows, saved to and restored from a snapshot file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Changes = Mapping[int, Features | None]
 
 
 def pool(kind: str) -> list[Features]:
-    """A few features, so that many pictures tie."""
+    """Return a few features, so that many images tie."""
     rng = np.random.default_rng(4)
     if kind == "binary":
         return [*rng.integers(0, 256, (6, 72), np.uint8)]
@@ -45,8 +45,8 @@ PARAMS: Mapping[str, Sequence[Mapping[str, Any]]] = {
 }
 
 
-class Kept:
-    """An index with the rows it reads, changed together as the store does: rows first."""
+class IndexWithRows:
+    """An index and the rows that it reads; like the store, it changes the rows first."""
 
     def __init__(self, kind: str, options: Mapping[str, Any] | None = None) -> None:
         self.kind = kind
@@ -62,7 +62,7 @@ class Kept:
             pass
 
     def answers(self) -> list[list[Hit]]:
-        """To every query of the pool, alone and with another as its mirror image."""
+        """Search for each feature of the pool, alone and with another one as its mirror image."""
         some = pool(self.kind)
         pairs = [] if self.kind == "text" else [[one, some[0]] for one in some]
         queries = [Query(variants) for variants in [*([one] for one in some), *pairs]]
@@ -70,7 +70,7 @@ class Kept:
         return [self.index.search(query, one) for query in queries for one in params]
 
     def save(self, path: Path, between: Callable[[], None] = lambda: None) -> None:
-        """Write its state as of now; `between` runs before each piece is taken."""
+        """Write the index's current state; `between` runs before each piece is taken."""
         frozen = self.index.freeze()
 
         def take(pieces: Iterator[npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
@@ -80,9 +80,9 @@ class Kept:
         write(path, {}, frozen, take)
         frozen.release()
 
-    def load(self, path: Path, rows: Mapping[int, Features]) -> Kept:
-        """A new one of the same kind, from a file and the rows of now."""
-        other = Kept(self.kind, self.options)
+    def load(self, path: Path, rows: Mapping[int, Features]) -> IndexWithRows:
+        """Return a new index of the same kind, restored from a file over the given rows."""
+        other = IndexWithRows(self.kind, self.options)
         other.rows = dict(rows)
         with opened(path) as saved:
             other.index.restore(saved)
