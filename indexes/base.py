@@ -1,4 +1,4 @@
-"""The index contract: apply changes, answer queries. Each kind of index is one folder."""
+"""The index contract: an index applies changes and answers queries; each type is one folder."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from indexes.calibration import BackgroundModel, ConfidenceModel, FalseDiscovery
 from models.errors import InvalidInput
 from models.types import Features, Options
 
-if TYPE_CHECKING:  # It brings numba.
+if TYPE_CHECKING:  # Importing it imports numba.
     from indexes.inverted.file import Method
 
 MAX_K = 10_000
 
 Params = TypeVar("Params", bound="SearchParams")
 Rows = Callable[[Sequence[int]], Mapping[int, Features]]
-"""Function that reads stored features by image id; missing ids are left out."""
+"""Function that reads stored features by image id and leaves out missing ids."""
 
 
 class SearchParams(Options):
@@ -37,8 +37,7 @@ class SearchParams(Options):
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Self:
-        """Validate parameters of a request. Raises InvalidInput that names the first invalid
-        field."""
+        """Validate parameters of a request. Raises InvalidInput, naming the first invalid field."""
         try:
             return cls.model_validate(dict(given))
         except ValidationError as exc:
@@ -48,7 +47,7 @@ class SearchParams(Options):
 
 
 class DistanceParams(SearchParams):
-    """`k`, `distance_threshold`, or both; at least one is required."""
+    """Parameters that require `k`, `distance_threshold`, or both."""
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
@@ -60,8 +59,8 @@ class DistanceParams(SearchParams):
 class Hit(NamedTuple):
     """One found image. Hits are ordered by ascending distance, or by descending inliers or matches.
 
-    A tuple, because hundreds travel with each answer and a dataclass takes four times as long to
-    pickle.
+    It is a tuple, because each answer carries hundreds of hits and a dataclass takes four times as
+    long to pickle.
     """
 
     image_id: int
@@ -73,10 +72,9 @@ class Hit(NamedTuple):
     points: list[list[float]] | None = None
     """Matched points as rows (query x, query y, image x, image y) in pixels of the gray view."""
     confidence: float | None = None
-    """Probability that the hit is a true match rather than a chance neighbour; None where
-    unknown."""
+    """Probability that the hit is a true match rather than a chance neighbour; None if unknown."""
     score: float | None = None
-    """Score of a text search, from 0 to 1; at 1 every word matches exactly."""
+    """Score of a text search, from 0 to 1; 1 means that every word matches exactly."""
     matched: list[dict[str, Any]] | None = None
     """Matches of a text search, one for each query word that was found: the `word`; how it was
     found (`as`: exact, substring, fuzzy or sound); the word that was `found`; the annotator (`in`);
@@ -84,7 +82,7 @@ class Hit(NamedTuple):
     given, of its `tag`."""
 
     def row(self) -> dict[str, Any]:
-        """The hit as JSON, without fields that are None."""
+        """The hit as a JSON object, without the fields that are None."""
         shown = zip(self._fields, self, strict=True)
         return {name: value for name, value in shown if value is not None}
 
@@ -96,7 +94,7 @@ class Query:
 
     variants: Sequence[Features]
     allowed: npt.NDArray[np.int64] | None = None
-    """Ids (sorted, unique) of the only images that may be found; None allows all."""
+    """Ids (sorted, unique) of the images that may be found; None allows all."""
     is_one_picture: bool = True
     """Whether the query is one picture. Only then are its distances comparable with those between
     pairs of images; texts and sums of vectors lie elsewhere in the space."""
@@ -117,7 +115,7 @@ class Part:
     candidates: Any = None
     """In the first of two rounds: the candidates that are merged for the second round."""
     evidence: npt.NDArray[np.float64] | None = None
-    """Values (n,) from which the confidence of the hits is computed; None where it can't be."""
+    """Values (n,) from which the confidence of the hits is computed; None if there are none."""
     confidence_model: ConfidenceModel | None = None
 
 
@@ -134,12 +132,11 @@ class Index(ABC):
     """Whether a hit of a fused search is a verified match (a copy, the same scene) rather than a
     neighbour."""
     fused: ClassVar[Mapping[str, Any]] = {"k": 200}
-    """Search parameters of this index's list in a fused search; they cut the list to hits that can
-    be true."""
+    """Search parameters of this index in a fused search; they limit its list to plausible hits."""
     state_version: ClassVar[int] = 1
-    """Increase it when the meaning of what `freeze` returns changes."""
+    """Version of the state that `freeze` returns; increase it when the meaning changes."""
     default_background: ClassVar[BackgroundModel | None] = None
-    """Background of photographs in general, used until the collection's own background is known."""
+    """Background model of photographs in general, used until one is fitted to the collection."""
 
     def __init__(self, options: Options, rows: Rows) -> None:
         self.options = options
@@ -148,10 +145,10 @@ class Index(ABC):
 
     @abstractmethod
     def apply(self, changes: Mapping[int, Features | None]) -> None:
-        """Replace the features of these image ids, or remove them where None. Idempotent."""
+        """Replace the features of these image ids; None removes an image. Idempotent."""
 
     def search(self, query: Query, params: SearchParams) -> list[Hit]:
-        """Hits, best first, ties by image id; fewer than k where fewer exist, each id once.
+        """Return hits, best first, ties by image id, each id once; fewer than k if fewer exist.
 
         Each image is ranked by the query variant that matches it best.
         """
@@ -160,7 +157,7 @@ class Index(ABC):
         return self._search(query, _with_offset(params))[params.offset :]
 
     def part(self, query: Query, params: SearchParams) -> Part:
-        """A shard's part of a search round."""
+        """Search as one shard. Returns the shard's part of a search round."""
         if self._is_empty_search(query):
             return Part(len(self), [])
         candidates = (
@@ -171,7 +168,7 @@ class Index(ABC):
         return self._part_with_evidence(self._search(query, _with_offset(params)), query)
 
     def answer(self, query: Query, params: SearchParams) -> list[Hit]:
-        """Search; hits have a confidence where it can be computed."""
+        """Search, and add a confidence to the hits if it can be computed."""
         if self._is_empty_search(query):
             return []
         part = self._part_with_evidence(self._search(query, _with_offset(params)), query)
@@ -187,7 +184,10 @@ class Index(ABC):
         count: int,
         confidence_model: ConfidenceModel | None,
     ) -> list[Hit]:
-        """Hits with confidence, from their evidence and the number of images searched."""
+        """Add confidence to hits, computed from their evidence and the number of images searched.
+
+        Returns the hits unchanged if there is no evidence or no confidence model.
+        """
         if evidence is None or confidence_model is None:
             return hits
         sure = confidence_model.confidence(evidence, count).round(4).tolist()
@@ -195,25 +195,24 @@ class Index(ABC):
 
     @abstractmethod
     def freeze(self) -> Frozen:
-        """Its state at this moment, to be read while changes are applied. Takes milliseconds."""
+        """Freeze the current state, to be read while changes are applied. Takes milliseconds."""
 
     @abstractmethod
     def restore(self, saved: Saved) -> None:
-        """Restore the state that was frozen under the same options and `depends_on`; the index must
-        be empty.
+        """Restore a state that was frozen under the same options and `depends_on`.
 
-        From then on it answers, and applies changes, as the frozen index would.
+        The index must be empty. Afterwards it answers and applies changes as the frozen index
+        would.
         """
 
     @property
     def depends_on(self) -> Mapping[str, Any]:
-        """What its state depends on besides features and options, as JSON."""
+        """What the state depends on besides features and options, as JSON."""
         return {}
 
     @classmethod
     def max_hits(cls, params: SearchParams) -> int | None:
-        """Maximum number of hits of an answer, including those that `offset` skips; None for no
-        limit."""
+        """Maximum number of hits, including those that `offset` skips; None for no limit."""
         return None if params.k is None else params.k + params.offset
 
     @staticmethod
@@ -224,28 +223,26 @@ class Index(ABC):
 
     @classmethod
     def merge_candidates(cls, candidates: Sequence[Any], query: Query, params: SearchParams) -> Any:
-        """Merge what the shards returned as `_candidates` in the first round, for the second
-        round."""
+        """Merge the shards' candidates of the first round for the second round."""
         raise NotImplementedError
 
     def preallocate(self) -> bool:
-        """Preallocate memory for new images, for some milliseconds. Returns whether there is more
-        to do."""
+        """Spend some milliseconds on preallocating memory for new images. Returns whether there is
+        more to do."""
         return False
 
     @property
     def needs_compaction(self) -> bool:
-        """Whether a rebuilt index would be much smaller or faster. The replica then builds one
-        beside it."""
+        """Whether a rebuilt index would be much smaller or faster. The replica then builds a new
+        one beside this one."""
         return False
 
     def image_ids(self) -> npt.NDArray[np.int64]:
-        """Ids (n,) of the indexed images in any order; empty where no background is fitted."""
+        """Ids (n,) of the indexed images in any order; empty if no background is to be fitted."""
         return np.empty(0, np.int64)
 
     def training_method(self, _: int) -> Method | None:
-        """How an index of rows with so many values is trained; None for an index that is not
-        trained."""
+        """Training method for rows of this many values; None if the index is not trained."""
         return None
 
     def training_vectors(self, _: Sequence[Features]) -> npt.NDArray[np.float32]:
@@ -253,7 +250,7 @@ class Index(ABC):
         raise NotImplementedError
 
     def background_of(self, sample: npt.NDArray[Any]) -> BackgroundModel:
-        """The background model fitted to stored features (n, …) of random images."""
+        """Fit a background model to stored features (n, …) of random images."""
         return BackgroundModel.of(self.pair_distances(sample))
 
     def pair_distances(self, sample: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -267,7 +264,7 @@ class Index(ABC):
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Bytes of memory of the index's own arrays."""
+        """Memory of the index's own arrays in bytes."""
 
     @property
     @abstractmethod
@@ -285,17 +282,18 @@ class Index(ABC):
         return Part(len(self), hits, evidence=evidence, confidence_model=confidence_model)
 
     def _evidence(self, hits: Sequence[Hit], query: Query) -> npt.NDArray[np.float64] | None:
-        """Distances (n,) of these hits as the background model expects them.
+        """Evidence (n,) of these hits; None if there is none.
 
-        For a query that is not one picture: the probabilities that unrelated images lie as near.
+        For a query that is one picture: distances as the background model expects them. For any
+        other query: the probabilities that unrelated images lie as near.
         """
         if self.background is None or not query.is_one_picture:
             return None
         return np.array([hit.distance for hit in hits], np.float64)
 
     def _candidates(self, _: Query, __: SearchParams) -> Any:
-        """Candidates that the other shards must know before they can find hits; None for an index
-        that needs one round."""
+        """Candidates that the other shards need before they can find hits; None if the index needs
+        only one round."""
         return None
 
     @abstractmethod
@@ -303,7 +301,7 @@ class Index(ABC):
 
 
 def _with_offset(params: Params) -> Params:
-    """The parameters with a `k` that includes the hits that `offset` skips."""
+    """Enlarge `k` by the number of hits that `offset` skips."""
     if not params.offset or params.k is None:
         return params
     return params.model_copy(update={"k": params.k + params.offset})

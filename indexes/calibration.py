@@ -1,10 +1,10 @@
-"""Calibration: how sure a hit is, by comparing its distance with distances of random pairs of the
-owner's own collection.
+"""Calibration: the confidence of a hit, from the distances of random pairs of images.
 
-This is an a-contrario model (Desolneux, Moisan and Morel, "From Gestalt Theory to Image Analysis",
-2008): a hit is accepted where few unrelated images are expected to lie as near by chance. Small
-distances of unrelated images follow a power law, the volume of a ball in as many dimensions as the
-images fill (Levina and Bickel, "Maximum Likelihood Estimation of Intrinsic Dimension", 2004).
+The pairs come from the owner's own collection. This is an a-contrario model (Desolneux, Moisan and
+Morel, "From Gestalt Theory to Image Analysis", 2008): a hit is accepted if few unrelated images are
+expected to lie as near by chance. Small distances of unrelated images follow a power law: they grow
+in number like the volume of a ball whose dimension is the intrinsic dimension of the images (Levina
+and Bickel, "Maximum Likelihood Estimation of Intrinsic Dimension", 2004).
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 PRIOR = 0.02
-"""Prior number of true matches of a query; at confidence 0.5 the expected chance hits equal it."""
+"""Prior number of true matches of a query; confidence is 0.5 if as many chance hits are
+expected."""
 TAIL = 0.01
 """Share of the nearest random pairs to which the power law is fitted."""
 LEAST_PAIRS = 1000
 NEIGHBOURS = 2
-"""Number of neighbours for score normalisation, as in its authors' own evaluation."""
+"""Number of neighbours for score normalisation, as in the evaluation by Pizzi et al."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class BackgroundModel:
         return cls(near, log(2) / max(shrinking, 1e-3))
 
     def confidence(self, distances: npt.NDArray[Any], count: int) -> Floats:
-        """Probability (n,) that hits at these distances, found among `count` images, are true."""
+        """Probability (n,) that hits at these distances (n,) among `count` images are true."""
         everywhere = TAIL ** (-1 / self.dimensions)
         nearness = np.minimum(np.asarray(distances, np.float64) / self.near, everywhere)
         return confidence_of(count * TAIL * nearness**self.dimensions)
@@ -60,7 +61,7 @@ class BackgroundModel:
 
 @dataclass(frozen=True, slots=True)
 class VectorBackgroundModel(BackgroundModel):
-    """Background of unit vectors, with a sample of them."""
+    """Background model of unit vectors, with a sample of them."""
 
     sample: npt.NDArray[np.float32]
     """Unit vectors (n, d)."""
@@ -72,19 +73,20 @@ class VectorBackgroundModel(BackgroundModel):
         return cls(fitted.near, fitted.dimensions, sample)
 
     def chances(self, distances: npt.NDArray[Any], query: npt.NDArray[np.float32]) -> Floats:
-        """`chances` of distances (n,) to a unit vector (d,) that is not a picture's, such as a
-        text's."""
+        """`chances` (n,) for distances (n,) to a unit vector (d,) that does not come from one
+        picture, such as that of a text."""
         return chances(distances, 1 - self.sample @ query)
 
 
 @dataclass(frozen=True, slots=True)
 class NormalisedBackgroundModel(VectorBackgroundModel):
-    """Background of distances that are normalised like the scores of Pizzi et al. ("A
-    Self-Supervised Descriptor for Image Copy Detection", CVPR 2022). The normalised distance is 1 -
-    cosine plus β times the query's mean cosine to its NEIGHBOURS nearest unrelated images.
+    """Background model of normalised distances.
 
-    A picture that resembles many others must then be nearer to be accepted. The unrelated images
-    are a sample of the owner's own collection without probable copies of the query.
+    Distances are normalised like the scores of Pizzi et al. ("A Self-Supervised Descriptor for
+    Image Copy Detection", CVPR 2022): the normalised distance is 1 - cosine plus β times the
+    query's mean cosine to its NEIGHBOURS nearest unrelated images. A query that resembles many
+    images therefore needs a nearer hit for the same confidence. The unrelated images are a sample
+    of the owner's own collection without probable copies of the query.
     """
 
     raw: BackgroundModel
@@ -100,7 +102,7 @@ class NormalisedBackgroundModel(VectorBackgroundModel):
         raw = BackgroundModel.of(1 - cosines[apart])
         unrelated = _unrelated(np.where(apart, cosines, -np.inf), raw)
         nearest = np.sort(unrelated, axis=1)[:, ::-1][:, : NEIGHBOURS + 1]
-        # A query is not in the sample, so neither member of a pair counts as the other's
+        # A query is not in the sample, so the other member of a pair is not counted as a
         # neighbour.
         among = unrelated >= nearest[:, NEIGHBOURS - 1 : NEIGHBOURS]
         without = (nearest.sum(axis=1, keepdims=True) - unrelated) / NEIGHBOURS
@@ -109,7 +111,8 @@ class NormalisedBackgroundModel(VectorBackgroundModel):
         return cls(fitted.near, fitted.dimensions, sample, raw, beta)
 
     def normalised(self, distances: npt.NDArray[Any], queries: npt.NDArray[np.float32]) -> Floats:
-        """Distances (n,), each found by one of the unit vectors (n, d), after normalisation."""
+        """Normalise distances (n,), each measured from the unit vector in its row of `queries` (n,
+        d)."""
         asked, which = np.unique(queries, axis=0, return_inverse=True)
         unrelated = _unrelated(asked.astype(np.float64) @ self.sample.T, self.raw)
         means = np.sort(unrelated, axis=1)[:, -NEIGHBOURS:].mean(axis=1)
@@ -118,25 +121,27 @@ class NormalisedBackgroundModel(VectorBackgroundModel):
 
 
 def _unrelated(cosines: Floats, raw: BackgroundModel) -> Floats:
-    """Cosines (m, n) to a sample, with probable copies set to 0, the typical value."""
-    distances = np.clip(1 - cosines, 0, 2)  # Rounding takes copies just below 0.
+    """Cosines (m, n) to a sample, with those of probable copies set to 0, the typical value."""
+    distances = np.clip(1 - cosines, 0, 2)  # Rounding can make a copy's distance negative.
     copies = raw.confidence(distances, cosines.shape[1]) >= 0.5
     return np.asarray(np.where(copies | np.isneginf(cosines), 0, cosines), np.float64)
 
 
 @dataclass(frozen=True, slots=True)
 class FalseDiscoveryRate:
-    """Confidence for queries with possibly many true matches: chance hits are counted for each hit.
+    """Confidence for queries that may have many true matches.
 
-    This controls the false discovery rate with the adjustment of Benjamini and Hochberg,
-    "Controlling the False Discovery Rate", 1995. Where nothing is true, PRIOR of all answers have
-    an accepted hit.
+    The number of hits expected by chance is divided by the hit's rank. This controls the false
+    discovery rate with the adjustment of Benjamini and Hochberg, "Controlling the False Discovery
+    Rate", 1995. If a query has no true match, its answer contains an accepted hit with probability
+    PRIOR.
     """
 
     def confidence(self, chances: npt.NDArray[Any], count: int) -> Floats:
-        """Probability (n,) of the hits of a whole answer, best first, among `count` images.
+        """Probability (n,) that the hits of a whole answer, best first, are true matches.
 
-        `chances` (n,) are the probabilities that an unrelated image lies as near.
+        `chances` (n,) are the probabilities that an unrelated image lies as near; `count` is the
+        number of images searched.
         """
         rates = count * np.asarray(chances, np.float64) / np.arange(1, len(chances) + 1)
         return confidence_of(np.minimum.accumulate(rates[::-1])[::-1])
@@ -149,10 +154,10 @@ ConfidenceModel = BackgroundModel | FalseDiscoveryRate
 def chances(distances: npt.NDArray[Any], sample: npt.NDArray[Any]) -> Floats:
     """Probability (n,) that an unrelated image lies as near to a query as `distances` (n,).
 
-    An empirical null (Efron, "Large-Scale Simultaneous Hypothesis Testing: The Choice of a Null
-    Hypothesis", 2004) from the query's distances to a sample (m,) of the collection: a normal
-    distribution that is fitted to the farther half, which has no true matches, and widened by two
-    standard errors.
+    The null distribution is empirical (Efron, "Large-Scale Simultaneous Hypothesis Testing: The
+    Choice of a Null Hypothesis", 2004). It is a normal distribution, fitted to the farther half of
+    the query's distances to a sample (m,) of the collection, which has no true matches, and widened
+    by two standard errors.
     """
     from scipy.special import ndtr
 
@@ -164,7 +169,7 @@ def chances(distances: npt.NDArray[Any], sample: npt.NDArray[Any]) -> Floats:
 
 
 def pairs(sample: npt.NDArray[Any], metric: str) -> Floats:
-    """Distances of all pairs of rows (n, d), by a metric of scipy."""
+    """Distances (n (n - 1) / 2,) of all pairs of rows (n, d) by one of scipy's metrics."""
     # Imported here, because a replica does not need it to start.
     from scipy.spatial.distance import pdist
 
@@ -172,5 +177,5 @@ def pairs(sample: npt.NDArray[Any], metric: str) -> Floats:
 
 
 def confidence_of(chance_hits: npt.NDArray[Any]) -> Floats:
-    """Probability (n,) of a true match where so many hits (n,) are expected by chance."""
+    """Probability (n,) of a true match, given the number of hits (n,) expected by chance."""
     return np.asarray(PRIOR / (PRIOR + np.asarray(chance_hits, np.float64)), np.float64)

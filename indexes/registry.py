@@ -1,4 +1,4 @@
-"""Indexes by name: a new kind of index is one folder and one line here."""
+"""Registry of index types: a new type is one folder and one line here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MODULES = {
     "text": "indexes.text.index",
     "vectors": "indexes.vectors.index",
 }
-"""Module by name; imported only on demand, because each brings its own heavy library."""
+"""Modules by name, imported on demand because each imports its own heavy library."""
 
 
 def index_names() -> list[str]:
@@ -25,7 +25,7 @@ def index_names() -> list[str]:
 
 
 def index_class(name: str) -> type[Index]:
-    """The class of an index. Raises UnknownName, listing the known ones."""
+    """Return the class of an index type. Raises UnknownName, listing the known names."""
     if name not in MODULES:
         raise UnknownName(f"no index {name!r}; there are {', '.join(index_names())}")
     kind: type[Index] = importlib.import_module(MODULES[name]).INDEX
@@ -35,7 +35,7 @@ def index_class(name: str) -> type[Index]:
 def make_index(name: str, options: Mapping[str, Any], rows: Rows) -> Index:
     """Build an empty index that reads stored features through `rows`.
 
-    Raises UnknownName, listing the known ones, and InvalidInput, naming a misspelt option.
+    Raises UnknownName, listing the known names, and InvalidInput, naming a misspelt option.
     """
     kind = index_class(name)
     try:

@@ -1,1 +1,1 @@
-"""What a replica does around its index: follow the log, save snapshots, answer for a shard."""
+"""The parts of a replica around its index: log follower, snapshots and sharding."""

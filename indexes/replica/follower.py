@@ -1,7 +1,7 @@
 """A follower keeps one index in step with the store's log and answers queries from it.
 
-Every call of the index runs on the follower's one thread: first the new log entries, then the
-search, so that an answer includes every write that was acknowledged before the query.
+Every call of the index runs on the follower's single thread. A search first applies the new log
+entries, so that its answer includes every write that was acknowledged before the query.
 """
 
 from __future__ import annotations
@@ -37,30 +37,31 @@ log = logging.getLogger(__name__)
 BATCH = 4096
 """Rows read at a time while rebuilding."""
 DEADLINE = 5.0
-"""Seconds of a search. Half of them may go to following the log and waiting for a seq."""
+"""Default deadline of a search in seconds. Up to half of it may be spent on applying the log and on
+waiting for a seq."""
 PAUSE = 0.005
-"""Seconds between two looks for a seq that the store does not have yet."""
+"""Seconds between two checks for a seq that the store does not have yet."""
 SAMPLE, SAMPLE_LEAST = 512, 50
-"""Images in the sample for the background model, and the minimum for fitting one."""
+"""Number of images sampled for the background model, and the minimum number for fitting one."""
 RETRY = 1.0
-"""Seconds between two tries to read a store that can't be read."""
+"""Seconds between two attempts to read an unavailable store."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Hits, and how new the index was."""
+    """The hits of a search, and how current the index was."""
 
     hits: list[Hit]
     applied_seq: int
     stale: bool
     """Whether the store was unreadable, or the log's end or `min_seq` was not reached in time."""
     part: Part | None = None
-    """Replaces the hits when a shard is asked."""
+    """The part of a shard in a sharded search, in place of the hits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One consistent look at a follower."""
+    """The state of a follower, with all fields from the same moment."""
 
     state: State
     reason: str
@@ -72,9 +73,11 @@ class Status:
 
 
 class Follower:
-    """Owns the index. `applied` is the seq of an already loaded index; None rebuilds it.
+    """Owns an index and keeps it in step with the log.
 
-    With `snapshots` it starts from a valid snapshot, if there is one, instead of reading all rows.
+    `applied` is the seq of an index that is already loaded; with None the index is rebuilt. With
+    `snapshots`, a rebuild starts from a valid snapshot if there is one, instead of reading all
+    rows.
     """
 
     def __init__(
@@ -105,7 +108,7 @@ class Follower:
         self._status: Status
         self._set_state(self._state, "loading" if applied is None else "")
 
-    # --- looks, from any thread ------------------------------------------------------------------
+    # --- state, from any thread ------------------------------------------------------------------
 
     @property
     def status(self) -> Status:
@@ -134,20 +137,23 @@ class Follower:
     # --- work, from any thread -------------------------------------------------------------------
 
     def start(self, poll: float = 0.5) -> None:
-        """Rebuild in the background, then follow the log: on every notification of the store, or
-        every `poll` seconds while idle."""
+        """Rebuild the index in the background, then follow the log: at every notification by the
+        store, and at least every `poll` seconds."""
         self._poller = threading.Thread(target=self._follow, args=(poll,), daemon=True)
         self._poller.start()
 
     def submit(self, job: Callable[[Index], T]) -> Future[T]:
-        """Run a job on the index's thread. Raises RetrieverUnavailable when closed."""
+        """Run a job on the index's thread. Raises RetrieverUnavailable after `close`."""
         try:
             return self._executor.submit(lambda: job(self._index))
         except RuntimeError as exc:
             raise RetrieverUnavailable(f"{self.space.kind} is closed") from exc
 
     def rebuild(self) -> None:
-        """Fill it from a snapshot or all rows, then follow the log. Raises StoreUnavailable."""
+        """Rebuild the index from a snapshot or all rows, then apply the log to its end.
+
+        Raises StoreUnavailable.
+        """
 
         def job() -> None:
             self._rebuild()
@@ -156,14 +162,14 @@ class Follower:
         self._executor.submit(job).result()
 
     def catch_up(self) -> int:
-        """Apply the log to its current end, or rebuild where the log no longer reaches back.
+        """Apply the log to its current end; rebuild if the log can't be followed from `applied`.
 
         Returns the applied seq. Raises StoreUnavailable.
         """
         return self._executor.submit(self._catch_up_or_rebuild).result()
 
     def check(self) -> None:
-        """Raises RetrieverUnavailable, with the reason, while no search can be answered."""
+        """Raise RetrieverUnavailable, with the reason, while searches can't be answered."""
         if self._failure is not None:
             raise RetrieverUnavailable(f"{self.space.kind} has stopped: {self._failure!r}")
         if self.state == "loading":
@@ -177,11 +183,11 @@ class Follower:
         deadline: float = DEADLINE,
         stale_ok: bool = False,
     ) -> Answer:
-        """Search with the whole log applied or, given a `min_seq`, with at least the log up to it.
+        """Search with the whole log applied or, given a `min_seq`, at least the log up to it.
 
-        An index that stands at `min_seq` does not ask the store. Half of `deadline`, in seconds,
-        may be spent on catching up; then the answer is marked stale. With `stale_ok` the log is not
-        read. Raises RetrieverUnavailable while loading.
+        The log is not read if `min_seq` is already applied, or with `stale_ok`. Up to half of
+        `deadline` (seconds) may be spent on catching up; if that is too short, the answer is marked
+        stale. Raises RetrieverUnavailable while loading.
         """
         self.check()
         until = time.monotonic() + deadline / 2
@@ -200,7 +206,7 @@ class Follower:
         deadline: float = DEADLINE,
         stale_ok: bool = False,
     ) -> Answer:
-        """`search` for an event loop, which it never blocks."""
+        """`search` for use in an event loop, which it never blocks."""
         self.check()
         until = time.monotonic() + deadline / 2
         job = partial(self._search, query, params, min_seq, stale_ok, until)
@@ -211,7 +217,7 @@ class Follower:
         return _marked(answer, min_seq)
 
     def close(self) -> None:
-        """Stop after the current job; jobs that have not begun are cancelled."""
+        """Stop after the current job; queued jobs are cancelled."""
         self._closing.set()
         self._executor.shutdown(wait=True, cancel_futures=True)
         if self._poller is not None:
@@ -236,7 +242,7 @@ class Follower:
     def _follow_once(self) -> None:
         if self.state == "loading":
             self._executor.submit(self._reload).result()
-        # Chunk by chunk, so that searches can run between the chunks of a long tail.
+        # One job per batch, so that searches can run between the batches of a long backlog.
         while self.state == "ready" and self.store.head() != self.applied:
             self._executor.submit(self._apply_chunk).result()
         grown = not self._fitted_at / 2 < self.count < self._fitted_at * 2
@@ -246,7 +252,10 @@ class Follower:
             pass
 
     def _fit_background(self) -> None:
-        """Fit how near unrelated images of this collection lie: once, and again as it grows."""
+        """Fit the background model to a sample of the collection, over all shards.
+
+        It is fitted again when the number of images has doubled or halved.
+        """
         self._fitted_at = self.count
         image_ids = self.submit(lambda index: index.image_ids()).result()
         if len(image_ids) and self.shard != WHOLE:
@@ -281,7 +290,7 @@ class Follower:
         return Answer(self._index.answer(query, params), self._applied, stale)
 
     def _catch_up(self, until: float = math.inf) -> bool:
-        """Apply the log to its current end. Returns False when that takes too long."""
+        """Apply the log to its current end. Returns False if `until` passes first."""
         target = self.store.head()
         while self._state == "ready" and self._applied != target:
             self._apply_chunk()
@@ -300,14 +309,15 @@ class Follower:
 
     def _apply_chunk(self) -> None:
         if self._state == "loading":
-            return  # A job before this one found that the log no longer reaches back.
+            return  # An earlier job found that the index must be rebuilt.
         if self._advance():
             self._set_state("ready")
         else:
             self._set_state("loading", "loading: the log no longer reaches back")
 
     def _advance(self) -> bool:
-        """Apply a chunk of the log. Returns False where the log no longer reaches back."""
+        """Apply one batch of the log. Returns False if the index must be rebuilt instead (see
+        `Store.changes`)."""
         began = time.perf_counter()
         changes = self.store.changes(self.space, self._applied, self._batch.entries)
         if changes is None:
@@ -319,7 +329,7 @@ class Follower:
         return True
 
     def _reload(self) -> None:
-        """Rebuild, and retry while the store can't be read; no query is answered meanwhile."""
+        """Rebuild, and retry while the store is unavailable; no query is answered meanwhile."""
         while self._state == "loading" and not self._closing.is_set():
             try:
                 self._rebuild()
@@ -328,7 +338,7 @@ class Follower:
                 self._closing.wait(RETRY)
 
     def _resume(self) -> bool:
-        """Start from a snapshot and apply the log since. Returns False where that is impossible."""
+        """Restore a snapshot and apply the log after it. Returns False if that is impossible."""
         applied = None if self.snapshots is None else self.snapshots.load(self._index)
         if applied is None:
             return False
@@ -341,7 +351,7 @@ class Follower:
         return True
 
     def _empty(self) -> None:
-        """Start with an empty index, and keep the fitted background."""
+        """Replace the index by an empty one that has the fitted background model."""
         if len(self._index):
             self._index = type(self._index)(self._index.options, self._index.rows)
             self._index.background = self._background or self._index.background
@@ -366,7 +376,8 @@ class Follower:
         return {at: self._decoded(at, row) for at, row in rows if self.shard.holds(at)}
 
     def _decoded(self, image_id: int, row: bytes | None) -> Features | None:
-        """Decode a row; an unreadable row is logged and skipped, so that all others are found."""
+        """Decode a row. An unreadable row is logged and treated as missing, so that it does not
+        affect other images."""
         try:
             return None if row is None else self._decode(row)
         except ValueError as exc:
@@ -383,7 +394,7 @@ class Follower:
 
 
 def row_reader(store: Store, space: Space, decode: Decode) -> Rows:
-    """A function that reads stored features, for an index that re-ranks by them."""
+    """Make a function that reads stored features, for an index that re-ranks with them."""
 
     def rows(image_ids: Sequence[int]) -> Mapping[int, Features]:
         return {at: decode(row) for at, row in store.rows(space, image_ids).items()}
@@ -392,7 +403,7 @@ def row_reader(store: Store, space: Space, decode: Decode) -> Rows:
 
 
 def _waits(answer: Answer, min_seq: int, until: float) -> bool:
-    """Whether the answer lacks a seq that may still arrive."""
+    """Whether the search should be repeated, because `min_seq` may still arrive in time."""
     return answer.applied_seq < min_seq and not answer.stale and time.monotonic() < until
 
 

@@ -1,6 +1,6 @@
-"""When a snapshot is due, how it is written, and how far back the log is kept.
+"""Writes a replica's snapshots when they are due, and compacts the log behind them.
 
-Searches go on meanwhile: the index's thread is held for one piece of an array at a time.
+Searches continue meanwhile: the index's thread is held for one piece of an array at a time.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ T = TypeVar("T")
 
 CHANGES = 20_000
 SHARE = 10
-"""A snapshot is due after CHANGES, or after a SHARE-th of the index if that is more."""
+"""A snapshot is due after CHANGES log entries, or after 1/SHARE of the number of images if that is
+more."""
 SECONDS = 1800.0
 """A snapshot is also due after so many seconds if anything has changed."""
 RENEWAL = 3600.0
-"""Seconds between two renewals of the mark that says from where on the log is needed."""
+"""Seconds between two renewals of the mark that keeps the log after a snapshot."""
 LEASE = 600.0
 
 
 def keep_snapshot(follower: Follower) -> bool:
-    """Write a snapshot if one is due and no other replica of this host is writing one. Returns
-    whether it did.
+    """Write a snapshot if one is due and no other replica of this host is writing one.
 
-    Raises OSError (the old snapshot stays), StoreUnavailable and RetrieverUnavailable.
+    Returns whether one was written. Raises OSError (the old snapshot stays), StoreUnavailable and
+    RetrieverUnavailable.
     """
     snapshots = follower.snapshots
     if snapshots is None or follower.state != "ready":
@@ -54,7 +55,7 @@ def keep_snapshot(follower: Follower) -> bool:
 
 
 def compact(snapshots: Snapshots) -> None:
-    """Compact the log behind the slowest snapshot in use, unless another replica is doing it."""
+    """Compact the log up to the oldest mark, unless another replica is compacting it."""
     store, marks = snapshots.store, snapshots.store.marks()
     if marks and store.lease("compact", snapshots.holder, LEASE):
         try:
@@ -72,7 +73,7 @@ def _is_due(written: Mapping[str, Any] | None, status: Status) -> bool:
 
 
 def _save_alone(follower: Follower, snapshots: Snapshots, index: Index) -> bool:
-    """Save while holding the lease, if a snapshot is still due then."""
+    """Save under the lease, if a snapshot is still due once the lease is held."""
     name, store = snapshots.name(index), snapshots.store
     if not store.lease(name, snapshots.holder, LEASE):
         return False
@@ -101,7 +102,7 @@ def _save(follower: Follower, snapshots: Snapshots) -> None:
 
 
 def _frozen(follower: Follower, index: Index) -> tuple[Index, int, Frozen]:
-    """Read index and seq on the index's thread, so that they match."""
+    """Freeze the index and read its seq; both match, because this runs on the index's thread."""
     follower.check()
     return index, follower.applied, index.freeze()
 
@@ -112,8 +113,10 @@ def _release(follower: Follower, frozen: Frozen) -> None:
 
 
 def _remove_old(folder: Path, prefix: str) -> None:
-    """Remove snapshots of options that this retriever no longer has. Snapshots in use are touched
-    every hour."""
+    """Remove snapshots of options that this retriever no longer has: those untouched for a day.
+
+    Snapshots in use are touched every hour.
+    """
     for path in folder.glob(f"{prefix}*"):
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > DAY:
@@ -121,7 +124,7 @@ def _remove_old(folder: Path, prefix: str) -> None:
 
 
 def _on_thread(follower: Follower, job: Callable[[Index], T]) -> T:
-    """Raises RetrieverUnavailable where the follower closes meanwhile."""
+    """Run a job on the index's thread. Raises RetrieverUnavailable if the follower closes."""
     try:
         return follower.submit(job).result()
     except CancelledError as exc:

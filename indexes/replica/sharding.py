@@ -1,10 +1,9 @@
-"""A retriever that is split by image id: which ids a shard has, and how the shards' parts are
-merged.
+"""Sharding of a retriever by image id, and the merging of the shards' parts of an answer.
 
-A search takes one round, or two where a shard must know what the others found. In the first of two
+A search takes one round, or two if a shard needs the candidates of the others. In the first of two
 rounds each shard answers with its `Index._candidates`. `Index.merge_candidates` merges them, and
 the second round sends the result to every shard. The answer equals that of one index over all
-images, except that approximate (trained) indexes approximate each shard by itself.
+images, except for approximate (trained) indexes, which approximate each shard separately.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ BATCH = 4096
 
 
 class Shard(NamedTuple):
-    """Shard number `number` (from 0) of `of` shards. It holds the image ids with this remainder
-    modulo `of`."""
+    """Shard `number` (from 0) of `of` shards. It holds the image ids that leave the remainder
+    `number` modulo `of`."""
 
     number: int = 0
     of: int = 1
@@ -45,16 +44,16 @@ WHOLE = Shard()
 def merge_candidates(
     kind: type[Index], parts: Sequence[Part], query: Query, params: SearchParams
 ) -> Any:
-    """The merged candidates for the second round; None when the first round was the last."""
+    """Merge the candidates for the second round; None if the first round was the last."""
     said = [part.candidates for part in parts if part.candidates is not None]
     return kind.merge_candidates(said, query, params) if said else None
 
 
 def merge_hits(kind: type[Index], parts: Sequence[Part], params: SearchParams) -> list[Hit]:
-    """The hits of a search, merged from the shards' parts of its last round.
+    """Merge the shards' parts of the last round of a search into its hits.
 
-    Confidence is computed over all images together, by the confidence model of the first shard that
-    has one.
+    Confidence is computed over the images of all shards, with the confidence model of the first
+    shard that has one.
     """
     count = sum(part.count for part in parts)
     confidence_model = next(
@@ -74,14 +73,14 @@ def merge_hits(kind: type[Index], parts: Sequence[Part], params: SearchParams) -
 
 
 def stored_ids(store: Store, space: Space) -> npt.NDArray[np.int64]:
-    """Ids over all shards, which share one background."""
+    """Ids (n,) of all rows of a space; all shards share one background model of them."""
     with store.scan(space, BATCH) as scan:
         return np.array([at for batch in scan.batches for at, _ in batch], np.int64)
 
 
 def sample_ids(image_ids: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """At most `count` of these ids, ascending: a pseudo-random choice that is always the same for
-    the same ids."""
+    """Sample at most `count` of these ids (n,), ascending; the same ids always give the same
+    pseudo-random sample."""
     mixed = image_ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)

@@ -1,8 +1,9 @@
-"""The file of a snapshot: a header in JSON, arrays, and a checksum over all of it.
+"""The format of a snapshot file: a JSON header, arrays, and a checksum over all preceding bytes.
 
-    magic (16) | header's length (8) | header | arrays, one after another | XXH3-128 of all that
+    magic (16) | header's length (8) | header | arrays, one after another | XXH3-128
 
-Numbers are little-endian. A file is never changed: a new one takes its place whole.
+The length is little-endian; the header gives each array's dtype. A file is never modified: a new
+one replaces it atomically.
 """
 
 from __future__ import annotations
@@ -28,14 +29,15 @@ START = len(MAGIC) + LENGTH.itemsize
 CHECKSUM = xxh3_128().digest_size
 READ_BYTES = 8 << 20
 SYNC_BYTES = 64 << 20
-"""Bytes between two syncs, so that an add's own sync never waits for more than this."""
+"""Bytes written between two syncs, so that the sync of an add never waits for more than this."""
 
 Take = Callable[[Iterator[npt.NDArray[Any]]], npt.NDArray[Any] | None]
-"""Takes the next piece of a frozen array on its index's thread; None after the last."""
+"""Function that takes the next piece of a frozen array on its index's thread; None after the
+last."""
 
 
 class SnapshotFile(Saved):
-    """A file whose checksum is right."""
+    """An open snapshot file with a verified checksum."""
 
     def __init__(self, file: BinaryIO, header: Mapping[str, Any], start: int) -> None:
         self.header = header
@@ -62,8 +64,7 @@ class SnapshotFile(Saved):
 
 
 def write(path: Path, header: Mapping[str, Any], frozen: Frozen, take: Take) -> None:
-    """Write beside the target, then rename: a reader sees the old file or this one, never a partial
-    file.
+    """Write a snapshot beside `path`, then rename it, so that readers never see a partial file.
 
     `header` is JSON. Raises OSError; the old file then stays.
     """
@@ -84,7 +85,7 @@ def write(path: Path, header: Mapping[str, Any], frozen: Frozen, take: Take) -> 
 
 @contextmanager
 def opened(path: Path) -> Iterator[SnapshotFile]:
-    """Read a snapshot twice: once for the checksum, once for its arrays.
+    """Open a snapshot file and verify its checksum; the arrays are read afterwards, on demand.
 
     Raises SnapshotRejected for a damaged file, and OSError for a missing or unreadable one.
     """
@@ -96,7 +97,10 @@ def opened(path: Path) -> Iterator[SnapshotFile]:
 
 
 def header_of(path: Path) -> Mapping[str, Any] | None:
-    """The header, not verified; None where there is no file with one. Raises OSError."""
+    """Read the header without verifying the checksum; None if there is no file with a header.
+
+    Raises OSError.
+    """
     try:
         with path.open("rb", buffering=0) as file:
             found = _header(file)
@@ -143,8 +147,7 @@ def _check(file: BinaryIO) -> None:
 
 
 def _header(file: BinaryIO) -> tuple[Mapping[str, Any], int] | None:
-    """The header and the offset of the arrays; None for another kind of file, or a later
-    version."""
+    """Read the header and the offset of the arrays; None for a file of another kind or version."""
     file.seek(0)
     start = file.read(START)
     if len(start) < START or start[: len(MAGIC)] != MAGIC:

@@ -1,4 +1,4 @@
-"""Where the snapshots of an index are kept, and whether a kept snapshot is valid."""
+"""The place of an index's snapshots, and the validation of a snapshot before it is restored."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 DAY = 24 * 3600.0
-"""Seconds for which the log is kept back to a snapshot that no replica uses any more."""
+"""Seconds for which the log after a snapshot is kept once no replica uses the snapshot."""
 
 
 class Snapshots:
-    """The snapshot of one retriever's index on this host; all its replicas here share the file.
+    """The snapshots of one retriever's index on this host, shared by all its replicas here.
 
-    Each set of options (`layout` identifies the shard, if any) has its own file, so that two
-    versions of a retriever do not overwrite each other's.
+    Each set of options has its own file, so that two versions of a retriever do not overwrite each
+    other's snapshot. `layout` identifies the shard, if any.
     """
 
     def __init__(self, folder: Path, store: Store, space: Space, layout: str = "") -> None:
@@ -49,11 +49,11 @@ class Snapshots:
         return f"{quote(self.space.kind, safe='')}@"
 
     def name(self, index: Index) -> str:
-        """Name of the lease and of the mark."""
+        """Name of the lease for writing the snapshot, and of the mark that keeps the log."""
         return f"snapshot:{socket.gethostname()}:{self.path(index).name}"
 
     def header(self, index: Index) -> dict[str, Any]:
-        """Header that a snapshot must have to be restored into this index."""
+        """Header fields that a snapshot must have to be restored into this index."""
         return {"store": self.store.uuid, **self._identity(index)}
 
     def written(self, index: Index) -> Mapping[str, Any] | None:
@@ -62,11 +62,10 @@ class Snapshots:
         return None if header is None or self._mismatch(header, index) else header
 
     def load(self, index: Index) -> int | None:
-        """Restore an empty index. Returns the seq of the snapshot, or None where no valid snapshot
-        exists.
+        """Restore a snapshot into an empty index. Returns its seq, or None if none is valid.
 
-        An invalid file is removed. From then on the log is kept back to this seq, or to the current
-        head. Raises StoreUnavailable.
+        An invalid file is removed. From then on the log after this seq, or else after the current
+        head, is kept. Raises StoreUnavailable.
         """
         path = self.path(index)
         applied = None
@@ -79,8 +78,8 @@ class Snapshots:
         except OSError as exc:
             log.warning("%s can't read its snapshot: %s", self.space.kind, exc)
         except (SnapshotRejected, KeyError, ValueError) as exc:
-            # The latter two: the file holds other arrays than this version of the
-            # index expects.
+            # KeyError and ValueError mean that the file holds other arrays than this
+            # version of the index expects.
             log.warning(
                 "%s is built from all rows, not from %s: %r", self.space.kind, path.name, exc
             )
@@ -93,18 +92,19 @@ class Snapshots:
         return applied
 
     def mark(self, index: Index, seq: int) -> None:
-        """Keep the log from this seq on for another day."""
+        """Keep the log after this seq for another day. An unavailable store is only logged."""
         try:
             self.store.mark(self.name(index), seq, DAY)
         except StoreUnavailable as exc:
             log.warning("%s can't say from where on it needs the log: %s", self.space.kind, exc)
 
     def _held(self, header: Mapping[str, Any], index: Index) -> int:
-        """The snapshot's seq. Raises SnapshotRejected, with the reason, for an invalid snapshot."""
+        """Return the seq of a valid snapshot. Raises SnapshotRejected, with the reason, for an
+        invalid one."""
         if stranger := self._mismatch(header, index):
             raise SnapshotRejected(f"it is of another {stranger}")
         applied: int = header["seq"]
-        # The mark is set first, so that the log from there on is kept.
+        # The mark is set before the checks, so that the log is not compacted after them.
         self.mark(index, applied)
         if applied > self.store.head():
             raise SnapshotRejected("the store is older than it")
@@ -113,7 +113,7 @@ class Snapshots:
         return applied
 
     def _mismatch(self, header: Mapping[str, Any], index: Index) -> str | None:
-        """The first respect in which the snapshot differs from what is expected."""
+        """The first header field that differs from what is expected; None if none does."""
         wanted = self.header(index)
         return next((key for key in wanted if header.get(key) != wanted[key]), None)
 

@@ -1,8 +1,8 @@
-"""The row of an image's annotations: how writes change it, and how it is read.
+"""The row of an image's annotations: how it is read, and how writes change it.
 
-The row is a JSON object, annotator → annotation: `text`, `tags` and details as in
-`models.annotator.Annotation`; `by` (`machine` or `person`); and, for a machine, the `fingerprint`
-of what made it. An annotation with only `by: person` records that a person removed it.
+The row is a JSON object, annotator → annotation. An annotation has `text`, `tags` and details as in
+`models.annotator.Annotation`; `by` (`machine` or `person`); and, if made by a machine, the
+annotator's `fingerprint`. An annotation with only `by: person` records that a person removed it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ MAX_NAME = 200
 
 
 def read_annotations(row: bytes | None) -> Annotations:
-    """All annotations of a stored row, including the record of removals."""
+    """All annotations of a stored row, including records of removals."""
     return orjson.loads(row) if row else {}
 
 
 def shown_annotations(row: bytes | None) -> Annotations:
-    """The annotations of a row without those that a person removed."""
+    """The annotations of a stored row, without records of removals."""
     return {name: said for name, said in read_annotations(row).items() if said != {"by": "person"}}
 
 
@@ -37,19 +37,19 @@ def annotations_of(store: Store, image_ids: Sequence[int]) -> dict[int, Annotati
 
 
 def annotated_kinds(row: bytes | None) -> set[str]:
-    """Kinds of the annotators that have an annotation, or a removal by a person."""
+    """Kinds of the annotators with an annotation or a record of its removal."""
     return {ANNOTATE + name for name in read_annotations(row)}
 
 
 def tags_in(row: bytes | None) -> set[str]:
-    """All tags of all annotators."""
+    """Tags of all annotations of a stored row."""
     return {tag for said in read_annotations(row).values() for tag in said.get("tags", ())}
 
 
 def changed_row(
     row: bytes | None, annotations: Mapping[str, Mapping[str, Any] | None], by: Author
 ) -> bytes | None:
-    """The row after a write of `annotations`; None when nothing is left.
+    """The row after a write of `annotations`; None if nothing is left.
 
     Raises InvalidInput for values that can't be stored.
     """
@@ -67,7 +67,7 @@ def changed_row(
 
 
 def without(row: bytes | None, annotator: str) -> bytes | None:
-    """The row without one annotator's annotation, even a person's; None when nothing is left."""
+    """The row without one annotator's annotation, even a person's; None if nothing is left."""
     said = read_annotations(row)
     said.pop(annotator, None)
     return _dump(said) if said else None

@@ -1,4 +1,4 @@
-"""The store contract: images, their features and a log of changes, all in transactions.
+"""The store contract: images, their features and a log of changes, written in transactions.
 
 Every add or delete is one transaction that writes rows and a log entry. A log entry says only that
 an id changed; a follower reads the current row. The stores are `indexes.store.lmdb`,
@@ -15,8 +15,8 @@ from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
 
 Outcome = Literal["created", "replaced", "unchanged"]
-"""Outcome of a write. `replaced` includes the same picture with further features; its generation is
-then below the seq."""
+"""Outcome of a write. `replaced` includes a write that extends an image of the same sha256; the
+generation is then below the seq."""
 
 
 class Space(NamedTuple):
@@ -27,11 +27,11 @@ class Space(NamedTuple):
 
 
 ANNOTATIONS = Space("text", "annotations-1")
-"""The space of annotations: a JSON object, annotator → annotation, which the retriever `text`
-follows. Only `Store.annotate` writes it."""
+"""The space of annotations, which the retriever `text` follows. A row is a JSON object, annotator →
+annotation. Only `Store.annotate` adds annotations."""
 
 ANNOTATE = "annotate:"
-"""Prefix of the kinds of annotators, which keeps them apart from the kinds of retrievers."""
+"""Prefix of the kinds of annotators, which distinguishes them from the kinds of retrievers."""
 
 Author = Literal["machine", "person"]
 """Who made an annotation."""
@@ -50,18 +50,19 @@ class ImageWrite:
     source: str = "online"
     """Path of the file, or `online` for an upload."""
     metadata: Mapping[str, Any] | None = None
-    """Metadata; None leaves the stored metadata (a new image, or one that replaces another, gets
-    {})."""
+    """Metadata; None keeps the stored metadata, or sets {} for a new or replaced image."""
     preview: bytes | None = None
     """The preview as JPEG."""
     original: bytes | None = None
     """The upload's bytes, kept only while a wanted kind is missing."""
     created: float | None = None
-    """Creation time in seconds since the epoch; None is now."""
+    """Creation time in seconds since the epoch; None means now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
+    """The result of one write."""
+
     image_id: int
     seq: int
     """Seq of this write's log entry, or of the image's creation when nothing was written."""
@@ -75,7 +76,7 @@ class Image:
 
     image_id: int
     generation: int
-    """The seq that created the row. Later writes carry it and are dropped when it has changed."""
+    """The seq that created the row. Later writes carry it and are dropped if it has changed."""
     sha256: str
     width: int
     height: int
@@ -97,7 +98,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """An image whose features or annotations a completer has to make."""
+    """An image that still lacks features or annotations of a kind."""
 
     image_id: int
     generation: int
@@ -114,40 +115,39 @@ class Changes:
 
 
 class Store(ABC):
-    """A store is thread-safe. Its methods raise StoreUnavailable, never the backend's own
-    errors."""
+    """A thread-safe store. Its methods raise StoreUnavailable, never the backend's own errors."""
 
     # --- writes: each is durable when it returns -------------------------------------------------
 
     def put(self, write: ImageWrite) -> Receipt:
-        """`put_many` of one image."""
+        """Call `put_many` with one write."""
         return self.put_many([write])[0]
 
     @abstractmethod
     def put_many(self, writes: Sequence[ImageWrite]) -> list[Receipt]:
-        """Add or replace images, all in one transaction, in order.
+        """Add or replace images in order, all in one transaction.
 
-        For an existing id with another sha256 this is a replace: all features of every space, the
-        preview, the original and the pending work of the old generation go, and a new generation
-        begins. With the same sha256 the generation stays: wanted kinds are united, given features
-        are written, given metadata replaces the old, a file's path replaces another source, and a
-        preview is stored if there was none. If all of that is stored already, nothing is written
-        and the outcome is `unchanged`. Kinds of given features count as wanted. Ids that the store
-        gives come from a persistent counter above every id ever seen. Raises InvalidInput for an id
-        outside [0, 2^47).
+        A write to an existing id with another sha256 replaces the image: all features of every
+        space, the preview, the original and the pending work of the old generation are removed, and
+        a new generation begins. A write with the same sha256 keeps the generation: wanted kinds are
+        united, given features are written, given metadata replaces the old, a file's path replaces
+        another source, and a preview is stored if there was none. If all of that is stored already,
+        nothing is written and the outcome is `unchanged`. Kinds of given features count as wanted.
+        Ids assigned by the store come from a persistent counter above every id ever seen. Raises
+        InvalidInput for an id outside [0, 2^47).
         """
 
     @abstractmethod
     def delete(self, image_id: int) -> int | None:
-        """Remove an image and all that belongs to it. Returns the seq, or None when it did not
-        exist."""
+        """Remove an image and everything stored for it. Returns the seq, or None if there was no
+        such image."""
 
     @abstractmethod
     def delete_kind(self, image_id: int, kind: str) -> int | None:
-        """Remove one kind's features (of every fingerprint) and stop wanting it.
+        """Remove a kind from the wanted kinds, and its features of every fingerprint.
 
-        The image is removed with the last retriever kind that it wants. Removing an annotator's
-        kind removes its annotation. Returns the seq, or None when there was nothing to remove.
+        If the image then wants no retriever's kind, the image itself is removed. For an annotator's
+        kind, its annotation is removed. Returns the seq, or None if there was nothing to remove.
         """
 
     @abstractmethod
@@ -157,9 +157,9 @@ class Store(ABC):
         """Write features that were pending. Returns None, and writes nothing, if the generation has
         changed.
 
-        Kinds that the image no longer wants are dropped. The original is removed with the last
-        pending kind. When all features are stored already nothing is written, and the head is
-        returned.
+        Features of kinds that the image no longer wants are ignored; None is returned if none
+        remain. The original is removed when no kind is pending any more. If all features are stored
+        already, nothing is written and the head is returned.
         """
 
     @abstractmethod
@@ -173,24 +173,24 @@ class Store(ABC):
     ) -> int | None:
         """Write annotations by annotator, or remove those given as None; the others stay.
 
-        `metadata` are changes: given keys replace stored ones, None removes a key. A machine never
-        changes a person's annotation or removal. An annotator is no longer pending once there is an
-        annotation of it, or a removal by a person. `matching({"tags": tag})` finds tags of
-        annotations like those of metadata. Returns the seq; the head when nothing changed; or None,
-        writing nothing, if the generation has changed. Raises InvalidInput for names and values
-        that can't be stored.
+        `metadata` holds changes: given keys replace stored ones, None removes a key. A machine
+        never changes a person's annotation or removal. An annotator is no longer pending once it
+        has an annotation or a person has removed it. `matching({"tags": tag})` finds the tags of
+        annotations as well as those of metadata. Returns the seq; the head if nothing changed; or
+        None, writing nothing, if the generation has changed. Raises InvalidInput for names and
+        values that can't be stored.
         """
 
     @abstractmethod
     def activate(self, kind: str, fingerprint: str | None) -> None:
-        """Set which of a kind's spaces searches use from now on; None unsets it."""
+        """Set the fingerprint of the space that searches of this kind use; None unsets it."""
 
     @abstractmethod
     def drop_space(self, space: Space) -> int:
         """Remove all rows of a space in several transactions. Returns their number.
 
-        Each removal is logged. An image without features of a kind that it wants becomes pending.
-        Raises Conflict, and removes nothing, for the space that searches use.
+        Each removal is logged. An image left without features of a wanted kind becomes pending.
+        Raises Conflict, and removes nothing, if searches use the space.
         """
 
     @abstractmethod
@@ -199,7 +199,7 @@ class Store(ABC):
 
     @abstractmethod
     def reserve_ids(self, following: int) -> int:
-        """Raise the counter of ids to at least this one."""
+        """Raise the id counter to at least `following`. Returns the counter."""
 
     @abstractmethod
     def lease(self, name: str, holder: str, seconds: float) -> bool:
@@ -207,13 +207,13 @@ class Store(ABC):
 
     @abstractmethod
     def release(self, name: str, holder: str) -> None:
-        """Release a lease if this holder has it."""
+        """Release a lease if this holder holds it."""
 
     @abstractmethod
     def mark(self, name: str, seq: int, seconds: float) -> None:
-        """Record under this name that the log is needed after this seq, for so long.
+        """Record, under a name and for `seconds`, that the log after `seq` is needed.
 
-        A mark does not hold back compaction by itself; whoever compacts must read `marks`.
+        A mark does not prevent compaction by itself; callers of `compact` must read `marks`.
         """
 
     # --- reads -----------------------------------------------------------------------------------
@@ -221,15 +221,14 @@ class Store(ABC):
     @property
     @abstractmethod
     def uuid(self) -> str:
-        """UUID of this store, made at its creation."""
+        """UUID of this store, generated when the store was created."""
 
     @abstractmethod
     def head(self) -> int:
         """The newest seq; 0 for an empty log."""
 
     def wait(self, after: int, seconds: float, ended: threading.Event) -> None:  # noqa: ARG002
-        """Wait until the head may have passed `after`, `ended` is set, or so many seconds are
-        over."""
+        """Wait until the head may have passed `after`, `ended` is set, or `seconds` have passed."""
         ended.wait(seconds)
 
     @abstractmethod
@@ -238,12 +237,12 @@ class Store(ABC):
 
     @abstractmethod
     def changes(self, space: Space, after: int, limit: int | None = None) -> Changes | None:
-        """Log entries after `after`, coalesced by id, with the current rows, in ONE snapshot.
+        """Read log entries after `after`, coalesced by id, and the current rows in ONE snapshot.
 
-        With a limit, at most so many entries are read, and `head` is that of the last one. Ids
-        whose row in this space was not touched may be left out. Returns None when the log was
-        compacted beyond `after`, or when `after` is beyond the head (a restored store): the
-        follower must rebuild.
+        With a limit, at most `limit` entries are read, and `head` is the seq of the last one. Ids
+        whose row in this space was not touched may be left out. Returns None if the log was
+        compacted beyond `after`, or if `after` is beyond the head (a restored store); the follower
+        must then rebuild.
         """
 
     @abstractmethod
@@ -259,7 +258,7 @@ class Store(ABC):
 
     @abstractmethod
     def images(self, after: int = -1, limit: int = 100) -> list[Image]:
-        """Image rows by ascending id, those above `after`."""
+        """At most `limit` image rows with ids above `after`, by ascending id."""
 
     @abstractmethod
     def known(self, image_ids: Sequence[int]) -> dict[int, Image]:
@@ -273,7 +272,7 @@ class Store(ABC):
     def matching(self, metadata: Mapping[str, Any]) -> list[int]:
         """Ids, ascending, of images whose metadata has all these top-level keys with these values.
 
-        A stored list matches when it contains the value. `tags` include the tags of annotations.
+        A stored list matches if it contains the value. `tags` includes the tags of annotations.
         """
 
     @abstractmethod
@@ -284,15 +283,16 @@ class Store(ABC):
 
     @abstractmethod
     def pending(self, kind: str, after: int = -1, limit: int = 64) -> list[Pending]:
-        """Images that want this kind and lack it, by ascending id above `after`."""
+        """At most `limit` images with ids above `after` that want this kind and lack it, by
+        ascending id."""
 
     @abstractmethod
     def sources(self) -> dict[str, int]:
-        """Source path → id of all images that came from files; a resumed backfill uses it."""
+        """Source path → id of all images that came from files, for a resumed backfill."""
 
     @abstractmethod
     def missing(self, kinds: Mapping[str, str], image_ids: Sequence[int]) -> dict[int, set[str]]:
-        """For each existing id, those of `kinds` (kind → fingerprint) without a row."""
+        """For each existing id, the kinds in `kinds` (kind → fingerprint) that have no row."""
 
     @abstractmethod
     def active(self) -> dict[str, str]:
@@ -312,7 +312,8 @@ class Store(ABC):
 
 @dataclass(slots=True)
 class Scan:
-    """A snapshot of one space. Close it soon (or leave its `with`), because it pins old pages."""
+    """A snapshot of one space. Close it soon (or leave its `with`): while it is open, the store
+    can't free old data."""
 
     head: int
     batches: Iterator[list[tuple[int, bytes]]]
@@ -331,5 +332,5 @@ def file_name_of(image_id: int, source: str) -> str:
 
 
 def missing_kinds(wanted: Collection[str], features: Mapping[Space, bytes]) -> frozenset[str]:
-    """Wanted kinds without features of any fingerprint."""
+    """Wanted kinds that have no features under any fingerprint."""
     return frozenset(wanted) - {space.kind for space in features}

@@ -1,4 +1,4 @@
-"""Rules that every store shares: which writes are refused, and what metadata means."""
+"""Rules that all stores share: which writes are rejected, and how metadata is searched."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from models.errors import Conflict, InvalidInput
 from models.types import MAX_IMAGE_ID
 
 MAX_NAME = 200
-"""Maximum length in bytes; kinds and fingerprints are parts of keys."""
+"""Maximum length in bytes of a kind or fingerprint, because both are parts of keys."""
 
 
 def check_writes(writes: Sequence[ImageWrite]) -> None:
-    """Check a write before a transaction begins. Raises InvalidInput."""
+    """Validate writes before their transaction begins. Raises InvalidInput."""
     for write in writes:
         if write.image_id is not None and not is_image_id(write.image_id):
             raise InvalidInput(
@@ -32,7 +32,7 @@ def check_writes(writes: Sequence[ImageWrite]) -> None:
 
 
 def check_unused(space: Space, active: Mapping[str, str]) -> None:
-    """Raises Conflict for a space that searches use."""
+    """Raise Conflict if searches use this space."""
     if active.get(space.kind) == space.fingerprint:
         raise Conflict(f"searches of {space.kind} use {space.fingerprint}: it can't be dropped")
 
@@ -42,20 +42,23 @@ def is_image_id(image_id: int) -> bool:
 
 
 def name_hash(file_name: str) -> bytes:
-    """The form in which a file name is looked up; bytes that are no UTF-8 become surrogates."""
+    """The 16-byte hash by which a file name is looked up.
+
+    Surrogates in the name stand for bytes that are not UTF-8 and are encoded as those bytes.
+    """
     name = file_name.encode("utf-8", "surrogateescape")
     return hashlib.blake2b(name, digest_size=16).digest()
 
 
 def next_free_id(following: int) -> int:
-    """The next id that the store gives. Raises InvalidInput when the last id is taken."""
+    """The next id that the store assigns. Raises InvalidInput if the last id is taken."""
     if not is_image_id(following):
         raise InvalidInput(f"id {MAX_IMAGE_ID} is taken, so no free id follows: give one")
     return following
 
 
 def wanted_kinds(write: ImageWrite) -> frozenset[str]:
-    """Wanted kinds, including the kinds of given features."""
+    """Wanted kinds of a write, including the kinds of its features."""
     return write.wanted | {space.kind for space in write.features}
 
 
@@ -65,7 +68,7 @@ def is_unwanted(wanted: Collection[str]) -> bool:
 
 
 def dump_metadata(metadata: Mapping[str, Any]) -> bytes:
-    """Metadata as JSON. Raises InvalidInput for what JSON can't represent."""
+    """Encode metadata as JSON. Raises InvalidInput for values that JSON can't represent."""
     try:
         return orjson.dumps(dict(metadata), option=orjson.OPT_SORT_KEYS)
     except TypeError as exc:
@@ -73,13 +76,13 @@ def dump_metadata(metadata: Mapping[str, Any]) -> bytes:
 
 
 def merged(metadata: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata after these changes; None removes a key."""
+    """Metadata after these changes; a value of None removes its key."""
     removed = {name for name, value in changes.items() if value is None}
     return {name: value for name, value in {**metadata, **changes}.items() if name not in removed}
 
 
 def stored_terms(metadata: Mapping[str, Any]) -> set[bytes]:
-    """Search terms of metadata: each key with its value, and with each element of a list."""
+    """Search terms of metadata: one for each key and value, and one for each element of a list."""
     terms = set()
     for name, value in metadata.items():
         terms.add(_term(name, value))
@@ -89,12 +92,12 @@ def stored_terms(metadata: Mapping[str, Any]) -> set[bytes]:
 
 
 def image_terms(metadata: Mapping[str, Any], annotations: bytes | None) -> set[bytes]:
-    """`stored_terms` of the metadata, and the tags of a row of annotations."""
+    """Search terms of an image: those of its metadata, and one for each tag of its annotations."""
     return stored_terms(metadata) | {_term("tags", tag) for tag in tags_in(annotations)}
 
 
 def wanted_terms(metadata: Mapping[str, Any]) -> list[bytes]:
-    """Terms that an image must have to match. Raises InvalidInput for what JSON can't represent."""
+    """Terms that an image must have to match. Raises InvalidInput as `dump_metadata` does."""
     dump_metadata(metadata)
     return [_term(name, value) for name, value in metadata.items()]
 
@@ -106,6 +109,6 @@ def _term(name: str, value: Any) -> bytes:
     try:
         text = orjson.dumps([name, value], option=orjson.OPT_SORT_KEYS)
     except TypeError:
-        # Only a float such as 1e30, which no 64-bit integer holds, gets here.
+        # Only a float such as 1e30 gets here, because it does not fit a 64-bit integer.
         text = orjson.dumps([name, float(value)])
     return hashlib.blake2b(text, digest_size=16).digest()

@@ -1,7 +1,7 @@
-"""Copy one store into another, of any backends, while the source is being served.
+"""Copies one store into another, of any backends, while the source is in use.
 
-A pass walks through both by ascending id and writes the differences. The last pass finds none, and
-so is the check.
+A pass reads both stores by ascending id and writes the differences. Passes repeat until one finds
+no difference; that pass verifies the copy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from indexes.store.base import ANNOTATIONS, Author, Image, ImageWrite, Space, St
 from indexes.store.checks import dump_metadata
 
 BATCH = 128
-"""Images that are read, and written in one transaction, at a time."""
+"""Number of images that are read at a time and written in one transaction."""
 PASSES = 10
 """Maximum number of passes over a source that keeps changing."""
 _AUTHORS: tuple[Author, ...] = ("machine", "person")
@@ -26,7 +26,7 @@ _AUTHORS: tuple[Author, ...] = ("machine", "person")
 
 @dataclass(frozen=True, slots=True)
 class CompleteImage:
-    """An image with all that belongs to it, except a kept upload."""
+    """An image with everything that is stored for it, except the original."""
 
     image: Image
     features: dict[Space, bytes]
@@ -35,8 +35,10 @@ class CompleteImage:
 
     @property
     def digest(self) -> bytes:
-        """Digest of what a copy must have; generations differ, because each store counts its
-        own."""
+        """Digest of everything that must be equal in a copy.
+
+        Generations are left out, because each store assigns its own.
+        """
         image = self.image
         told = [image.image_id, image.sha256, image.width, image.height, image.created]
         named = [image.source.encode("utf-8", "surrogateescape").hex(), sorted(image.wanted)]
@@ -51,12 +53,12 @@ class Copied:
 
     images: int
     checksum: str
-    """Digest of all images of the source, in hexadecimal; also of the copy where it is
+    """Digest of all images of the source, in hexadecimal; that of the copy is equal if
     `complete`."""
     written: int
     removed: int
     complete: bool
-    """Whether the last pass found both equal and the source unchanged."""
+    """Whether the last pass found both stores equal and the source unchanged."""
 
 
 def copy_store(
@@ -64,12 +66,13 @@ def copy_store(
 ) -> Copied:
     """Make `target` hold the images of `source`, and no others, under the same ids.
 
-    Images that are equal are not written again, so a second copy is little more than a check. Kept
-    uploads are copied where the target has room. `progress` receives the number of compared images.
+    Equal images are not written again, so a second copy only compares the stores. Originals are
+    copied if the target has room for them. `progress` receives the number of images compared in the
+    current pass.
     """
     written = removed = 0
     for _ in range(PASSES):
-        # The counter is copied, because ids of deleted images must not be given again.
+        # The counter is copied, because ids of deleted images must not be assigned again.
         target.reserve_ids(source.reserve_ids(0))
         _copy_active(source, target)
         head = source.head()
@@ -82,7 +85,7 @@ def copy_store(
 
 
 class _Pass:
-    """One walk through both stores."""
+    """One pass over both stores."""
 
     def __init__(self, source: Store, target: Store, progress: Callable[[int], None]) -> None:
         self.source, self.target, self.progress = source, target, progress
@@ -120,7 +123,7 @@ class _Pass:
 
 
 def _complete_images(store: Store, after: int, limit: int) -> list[CompleteImage]:
-    """Read images in several transactions; the next pass finds what changed meanwhile."""
+    """Read images in several transactions; the next pass finds what changes meanwhile."""
     images = store.images(after, limit)
     ids = [image.image_id for image in images]
     rows = {space: store.rows(space, ids) for space in store.spaces()} if ids else {}
@@ -135,7 +138,7 @@ def _complete_images(store: Store, after: int, limit: int) -> list[CompleteImage
 
 
 def _until(store: Store, after: int, last: int | None) -> Iterator[CompleteImage]:
-    """All images above `after`, up to `last` if given."""
+    """Yield all images with ids above `after` and, if given, up to `last`."""
     while batch := _complete_images(store, after, BATCH):
         for whole in batch:
             if last is not None and whole.image.image_id > last:
@@ -174,8 +177,8 @@ def _annotate(target: Store, image_id: int, generation: int, whole: CompleteImag
         by: dict[str, dict[str, Any] | None] = {}
         for name, one in said.items():
             if one["by"] == author:
-                # A removal by a person is stored as an annotation without
-                # contents.
+                # A removal by a person is stored as an annotation with
+                # only `by`.
                 removal = author == "person" and len(one) == 1
                 by[name] = None if removal else {key: one[key] for key in one if key != "by"}
         if by:

@@ -1,4 +1,4 @@
-"""A store in plain dicts, for tests: the model that the other stores are checked against."""
+"""A store in plain dicts, for tests: the model with which the other stores are compared."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Kept:
     preview: bytes | None = None
     original: bytes | None = None
     stored: int = 0
-    """When the original was kept, as a seq."""
+    """Seq of the write that stored the original; the oldest originals are removed first."""
 
     def missing(self) -> frozenset[str]:
         """Wanted kinds that have neither features nor annotations."""
@@ -55,7 +55,7 @@ class _Kept:
         return missing_kinds(self.image.wanted, self.features) - spoken
 
     def annotated(self, row: bytes | None) -> _Kept:
-        """Features, including the row of annotations."""
+        """Set the row of annotations, or remove it if None."""
         self.features.pop(ANNOTATIONS, None)
         if row is not None:
             self.features[ANNOTATIONS] = row
@@ -66,7 +66,7 @@ class _Kept:
         return image_terms(self.image.metadata, self.features.get(ANNOTATIONS))
 
     def settled(self) -> _Kept:
-        """Update the image row to what is kept; without pending work there is no original."""
+        """Update the image row to the stored data; remove the original if no kind is pending."""
         pending = self.missing()
         if not pending:
             self.original = None
@@ -80,7 +80,7 @@ class _Kept:
 
 
 class MemoryStore(Store):
-    """Every method holds one lock, so each is a transaction."""
+    """Every method holds one lock and is therefore a transaction."""
 
     def __init__(self, originals_bytes: int = 2 << 30) -> None:
         self._originals_bytes = originals_bytes
@@ -101,8 +101,8 @@ class MemoryStore(Store):
     def put_many(self, writes: Sequence[ImageWrite]) -> list[Receipt]:
         check_writes(writes)
         with self._open():
-            # As in a transaction, all or none: an exhausted counter is found before
-            # anything is written.
+            # All or none are written, as in a transaction: an exhausted id counter raises
+            # before the first write.
             following = self._next
             for write in writes:
                 taken = next_free_id(following) if write.image_id is None else write.image_id
@@ -256,7 +256,7 @@ class MemoryStore(Store):
     def _keep_original(self, kept: _Kept, data: bytes) -> None:
         if len(data) > self._originals_bytes:
             return
-        # The image that this one replaces frees its room first.
+        # The original of an image that is being replaced no longer counts.
         others = [one for at, one in self._kept.items() if at != kept.image.image_id]
         holders = sorted((one for one in others if one.original), key=lambda one: one.stored)
         held = sum(len(one.original or b"") for one in holders)

@@ -1,4 +1,4 @@
-"""Which images lack features, where a kind may have several spaces."""
+"""Finds images that lack features, even if a kind has several spaces."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ PAGE = 1024
 def missing_spaces(
     store: Store, spaces: Collection[Space], image_ids: Sequence[int]
 ) -> dict[int, set[Space]]:
-    """For each existing id, those of the spaces in which it has no row."""
+    """For each existing id, the given spaces in which it has no row."""
     missing: dict[int, set[Space]] = {}
     left = list(dict.fromkeys(spaces))
     while left:
-        one_a_kind = dict(left)  # The store is asked for one fingerprint of a kind at a time.
+        one_a_kind = dict(left)  # `Store.missing` takes one fingerprint per kind.
         left = [space for space in left if one_a_kind[space.kind] != space.fingerprint]
         for image_id, kinds in store.missing(one_a_kind, image_ids).items():
             lacking = {Space(kind, one_a_kind[kind]) for kind in kinds}
@@ -27,9 +27,9 @@ def missing_spaces(
 def lacking(
     store: Store, spaces: Collection[Space], after: int = -1
 ) -> Iterator[list[tuple[Image, set[Space]]]]:
-    """Of the images above `after`, those that want a kind and lack one of its spaces.
+    """Yield the images above `after` that want a kind but have no row in one of its spaces.
 
-    Yields pages by ascending id; a page may be empty.
+    Each image comes with the spaces that it lacks. Pages are by ascending id; one may be empty.
     """
     while images := store.images(after, PAGE):
         after = images[-1].image_id

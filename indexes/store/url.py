@@ -14,7 +14,7 @@ KNOWN = (
 
 
 def open_store(url: str) -> Store:
-    """Open `lmdb:FOLDER`, `postgresql://…` or `memory:`; raises InvalidInput for any other."""
+    """Open `lmdb:FOLDER`, `postgresql://…` or `memory:`. Raises InvalidInput for any other URL."""
     scheme, _, rest = url.partition(":")
     if scheme == "lmdb" and rest:
         from indexes.store.lmdb.store import LmdbStore
@@ -28,5 +28,5 @@ def open_store(url: str) -> Store:
         from indexes.store.memory import MemoryStore
 
         return MemoryStore()
-    # The rest of a database's URL holds its password.
+    # The rest of the URL is not shown, because it may contain a password.
     raise InvalidInput(f"no store {scheme}:…; {KNOWN}", "store")

@@ -1,7 +1,8 @@
-"""One LMDB environment per process and folder; the only file that knows LMDB's errors.
+"""LMDB environments, one per process and folder; only this module handles LMDB's errors.
 
-It handles the traps of LMDB: the map must never change while a transaction of this process lives;
-an environment that is opened twice in a process loses its locks; a killed reader pins pages.
+It guards against three pitfalls of LMDB: the map must not change while a transaction of this
+process is open; an environment that is opened twice in one process loses its locks; a killed reader
+keeps old pages from being reused.
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ ATTEMPTS = 64
 
 class LmdbOptions(Options):
     map_size: int = Field(default=256 << 30, ge=1 << 16, multiple_of=4096)
-    """Map size in bytes. It is address space, not disk: the file grows with its contents."""
+    """Map size in bytes. It reserves address space, not disk: the file grows with its contents."""
     max_map_size: int = Field(default=64 << 40, ge=1 << 16)
-    """Limit up to which a full map is doubled."""
+    """Maximum map size in bytes; a full map is doubled up to this size."""
     max_readers: int = Field(default=1024, ge=1)
     originals_bytes: int = Field(default=2 << 30, ge=0)
-    """Total bytes of uploads that are kept for completion; the oldest go first."""
+    """Maximum total bytes of originals kept for completion; the oldest are removed first."""
     patience: float = Field(default=30.0, gt=0)
-    """Seconds that a change of the map waits for open scans."""
+    """Maximum seconds that a change of the map waits for open transactions."""
 
 
 class Gate:
-    """Admits many transactions, or one change of the map, which waits until no transaction lives.
+    """Admits many transactions, or one change of the map while no transaction is open.
 
-    A waiting change holds back new transactions, except while a scan is open: the reader of that
-    scan may need them to reach its end.
+    A waiting change blocks new transactions, except while a scan is open: the consumer of that scan
+    may need other transactions to finish it.
     """
 
     def __init__(self) -> None:
@@ -73,7 +74,7 @@ class Gate:
 
     @contextmanager
     def exclusive(self, seconds: float) -> Iterator[None]:
-        """Raises StoreUnavailable when a transaction still lives after so many seconds."""
+        """Hold the gate alone. Raises StoreUnavailable if transactions are open for `seconds`."""
         with self._changed:
             self._waiting += 1
             try:
@@ -95,7 +96,7 @@ class Gate:
 
 
 class Environment:
-    """Runs transactions; grows, adopts or reopens the map where LMDB requires it."""
+    """Runs transactions, and grows, adopts or reopens the map when LMDB requires it."""
 
     def __init__(self, folder: Path, options: LmdbOptions) -> None:
         self.folder = folder
@@ -112,18 +113,18 @@ class Environment:
             self._open_tables()
 
     def read(self, work: Callable[[lmdb.Transaction[bytes]], T]) -> T:
-        """Run `work` in one read transaction. It may run more than once."""
+        """Run `work` in one read transaction; `work` may be called more than once."""
         return self._run(work, write=False)
 
     def write(self, work: Callable[[lmdb.Transaction[bytes]], T]) -> T:
-        """Run `work` in one transaction, which is on disk when this returns. It may run more than
-        once."""
+        """Run `work` in one transaction, which is on disk when this returns; `work` may be called
+        more than once."""
         if time.monotonic() >= self._next_check:
             self.free_dead_readers()
         return self._run(work, write=True)
 
     def snapshot(self) -> tuple[lmdb.Transaction[bytes], Callable[[], None]]:
-        """A read transaction that stays open until the returned function is called."""
+        """Begin a read transaction, which stays open until the returned function is called."""
         txn = self._retried(self._begin_scan)
         ended = threading.Event()
 
@@ -136,13 +137,19 @@ class Environment:
         return txn, close
 
     def free_dead_readers(self) -> int:
-        """Free the slots of killed readers, each of which pins pages. Returns their number."""
+        """Free the reader slots of dead processes, which keep old pages from being reused.
+
+        Returns the number of freed slots.
+        """
         self._next_check = time.monotonic() + READER_CHECK_SECONDS
         return self._retried(self._reader_check)
 
     def check_process(self) -> None:
-        """Refuse a forked child. It can neither use nor close the environment: closing frees the
-        parent's reader slots, whose pages are then overwritten while the parent reads them."""
+        """Raise StoreUnavailable in a forked child.
+
+        A child can neither use nor close the environment: closing it frees the parent's reader
+        slots, whose pages are then overwritten while the parent reads them.
+        """
         if os.getpid() != self.pid:
             raise StoreUnavailable(
                 f"the store {self.folder} was open when this process was forked; start processes "
@@ -155,7 +162,7 @@ class Environment:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Translate LMDB's errors to StoreUnavailable, with what to do."""
+        """Translate LMDB's errors to StoreUnavailable with advice."""
         try:
             yield
         except (lmdb.Error, OSError) as exc:
@@ -185,7 +192,7 @@ class Environment:
             return attempt()
 
     def _recover(self, exc: lmdb.Error, size: int) -> None:
-        """Do what LMDB requires before the transaction is tried again, or raise the error."""
+        """Do what LMDB requires before the transaction is retried, or raise the error."""
         if isinstance(exc, lmdb.MapFullError):
             self._grow(size)
         elif isinstance(exc, lmdb.MapResizedError):
@@ -213,7 +220,7 @@ class Environment:
     def _grow(self, full: int) -> None:
         with self._gate.exclusive(self.options.patience):
             if self._size != full:
-                return  # Another thread has grown it meanwhile.
+                return  # Another thread has already grown it.
             bigger = min(full * 2, self.options.max_map_size)
             if bigger <= full:
                 raise StoreUnavailable(
@@ -229,7 +236,8 @@ class Environment:
             self._size = self._env.info()["map_size"]
 
     def _reopen(self) -> None:
-        """Reopen the environment: after a failed write of its root page LMDB refuses everything."""
+        """Reopen the environment, because LMDB refuses all work after a failed write of its meta
+        page."""
         with self._gate.exclusive(self.options.patience):
             self._env.close()
             self._env = self._open()
@@ -242,8 +250,8 @@ class Environment:
             max_readers=self.options.max_readers,
             max_dbs=len(TABLES),
             mode=0o600,
-            # Images are read in random order, so read-ahead would only evict other
-            # pages.
+            # Images are read in random order, so read-ahead would only evict
+            # other pages.
             readahead=False,
         )
         self._size = env.info()["map_size"]
@@ -262,7 +270,7 @@ _OPEN_LOCK = threading.Lock()
 
 
 def acquire(folder: Path, options: LmdbOptions) -> Environment:
-    """The environment of this folder, shared by all stores of this process."""
+    """Return the environment of this folder, which all stores of this process share."""
     path = folder.expanduser().resolve()
     with _OPEN_LOCK:
         found = _OPEN.get(path)
@@ -275,7 +283,7 @@ def acquire(folder: Path, options: LmdbOptions) -> Environment:
 
 
 def release(environment: Environment) -> None:
-    """Release the environment; its last user closes it."""
+    """Release the environment; the release by its last user closes it."""
     with _OPEN_LOCK:
         environment.users -= 1
         if environment.users == 0 and environment.pid == os.getpid():

@@ -1,6 +1,6 @@
-"""How rows lie in LMDB: keys, their order, and the reads of one transaction.
+"""The layout of the rows in LMDB, and the reads of one transaction.
 
-Numbers in keys are 8 bytes, big-endian, so that keys sort as numbers do.
+Numbers in keys are big-endian, so that keys sort numerically, and have 8 bytes unless noted.
 
     meta       name                    → seq, tail, next id, bytes of originals, uuid, schema
                "active" 0 kind         → fingerprint
@@ -10,7 +10,7 @@ Numbers in keys are 8 bytes, big-endian, so that keys sort as numbers do.
     log        seq                     → op (1) id, space nos. touched
     originals  seq id                  → upload's bytes, oldest first
     previews   id                      → JPEG
-    metadata   id                      → JSON, only of images that have any
+    metadata   id                      → JSON, only of images with metadata
     terms      term (16) id            → nothing
     names      hash of file name (16) id → nothing
     pending    kind 0 id               → nothing
@@ -51,9 +51,9 @@ def to_number(key: bytes) -> int:
 
 @dataclass(slots=True)
 class ImageRow:
-    """An image as it is stored; `have` lists the spaces of its features by number.
+    """An image as it is stored; `have` maps kinds to the numbers of the spaces with its features.
 
-    An annotator's kind has no space number, because all annotations lie in one row.
+    The kind of an annotator has an empty list, because all annotations share one row.
     """
 
     generation: int
@@ -65,7 +65,7 @@ class ImageRow:
     wanted: set[str]
     have: dict[str, list[int]] = field(default_factory=dict)
     original: int = 0
-    """The seq under which the upload's bytes are stored; 0 for none."""
+    """The seq under which the original is stored; 0 for none."""
     preview: bool = False
 
     @property
@@ -113,7 +113,7 @@ class Reader:
         return ImageRow.decode(found) if found else None
 
     def from_key(self, table: str, start: bytes, prefix: bytes = b"") -> Iterator[bytes]:
-        """Keys that begin with `prefix`, from `start` on."""
+        """Yield the keys with this prefix in order, from `start` on."""
         with self.txn.cursor(db=self.tables[table]) as cursor:
             found = cursor.set_range(start)
             while found and (key := cursor.key()).startswith(prefix):
@@ -121,7 +121,7 @@ class Reader:
                 found = cursor.next()
 
     def ids_under(self, table: str, prefix: bytes, after: int = -1) -> Iterator[int]:
-        """The ids at the end of all keys with this prefix, ascending, above `after`."""
+        """Yield the ids at the end of the keys with this prefix, ascending, above `after`."""
         first = min(max(after, -1), MAX_IMAGE_ID) + 1
         for key in self.from_key(table, prefix + number(first), prefix):
             yield to_number(key[len(prefix) :])
@@ -143,8 +143,10 @@ class Reader:
         return self.get("features", feature_key(space, image_id))
 
     def features(self, space: int | None, image_ids: Iterable[int]) -> dict[int, bytes]:
-        """Values of the existing keys in one call of LMDB, which takes a fraction of the time of
-        single reads."""
+        """Features by id; missing ids are left out.
+
+        One call of LMDB reads all, in a fraction of the time of single reads.
+        """
         if space is None:
             return {}
         keys = [feature_key(space, image_id) for image_id in image_ids if is_image_id(image_id)]
@@ -152,7 +154,7 @@ class Reader:
             return {_FEATURE.unpack(key)[1]: data for key, data in cursor.getmulti(keys)}
 
     def space_rows(self, space: int | None, batch: int) -> Iterator[list[tuple[int, bytes]]]:
-        """All rows of a space by ascending id, in lists of `batch`."""
+        """Yield all rows of a space by ascending id, in lists of at most `batch`."""
         if space is None:
             return
         prefix = _SPACE.pack(space)
@@ -260,12 +262,12 @@ def pending_key(kind: str) -> bytes:
 
 
 def entry(op: bytes, image_id: int, touched: Collection[int]) -> bytes:
-    """A log entry: op, id, and the spaces whose row it touched."""
+    """Encode a log entry: op, image id, and the numbers of the spaces whose rows were touched."""
     return op + number(image_id) + b"".join(_SPACE.pack(space) for space in sorted(touched))
 
 
 def touches(data: bytes, space: bytes) -> bool:
-    """Whether a log entry names this space, given its packed number; no entry names b""."""
+    """Whether a log entry names a space, given the space's packed number; never true for b""."""
     place = data.find(space, 9) if space else -1
     while place >= 0 and (place - 9) % len(space):
         place = data.find(space, place + 1)
@@ -273,12 +275,12 @@ def touches(data: bytes, space: bytes) -> bool:
 
 
 def read_entry(data: bytes) -> int:
-    """The image's id."""
+    """The image id of a log entry."""
     image_id: int = _NUMBER.unpack_from(data, 1)[0]
     return image_id
 
 
 def _latin(source: str) -> str:
-    # Names of old files are often no UTF-8. Such bytes are surrogates here, which JSON
-    # refuses.
+    # Names of old files are often not UTF-8. Python stores such bytes as surrogates, which
+    # JSON rejects.
     return source.encode("utf-8", "surrogateescape").decode("latin-1")

@@ -30,13 +30,14 @@ from models.errors import StoreUnavailable
 T = TypeVar("T")
 
 COMPACT_STEP = 10_000
-"""Log entries compacted in one transaction, so that compaction holds up no writer for long."""
+"""Maximum number of log entries compacted in one transaction, to block other writers only
+briefly."""
 DROP_STEP = 500
-"""Rows dropped in one transaction, for the same reason."""
+"""Maximum number of rows dropped in one transaction, for the same reason."""
 
 
 class LmdbStore(Store):
-    """Any process of this host may open the folder; all threads of a process share one store."""
+    """A store in a folder, which all processes of this host may open at the same time."""
 
     def __init__(self, folder: Path, options: LmdbOptions | None = None) -> None:
         self._options = options or LmdbOptions()
@@ -238,7 +239,10 @@ class LmdbStore(Store):
 
 
 def _found(writer: Writer) -> str:
-    """Read the store's UUID, or make it at its creation."""
+    """Read the UUID of the store, or create it in a new store.
+
+    Raises StoreUnavailable for a store with another layout.
+    """
     known = writer.get("meta", b"uuid")
     if known is None:
         writer.put_meta(b"schema", SCHEMA)

@@ -1,4 +1,4 @@
-"""The writes of one LMDB transaction: rows and their log entry together."""
+"""The writes of one LMDB transaction, which writes rows together with their log entry."""
 
 from __future__ import annotations
 
@@ -43,9 +43,10 @@ from indexes.store.lmdb.rows import (
 
 
 class Writer(Reader):
-    """Performs the writes of one transaction. `originals_bytes` caps the kept uploads."""
+    """Performs the writes of one transaction."""
 
     originals_bytes: int
+    """Maximum total bytes of originals."""
 
     def keep(self, table: str, key: bytes, value: bytes = b"") -> None:
         self.txn.put(key, value, db=self.tables[table])
@@ -173,7 +174,10 @@ class Writer(Reader):
         return Receipt(image_id, seq, row.generation, "replaced")
 
     def _fill(self, image_id: int, row: ImageRow, write: ImageWrite) -> set[int]:
-        """Write the given features, previews and uploads. Returns the spaces whose row changed."""
+        """Write the given features, metadata, preview and original.
+
+        Returns the numbers of the spaces whose row changed.
+        """
         row.wanted |= wanted_kinds(write)
         touched = self._write_features(image_id, row, write.features)
         if write.metadata is not None:
@@ -198,7 +202,10 @@ class Writer(Reader):
         return touched
 
     def _save(self, image_id: int, row: ImageRow, before: set[str]) -> None:
-        """Write the row and update its pending entries from `before` to the current ones."""
+        """Write the row, and update its pending entries from `before` to the current ones.
+
+        The original is removed if no kind is pending.
+        """
         self._mark_pending(image_id, before, row.pending)
         if not row.pending:
             self._drop_original(image_id, row)
@@ -233,8 +240,10 @@ class Writer(Reader):
         return self.feature(self.space_number(ANNOTATIONS), image_id)
 
     def _write_annotations(self, image_id: int, row: ImageRow, data: bytes | None) -> set[int]:
-        """Set the row of annotations, and what depends on it, to `data`. Returns the touched
-        spaces."""
+        """Set the row of annotations to `data`, and update the kinds and terms that depend on it.
+
+        Returns the numbers of the spaces whose row changed.
+        """
         if data == self._annotations(image_id):
             return set()
         before = self._terms(image_id)
@@ -279,7 +288,7 @@ class Writer(Reader):
     def _space_number(self, space: Space) -> int:
         known = self.space_number(space)
         if known is None:
-            # Numbers are never given twice, because no space is ever removed.
+            # Numbers are never reused, because no entry is ever removed from this table.
             known = int(self.txn.stat(self.tables["spaces"])["entries"]) + 1
             self.keep("spaces", space_key(space), known.to_bytes(4, "big"))
         return known
@@ -295,7 +304,7 @@ class Writer(Reader):
             self.keep("meta", ACTIVE + kind.encode(), fingerprint.encode())
 
     def drop_space(self, space: Space, limit: int) -> int:
-        """Remove at most `limit` rows. Returns their number."""
+        """Remove at most `limit` rows of a space. Returns their number."""
         check_unused(space, self.active())
         known = self.space_number(space)
         if known is None:
@@ -312,7 +321,7 @@ class Writer(Reader):
             self._log(b"c", image_id, {known})
         return len(ids)
 
-    # --- kept uploads ----------------------------------------------------------------------------
+    # --- originals -------------------------------------------------------------------------------
 
     def _keep_original(self, image_id: int, row: ImageRow, data: bytes) -> None:
         held = self.meta(b"originals") + len(data)
@@ -351,8 +360,10 @@ class Writer(Reader):
         return seq
 
     def compact(self, through: int, limit: int) -> bool:
-        """Compact entries up to `through`, at most `limit` of them. Returns True when none is
-        left."""
+        """Compact log entries up to `through`, at most `limit` of them.
+
+        Returns whether all of them are compacted.
+        """
         through = min(through, self.meta(b"seq"))
         if through <= self.meta(b"tail"):
             return True

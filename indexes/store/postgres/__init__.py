@@ -1,1 +1,1 @@
-"""The store for clusters: a PostgreSQL database."""
+"""The store for clusters: a PostgreSQL database, shared by processes of any host."""

@@ -1,8 +1,8 @@
-"""Connections to PostgreSQL; the only file that knows psycopg's errors.
+"""A pool of connections to PostgreSQL; only this module handles psycopg's errors.
 
-A few lines of our own replace psycopg_pool: while the server is away a call must fail at once with
-the reason, and the first call after its return must work. psycopg_pool lets callers wait for its
-time-out, retries ever more rarely, and hides the reason.
+It replaces psycopg_pool, because a call must fail at once, with the reason, while the server is
+unreachable, and the first call after the server's return must succeed. psycopg_pool makes callers
+wait for its time-out, retries at growing intervals, and hides the reason.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ T = TypeVar("T")
 
 ATTEMPTS = 8
 CONNECT_PAUSE = 0.5
-"""Seconds after a failed connection in which no other is tried."""
+"""Seconds after a failed attempt to connect in which no other attempt is made."""
 CONFLICTS = ("40001", "40P01")
-"""SQLSTATEs of transactions that the server rolled back because of another transaction."""
+"""SQLSTATEs of transactions that the server rolled back because of a concurrent transaction."""
 GONE = ("08", "57P")
-"""Prefixes of SQLSTATEs of errors that end a connection."""
+"""Prefixes of the SQLSTATEs that mean that the connection is lost."""
 ADVICE = {
     "42501": "the user may not do that: it must own the database",
     "25006": "it is read-only: name the primary server",
@@ -49,26 +49,27 @@ UNCERTAIN = (
 
 class PostgresOptions(Options):
     connections: int = Field(default=8, ge=1)
-    """Maximum number of pooled connections of one process; one more listens, and each open scan has
-    its own."""
+    """Maximum number of pooled connections of one process. The listener and each open scan use one
+    more each."""
     originals_bytes: int = Field(default=2 << 30, ge=0)
-    """Total bytes of uploads that are kept for completion; the oldest go first."""
+    """Maximum total bytes of originals kept for completion; the oldest are removed first."""
     connect_timeout: float = Field(default=3.0, gt=0)
-    """Seconds to connect; also the time that a call waits for a free connection."""
+    """Maximum seconds to connect, and to wait for a free connection."""
     head_timeout: float = Field(default=2.0, gt=0)
-    """Seconds to read the head, which every search does."""
+    """Maximum seconds to read the head, which every search does."""
     read_timeout: float = Field(default=10.0, gt=0)
     write_timeout: float = Field(default=30.0, gt=0)
-    """Seconds of one statement; a lock is waited for half as long."""
+    """Maximum seconds of one statement; a statement waits at most half as long for a lock."""
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that never waits longer than `limit` seconds for the server, even if the server
+    """A connection that never waits more than `limit` seconds for a response, even if the server
     is gone."""
 
     limit: float = 10.0
     committing = False
-    """A lost connection leaves it unknown whether the transaction was committed."""
+    """Whether a commit is in progress. If the connection is lost then, it is unknown whether the
+    transaction was committed."""
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         try:
@@ -80,7 +81,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
 
 class Connections:
-    """Lends connections to threads; `check` is run on each new one."""
+    """A connection pool shared by threads; `check` runs on each new connection."""
 
     def __init__(self, url: str, options: PostgresOptions) -> None:
         self.options = options
@@ -94,9 +95,10 @@ class Connections:
         self.check: Callable[[Connection], None] = lambda _: None
 
     def run(self, work: Callable[[Connection], T], limit: float) -> T:
-        """Run `work`, which may run again when nothing of it was committed.
+        """Run `work` on a pooled connection, and retry it if nothing of it was committed.
 
-        `limit`, in seconds, applies to each answer of the server. Raises StoreUnavailable.
+        `limit` is the maximum number of seconds to wait for each response of the server. Raises
+        StoreUnavailable.
         """
         for attempt in range(ATTEMPTS):
             with self._lent() as (connection, fresh):
@@ -115,7 +117,7 @@ class Connections:
         raise AssertionError("unreachable")
 
     def connect(self) -> Connection:
-        """A connection for exclusive use. Raises StoreUnavailable."""
+        """Open a connection outside the pool. Raises StoreUnavailable."""
         self._check_usable()
         until, reason = self._refused
         if time.monotonic() < until:
@@ -135,7 +137,7 @@ class Connections:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Translate psycopg's errors to StoreUnavailable, with what to do."""
+        """Translate psycopg's errors to StoreUnavailable with advice."""
         try:
             yield
         except psycopg.Error as exc:
@@ -147,7 +149,7 @@ class Connections:
 
     @contextmanager
     def _lent(self) -> Iterator[tuple[Connection, bool]]:
-        """A connection, and whether it is new."""
+        """Lend a connection, with whether it is new."""
         self._check_usable()
         if not self._free.acquire(timeout=self.options.connect_timeout):
             raise StoreUnavailable(
@@ -212,11 +214,11 @@ def _is_lost(connection: Connection, exc: psycopg.Error) -> bool:
 
 
 def _parameters(url: str, options: PostgresOptions) -> dict[str, Any]:
-    """Parameters of the connection; those of the URL override ours."""
+    """Connection parameters; those of the URL override the defaults."""
     try:
         given: dict[str, Any] = dict(conninfo_to_dict(url))
     except psycopg.Error:
-        # The error quotes the URL, and with it the password.
+        # psycopg's error quotes the URL, which may contain a password.
         raise InvalidInput(
             "no valid postgresql://USER:PASSWORD@HOST:PORT/DATABASE; write special characters "
             "in its parts as %XX",

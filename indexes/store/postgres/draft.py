@@ -1,4 +1,4 @@
-"""The changes of one transaction of the PostgreSQL store: collected here, then written together."""
+"""The changes of one transaction of the PostgreSQL store, collected and then written together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Numbers = Mapping[Space, int]
 
 @dataclass(slots=True)
 class Row:
-    """An image as it is stored; a generation below 0 refers to a log entry of this transaction."""
+    """An image as it is stored; a generation below 0 refers to a log entry of the draft."""
 
     generation: int
     sha256: str
@@ -29,7 +29,7 @@ class Row:
     created: float
     wanted: frozenset[str]
     have: Mapping[str, list[int]] = field(default_factory=dict)
-    """Kind → numbers of its spaces; an annotator's kind has none."""
+    """Kind → numbers of the spaces with its features; an annotator's kind has an empty list."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     annotations: bytes | None = None
     preview: bool = False
@@ -49,10 +49,11 @@ class Row:
 
 
 class Draft:
-    """Image rows as they were read and as they shall become, and all related changes.
+    """Image rows as they were read and as they will be written, and all related changes.
 
-    Seqs are given at the very end; until then -1 stands for the first log entry, -2 for the second.
-    `digests` are of stored features by space number and id; `numbers` has every assigned space.
+    Seqs are assigned at the very end; until then -1 stands for the first log entry, -2 for the
+    second. `digests` are the SHA-256 digests of stored features by space number and image id;
+    `numbers` holds the number of every space.
     """
 
     def __init__(
@@ -146,7 +147,7 @@ class Draft:
         return self._log(image_id, touched)
 
     def drop_space(self, space: Space) -> int:
-        """Number of rows that were read with a feature, by space."""
+        """Remove the rows of a space from all images of the draft. Returns the number of rows."""
         number = self._numbers[space]
         for image_id, row in self.rows.items():
             if row is None or number not in row.have.get(space.kind, ()):
@@ -169,7 +170,10 @@ class Draft:
         return Receipt(image_id, self._log(image_id, touched), row.generation, "replaced")
 
     def _fill(self, image_id: int, row: Row, write: ImageWrite) -> set[int]:
-        """Write the given features, previews and uploads. Returns the spaces whose row changed."""
+        """Add the given features, metadata, preview and original.
+
+        Returns the numbers of the spaces whose row changed.
+        """
         row.wanted |= wanted_kinds(write)
         touched = self._write_features(image_id, row, write.features)
         if write.metadata is not None:
@@ -207,7 +211,7 @@ class Draft:
         return self._digests.get((number, image_id)) == hashlib.sha256(data).digest()
 
     def _annotate(self, image_id: int, row: Row, data: bytes | None) -> set[int]:
-        """Write the row of annotations. Returns the spaces whose row changed."""
+        """Set the row of annotations. Returns the numbers of the spaces whose row changed."""
         if data == row.annotations:
             return set()
         number = self._numbers[ANNOTATIONS]
@@ -222,7 +226,8 @@ class Draft:
         return {number}
 
     def _log(self, image_id: int, touched: set[int]) -> int:
-        """Record that the image has changed: a log entry, and no original without pending work."""
+        """Add a log entry, and remove the original if no kind is pending. Returns the entry's
+        provisional seq."""
         row = self.rows[image_id]
         if row is not None and row.original and not row.pending:
             row.original = False

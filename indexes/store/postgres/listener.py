@@ -1,4 +1,4 @@
-"""Notification of commits: one connection that LISTENs, and threads that wait for it."""
+"""Commit notifications: one connection runs LISTEN, and threads wait for what it receives."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from indexes.store.postgres.writes import CHANNEL
 from models.errors import StoreUnavailable
 
 RETRY = 1.0
-"""Seconds between two tries to listen."""
+"""Seconds between two attempts to listen."""
 QUIET = 5.0
 """Seconds of silence after which the connection is tested."""
 SLICE = 0.1
-"""Seconds between two looks whether a waiting thread has been told to end."""
+"""Seconds between two checks whether a waiting thread was told to end."""
 
 
 class Listener:
-    """Listens from the first `wait` on, and reconnects by itself."""
+    """Listens in a thread that the first `wait` starts, and reconnects after an error."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
@@ -32,7 +32,7 @@ class Listener:
         self._connection: Connection | None = None
 
     def wait(self, after: int, seconds: float, ended: threading.Event) -> None:
-        """Wait until a seq beyond `after` was announced, `ended` is set, or the time is up."""
+        """Wait until a seq above `after` is announced, `ended` is set, or `seconds` have passed."""
         until = time.monotonic() + seconds
         with self._changed:
             if self._thread is None:
@@ -52,7 +52,7 @@ class Listener:
         if thread is None:
             return
         if connection is not None:
-            # Wakes the thread, the only one that may use the connection.
+            # This wakes the listening thread; no other thread may use the connection itself.
             with suppress(OSError), socket.socket(fileno=connection.fileno()) as ours:
                 ours.shutdown(socket.SHUT_RDWR)
                 ours.detach()
@@ -68,7 +68,7 @@ class Listener:
         connection = self._connections.connect()
         try:
             connection.execute(f"LISTEN {CHANNEL}".encode())
-            # Commits before we listened were not announced to us.
+            # Commits made before LISTEN were not announced to this connection.
             self._hear(Reader(connection).head())
             with self._changed:
                 self._connection = connection

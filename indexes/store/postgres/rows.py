@@ -1,4 +1,4 @@
-"""The reads of the PostgreSQL store. Each is one statement, and so one snapshot."""
+"""The reads of the PostgreSQL store, each of which is one statement and so reads one snapshot."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from models.types import MAX_IMAGE_ID
 
 HEAD = "coalesce((SELECT max(seq) FROM log), (SELECT tail FROM store))"
 SPACE = "(SELECT number FROM spaces WHERE kind = %(kind)s AND fingerprint = %(fingerprint)s)"
-"""Looked up in the same statement as the rows, because a space may be created at any time."""
+"""The number of a space, read in the same statement as its rows, because a space may be created at
+any time."""
 IMAGE = """
     id, generation, sha256, width, height, source, created, wanted, have, metadata,
     EXISTS (SELECT FROM previews p WHERE p.image_id = id),
@@ -31,7 +32,7 @@ _CHANGES = f"""
 
 
 class Reader:
-    """The reads over one connection."""
+    """Performs reads on one connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -136,7 +137,7 @@ class Reader:
         return lacking
 
     def ids_in(self, space: Space, limit: int) -> list[int]:
-        """The first ids with a row in a space."""
+        """The lowest `limit` ids that have a row in a space."""
         sql = f"SELECT image_id FROM features WHERE space = {SPACE} ORDER BY image_id LIMIT %(n)s"
         return self.ids(sql, {**space._asdict(), "n": limit})
 
@@ -155,7 +156,7 @@ class Reader:
 
 
 def image_of(row: Sequence[Any]) -> Image:
-    """An image from the columns `IMAGE`."""
+    """Build an image from the columns `IMAGE`."""
     image_id, generation, sha256, width, height, source, created, wanted, have, metadata = row[:10]
     return Image(
         image_id=image_id,
@@ -178,7 +179,7 @@ def source_of(data: bytes) -> str:
 
 
 def valid(image_ids: Iterable[int]) -> list[int]:
-    """Ids in the valid range; the database's numbers end at 2^63."""
+    """The ids that lie in the valid range; PostgreSQL's bigint ends at 2^63."""
     return [int(image_id) for image_id in image_ids if is_image_id(image_id)]
 
 

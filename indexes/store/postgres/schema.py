@@ -1,18 +1,18 @@
-"""How rows lie in PostgreSQL, as numbered steps; a step that was ever released never changes.
+"""The schema of the PostgreSQL store, as numbered steps; a released step never changes.
 
-store      one row: the store's uuid, and the seq up to which the log was forgotten
-images     id → what an image row has; `have` names the spaces of its features by number
-features   space, image id → features
+store      one row: the store's uuid, and the seq up to which the log was compacted
+images     id → image row; `have` maps kinds to the numbers of the spaces with its features
+features   space number, image id → features
 spaces     number, kind, fingerprint
 log        seq → image id, numbers of the spaces touched
-originals  image id → upload's bytes; `kept` tells the oldest
+originals  image id → upload's bytes; `kept` orders them by age
 previews   image id → JPEG
-terms      term, image id: what an image can be found by
+terms      search term of metadata or tags, image id
 pending    kind, image id
-leases     name → holder, end by the server's clock
-marks      name → seq from which on the log is needed, end by the server's clock
+leases     name → holder, expiry by the server's clock
+marks      name → seq after which the log is needed, expiry by the server's clock
 active     kind → fingerprint of the space that searches use
-next_id    a sequence: the id that the service gives next
+next_id    a sequence: the next id that the store assigns
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ STEPS: tuple[str, ...] = (
 )
 
 MIGRATION_LOCK = 0x616D6269656E6365
-"""An advisory lock: one process at a time migrates the tables."""
+"""Key of the advisory lock under which one process at a time migrates the tables."""
 
 
 def migrate(connection: Connection) -> None:
-    """Migrate the tables in one transaction. A newer database is refused."""
+    """Migrate the tables in one transaction. Raises StoreUnavailable for a newer schema."""
     if _version(connection) == len(STEPS):
         return
     with connection.transaction():
@@ -91,7 +91,7 @@ def migrate(connection: Connection) -> None:
             connection.execute("CREATE TABLE ambience.schema_version (version integer NOT NULL)")
             connection.execute("INSERT INTO schema_version VALUES (0)")
         for step in STEPS[found:]:
-            # A step is text of this file and never comes from a user.
+            # A step is text of this module and never comes from a user.
             connection.execute(step.encode())
         if found == 0:
             connection.execute("INSERT INTO store (uuid) VALUES (%s)", [uuid.uuid4().hex])
@@ -107,8 +107,8 @@ def read_uuid(connection: Connection) -> str:
 
 def _version(connection: Connection) -> int:
     """The schema version; 0 for a database without tables."""
-    # to_regclass would use this connection's cache and miss tables that another one has just
-    # made.
+    # to_regclass would use this connection's cache and miss tables that another connection
+    # has just created.
     there = "SELECT FROM pg_tables WHERE schemaname = 'ambience' AND tablename = 'schema_version'"
     if connection.execute(there.encode()).rowcount == 0:
         return 0

@@ -38,15 +38,15 @@ from models.errors import StoreUnavailable
 T = TypeVar("T")
 
 COMPACT_STEP = 10_000
-"""Log entries compacted in one transaction."""
+"""Maximum number of log entries compacted in one transaction."""
 DROP_STEP = 256
-"""Rows dropped in one transaction."""
+"""Maximum number of rows dropped in one transaction."""
 TRIM_SHARE = 64
-"""The total of kept uploads is checked after each 64th of the limit."""
+"""Divisor: the total of originals is checked after writes of 1/TRIM_SHARE of its limit."""
 
 
 class PostgresStore(Store):
-    """Many processes of many hosts may open one database, each with its own connections."""
+    """A store in a database, which processes of many hosts may open at the same time."""
 
     def __init__(self, url: str, options: PostgresOptions | None = None) -> None:
         self._options = options or PostgresOptions()
@@ -54,9 +54,9 @@ class PostgresStore(Store):
         self._listener = Listener(self._connections)
         self._numbers: dict[Space, int] = {}
         self._above = 0
-        """Ids below this one were claimed; more may be."""
+        """Ids below this one are known to be claimed; other processes may have claimed more."""
         self._kept = self._options.originals_bytes
-        """Bytes of uploads written since the total was last checked."""
+        """Bytes of originals written since their total was last checked."""
         self._connections.check = migrate
         self._uuid = self._run(read_uuid)
         self._connections.check = self._check_same
@@ -115,7 +115,7 @@ class PostgresStore(Store):
 
     def drop_space(self, space: Space) -> int:
         def work(draft: Draft) -> int:
-            check_unused(space, self.active())  # Whoever activates waits for this transaction.
+            check_unused(space, self.active())  # `activate` waits for this transaction.
             return draft.drop_space(space)
 
         def step(connection: Connection) -> int:
@@ -198,8 +198,8 @@ class PostgresStore(Store):
         try:
             with self._connections.translated():
                 connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                # A reader may be slow; the connection's own checks find a dead
-                # one.
+                # The consumer of a scan may be slow; a dead one is found by the
+                # connection's own checks.
                 connection.execute("SET LOCAL idle_in_transaction_session_timeout TO 0")
                 head = Reader(connection).head()
                 cursor = connection.cursor("scan", withhold=False)
@@ -264,7 +264,7 @@ class PostgresStore(Store):
         return self._connections.run(lambda connection: work(Reader(connection)), timeout)
 
     def _run(self, work: Callable[[Connection], T]) -> T:
-        # The server's own time-out comes first and says more.
+        # The 2 s let the server's own time-out come first, because its error says more.
         return self._connections.run(work, self._options.write_timeout + 2)
 
     def _change(
@@ -297,7 +297,10 @@ class PostgresStore(Store):
         return known
 
     def _trim(self, written: int) -> None:
-        """Remove the oldest uploads once there are too many; the write itself has succeeded."""
+        """Remove the oldest originals if they may exceed their limit.
+
+        Raises nothing if the store is unavailable, because the write itself has succeeded.
+        """
         self._kept += written
         room = self._options.originals_bytes
         if written and self._kept > room // TRIM_SHARE:
@@ -308,7 +311,10 @@ class PostgresStore(Store):
             self._kept = 0
 
     def _check_same(self, connection: Connection) -> None:
-        """Compare heads: a new connection may lead to a server that has lost the newest changes."""
+        """Check that a new connection leads to the same store. Raises StoreUnavailable.
+
+        Cached numbers and claimed ids are forgotten: the server may have lost the newest changes.
+        """
         self._numbers, self._above = {}, 0
         migrate(connection)
         if read_uuid(connection) != self._uuid:

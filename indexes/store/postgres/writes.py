@@ -1,8 +1,8 @@
 """The write transactions of the PostgreSQL store.
 
-A transaction first locks the ids in order and reads their rows, then writes, and takes the one lock
-of the log last, under which seqs are given. So a seq becomes visible only after all lower ones, and
-no round trip happens under that lock.
+A transaction locks its ids in order and reads their rows, then writes, and takes the log's single
+lock last. Seqs are assigned under that lock, so a seq becomes visible only after all lower ones. No
+round trip happens while the lock is held.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ T = TypeVar("T")
 
 CHANNEL = "ambience_log"
 ALL, IMAGE, OF_LOG, OF_IDS = 0x616D6200, 0x616D6201, 0x616D6202, 0x616D6203
-"""First halves of advisory locks."""
+"""First keys of the advisory locks on all images, one image, the log and the id counter."""
 MANY = 256
-"""Number of ids above which a transaction locks all ids: the server has room for some thousand
-locks."""
+"""Number of ids above which a transaction locks all images with one lock, because the server has
+room for only some thousand locks."""
 
 _ROWS = """
     SELECT id, generation, sha256, width, height, source, created, wanted, have, metadata,
@@ -65,7 +65,7 @@ _APPEND = f"""
 
 
 def number_spaces(connection: Connection, spaces: Collection[Space]) -> dict[Space, int]:
-    """The numbers of these spaces, assigned for good."""
+    """Assign permanent numbers to these spaces. Returns the numbers of all spaces."""
     given = {"kinds": [at.kind for at in spaces], "marks": [at.fingerprint for at in spaces]}
     connection.execute(
         "INSERT INTO spaces (kind, fingerprint) "
@@ -77,10 +77,10 @@ def number_spaces(connection: Connection, spaces: Collection[Space]) -> dict[Spa
 
 
 def claim_ids(connection: Connection, given: Sequence[int | None]) -> list[int]:
-    """Ids of a group: the given ones, and new ones above every id that was ever seen.
+    """Claim the ids of a group of writes: each None becomes a new id above every id ever seen.
 
-    This runs before the group is written, in its own transaction; a claimed id stays claimed.
-    Raises InvalidInput when the last id is taken.
+    This runs in its own transaction before the group is written; a claimed id is never assigned
+    again. Raises InvalidInput if the last id is taken.
     """
     count = sum(image_id is None for image_id in given)
     above = max((image_id + 1 for image_id in given if image_id is not None), default=0)
@@ -100,7 +100,7 @@ def claim_ids(connection: Connection, given: Sequence[int | None]) -> list[int]:
 
 
 def activate(connection: Connection, kind: str, fingerprint: str | None) -> None:
-    """See `Store.activate`; it waits for all writes that have begun."""
+    """See `Store.activate`; it waits for all write transactions in progress."""
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", [ALL])
         connection.execute("DELETE FROM active WHERE kind = %s", [kind])
@@ -138,8 +138,11 @@ def change(
     originals_bytes: int,
     work: Callable[[Draft], T],
 ) -> tuple[T, Callable[[int], int]]:
-    """Run one transaction. Returns the result of `work`, and a function from the draft's numbers to
-    seqs."""
+    """Run one write transaction.
+
+    Returns the result of `work`, and a function that turns a provisional seq of the draft into the
+    final one.
+    """
     draft = _begin(connection, sorted(set(image_ids)), spaces, numbers, originals_bytes)
     done = work(draft)
     if not draft.entries:
@@ -156,7 +159,7 @@ def _begin(
     numbers: Mapping[Space, int],
     originals_bytes: int,
 ) -> Draft:
-    """Lock the ids and read their rows."""
+    """Begin a transaction: lock the ids and read their rows."""
     few = len(ids) <= MANY
     one = "pg_advisory_xact_lock_shared" if few else "pg_advisory_xact_lock"
     given = {"ids": ids, "annotations": numbers[ANNOTATIONS]}
@@ -184,7 +187,7 @@ def _begin(
 
 
 def _commit(connection: Connection, draft: Draft) -> int:
-    """Write the draft. Returns the head before its entries."""
+    """Write and commit the draft. Returns the head before its log entries."""
     connection.committing = True
     with connection.pipeline():
         _write_parts(connection, draft)
@@ -198,7 +201,7 @@ def _commit(connection: Connection, draft: Draft) -> int:
 
 
 def _write_parts(connection: Connection, draft: Draft) -> None:
-    """Write features, previews and uploads: None removes a row, anything else replaces it."""
+    """Write features, previews and originals; None removes a row, any other value replaces it."""
     gone = [at for at, data in draft.features.items() if data is None]
     kept = {at: data for at, data in draft.features.items() if data is not None}
     if gone:
@@ -232,7 +235,7 @@ def _write_blobs(
 
 
 def _write_marks(connection: Connection, draft: Draft) -> None:
-    """Update terms and pending work; remove images that are gone."""
+    """Update search terms and pending kinds, and delete the rows of removed images."""
     for table, column, kind, marks in (
         ("terms", "term", "bytea", lambda row: row.terms),
         ("pending", "kind", "text", lambda row: row.pending),
@@ -256,11 +259,11 @@ def _write_marks(connection: Connection, draft: Draft) -> None:
 
 
 Marks = list[tuple[Any, int]]
-"""Each value with its image id."""
+"""Search terms or pending kinds, each with its image id."""
 
 
 def _changed_marks(draft: Draft, marks: Callable[[Row], Collection[Any]]) -> tuple[Marks, Marks]:
-    """The terms to remove, and those to add."""
+    """The marks to delete, and those to insert."""
     less: Marks = []
     more: Marks = []
     for image_id, row in draft.rows.items():
@@ -316,7 +319,7 @@ def _row_of(found: Sequence[Any]) -> Row:
 
 
 def trim_originals(connection: Connection, room: int) -> None:
-    """Remove the oldest kept uploads until all of them fit."""
+    """Remove the oldest originals until the others fit into `room` bytes."""
     connection.execute(
         "DELETE FROM originals WHERE image_id IN (SELECT image_id FROM ("
         "SELECT image_id, sum(octet_length(data)) OVER (ORDER BY kept DESC) AS held "
