@@ -32,7 +32,7 @@ import numpy as np
 from benchmarks.loading import ROOT, print_table
 from indexes.registry import make_index
 from indexes.replica.follower import Follower, row_reader
-from indexes.replica.saving import keep_snapshot
+from indexes.replica.saving import save_if_due
 from indexes.replica.snapshots import Snapshots
 from indexes.store.base import ImageWrite, Space
 from indexes.store.lmdb.store import LmdbStore
@@ -163,7 +163,7 @@ def written(follower: Follower, path: Path) -> dict[str, float]:
     quiet = idle.longest()
     turns = Turns(follower)
     began = time.perf_counter()
-    keep_snapshot(follower)
+    save_if_due(follower)
     took = time.perf_counter() - began
     return {
         "bytes": path.stat().st_size,

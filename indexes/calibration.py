@@ -23,7 +23,7 @@ PRIOR = 0.02
 expected."""
 TAIL = 0.01
 """Share of the nearest random pairs to which the power law is fitted."""
-LEAST_PAIRS = 1000
+MIN_PAIRS = 1000
 NEIGHBOURS = 2
 """Number of neighbours for score normalisation, as in the evaluation by Pizzi et al."""
 

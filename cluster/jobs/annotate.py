@@ -146,7 +146,7 @@ class Worker:
         """Takes the column `image_id`; returns `image_id` and `reason`, which is empty on
         success."""
         ids = [int(image_id) for image_id in batch["image_id"]]
-        images, rows = self.store.known(ids), self.store.rows(ANNOTATIONS, ids)
+        images, rows = self.store.images_by_id(ids), self.store.rows(ANNOTATIONS, ids)
         reasons = dict.fromkeys(ids, "")
         asked: dict[str, list[tuple[Image, Picture]]] = {name: [] for name in self.annotators}
         for image in images.values():

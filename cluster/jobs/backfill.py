@@ -91,7 +91,7 @@ def spaces_of(kinds: Sequence[RetrieverSpec]) -> list[Space]:
 def plan(source: str, ids: Ids, store: Store, spaces: Collection[Space]) -> Plan:
     """List the source and leave out images that lack nothing."""
     named, bad = with_ids(list_paths(source), ids)
-    known = store.sources()
+    known = store.ids_by_source()
     located = [
         (path, known.get(path, NEW) if image_id == NEW else image_id) for path, image_id in named
     ]

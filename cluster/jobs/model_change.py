@@ -83,7 +83,7 @@ def compare(config: Mapping[str, Any], name: str, sample: int) -> Comparison:
         overlap = float(np.mean([one.overlap for one in changed]))
         most = sorted(changed, key=lambda one: (one.overlap, one.image_id))[:SHOWN]
         shown = {at for one in most for at in (one.image_id, *one.own, *one.next)}
-        names = {at: image.file_name for at, image in store.known(sorted(shown)).items()}
+        names = {at: image.file_name for at, image in store.images_by_id(sorted(shown)).items()}
     return Comparison(pictures, len(chosen), overlap, most, names)
 
 

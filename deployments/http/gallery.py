@@ -213,7 +213,7 @@ def _result_lists(gateway: Gateway, named: Mapping[str, list[Hit]]) -> dict[str,
 def _rows(gateway: Gateway, name: str, hits: Sequence[Hit]) -> list[dict[str, Any]]:
     if name != "local":
         return [_distance_row(hit) for hit in hits]
-    images = gateway.store.known([hit.image_id for hit in hits])
+    images = gateway.store.images_by_id([hit.image_id for hit in hits])
     return [
         {
             "image_id": hit.image_id,
@@ -322,7 +322,7 @@ async def _delete(request: Request, name: str) -> Response:
     _service_entry(gateway, name)
     file_name = body.fields.get("file_name")
     if isinstance(file_name, str) and "image_id" not in body.fields:
-        image_ids = await asyncio.to_thread(gateway.store.named, file_name)
+        image_ids = await asyncio.to_thread(gateway.store.ids_by_file_name, file_name)
     else:
         image_ids = [image_id_of(body.fields)]
     for image_id in image_ids:

@@ -34,7 +34,9 @@ async def fused_search(
     offset = decode_cursor(query.cursor)
     scope = await gateway.search_scope(query.filter, query.min_seq, query.stale_ok)
     stored = (
-        await asyncio.to_thread(gateway.store.known, query.image_ids) if query.image_ids else {}
+        await asyncio.to_thread(gateway.store.images_by_id, query.image_ids)
+        if query.image_ids
+        else {}
     )
     for image_id in query.image_ids:
         if image_id not in stored:

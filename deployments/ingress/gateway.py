@@ -106,7 +106,7 @@ class Gateway:
         if wanted.ids is not None:
             sets.append(np.unique(np.asarray(wanted.ids, np.int64)))
         if wanted.metadata:
-            sets.append(np.asarray(self.store.matching(wanted.metadata), np.int64))
+            sets.append(np.asarray(self.store.ids_by_metadata(wanted.metadata), np.int64))
         sets += [self._tagged(tag) for tag in wanted.tags or ()]
         if not sets:
             return None
@@ -116,7 +116,7 @@ class Gateway:
         return allowed
 
     def _tagged(self, tag: str) -> npt.NDArray[np.int64]:
-        found = self.store.matching({"tags": tag})
+        found = self.store.ids_by_metadata({"tags": tag})
         if not found:
             raise InvalidInput(f"filter.tags: no image has the tag {tag!r}", "filter.tags")
         return np.asarray(found, np.int64)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from indexes.replica.follower import Follower
-from indexes.replica.saving import keep_snapshot
+from indexes.replica.saving import save_if_due
 from models.errors import AmbienceError
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ async def keep_saving(following: Callable[[], Follower]) -> None:
         await asyncio.sleep(LOOK_SECONDS)
         follower = following()
         try:
-            await asyncio.to_thread(keep_snapshot, follower)
+            await asyncio.to_thread(save_if_due, follower)
         except (AmbienceError, OSError) as exc:
             logger.warning("no snapshot of %s was written: %s", follower.space.kind, exc)
             await asyncio.sleep(RETRY_SECONDS)

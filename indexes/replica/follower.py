@@ -13,15 +13,16 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
 
 import numpy as np
 
-from indexes.base import Hit, Index, Part, Query, Rows, SearchParams
+from indexes.base import Index, Query, Rows, SearchParams
 from indexes.calibration import BackgroundModel
 from indexes.replica.adaptive_batch import AdaptiveBatch
+from indexes.replica.answer import Answer
 from indexes.replica.sharding import WHOLE, Shard, sample_ids, stored_ids
 from indexes.replica.snapshots import Snapshots
 from indexes.store.base import Space, Store
@@ -39,24 +40,12 @@ BATCH = 4096
 DEADLINE = 5.0
 """Default deadline of a search in seconds. Up to half of it may be spent on applying the log and on
 waiting for a seq."""
-PAUSE = 0.005
+SEQ_POLL_SECONDS = 0.005
 """Seconds between two checks for a seq that the store does not have yet."""
-SAMPLE, SAMPLE_LEAST = 512, 50
+BACKGROUND_SAMPLE, MIN_BACKGROUND_SAMPLE = 512, 50
 """Number of images sampled for the background model, and the minimum number for fitting one."""
 RETRY = 1.0
 """Seconds between two attempts to read an unavailable store."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The hits of a search, and how current the index was."""
-
-    hits: list[Hit]
-    applied_seq: int
-    stale: bool
-    """Whether the store was unreadable, or the log's end or `min_seq` was not reached in time."""
-    part: Part | None = None
-    """The part of a shard in a sharded search, in place of the hits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +182,10 @@ class Follower:
         until = time.monotonic() + deadline / 2
         job = partial(self._search, query, params, min_seq, stale_ok, until)
         answer = self._executor.submit(job).result()
-        while not stale_ok and _waits(answer, min_seq, until):
-            time.sleep(PAUSE)
+        while not stale_ok and answer.may_improve(min_seq, until):
+            time.sleep(SEQ_POLL_SECONDS)
             answer = self._executor.submit(job).result()
-        return _marked(answer, min_seq)
+        return answer.checked(min_seq)
 
     async def asearch(
         self,
@@ -211,10 +200,10 @@ class Follower:
         until = time.monotonic() + deadline / 2
         job = partial(self._search, query, params, min_seq, stale_ok, until)
         answer = await asyncio.wrap_future(self._executor.submit(job))
-        while not stale_ok and _waits(answer, min_seq, until):
-            await asyncio.sleep(PAUSE)
+        while not stale_ok and answer.may_improve(min_seq, until):
+            await asyncio.sleep(SEQ_POLL_SECONDS)
             answer = await asyncio.wrap_future(self._executor.submit(job))
-        return _marked(answer, min_seq)
+        return answer.checked(min_seq)
 
     def close(self) -> None:
         """Stop after the current job; queued jobs are cancelled."""
@@ -260,13 +249,13 @@ class Follower:
         image_ids = self.submit(lambda index: index.image_ids()).result()
         if len(image_ids) and self.shard != WHOLE:
             image_ids = stored_ids(self.store, self.space)
-        if len(image_ids) < SAMPLE_LEAST:
+        if len(image_ids) < MIN_BACKGROUND_SAMPLE:
             return
-        rows = self.store.rows(self.space, sample_ids(image_ids, SAMPLE).tolist())
+        rows = self.store.rows(self.space, sample_ids(image_ids, BACKGROUND_SAMPLE).tolist())
         sample = [
             found for at, row in rows.items() if (found := self._decoded(at, row)) is not None
         ]
-        if len(sample) >= SAMPLE_LEAST:
+        if len(sample) >= MIN_BACKGROUND_SAMPLE:
             self._background = self._index.background_of(np.stack(sample))
             self._index.background = self._background
 
@@ -337,7 +326,7 @@ class Follower:
                 self._set_state("loading", f"loading: {exc}")
                 self._closing.wait(RETRY)
 
-    def _resume(self) -> bool:
+    def _restore_snapshot(self) -> bool:
         """Restore a snapshot and apply the log after it. Returns False if that is impossible."""
         applied = None if self.snapshots is None else self.snapshots.load(self._index)
         if applied is None:
@@ -350,7 +339,7 @@ class Follower:
         self._set_state("ready")
         return True
 
-    def _empty(self) -> None:
+    def _clear_index(self) -> None:
         """Replace the index by an empty one that has the fitted background model."""
         if len(self._index):
             self._index = type(self._index)(self._index.options, self._index.rows)
@@ -358,10 +347,10 @@ class Follower:
 
     def _rebuild(self) -> None:
         self._set_state("loading", "loading")
-        self._empty()
-        if self._resume():
+        self._clear_index()
+        if self._restore_snapshot():
             return
-        self._empty()
+        self._clear_index()
         with self.store.scan(self.space, BATCH) as scan:
             for batch in scan.batches:
                 if self._closing.is_set():
@@ -400,12 +389,3 @@ def row_reader(store: Store, space: Space, decode: Decode) -> Rows:
         return {at: decode(row) for at, row in store.rows(space, image_ids).items()}
 
     return rows
-
-
-def _waits(answer: Answer, min_seq: int, until: float) -> bool:
-    """Whether the search should be repeated, because `min_seq` may still arrive in time."""
-    return answer.applied_seq < min_seq and not answer.stale and time.monotonic() < until
-
-
-def _marked(answer: Answer, min_seq: int) -> Answer:
-    return replace(answer, stale=answer.stale or answer.applied_seq < min_seq)

@@ -33,7 +33,7 @@ RENEWAL = 3600.0
 LEASE = 600.0
 
 
-def keep_snapshot(follower: Follower) -> bool:
+def save_if_due(follower: Follower) -> bool:
     """Write a snapshot if one is due and no other replica of this host is writing one.
 
     Returns whether one was written. Raises OSError (the old snapshot stays), StoreUnavailable and

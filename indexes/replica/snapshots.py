@@ -71,7 +71,7 @@ class Snapshots:
         applied = None
         try:
             with opened(path) as saved:
-                applied = self._held(saved.header, index)
+                applied = self._validated_seq(saved.header, index)
                 index.restore(saved)
         except FileNotFoundError:
             log.info("%s has no snapshot yet", self.space.kind)
@@ -96,18 +96,18 @@ class Snapshots:
         try:
             self.store.mark(self.name(index), seq, DAY)
         except StoreUnavailable as exc:
-            log.warning("%s can't say from where on it needs the log: %s", self.space.kind, exc)
+            log.warning("%s can't record which part of the log it needs: %s", self.space.kind, exc)
 
-    def _held(self, header: Mapping[str, Any], index: Index) -> int:
+    def _validated_seq(self, header: Mapping[str, Any], index: Index) -> int:
         """Return the seq of a valid snapshot. Raises SnapshotRejected, with the reason, for an
         invalid one."""
-        if stranger := self._mismatch(header, index):
-            raise SnapshotRejected(f"it is of another {stranger}")
+        if mismatch := self._mismatch(header, index):
+            raise SnapshotRejected(f"it belongs to another {mismatch}")
         applied: int = header["seq"]
         # The mark is set before the checks, so that the log is not compacted after them.
         self.mark(index, applied)
         if applied > self.store.head():
-            raise SnapshotRejected("the store is older than it")
+            raise SnapshotRejected("it is newer than the store")
         if self.store.changes(self.space, applied, 1) is None:
             raise SnapshotRejected("the log no longer reaches back to it")
         return applied

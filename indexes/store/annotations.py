@@ -56,7 +56,7 @@ def changed_row(
     said = read_annotations(row)
     for name, given in annotations.items():
         if not 0 < len(name.encode()) <= MAX_NAME or "\0" in name:
-            raise InvalidInput(f"annotations: no name of an annotator: {name[:MAX_NAME]!r}")
+            raise InvalidInput(f"annotations: invalid annotator name: {name[:MAX_NAME]!r}")
         if by == "machine" and said.get(name, {}).get("by") == "person":
             continue
         if given is None and by == "machine":

@@ -261,15 +261,15 @@ class Store(ABC):
         """At most `limit` image rows with ids above `after`, by ascending id."""
 
     @abstractmethod
-    def known(self, image_ids: Sequence[int]) -> dict[int, Image]:
+    def images_by_id(self, image_ids: Sequence[int]) -> dict[int, Image]:
         """Image rows by id; missing ids are left out."""
 
     @abstractmethod
-    def named(self, file_name: str) -> list[int]:
+    def ids_by_file_name(self, file_name: str) -> list[int]:
         """Ids of the images with this `file_name`, ascending."""
 
     @abstractmethod
-    def matching(self, metadata: Mapping[str, Any]) -> list[int]:
+    def ids_by_metadata(self, metadata: Mapping[str, Any]) -> list[int]:
         """Ids, ascending, of images whose metadata has all these top-level keys with these values.
 
         A stored list matches if it contains the value. `tags` includes the tags of annotations.
@@ -287,7 +287,7 @@ class Store(ABC):
         ascending id."""
 
     @abstractmethod
-    def sources(self) -> dict[str, int]:
+    def ids_by_source(self) -> dict[str, int]:
         """Source path → id of all images that came from files, for a resumed backfill."""
 
     @abstractmethod

@@ -26,12 +26,12 @@ def check_writes(writes: Sequence[ImageWrite]) -> None:
             )
         for name in (*write.wanted, *(part for space in write.features for part in space)):
             if not 0 < len(name.encode()) <= MAX_NAME or "\0" in name:
-                raise InvalidInput(f"no name of a kind or fingerprint: {name[:MAX_NAME]!r}")
+                raise InvalidInput(f"invalid kind or fingerprint: {name[:MAX_NAME]!r}")
         if write.metadata is not None:
             dump_metadata(write.metadata)
 
 
-def check_unused(space: Space, active: Mapping[str, str]) -> None:
+def check_space_inactive(space: Space, active: Mapping[str, str]) -> None:
     """Raise Conflict if searches use this space."""
     if active.get(space.kind) == space.fingerprint:
         raise Conflict(f"searches of {space.kind} use {space.fingerprint}: it can't be dropped")
@@ -53,7 +53,9 @@ def name_hash(file_name: str) -> bytes:
 def next_free_id(following: int) -> int:
     """The next id that the store assigns. Raises InvalidInput if the last id is taken."""
     if not is_image_id(following):
-        raise InvalidInput(f"id {MAX_IMAGE_ID} is taken, so no free id follows: give one")
+        raise InvalidInput(
+            f"id {MAX_IMAGE_ID} is taken, so there is no next free id: give an image_id"
+        )
     return following
 
 
@@ -72,7 +74,7 @@ def dump_metadata(metadata: Mapping[str, Any]) -> bytes:
     try:
         return orjson.dumps(dict(metadata), option=orjson.OPT_SORT_KEYS)
     except TypeError as exc:
-        raise InvalidInput(f"metadata is no JSON object: {exc}", "metadata") from exc
+        raise InvalidInput(f"metadata is not a JSON object: {exc}", "metadata") from exc
 
 
 def merged(metadata: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

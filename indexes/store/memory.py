@@ -27,7 +27,7 @@ from indexes.store.base import (
     missing_kinds,
 )
 from indexes.store.checks import (
-    check_unused,
+    check_space_inactive,
     check_writes,
     dump_metadata,
     image_terms,
@@ -41,7 +41,7 @@ from models.errors import StoreUnavailable
 
 
 @dataclass(slots=True)
-class _Kept:
+class _StoredImage:
     image: Image
     features: dict[Space, bytes] = field(default_factory=dict)
     preview: bytes | None = None
@@ -54,18 +54,18 @@ class _Kept:
         spoken = annotated_kinds(self.features.get(ANNOTATIONS))
         return missing_kinds(self.image.wanted, self.features) - spoken
 
-    def annotated(self, row: bytes | None) -> _Kept:
+    def annotated(self, row: bytes | None) -> _StoredImage:
         """Set the row of annotations, or remove it if None."""
         self.features.pop(ANNOTATIONS, None)
         if row is not None:
             self.features[ANNOTATIONS] = row
-        return self.settled()
+        return self.with_updated_row()
 
     def terms(self) -> set[bytes]:
         """Search terms of the image."""
         return image_terms(self.image.metadata, self.features.get(ANNOTATIONS))
 
-    def settled(self) -> _Kept:
+    def with_updated_row(self) -> _StoredImage:
         """Update the image row to the stored data; remove the original if no kind is pending."""
         pending = self.missing()
         if not pending:
@@ -86,7 +86,7 @@ class MemoryStore(Store):
         self._originals_bytes = originals_bytes
         self._uuid = uuid.uuid4().hex
         self._lock = threading.RLock()
-        self._kept: dict[int, _Kept] = {}
+        self._kept: dict[int, _StoredImage] = {}
         self._log: dict[int, int] = {}
         self._leases: dict[str, tuple[str, float]] = {}
         self._active: dict[str, str | None] = {}
@@ -125,7 +125,7 @@ class MemoryStore(Store):
                 row = kept.features.get(ANNOTATIONS)
                 kept.annotated(without(row, kind.removeprefix(ANNOTATE)))
             kept.features = {at: data for at, data in kept.features.items() if at.kind != kind}
-            kept.settled()
+            kept.with_updated_row()
             return self._entry(image_id)
 
     def complete(
@@ -141,7 +141,7 @@ class MemoryStore(Store):
             if given.items() <= kept.features.items():
                 return self._seq
             kept.features.update(given)
-            kept.settled()
+            kept.with_updated_row()
             return self._entry(image_id)
 
     def annotate(
@@ -171,11 +171,11 @@ class MemoryStore(Store):
 
     def drop_space(self, space: Space) -> int:
         with self._open():
-            check_unused(space, self.active())
+            check_space_inactive(space, self.active())
             held = [at for at, kept in sorted(self._kept.items()) if space in kept.features]
             for image_id in held:
                 del self._kept[image_id].features[space]
-                self._kept[image_id].settled()
+                self._kept[image_id].with_updated_row()
                 self._entry(image_id)
             return len(held)
 
@@ -224,12 +224,12 @@ class MemoryStore(Store):
             wanted=frozenset(),
             pending=frozenset(),
         )
-        self._kept[image_id] = self._filled(_Kept(fresh), write)
+        self._kept[image_id] = self._filled(_StoredImage(fresh), write)
         return Receipt(
             image_id, self._entry(image_id), seq, "created" if old is None else "replaced"
         )
 
-    def _extend(self, image_id: int, old: _Kept, write: ImageWrite) -> Receipt:
+    def _extend(self, image_id: int, old: _StoredImage, write: ImageWrite) -> Receipt:
         generation = old.image.generation
         new = self._filled(replace(old, features=dict(old.features)), write)
         if replace(new, stored=old.stored) == old:
@@ -237,7 +237,7 @@ class MemoryStore(Store):
         self._kept[image_id] = new
         return Receipt(image_id, self._entry(image_id), generation, "replaced")
 
-    def _filled(self, kept: _Kept, write: ImageWrite) -> _Kept:
+    def _filled(self, kept: _StoredImage, write: ImageWrite) -> _StoredImage:
         image = kept.image
         kept.features.update(write.features)
         kept.preview = write.preview if kept.preview is None else kept.preview
@@ -251,9 +251,9 @@ class MemoryStore(Store):
         pending = kept.missing()
         if write.original is not None and kept.original is None and pending:
             self._keep_original(kept, write.original)
-        return kept.settled()
+        return kept.with_updated_row()
 
-    def _keep_original(self, kept: _Kept, data: bytes) -> None:
+    def _keep_original(self, kept: _StoredImage, data: bytes) -> None:
         if len(data) > self._originals_bytes:
             return
         # The original of an image that is being replaced no longer counts.
@@ -265,7 +265,7 @@ class MemoryStore(Store):
                 break
             held -= len(oldest.original or b"")
             oldest.original = None
-            oldest.settled()
+            oldest.with_updated_row()
         kept.original, kept.stored = data, self._seq + 1
 
     def _entry(self, image_id: int) -> int:
@@ -312,15 +312,15 @@ class MemoryStore(Store):
             return {image_id: data for image_id, data in found if data is not None}
 
     def image(self, image_id: int) -> Image | None:
-        return self.known([image_id]).get(image_id)
+        return self.images_by_id([image_id]).get(image_id)
 
     def images(self, after: int = -1, limit: int = 100) -> list[Image]:
         with self._open():
             return list(
-                self.known([at for at in sorted(self._kept) if at > after][:limit]).values()
+                self.images_by_id([at for at in sorted(self._kept) if at > after][:limit]).values()
             )
 
-    def known(self, image_ids: Sequence[int]) -> dict[int, Image]:
+    def images_by_id(self, image_ids: Sequence[int]) -> dict[int, Image]:
         with self._open():
             return {
                 int(image_id): self._kept[image_id].image
@@ -328,12 +328,12 @@ class MemoryStore(Store):
                 if image_id in self._kept
             }
 
-    def named(self, file_name: str) -> list[int]:
+    def ids_by_file_name(self, file_name: str) -> list[int]:
         with self._open():
             kept = self._kept.items()
             return sorted(at for at, one in kept if one.image.file_name == file_name)
 
-    def matching(self, metadata: Mapping[str, Any]) -> list[int]:
+    def ids_by_metadata(self, metadata: Mapping[str, Any]) -> list[int]:
         terms = set(wanted_terms(metadata))
         with self._open():
             return sorted(at for at, one in self._kept.items() if terms <= one.terms())
@@ -359,7 +359,7 @@ class MemoryStore(Store):
                 if row.image_id > after and kind in row.pending
             ][:limit]
 
-    def sources(self) -> dict[str, int]:
+    def ids_by_source(self) -> dict[str, int]:
         with self._open():
             rows = (self._kept[at].image for at in sorted(self._kept))
             return {row.source: row.image_id for row in rows if row.source != "online"}

@@ -53,21 +53,21 @@ class Gate:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._live = 0
+        self._open_transactions = 0
         self._scans = 0
         self._waiting = 0
-        self._alone = False
+        self._exclusive = False
 
     def enter(self, scan: bool = False) -> None:
         with self._lock:
-            while self._alone or (self._waiting and not self._scans):
+            while self._exclusive or (self._waiting and not self._scans):
                 self._changed.wait()
-            self._live += 1
+            self._open_transactions += 1
             self._scans += scan
 
     def leave(self, scan: bool = False) -> None:
         with self._lock:
-            self._live -= 1
+            self._open_transactions -= 1
             self._scans -= scan
             if self._waiting:
                 self._changed.notify_all()
@@ -78,12 +78,14 @@ class Gate:
         with self._changed:
             self._waiting += 1
             try:
-                if not self._changed.wait_for(lambda: not (self._live or self._alone), seconds):
+                if not self._changed.wait_for(
+                    lambda: not (self._open_transactions or self._exclusive), seconds
+                ):
                     raise StoreUnavailable(
-                        f"the store must change its map, but a scan was open for {seconds:g} s; "
+                        f"the store must resize its map, but a transaction was open for {seconds:g} s; "
                         "try again when it has ended"
                     )
-                self._alone = True
+                self._exclusive = True
             finally:
                 self._waiting -= 1
                 self._changed.notify_all()
@@ -91,7 +93,7 @@ class Gate:
             yield
         finally:
             with self._changed:
-                self._alone = False
+                self._exclusive = False
                 self._changed.notify_all()
 
 
@@ -295,12 +297,12 @@ def _advice(exc: Exception) -> str:
     advice: dict[type[Exception], str] = {
         lmdb.DiskError: "the disk is full or broken; free space, nothing was written",
         lmdb.ReadonlyError: "no permission to write; check the folder's owner and mount",
-        lmdb.LockError: "its lock can't be had; it must lie on a local disk",
-        lmdb.MemoryError: "no address space for its map; lower map_size or raise `ulimit -v`",
+        lmdb.LockError: "its lock can't be acquired; the folder must be on a local disk",
+        lmdb.MemoryError: "there is not enough address space for its map; lower map_size or raise `ulimit -v`",
         lmdb.ReadersFullError: "too many readers at once; raise max_readers",
         lmdb.TxnFullError: "too much in one write; use smaller batches",
         lmdb.CorruptedError: "the file is damaged; restore a backup",
-        lmdb.InvalidError: "data.mdb is no LMDB file; restore a backup",
+        lmdb.InvalidError: "data.mdb is not an LMDB file; restore a backup",
         lmdb.VersionMismatchError: "data.mdb was written by another LMDB; use that version",
         PermissionError: "no permission; check the folder's owner",
     }

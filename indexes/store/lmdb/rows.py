@@ -45,7 +45,7 @@ def number(value: int) -> bytes:
     return _NUMBER.pack(value)
 
 
-def to_number(key: bytes) -> int:
+def unpack_number(key: bytes) -> int:
     return int(_NUMBER.unpack(key)[0])
 
 
@@ -106,7 +106,7 @@ class Reader:
 
     def meta(self, name: bytes) -> int:
         found = self.get("meta", name)
-        return to_number(found) if found else 0
+        return unpack_number(found) if found else 0
 
     def row(self, image_id: int) -> ImageRow | None:
         found = self.get("images", number(image_id)) if is_image_id(image_id) else None
@@ -124,7 +124,7 @@ class Reader:
         """Yield the ids at the end of the keys with this prefix, ascending, above `after`."""
         first = min(max(after, -1), MAX_IMAGE_ID) + 1
         for key in self.from_key(table, prefix + number(first), prefix):
-            yield to_number(key[len(prefix) :])
+            yield unpack_number(key[len(prefix) :])
 
     def marks(self) -> dict[str, int]:
         with self.txn.cursor(db=self.tables["marks"]) as cursor:
@@ -162,7 +162,7 @@ class Reader:
         with self.txn.cursor(db=self.tables["features"]) as cursor:
             found = cursor.set_range(prefix)
             while found and cursor.key().startswith(prefix):
-                rows.append((to_number(cursor.key()[4:]), cursor.value()))
+                rows.append((unpack_number(cursor.key()[4:]), cursor.value()))
                 if len(rows) == batch:
                     yield rows
                     rows = []
@@ -189,9 +189,9 @@ class Reader:
             found = cursor.set_range(number(after + 1))
             entries = list(islice(cursor, limit)) if found else []
         if len(entries) == limit:
-            head = to_number(entries[-1][0])
+            head = unpack_number(entries[-1][0])
         sought = b"" if wanted is None else _SPACE.pack(wanted)
-        ids = {read_entry(data) for _, data in entries if touches(data, sought)}
+        ids = {entry_image_id(data) for _, data in entries if entry_names_space(data, sought)}
         rows = self.features(wanted, sorted(ids))
         return Changes(head, {image_id: rows.get(image_id) for image_id in ids})
 
@@ -214,14 +214,14 @@ class Reader:
             has_original=row.original > 0,
         )
 
-    def known(self, image_ids: Collection[int]) -> dict[int, Image]:
+    def images_by_id(self, image_ids: Collection[int]) -> dict[int, Image]:
         rows = ((int(image_id), self.row(image_id)) for image_id in image_ids)
         return {image_id: self.image(image_id, row) for image_id, row in rows if row is not None}
 
     def image_rows(self) -> Iterator[tuple[int, ImageRow]]:
         with self.txn.cursor(db=self.tables["images"]) as cursor:
             for key, value in cursor:
-                yield to_number(key), ImageRow.decode(value)
+                yield unpack_number(key), ImageRow.decode(value)
 
     def original(self, image_id: int, row: ImageRow) -> bytes | None:
         return self.get("originals", number(row.original) + number(image_id))
@@ -231,7 +231,7 @@ class Reader:
         assert row is not None, image_id
         return Pending(image_id, row.generation, row.original > 0, row.preview)
 
-    def named(self, file_name: str) -> list[int]:
+    def ids_by_file_name(self, file_name: str) -> list[int]:
         ids = set(self.ids_under("names", name_hash(file_name)))
         digits, _, ending = file_name.partition(".")
         if ending == "online" and len(digits) <= 15 and digits.isascii() and digits.isdecimal():
@@ -240,7 +240,7 @@ class Reader:
                 ids.add(int(digits))
         return sorted(ids)
 
-    def matching(self, terms: list[bytes]) -> list[int]:
+    def ids_by_metadata(self, terms: list[bytes]) -> list[int]:
         if not terms:
             return list(self.ids_under("images", b""))
         found = set(self.ids_under("terms", terms[0]))
@@ -266,7 +266,7 @@ def entry(op: bytes, image_id: int, touched: Collection[int]) -> bytes:
     return op + number(image_id) + b"".join(_SPACE.pack(space) for space in sorted(touched))
 
 
-def touches(data: bytes, space: bytes) -> bool:
+def entry_names_space(data: bytes, space: bytes) -> bool:
     """Whether a log entry names a space, given the space's packed number; never true for b""."""
     place = data.find(space, 9) if space else -1
     while place >= 0 and (place - 9) % len(space):
@@ -274,7 +274,7 @@ def touches(data: bytes, space: bytes) -> bool:
     return place >= 0
 
 
-def read_entry(data: bytes) -> int:
+def entry_image_id(data: bytes) -> int:
     """The image id of a log entry."""
     image_id: int = _NUMBER.unpack_from(data, 1)[0]
     return image_id

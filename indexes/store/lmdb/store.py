@@ -43,7 +43,7 @@ class LmdbStore(Store):
         self._options = options or LmdbOptions()
         self._opened: Environment | None = acquire(folder, self._options)
         try:
-            self._uuid = self._write(_found)
+            self._uuid = self._write(_read_or_create_uuid)
         except BaseException:
             self.close()
             raise
@@ -141,25 +141,27 @@ class LmdbStore(Store):
         return self._read(work)
 
     def image(self, image_id: int) -> Image | None:
-        return self.known([image_id]).get(image_id)
+        return self.images_by_id([image_id]).get(image_id)
 
     def images(self, after: int = -1, limit: int = 100) -> list[Image]:
         def work(reader: Reader) -> list[Image]:
             return list(
-                reader.known(list(islice(reader.ids_under("images", b"", after), limit))).values()
+                reader.images_by_id(
+                    list(islice(reader.ids_under("images", b"", after), limit))
+                ).values()
             )
 
         return self._read(work)
 
-    def known(self, image_ids: Sequence[int]) -> dict[int, Image]:
-        return self._read(lambda reader: reader.known(image_ids))
+    def images_by_id(self, image_ids: Sequence[int]) -> dict[int, Image]:
+        return self._read(lambda reader: reader.images_by_id(image_ids))
 
-    def named(self, file_name: str) -> list[int]:
-        return self._read(lambda reader: reader.named(file_name))
+    def ids_by_file_name(self, file_name: str) -> list[int]:
+        return self._read(lambda reader: reader.ids_by_file_name(file_name))
 
-    def matching(self, metadata: Mapping[str, Any]) -> list[int]:
+    def ids_by_metadata(self, metadata: Mapping[str, Any]) -> list[int]:
         terms = wanted_terms(metadata)
-        return self._read(lambda reader: reader.matching(terms))
+        return self._read(lambda reader: reader.ids_by_metadata(terms))
 
     def preview(self, image_id: int) -> bytes | None:
         if not is_image_id(image_id):
@@ -182,7 +184,7 @@ class LmdbStore(Store):
 
         return self._read(work)
 
-    def sources(self) -> dict[str, int]:
+    def ids_by_source(self) -> dict[str, int]:
         def work(reader: Reader) -> dict[str, int]:
             rows = reader.image_rows()
             return {row.source: image_id for image_id, row in rows if row.source != "online"}
@@ -238,7 +240,7 @@ class LmdbStore(Store):
         return environment.write(attempt)
 
 
-def _found(writer: Writer) -> str:
+def _read_or_create_uuid(writer: Writer) -> str:
     """Read the UUID of the store, or create it in a new store.
 
     Raises StoreUnavailable for a store with another layout.

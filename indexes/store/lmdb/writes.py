@@ -20,7 +20,7 @@ from indexes.store.base import (
     file_name_of,
 )
 from indexes.store.checks import (
-    check_unused,
+    check_space_inactive,
     dump_metadata,
     image_terms,
     is_unwanted,
@@ -38,7 +38,7 @@ from indexes.store.lmdb.rows import (
     number,
     pending_key,
     space_key,
-    to_number,
+    unpack_number,
 )
 
 
@@ -305,7 +305,7 @@ class Writer(Reader):
 
     def drop_space(self, space: Space, limit: int) -> int:
         """Remove at most `limit` rows of a space. Returns their number."""
-        check_unused(space, self.active())
+        check_space_inactive(space, self.active())
         known = self.space_number(space)
         if known is None:
             return 0
@@ -336,7 +336,7 @@ class Writer(Reader):
     def _drop_oldest_original(self) -> int:
         key = next(self.from_key("originals", b""))
         dropped = self.pop("originals", key)
-        image_id = to_number(key[8:])
+        image_id = unpack_number(key[8:])
         row = self.row(image_id)
         assert row is not None, image_id
         row.original = 0

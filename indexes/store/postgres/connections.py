@@ -30,15 +30,15 @@ CONNECT_PAUSE = 0.5
 """Seconds after a failed attempt to connect in which no other attempt is made."""
 CONFLICTS = ("40001", "40P01")
 """SQLSTATEs of transactions that the server rolled back because of a concurrent transaction."""
-GONE = ("08", "57P")
+CONNECTION_LOST = ("08", "57P")
 """Prefixes of the SQLSTATEs that mean that the connection is lost."""
 ADVICE = {
-    "42501": "the user may not do that: it must own the database",
-    "25006": "it is read-only: name the primary server",
+    "42501": "the database user lacks a permission: it must own the database",
+    "25006": "it is read-only: use the address of the primary server",
     "53100": "the server's disk is full; nothing was written",
     "53": "the server is out of resources; nothing was written",
-    "55P03": "another write holds the image for too long; try again",
-    "57014": "it took too long; nothing was written",
+    "55P03": "another transaction held a lock for too long; try again",
+    "57014": "the statement timed out; nothing was written",
     "57P03": "the server is starting or stopping; try again",
 }
 UNCERTAIN = (
@@ -80,7 +80,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             raise
 
 
-class Connections:
+class ConnectionPool:
     """A connection pool shared by threads; `check` runs on each new connection."""
 
     def __init__(self, url: str, options: PostgresOptions) -> None:
@@ -91,7 +91,7 @@ class Connections:
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
         self._closed = False
-        self._refused: tuple[float, str] = (0.0, "")
+        self._last_connect_failure: tuple[float, str] = (0.0, "")
         self.check: Callable[[Connection], None] = lambda _: None
 
     def run(self, work: Callable[[Connection], T], limit: float) -> T:
@@ -101,7 +101,7 @@ class Connections:
         StoreUnavailable.
         """
         for attempt in range(ATTEMPTS):
-            with self._lent() as (connection, fresh):
+            with self._borrow() as (connection, fresh):
                 connection.limit = limit
                 try:
                     return work(connection)
@@ -119,7 +119,7 @@ class Connections:
     def connect(self) -> Connection:
         """Open a connection outside the pool. Raises StoreUnavailable."""
         self._check_usable()
-        until, reason = self._refused
+        until, reason = self._last_connect_failure
         if time.monotonic() < until:
             raise StoreUnavailable(reason)
         try:
@@ -131,7 +131,7 @@ class Connections:
                 raise
         except psycopg.Error as exc:
             failure = self._unavailable(exc)
-            self._refused = (time.monotonic() + CONNECT_PAUSE, str(failure))
+            self._last_connect_failure = (time.monotonic() + CONNECT_PAUSE, str(failure))
             raise failure from exc
         return connection
 
@@ -148,7 +148,7 @@ class Connections:
         self._drop_idle()
 
     @contextmanager
-    def _lent(self) -> Iterator[tuple[Connection, bool]]:
+    def _borrow(self) -> Iterator[tuple[Connection, bool]]:
         """Lend a connection, with whether it is new."""
         self._check_usable()
         if not self._free.acquire(timeout=self.options.connect_timeout):
@@ -162,11 +162,11 @@ class Connections:
             try:
                 yield connection, found is None
             finally:
-                self._take_back(connection)
+                self._return(connection)
         finally:
             self._free.release()
 
-    def _take_back(self, connection: Connection) -> None:
+    def _return(self, connection: Connection) -> None:
         connection.committing = False
         if connection.info.transaction_status != TransactionStatus.IDLE:
             with suppress(psycopg.Error):
@@ -210,7 +210,7 @@ class Connections:
 
 
 def _is_lost(connection: Connection, exc: psycopg.Error) -> bool:
-    return connection.closed or (exc.sqlstate or "").startswith(GONE)
+    return connection.closed or (exc.sqlstate or "").startswith(CONNECTION_LOST)
 
 
 def _parameters(url: str, options: PostgresOptions) -> dict[str, Any]:

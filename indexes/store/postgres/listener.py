@@ -7,23 +7,23 @@ import threading
 import time
 from contextlib import suppress
 
-from indexes.store.postgres.connections import Connection, Connections
+from indexes.store.postgres.connections import Connection, ConnectionPool
 from indexes.store.postgres.rows import Reader
 from indexes.store.postgres.writes import CHANNEL
 from models.errors import StoreUnavailable
 
 RETRY = 1.0
 """Seconds between two attempts to listen."""
-QUIET = 5.0
+IDLE_SECONDS = 5.0
 """Seconds of silence after which the connection is tested."""
-SLICE = 0.1
+CHECK_INTERVAL = 0.1
 """Seconds between two checks whether a waiting thread was told to end."""
 
 
 class Listener:
     """Listens in a thread that the first `wait` starts, and reconnects after an error."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: ConnectionPool) -> None:
         self._connections = connections
         self._changed = threading.Condition()
         self._newest = 0
@@ -42,7 +42,7 @@ class Listener:
                 left = until - time.monotonic()
                 if left <= 0:
                     break
-                self._changed.wait(min(left, SLICE))
+                self._changed.wait(min(left, CHECK_INTERVAL))
 
     def close(self) -> None:
         self._closing.set()
@@ -69,19 +69,19 @@ class Listener:
         try:
             connection.execute(f"LISTEN {CHANNEL}".encode())
             # Commits made before LISTEN were not announced to this connection.
-            self._hear(Reader(connection).head())
+            self._record_seq(Reader(connection).head())
             with self._changed:
                 self._connection = connection
             while not self._closing.is_set():
-                for notice in connection.notifies(timeout=QUIET):
-                    self._hear(int(notice.payload))
+                for notice in connection.notifies(timeout=IDLE_SECONDS):
+                    self._record_seq(int(notice.payload))
                 connection.execute("SELECT 1")
         finally:
             with self._changed:
                 self._connection = None
             connection.close()
 
-    def _hear(self, seq: int) -> None:
+    def _record_seq(self, seq: int) -> None:
         with self._changed:
             self._newest = seq
             self._changed.notify_all()

@@ -62,10 +62,10 @@ class Reader:
     def rows(self, space: Space, image_ids: Iterable[int]) -> dict[int, bytes]:
         sql = f"SELECT image_id, data FROM features WHERE space = {SPACE}"
         ids = " AND image_id = ANY (%(ids)s)"
-        return dict(self.all(sql + ids, {**space._asdict(), "ids": valid(image_ids)}))
+        return dict(self.all(sql + ids, {**space._asdict(), "ids": valid_ids(image_ids)}))
 
-    def known(self, image_ids: Iterable[int]) -> dict[int, Image]:
-        ids = valid(image_ids)
+    def images_by_id(self, image_ids: Iterable[int]) -> dict[int, Image]:
+        ids = valid_ids(image_ids)
         rows = self.all(f"SELECT {IMAGE} FROM images WHERE id = ANY (%(ids)s)", {"ids": ids})
         images = {row[0]: image_of(row) for row in rows}
         return {at: images[at] for at in ids if at in images}
@@ -74,7 +74,7 @@ class Reader:
         sql = f"SELECT {IMAGE} FROM images WHERE id > %(after)s ORDER BY id LIMIT %(limit)s"
         return [image_of(row) for row in self.all(sql, {"after": _id(after), "limit": limit})]
 
-    def named(self, file_name: str) -> list[int]:
+    def ids_by_file_name(self, file_name: str) -> list[int]:
         digits, _, ending = file_name.partition(".")
         plain = len(digits) <= 15 and digits.isascii() and digits.isdecimal()
         upload = int(digits) if plain and ending == "online" and str(int(digits)) == digits else -1
@@ -84,7 +84,7 @@ class Reader:
             {"name": name_hash(file_name), "upload": upload},
         )
 
-    def matching(self, terms: list[bytes]) -> list[int]:
+    def ids_by_metadata(self, terms: list[bytes]) -> list[int]:
         if not terms:
             return self.ids("SELECT id FROM images ORDER BY id", {})
         return self.ids(
@@ -95,14 +95,14 @@ class Reader:
 
     def preview(self, image_id: int) -> bytes | None:
         sql = "SELECT data FROM previews WHERE image_id = ANY (%(ids)s)"
-        data: bytes | None = self.one(sql, {"ids": valid([image_id])})
+        data: bytes | None = self.one(sql, {"ids": valid_ids([image_id])})
         return data
 
     def original(self, image_id: int, generation: int) -> bytes | None:
         data: bytes | None = self.one(
             "SELECT data FROM originals JOIN images ON id = image_id "
             "WHERE id = ANY (%(ids)s) AND generation = %(generation)s",
-            {"ids": valid([image_id]), "generation": generation},
+            {"ids": valid_ids([image_id]), "generation": generation},
         )
         return data
 
@@ -117,7 +117,7 @@ class Reader:
         )
         return [Pending(*row) for row in rows]
 
-    def sources(self) -> dict[str, int]:
+    def ids_by_source(self) -> dict[str, int]:
         rows = self.all("SELECT source, id FROM images WHERE name IS NOT NULL ORDER BY id")
         return {source_of(source): image_id for source, image_id in rows}
 
@@ -128,7 +128,7 @@ class Reader:
             "SELECT FROM features f JOIN spaces s ON s.number = f.space WHERE f.image_id = i.id "
             "AND s.kind = w.kind AND s.fingerprint = w.mark) "
             "WHERE i.id = ANY (%(ids)s)",
-            {"kinds": list(kinds), "marks": list(kinds.values()), "ids": valid(image_ids)},
+            {"kinds": list(kinds), "marks": list(kinds.values()), "ids": valid_ids(image_ids)},
         )
         lacking: dict[int, set[str]] = {image_id: set() for image_id, _ in rows}
         for image_id, kind in rows:
@@ -178,7 +178,7 @@ def source_of(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def valid(image_ids: Iterable[int]) -> list[int]:
+def valid_ids(image_ids: Iterable[int]) -> list[int]:
     """The ids that lie in the valid range; PostgreSQL's bigint ends at 2^63."""
     return [int(image_id) for image_id in image_ids if is_image_id(image_id)]
 

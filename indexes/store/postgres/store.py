@@ -18,8 +18,8 @@ from indexes.store.base import (
     Space,
     Store,
 )
-from indexes.store.checks import check_unused, check_writes, is_image_id, wanted_terms
-from indexes.store.postgres.connections import Connection, Connections, PostgresOptions
+from indexes.store.checks import check_space_inactive, check_writes, is_image_id, wanted_terms
+from indexes.store.postgres.connections import Connection, ConnectionPool, PostgresOptions
 from indexes.store.postgres.draft import Draft
 from indexes.store.postgres.listener import Listener
 from indexes.store.postgres.rows import HEAD, SPACE, Reader
@@ -50,16 +50,16 @@ class PostgresStore(Store):
 
     def __init__(self, url: str, options: PostgresOptions | None = None) -> None:
         self._options = options or PostgresOptions()
-        self._connections = Connections(url, self._options)
+        self._connections = ConnectionPool(url, self._options)
         self._listener = Listener(self._connections)
         self._numbers: dict[Space, int] = {}
-        self._above = 0
+        self._claimed_below = 0
         """Ids below this one are known to be claimed; other processes may have claimed more."""
         self._kept = self._options.originals_bytes
         """Bytes of originals written since their total was last checked."""
         self._connections.check = migrate
         self._uuid = self._run(read_uuid)
-        self._connections.check = self._check_same
+        self._connections.check = self._check_same_store
 
     # --- writes ----------------------------------------------------------------------------------
 
@@ -115,14 +115,14 @@ class PostgresStore(Store):
 
     def drop_space(self, space: Space) -> int:
         def work(draft: Draft) -> int:
-            check_unused(space, self.active())  # `activate` waits for this transaction.
+            check_space_inactive(space, self.active())  # `activate` waits for this transaction.
             return draft.drop_space(space)
 
         def step(connection: Connection) -> int:
             ids = Reader(connection).ids_in(space, DROP_STEP)
             return self._change(connection, ids, [space], work)[0] if ids else 0
 
-        check_unused(space, self.active())
+        check_space_inactive(space, self.active())
         dropped = 0
         while more := self._run(step):
             dropped += more
@@ -214,20 +214,20 @@ class PostgresStore(Store):
         return self._read(lambda reader: reader.rows(space, image_ids))
 
     def image(self, image_id: int) -> Image | None:
-        return self.known([image_id]).get(image_id)
+        return self.images_by_id([image_id]).get(image_id)
 
     def images(self, after: int = -1, limit: int = 100) -> list[Image]:
         return self._read(lambda reader: reader.images(after, limit))
 
-    def known(self, image_ids: Sequence[int]) -> dict[int, Image]:
-        return self._read(lambda reader: reader.known(image_ids))
+    def images_by_id(self, image_ids: Sequence[int]) -> dict[int, Image]:
+        return self._read(lambda reader: reader.images_by_id(image_ids))
 
-    def named(self, file_name: str) -> list[int]:
-        return self._read(lambda reader: reader.named(file_name))
+    def ids_by_file_name(self, file_name: str) -> list[int]:
+        return self._read(lambda reader: reader.ids_by_file_name(file_name))
 
-    def matching(self, metadata: Mapping[str, Any]) -> list[int]:
+    def ids_by_metadata(self, metadata: Mapping[str, Any]) -> list[int]:
         terms = wanted_terms(metadata)
-        return self._read(lambda reader: reader.matching(terms))
+        return self._read(lambda reader: reader.ids_by_metadata(terms))
 
     def preview(self, image_id: int) -> bytes | None:
         return self._read(lambda reader: reader.preview(image_id))
@@ -238,8 +238,8 @@ class PostgresStore(Store):
     def pending(self, kind: str, after: int = -1, limit: int = 64) -> list[Pending]:
         return self._read(lambda reader: reader.pending(kind, after, limit))
 
-    def sources(self) -> dict[str, int]:
-        return self._read(lambda reader: reader.sources())
+    def ids_by_source(self) -> dict[str, int]:
+        return self._read(lambda reader: reader.ids_by_source())
 
     def missing(self, kinds: Mapping[str, str], image_ids: Sequence[int]) -> dict[int, set[str]]:
         return self._read(lambda reader: reader.missing(kinds, image_ids))
@@ -290,9 +290,9 @@ class PostgresStore(Store):
 
     def _claim(self, connection: Connection, given: Sequence[int | None]) -> list[int]:
         known = [image_id for image_id in given if image_id is not None]
-        if len(known) < len(given) or max(known, default=-1) >= self._above:
+        if len(known) < len(given) or max(known, default=-1) >= self._claimed_below:
             ids = claim_ids(connection, given)
-            self._above = max([self._above, *(image_id + 1 for image_id in ids)])
+            self._claimed_below = max([self._claimed_below, *(image_id + 1 for image_id in ids)])
             return ids
         return known
 
@@ -310,12 +310,12 @@ class PostgresStore(Store):
                 return  # The next write tries again.
             self._kept = 0
 
-    def _check_same(self, connection: Connection) -> None:
+    def _check_same_store(self, connection: Connection) -> None:
         """Check that a new connection leads to the same store. Raises StoreUnavailable.
 
         Cached numbers and claimed ids are forgotten: the server may have lost the newest changes.
         """
-        self._numbers, self._above = {}, 0
+        self._numbers, self._claimed_below = {}, 0
         migrate(connection)
         if read_uuid(connection) != self._uuid:
             raise StoreUnavailable(

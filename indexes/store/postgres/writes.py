@@ -23,7 +23,7 @@ T = TypeVar("T")
 CHANNEL = "ambience_log"
 ALL, IMAGE, OF_LOG, OF_IDS = 0x616D6200, 0x616D6201, 0x616D6202, 0x616D6203
 """First keys of the advisory locks on all images, one image, the log and the id counter."""
-MANY = 256
+MAX_SINGLE_LOCKS = 256
 """Number of ids above which a transaction locks all images with one lock, because the server has
 room for only some thousand locks."""
 
@@ -160,7 +160,7 @@ def _begin(
     originals_bytes: int,
 ) -> Draft:
     """Begin a transaction: lock the ids and read their rows."""
-    few = len(ids) <= MANY
+    few = len(ids) <= MAX_SINGLE_LOCKS
     one = "pg_advisory_xact_lock_shared" if few else "pg_advisory_xact_lock"
     given = {"ids": ids, "annotations": numbers[ANNOTATIONS]}
     with connection.pipeline():
@@ -191,9 +191,9 @@ def _commit(connection: Connection, draft: Draft) -> int:
     connection.committing = True
     with connection.pipeline():
         _write_parts(connection, draft)
-        _write_marks(connection, draft)
+        _write_index_entries(connection, draft)
         connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", [OF_LOG])
-        base = connection.execute(_APPEND, _appended(draft))
+        base = connection.execute(_APPEND, _append_arguments(draft))
         connection.execute("SELECT pg_notify(%s, (SELECT max(seq) FROM log)::text)", [CHANNEL])
         connection.execute("COMMIT")
     connection.committing = False
@@ -234,13 +234,13 @@ def _write_blobs(
         )
 
 
-def _write_marks(connection: Connection, draft: Draft) -> None:
+def _write_index_entries(connection: Connection, draft: Draft) -> None:
     """Update search terms and pending kinds, and delete the rows of removed images."""
     for table, column, kind, marks in (
         ("terms", "term", "bytea", lambda row: row.terms),
         ("pending", "kind", "text", lambda row: row.pending),
     ):
-        less, more = _changed_marks(draft, marks)
+        less, more = _changed_entries(draft, marks)
         columns = f"unnest(%s::{kind}[], %s::bigint[])"
         if less:
             connection.execute(
@@ -258,14 +258,16 @@ def _write_marks(connection: Connection, draft: Draft) -> None:
         connection.execute("DELETE FROM images WHERE id = ANY (%s)", [gone])
 
 
-Marks = list[tuple[Any, int]]
+IndexEntries = list[tuple[Any, int]]
 """Search terms or pending kinds, each with its image id."""
 
 
-def _changed_marks(draft: Draft, marks: Callable[[Row], Collection[Any]]) -> tuple[Marks, Marks]:
+def _changed_entries(
+    draft: Draft, marks: Callable[[Row], Collection[Any]]
+) -> tuple[IndexEntries, IndexEntries]:
     """The marks to delete, and those to insert."""
-    less: Marks = []
-    more: Marks = []
+    less: IndexEntries = []
+    more: IndexEntries = []
     for image_id, row in draft.rows.items():
         old = draft.before.get(image_id)
         before = set(marks(old)) if old is not None else set()
@@ -275,7 +277,7 @@ def _changed_marks(draft: Draft, marks: Callable[[Row], Collection[Any]]) -> tup
     return less, more
 
 
-def _appended(draft: Draft) -> dict[str, list[Any]]:
+def _append_arguments(draft: Draft) -> dict[str, list[Any]]:
     """The arguments of `_APPEND`."""
     changed = {image_id for image_id, _ in draft.entries}
     rows = {at: row for at, row in draft.rows.items() if row is not None and at in changed}

@@ -86,7 +86,7 @@ def test_a_killed_run_goes_on_without_doing_work_twice_and_leaves_nothing(
     assert progress.startswith("indexing ")
     assert "logging.cc" in job_log(data).read_text()
     assert store.count() == count
-    assert len(store.sources()) == count
+    assert len(store.ids_by_source()) == count
     assert store.head() == count  # One log entry per image: nothing was written twice.
     assert list(Path(temporary).iterdir()) == []
     store.close()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from indexes.replica.follower import Answer, Follower
+from indexes.replica.answer import Answer
+from indexes.replica.follower import Follower
 from indexes.store.base import Store
 from tests.indexes.pictures import PHASH
 from tests.indexes.tiny_index import TinyIndex, decode, tiny

@@ -300,7 +300,7 @@ def test_search_parameters_reach_the_index(store: Store) -> None:
 
 
 def test_a_grown_collection_learns_how_near_its_own_pictures_lie(store: Store) -> None:
-    count = follower_module.SAMPLE_LEAST
+    count = follower_module.MIN_BACKGROUND_SAMPLE
     store.put_many([coded(at) for at in range(count - 1)])
     index = BinaryIndex(BinaryIndex.Config(), row_reader(store, PHASH, decode))
     usual = index.background

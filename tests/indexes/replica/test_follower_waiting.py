@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from indexes.replica import adaptive_batch
-from indexes.replica.follower import Answer
+from indexes.replica.answer import Answer
 from indexes.store.base import Changes, Space, Store
 from indexes.store.lmdb.store import LmdbStore
 from indexes.store.memory import MemoryStore

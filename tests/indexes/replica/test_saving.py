@@ -13,7 +13,7 @@ import pytest
 from indexes.base import Index
 from indexes.replica import saving
 from indexes.replica.follower import Follower
-from indexes.replica.saving import DAY, RENEWAL, compact, keep_snapshot
+from indexes.replica.saving import DAY, RENEWAL, compact, save_if_due
 from indexes.replica.snapshot_file import header_of
 from indexes.replica.snapshots import Snapshots
 from indexes.store.base import Space, Store
@@ -70,35 +70,35 @@ def test_it_is_written_once_and_then_after_enough_changes(
     store: MemoryStore, follower: Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(saving, "CHANGES", 20)
-    assert keep_snapshot(follower)
-    assert not keep_snapshot(follower)
+    assert save_if_due(follower)
+    assert not save_if_due(follower)
     add(store, follower, 19)
-    assert not keep_snapshot(follower)
+    assert not save_if_due(follower)
     add(store, follower, 1)
-    assert keep_snapshot(follower)
+    assert save_if_due(follower)
     assert seq_of(follower) == 30
     monkeypatch.setattr(saving, "SHARE", 2)
     add(store, follower, 20)
-    assert not keep_snapshot(follower), "a large index is written more seldom"
+    assert not save_if_due(follower), "a large index is written more seldom"
     add(store, follower, 10)
-    assert keep_snapshot(follower)
+    assert save_if_due(follower)
 
 
 def test_few_changes_wait_for_some_time_and_none_for_ever(
     store: MemoryStore, follower: Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert keep_snapshot(follower)
+    assert save_if_due(follower)
     monkeypatch.setattr(saving, "SECONDS", 0.0)
-    assert not keep_snapshot(follower)
+    assert not save_if_due(follower)
     add(store, follower, 1)
-    assert keep_snapshot(follower)
+    assert save_if_due(follower)
     assert seq_of(follower) == 11
 
 
 def test_a_snapshot_that_has_gone_is_written_anew(follower: Follower) -> None:
-    assert keep_snapshot(follower)
+    assert save_if_due(follower)
     path_of(follower).unlink()
-    assert keep_snapshot(follower)
+    assert save_if_due(follower)
     assert seq_of(follower) == 10
 
 
@@ -107,15 +107,15 @@ def test_a_follower_that_is_not_ready_or_closed_writes_none(
 ) -> None:
     snapshots = Snapshots(tmp_path / "kept", store, PHASH)
     loading = Follower(store, PHASH, tiny(), decode, snapshots=snapshots)
-    assert not keep_snapshot(loading)
+    assert not save_if_due(loading)
     loading.close()
     without = Follower(store, PHASH, tiny(), decode)
     without.rebuild()
-    assert not keep_snapshot(without)
+    assert not save_if_due(without)
     without.close()
     follower.close()
     with pytest.raises(RetrieverUnavailable, match="closed"):
-        keep_snapshot(follower)
+        save_if_due(follower)
     assert not (tmp_path / "kept").exists()
 
 
@@ -124,10 +124,10 @@ def test_of_two_replicas_one_writes(store: MemoryStore, tmp_path: Path, follower
     assert follower.snapshots is not None
     name = follower.snapshots.name(tiny())
     assert store.lease(name, "another replica", 60)
-    assert not keep_snapshot(other)
+    assert not save_if_due(other)
     store.release(name, "another replica")
-    assert keep_snapshot(other)
-    assert not keep_snapshot(follower)
+    assert save_if_due(other)
+    assert not save_if_due(follower)
     other.close()
 
 
@@ -154,7 +154,7 @@ def test_searches_are_answered_and_changes_applied_while_it_is_written(
         return taken
 
     monkeypatch.setattr(saving, "_on_thread", slow)
-    assert keep_snapshot(follower)
+    assert save_if_due(follower)
     assert pieces == 30
     monkeypatch.undo()
     restarted = ready(store, tmp_path / "kept", index=IndexWithRows("binary").index)
@@ -185,7 +185,7 @@ def test_a_follower_that_closes_meanwhile_leaves_no_half_file(
 
     monkeypatch.setattr(saving, "_on_thread", close_then)
     with pytest.raises(RetrieverUnavailable):
-        keep_snapshot(follower)
+        save_if_due(follower)
     assert list((tmp_path / "kept").iterdir()) == []
     assert store.lease("snapshot:another", "me", 1)
 
@@ -194,14 +194,14 @@ def test_the_log_is_compacted_behind_the_slowest_snapshot(
     store: MemoryStore, tmp_path: Path, follower: Follower
 ) -> None:
     slow = ready(store, tmp_path / "kept", LOCAL)
-    assert keep_snapshot(slow)
+    assert save_if_due(slow)
     add(store, follower, 5)
-    assert keep_snapshot(follower)
+    assert save_if_due(follower)
     assert store.changes(PHASH, 10) is not None
     assert store.changes(PHASH, 9) is None
     slow.catch_up()
     path_of(slow).unlink()
-    assert keep_snapshot(slow)
+    assert save_if_due(slow)
     assert store.changes(PHASH, 15) is not None
     assert store.changes(PHASH, 14) is None
     slow.close()
@@ -213,7 +213,7 @@ def test_a_retriever_that_has_not_been_seen_for_a_day_holds_nothing_back(
     store.mark("snapshot of one that was taken out", 2, 0.01)
     store.mark("one that just starts", 3, 60)
     wait_for(lambda: len(store.marks()) == 2)
-    assert keep_snapshot(follower)
+    assert save_if_due(follower)
     assert store.changes(PHASH, 3) is not None
     assert store.changes(PHASH, 2) is None
 
@@ -231,11 +231,11 @@ def test_only_one_replica_compacts_at_a_time(store: MemoryStore, follower: Follo
 def test_a_snapshot_in_use_is_touched_and_its_mark_renewed(
     store: MemoryStore, follower: Follower
 ) -> None:
-    assert keep_snapshot(follower)
+    assert save_if_due(follower)
     path = path_of(follower)
     os.utime(path, (time.time() - RENEWAL - 60,) * 2)
     store._marks.clear()
-    assert not keep_snapshot(follower)
+    assert not save_if_due(follower)
     assert list(store.marks().values()) == [10]
     assert time.time() - path.stat().st_mtime < RENEWAL
 
@@ -250,6 +250,6 @@ def test_day_old_snapshots_of_other_options_are_removed_and_other_retrievers_fil
         (folder / name).touch()
         os.utime(folder / name, (time.time() - DAY - 60,) * 2)
     (folder / "phash@new.snapshot").touch()
-    assert keep_snapshot(follower)
+    assert save_if_due(follower)
     left = {path.name for path in folder.iterdir()}
     assert left == {"color@old.snapshot", "phash@new.snapshot", path_of(follower).name}

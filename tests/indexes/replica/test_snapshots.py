@@ -12,7 +12,7 @@ import pytest
 from indexes.arrays.frozen import Frozen, FrozenArray
 from indexes.hamming.index import BinaryIndex
 from indexes.replica.follower import Follower
-from indexes.replica.saving import keep_snapshot
+from indexes.replica.saving import save_if_due
 from indexes.replica.snapshots import Snapshots
 from indexes.store.base import Space, Store
 from indexes.store.lmdb.store import LmdbStore
@@ -51,7 +51,7 @@ def kept(store: Store, folder: Path) -> Path:
     """Write a snapshot of everything in the store and return its path."""
     follower = follow(store, folder)
     follower.rebuild()
-    assert keep_snapshot(follower)
+    assert save_if_due(follower)
     follower.close()
     (path,) = folder.iterdir()
     return path
@@ -157,7 +157,7 @@ def test_a_snapshot_of_another_store_is_refused_and_removed(
     other.put_many([picture(n, f"other {n}") for n in range(COUNT)])
     path = kept(other, tmp_path / "kept")
     assert restarted(store, tmp_path / "kept") == 1
-    assert "it is of another store" in caplog.text
+    assert "it belongs to another store" in caplog.text
     assert not path.exists()
 
 
@@ -175,7 +175,7 @@ def test_a_snapshot_newer_than_a_restored_store_is_refused(
     (tmp_path / "store" / "data.mdb").write_bytes(backup)
     store = LmdbStore(tmp_path / "store")
     assert restarted(store, tmp_path / "kept") == 1
-    assert "the store is older than it" in caplog.text
+    assert "it is newer than the store" in caplog.text
     assert not path.exists(), "it would hold again once the store had as many changes"
     store.close()
 
@@ -203,7 +203,7 @@ def test_a_snapshot_of_something_else_is_not_taken(
     asked = Snapshots(tmp_path / "kept", store, space, layout).path(tiny())
     path.rename(asked)
     assert restarted(store, tmp_path / "kept", space, layout) == 1
-    assert f"it is of another {reason}" in caplog.text
+    assert f"it belongs to another {reason}" in caplog.text
     assert not asked.exists()
 
 

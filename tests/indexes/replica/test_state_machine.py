@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from indexes.replica.follower import Follower
-from indexes.replica.saving import keep_snapshot
+from indexes.replica.saving import save_if_due
 from indexes.replica.snapshots import Snapshots
 from indexes.store.annotations import annotations_of
 from indexes.store.base import ANNOTATE, ANNOTATIONS, Author, ImageWrite, Space, Store
@@ -227,7 +227,7 @@ class StoreMachine(RuleBasedStateMachine):
     def snapshot(self) -> None:
         """Write a snapshot now, however few changes there were since the last one."""
         self.snapshot_path.unlink(missing_ok=True)
-        assert keep_snapshot(self.follower)
+        assert save_if_due(self.follower)
 
     @rule(through=st.none() | st.integers(0, 50))
     def restart(self, through: int | None) -> None:
@@ -305,7 +305,7 @@ class StoreMachine(RuleBasedStateMachine):
                 for image_id, one in self.model.items()
                 if any(tag in said.get("tags", ()) for said in one.candidates.values())
             )
-            assert self.store.matching({"tags": tag}) == sorted(has)
+            assert self.store.ids_by_metadata({"tags": tag}) == sorted(has)
 
     def rows_of(self, space: Space) -> dict[int, bytes]:
         pictures = self.model.items()

@@ -116,13 +116,13 @@ class AnnotationContract(OpeningContract):
         store.annotate(7, generation, {"places365": SEA}, by)
         new = store.put(wanting(7, PLACES, sha256="0" * 64))
         assert said(store) == {}
-        assert store.matching({"tags": "sea"}) == []
+        assert store.ids_by_metadata({"tags": "sea"}) == []
         assert known(store, 7).pending == {PLACES}
         assert tail(store, ANNOTATIONS, 2).rows == {7: None}
         store.annotate(7, new.generation, {"places365": SEA}, by)
         store.delete(7)
         assert store.rows(ANNOTATIONS, [7]) == {}
-        assert store.matching({"tags": "sea"}) == []
+        assert store.ids_by_metadata({"tags": "sea"}) == []
         assert tail(store, ANNOTATIONS, 4).rows == {7: None}
         store.put(wanting(7, PLACES))
         assert said(store) == {}
@@ -131,30 +131,34 @@ class AnnotationContract(OpeningContract):
         generation = store.put(wanting(7, metadata={"tags": ["dog", "sea"], "a": 1})).generation
         store.put(wanting(8, metadata={"tags": ["cat"]}))
         store.annotate(7, generation, {"places365": SEA, "person": {"tags": ["me"]}}, "person")
-        assert store.matching({"tags": "beach"}) == [7]
-        assert store.matching({"tags": "me", "a": 1}) == [7]
-        assert store.matching({"tags": "cat"}) == [8]
+        assert store.ids_by_metadata({"tags": "beach"}) == [7]
+        assert store.ids_by_metadata({"tags": "me", "a": 1}) == [7]
+        assert store.ids_by_metadata({"tags": "cat"}) == [8]
         store.annotate(7, generation, {"places365": {"tags": ["hill"]}}, "person")
-        assert store.matching({"tags": "beach"}) == []
-        assert store.matching({"tags": "hill"}) == store.matching({"tags": "sea"}) == [7]
+        assert store.ids_by_metadata({"tags": "beach"}) == []
+        assert (
+            store.ids_by_metadata({"tags": "hill"}) == store.ids_by_metadata({"tags": "sea"}) == [7]
+        )
         store.put(wanting(7, metadata={}))
-        assert store.matching({"tags": "sea"}) == []
-        assert store.matching({"tags": "hill"}) == [7]
+        assert store.ids_by_metadata({"tags": "sea"}) == []
+        assert store.ids_by_metadata({"tags": "hill"}) == [7]
         store.annotate(7, generation, {"places365": None}, "person")
-        assert store.matching({"tags": "hill"}) == []
-        assert store.matching({"tags": "me"}) == [7]
+        assert store.ids_by_metadata({"tags": "hill"}) == []
+        assert store.ids_by_metadata({"tags": "me"}) == [7]
 
     def test_metadata_are_changed_key_by_key_in_the_same_write(self, store: Store) -> None:
         generation = store.put(wanting(7, metadata={"a": None, "tags": ["dog"], "b": 2})).generation
         changes = {"tags": ["cat"], "b": None}
         assert store.annotate(7, generation, {"places365": SEA}, "person", changes) == 2
         assert known(store, 7).metadata == {"a": None, "tags": ["cat"]}
-        assert store.matching({"tags": "dog"}) == []
-        assert store.matching({"tags": "cat"}) == store.matching({"tags": "sea"}) == [7]
+        assert store.ids_by_metadata({"tags": "dog"}) == []
+        assert (
+            store.ids_by_metadata({"tags": "cat"}) == store.ids_by_metadata({"tags": "sea"}) == [7]
+        )
         assert store.annotate(7, generation, {}, "person", changes) == 2
         assert store.annotate(7, generation, {}, "person", {"a": None, "tags": None}) == 3
         assert known(store, 7).metadata == {}
-        assert store.matching({"tags": "sea"}) == [7]
+        assert store.ids_by_metadata({"tags": "sea"}) == [7]
         with pytest.raises(InvalidInput, match="metadata"):
             store.annotate(7, generation, {"ocr": A_DOG}, "person", {"a": object()})
         assert said(store).keys() == {"places365"}
@@ -173,7 +177,7 @@ class AnnotationContract(OpeningContract):
         store.annotate(7, generation, {"caption": A_DOG, "places365": SEA}, "machine")
         assert store.delete_kind(7, PLACES) == 3
         assert said(store).keys() == {"caption"}
-        assert store.matching({"tags": "sea"}) == []
+        assert store.ids_by_metadata({"tags": "sea"}) == []
         assert known(store, 7).wanted == {"phash", CAPTION}
         assert known(store, 7).pending == frozenset()
 

@@ -167,7 +167,7 @@ class ReadContract(OpeningContract):
     def test_unknown_ids_are_left_out(self, store: Store) -> None:
         store.put(picture(1))
         odd = [1, 2, -1, MAX_IMAGE_ID, MAX_IMAGE_ID + 1, 2**70]
-        assert set(store.rows(PHASH, odd)) == set(store.known(odd)) == {1}
+        assert set(store.rows(PHASH, odd)) == set(store.images_by_id(odd)) == {1}
         assert set(store.missing({"phash": "f1"}, odd)) == {1}
         for image_id in odd[1:]:
             assert store.image(image_id) is None
@@ -191,47 +191,53 @@ class ReadContract(OpeningContract):
         store.put(picture(2, "b", source="s3://bucket/sea.jpg"))
         store.put(picture(3, "c"))
         store.put(picture(4, "d", source="/photos/3.online"))
-        assert store.named("sea.jpg") == [1, 2]
-        assert store.named("3.online") == [3, 4]
+        assert store.ids_by_file_name("sea.jpg") == [1, 2]
+        assert store.ids_by_file_name("3.online") == [3, 4]
         for unknown in ("03.online", "9.online", "sea", "", "x.online", "9" * 5000 + ".online"):
-            assert store.named(unknown) == []
+            assert store.ids_by_file_name(unknown) == []
 
     def test_a_file_name_goes_with_its_image(self, store: Store) -> None:
         store.put(picture(1, "a", source="/photos/sea.jpg"))
         store.put(picture(2, "b", source="/photos/sea.jpg"))
         store.delete(1)
-        assert store.named("sea.jpg") == [2]
+        assert store.ids_by_file_name("sea.jpg") == [2]
         store.put(picture(2, "c", source="/photos/sun.jpg"))
-        assert (store.named("sea.jpg"), store.named("sun.jpg")) == ([], [2])
+        assert (store.ids_by_file_name("sea.jpg"), store.ids_by_file_name("sun.jpg")) == ([], [2])
 
     def test_a_file_name_that_is_no_utf8_is_kept(self, store: Store) -> None:
         source = b"/photos/\xe9t\xe9.jpg".decode("utf-8", "surrogateescape")
         store.put(picture(1, source=source))
         assert known(store, 1).source == source
-        assert store.sources() == {source: 1}
-        assert store.named(known(store, 1).file_name) == [1]
+        assert store.ids_by_source() == {source: 1}
+        assert store.ids_by_file_name(known(store, 1).file_name) == [1]
 
     def test_images_are_found_by_metadata(self, store: Store) -> None:
         store.put(picture(1, "a", metadata={"place": "Oslo", "tags": ["sea", "sun"], "year": 2020}))
         store.put(picture(2, "b", metadata={"place": "Oslo", "tags": "sea"}))
         store.put(picture(3, "c", metadata={"year": 2020.0, "shared": True, "where": {"x": 1}}))
         store.put(picture(4, "d"))
-        assert store.matching({"place": "Oslo"}) == [1, 2]
-        assert store.matching({"tags": "sea"}) == [1, 2]
-        assert store.matching({"tags": ["sea", "sun"]}) == [1]
-        assert store.matching({"tags": "sea", "year": 2020}) == [1]
-        assert store.matching({"year": 2020}) == store.matching({"year": 2020.0}) == [1, 3]
-        assert store.matching({"shared": True}) == [3]
-        assert store.matching({"where": {"x": 1}}) == [3]
-        assert store.matching({"shared": 1}) == store.matching({"place": "Rome"}) == []
-        assert store.matching({}) == [1, 2, 3, 4]
+        assert store.ids_by_metadata({"place": "Oslo"}) == [1, 2]
+        assert store.ids_by_metadata({"tags": "sea"}) == [1, 2]
+        assert store.ids_by_metadata({"tags": ["sea", "sun"]}) == [1]
+        assert store.ids_by_metadata({"tags": "sea", "year": 2020}) == [1]
+        assert (
+            store.ids_by_metadata({"year": 2020})
+            == store.ids_by_metadata({"year": 2020.0})
+            == [1, 3]
+        )
+        assert store.ids_by_metadata({"shared": True}) == [3]
+        assert store.ids_by_metadata({"where": {"x": 1}}) == [3]
+        assert (
+            store.ids_by_metadata({"shared": 1}) == store.ids_by_metadata({"place": "Rome"}) == []
+        )
+        assert store.ids_by_metadata({}) == [1, 2, 3, 4]
 
     def test_sources_list_only_files(self, store: Store) -> None:
         store.put(picture(1, "a", source="/photos/a.jpg"))
         store.put(picture(2, "b"))
-        assert store.sources() == {"/photos/a.jpg": 1}
+        assert store.ids_by_source() == {"/photos/a.jpg": 1}
         store.delete(1)
-        assert store.sources() == {}
+        assert store.ids_by_source() == {}
 
     def test_missing_tells_what_a_backfill_must_make(self, store: Store) -> None:
         store.put(picture(1, "a"))

@@ -79,9 +79,9 @@ class WriteContract(OpeningContract):
         assert store.rows(PHASH, [7]) == {7: row_of("b")}
         assert store.rows(PHASH_NEW, [7]) == store.rows(COLOR, [7]) == {}
         assert [work.image_id for work in store.pending("local")] == [8]
-        assert store.matching({"tags": "sea"}) == []
-        assert store.named("7.online") == []
-        assert store.named("b.jpg") == [7]
+        assert store.ids_by_metadata({"tags": "sea"}) == []
+        assert store.ids_by_file_name("7.online") == []
+        assert store.ids_by_file_name("b.jpg") == [7]
 
     def test_a_replace_tells_followers_of_every_space_it_emptied(self, store: Store) -> None:
         store.put(picture(7, "a", features={PHASH: row_of("a"), COLOR: row_of("a3")}))
@@ -124,8 +124,8 @@ class WriteContract(OpeningContract):
         store.put(picture(7))
         assert store.put(picture(7, source="/photos/a.jpg")).outcome == "replaced"
         assert store.put(picture(7, source="online")).outcome == "unchanged"
-        assert store.sources() == {"/photos/a.jpg": 7}
-        assert (store.named("a.jpg"), store.named("7.online")) == ([7], [])
+        assert store.ids_by_source() == {"/photos/a.jpg": 7}
+        assert (store.ids_by_file_name("a.jpg"), store.ids_by_file_name("7.online")) == ([7], [])
 
     def test_changed_features_are_written(self, store: Store) -> None:
         store.put(picture(7))
@@ -212,7 +212,7 @@ class WriteContract(OpeningContract):
         assert (store.count(), store.spaces(), store.pending("local")) == (0, [], [])
         assert store.preview(7) is None
         assert store.original(7, old.generation) is None
-        assert (store.matching({"a": 1}), store.named("7.online")) == ([], [])
+        assert (store.ids_by_metadata({"a": 1}), store.ids_by_file_name("7.online")) == ([], [])
         assert store.missing({"phash": "f1"}, [7]) == {}
         assert tail(store, PHASH, 1).rows == tail(store, PHASH_NEW, 1).rows == {7: None}
 

@@ -83,8 +83,8 @@ def test_all_of_every_image_comes_along(source: Store, target: Store) -> None:
     assert copied.complete
     assert (copied.images, copied.written, copied.removed) == (source.count(), source.count(), 0)
     assert same(source, target)
-    assert target.matching({"tags": "dog"}) == [3]
-    assert target.named(source.image(3).file_name) == [3]  # type: ignore[union-attr]
+    assert target.ids_by_metadata({"tags": "dog"}) == [3]
+    assert target.ids_by_file_name(source.image(3).file_name) == [3]  # type: ignore[union-attr]
     assert [work.image_id for work in target.pending("local")] == [1]
 
 

@@ -107,7 +107,7 @@ def check_whole(store: Store, image_id: int, content: str) -> None:
     assert image.sha256 == write_of(image_id, content, True).sha256
     assert store.preview(image_id) == row_of(f"preview {content}", 3000)
     assert store.rows(PHASH, [image_id]) == {image_id: row_of(content)}
-    assert store.matching({"content": content}) == [image_id]
+    assert store.ids_by_metadata({"content": content}) == [image_id]
     if image.pending:
         assert store.rows(LOCAL, [image_id]) == {}
         original = row_of(f"original {content}", 5000) if image.has_original else None

@@ -240,7 +240,7 @@ def test_two_processes_see_each_others_writes(folder: Path, forks: Forks) -> Non
     seen = 0
     while seen < 20:
         acknowledged = [int(line) for line in lines(out)]
-        assert set(store.known(acknowledged)) == set(acknowledged)
+        assert set(store.images_by_id(acknowledged)) == set(acknowledged)
         seen = len(acknowledged)
     forks.join(pid)
     assert store.put(picture(None, "next")).image_id == 501

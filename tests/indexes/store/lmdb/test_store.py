@@ -10,7 +10,7 @@ import pytest
 
 from indexes.store.base import Store
 from indexes.store.lmdb.environment import LmdbOptions, acquire, release
-from indexes.store.lmdb.rows import entry, read_entry, touches
+from indexes.store.lmdb.rows import entry, entry_image_id, entry_names_space
 from indexes.store.lmdb.store import LmdbStore
 from models.errors import StoreUnavailable
 from tests.indexes.pictures import (
@@ -122,6 +122,10 @@ def test_another_layout_is_refused_by_number(folder: Path, monkeypatch: pytest.M
 def test_a_log_entry_touches_the_spaces_that_it_names_and_no_other() -> None:
     data = entry(b"p", 7, {1, 256, 70_000})
     some = (0, 1, 2, 256, 65_536, 70_000)
-    assert [one for one in some if touches(data, one.to_bytes(4, "big"))] == [1, 256, 70_000]
-    assert not touches(data, b"")
-    assert read_entry(data) == 7
+    assert [one for one in some if entry_names_space(data, one.to_bytes(4, "big"))] == [
+        1,
+        256,
+        70_000,
+    ]
+    assert not entry_names_space(data, b"")
+    assert entry_image_id(data) == 7

@@ -99,7 +99,7 @@ def test_a_text_that_json_escapes_is_kept(store: PostgresStore) -> None:
     image = store.image(1)
     assert image is not None
     assert image.metadata == metadata
-    assert store.matching({"a\x00b": "\x00"}) == [1]
+    assert store.ids_by_metadata({"a\x00b": "\x00"}) == [1]
 
 
 # --- the layout -----------------------------------------------------------------------------------
