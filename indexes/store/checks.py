@@ -53,9 +53,7 @@ def name_hash(file_name: str) -> bytes:
 def next_free_id(following: int) -> int:
     """The next id that the store assigns. Raises InvalidInput if the last id is taken."""
     if not is_image_id(following):
-        raise InvalidInput(
-            f"id {MAX_IMAGE_ID} is taken, so there is no next free id: give an image_id"
-        )
+        raise InvalidInput(f"id {MAX_IMAGE_ID} is taken; give an image_id that is free")
     return following
 
 
