@@ -82,7 +82,7 @@ class Gate:
                     lambda: not (self._open_transactions or self._exclusive), seconds
                 ):
                     raise StoreUnavailable(
-                        f"the store must resize its map, but was in use for {seconds:g} s; "
+                        f"the store must grow its file, but a scan was open for {seconds:g} s; "
                         "try again when it has ended"
                     )
                 self._exclusive = True
@@ -298,7 +298,7 @@ def _advice(exc: Exception) -> str:
         lmdb.DiskError: "the disk is full or broken; free space, nothing was written",
         lmdb.ReadonlyError: "no permission to write; check the folder's owner and mount",
         lmdb.LockError: "its lock can't be acquired; the folder must be on a local disk",
-        lmdb.MemoryError: "too little address space for its map; lower map_size or raise `ulimit -v`",
+        lmdb.MemoryError: "too little address space; lower map_size or raise `ulimit -v`",
         lmdb.ReadersFullError: "too many readers at once; raise max_readers",
         lmdb.TxnFullError: "too much in one write; use smaller batches",
         lmdb.CorruptedError: "the file is damaged; restore a backup",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,14 +14,14 @@ from cluster.service.ray_folder import PREFIX, remove_abandoned, short_tmp
 from tests.indexes.store.forks import wait_for
 
 HOLD = """
-import subprocess, sys, time
+import subprocess, sys
 from cluster.service.ray_folder import ray_folder
 with ray_folder() as folder:
     if sys.argv[1:]:
         sleep = [sys.executable, "-c", "import sys; sys.stdin.read()"]
         subprocess.Popen(sleep, pass_fds=[folder.handle], stdin=0, stdout=2)
     print(folder.path, flush=True)
-    time.sleep(600)
+    sys.stdin.read()
 """
 
 
@@ -38,13 +37,9 @@ def holder(temporary: str, *arguments: str) -> tuple[subprocess.Popen[str], Path
     return process, Path(process.stdout.readline().strip())
 
 
-def end(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    process.send_signal(number)
-    process.wait(20)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.close()
-    process.stdout.close()
+def end(process: subprocess.Popen[str]) -> None:
+    """The end of its input ends a process, and the child of a killed one."""
+    process.communicate(timeout=20)
 
 
 def folders(temporary: str | Path) -> list[str]:
@@ -56,11 +51,12 @@ def test_the_folder_of_a_killed_process_goes_and_a_living_ones_stays(temporary: 
     killed, left = holder(temporary)
     (left / "session").mkdir()
     (left / "session" / "log").write_text("…")
-    end(killed, signal.SIGKILL)
+    killed.kill()
+    end(killed)
     assert folders(temporary) == sorted([kept.name, left.name])
     remove_abandoned(Path(temporary))
     assert folders(temporary) == [kept.name]
-    end(living, signal.SIGINT)
+    end(living)
     assert folders(temporary) == []
 
 
@@ -70,7 +66,7 @@ def test_a_folder_stays_while_a_child_of_its_killed_owner_still_uses_it(temporar
     owner.wait()
     remove_abandoned(Path(temporary))
     assert folder.exists()
-    end(owner, signal.SIGKILL)  # Closing its input ends the child.
+    end(owner)
 
     def gone() -> bool:
         remove_abandoned(Path(temporary))
@@ -94,7 +90,7 @@ def test_many_starts_at_once_take_no_folder_from_each_other(temporary: str) -> N
     started = [holder(temporary) for _ in range(6)]
     assert folders(temporary) == sorted(path.name for _, path in started)
     for process, _ in started:
-        end(process, signal.SIGINT)
+        end(process)
     assert folders(temporary) == []
 
 

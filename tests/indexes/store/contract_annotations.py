@@ -198,7 +198,7 @@ class AnnotationContract(OpeningContract):
     @pytest.mark.parametrize("name", ["", "a\0b", "n" * 201])
     def test_names_that_can_not_be_kept_are_refused(self, store: Store, name: str) -> None:
         generation = store.put(wanting(7)).generation
-        with pytest.raises(InvalidInput, match="name of an annotator"):
+        with pytest.raises(InvalidInput, match="invalid annotator name"):
             store.annotate(7, generation, {name: A_DOG}, "person")
         with pytest.raises(InvalidInput, match="JSON"):
             store.annotate(7, generation, {"caption": {"text": object()}}, "person")

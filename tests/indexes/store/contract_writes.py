@@ -195,7 +195,7 @@ class WriteContract(OpeningContract):
 
     def test_no_id_is_given_after_the_largest(self, store: Store) -> None:
         store.put(picture(MAX_IMAGE_ID))
-        with pytest.raises(InvalidInput, match="give one"):
+        with pytest.raises(InvalidInput, match="give an image_id that is free"):
             store.put_many([picture(1), picture(None)])
         assert store.count() == 1
 

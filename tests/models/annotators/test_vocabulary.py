@@ -163,7 +163,7 @@ def test_a_list_that_breaks_leaves_the_last_one_in_force(
         rewrite(words, broken)
     with caplog.at_level(logging.WARNING):
         assert tagger.tags_of(picture_of("dog"))[0].tags == ("dog",)
-    assert "stays in force" in caplog.text
+    assert "stays in use" in caplog.text
 
 
 def test_without_a_list_the_annotator_is_unavailable_and_says_why(tmp_path: Path) -> None:

@@ -72,7 +72,10 @@ def test_a_constant_may_be_absent(tmp_path: Path) -> None:
     ("change", "reason"),
     [
         (lambda state: state.pop("bias"), "holds no bias of Linear"),
-        (lambda state: state.update(extra=state["bias"]), "holds extra, which Linear has not"),
+        (
+            lambda state: state.update(extra=state["bias"]),
+            "holds extra, which Linear does not have",
+        ),
         (lambda state: state.update(bias=state["weight"]), "no weights of Linear.*size mismatch"),
     ],
 )

@@ -154,7 +154,7 @@ def test_weights_of_another_architecture_are_refused(tiny: Path, tmp_path: Path)
     write_config(tmp_path, {**TINY, "embed_dim": 16})
     weights = (tiny / "open_clip_model.safetensors").read_bytes()
     (tmp_path / "open_clip_model.safetensors").write_bytes(weights)
-    with pytest.raises(RetrieverUnavailable, match="no weights that fit"):
+    with pytest.raises(RetrieverUnavailable, match="no weights for this architecture"):
         loaded(tmp_path)
 
 

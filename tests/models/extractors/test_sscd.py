@@ -133,7 +133,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pt")
     (tmp_path / "text.pt").write_text("no weights")
     for name in ("other.pt", "text.pt"):
-        with pytest.raises(RetrieverUnavailable, match="no weights that fit"):
+        with pytest.raises(RetrieverUnavailable, match="no weights for this architecture"):
             loaded(tmp_path / name)
 
 
@@ -145,7 +145,7 @@ def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "ran",))  # type: ignore[return-value]
 
     (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(RetrieverUnavailable, match="no weights that fit"):
+    with pytest.raises(RetrieverUnavailable, match="no weights for this architecture"):
         loaded(tmp_path / "evil.pt")
     assert not (tmp_path / "ran").exists()
 
