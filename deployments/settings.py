@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, IPvAnyNetwork
 
 from models.types import Options
 
@@ -103,6 +103,8 @@ class IngressArgs(Options):
     """API keys that may search; without any key configured, none is required."""
     write_keys: tuple[str, ...] = ()
     """API keys that may also add and delete."""
+    trusted_clients: tuple[IPvAnyNetwork, ...] = ()
+    """Addresses and networks whose requests need no key, unless a proxy has forwarded them."""
     cors_origins: tuple[str, ...] = ()
 
 

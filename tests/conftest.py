@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,10 +66,12 @@ class Service:
     data: Path
     process: subprocess.Popen[str]
     log: Path
+    headers: dict[str, str] = field(default_factory=dict)
+    """Headers that its clients send."""
 
     def client(self) -> httpx.Client:
         """Return a client of the service's HTTP API."""
-        return httpx.Client(base_url=self.url, timeout=60)
+        return httpx.Client(base_url=self.url, headers=self.headers, timeout=60)
 
     def environment(self) -> dict[str, str]:
         """Return the environment for commands that talk to the service."""

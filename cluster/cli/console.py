@@ -48,6 +48,8 @@ def call_service(method: str, url: str, body: Any = None, **content: Any) -> Any
         answer = httpx.request(method, url, headers=headers, timeout=60, **content)
     except httpx.HTTPError as exc:
         raise NotRunning(f"no answer from {url} ({exc}); start it with `ambience serve`") from exc
+    if answer.status_code == 401:
+        raise AmbienceError(f"{_detail(answer)}; give the key as AMBIENCE_API_KEY")
     if answer.status_code >= 400:
         raise AmbienceError(_detail(answer))
     return answer.json() if answer.content else None

@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -64,11 +64,11 @@ def run(config_path: Path, folder: str, stop: threading.Event, out: TextIO) -> N
         # Neural retrievers and annotators are many and slow to start: the others answer first.
         first = weightless_retrievers(config).keys() | built_by(INGRESS, config).keys()
         apply(config, first)
-        _wait(_subset(config, first), _answers_first, http_url(host, port), stop)
+        _wait(_subset(config, first), _answers_first, _client(config), stop)
         if not stop.is_set():
             apply(config)
         starting.unlink()
-        _wait(config, _is_ready, http_url(host, port), stop)
+        _wait(config, _is_ready, _client(config), stop)
         if not stop.is_set():
             print(_welcome(http_url(host, port), time.monotonic() - began), file=out)
         stop.wait()
@@ -130,7 +130,20 @@ def _all_run(config: dict[str, Any]) -> bool:
     return all(name in applications and applications[name].status == "RUNNING" for name in names)
 
 
-def _wait(config: dict[str, Any], reached: Reached, url: str, stop: threading.Event) -> None:
+def _client(config: Mapping[str, Any]) -> httpx.Client:
+    """A client of the service with one of the config's own API keys."""
+    keys = [
+        key
+        for args in built_by(INGRESS, config).values()
+        for key in (*args.get("read_keys", ()), *args.get("write_keys", ()))
+    ]
+    headers = {"X-API-Key": keys[0]} if keys else {}
+    return httpx.Client(base_url=http_url(*address()), headers=headers, timeout=5)
+
+
+def _wait(
+    config: dict[str, Any], reached: Reached, client: httpx.Client, stop: threading.Event
+) -> None:
     """Wait until the state is reached. Raises CannotStart when an application fails or it takes too
     long.
 
@@ -139,7 +152,7 @@ def _wait(config: dict[str, Any], reached: Reached, url: str, stop: threading.Ev
     until = time.monotonic() + START_SECONDS
     look = time.monotonic() + LOOK_SECONDS
     detail = "no answer"
-    with httpx.Client(base_url=url, timeout=5) as client:
+    with client:
         while time.monotonic() < until and not stop.wait(0.2):
             try:
                 reason = reached(client)

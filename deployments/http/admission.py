@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from deployments.http.keys import HEALTH, ApiKeys
 from deployments.http.problems import problem
 from deployments.settings import IngressArgs
 from models.errors import AmbienceError, Overloaded, PictureTooLarge
@@ -21,18 +21,6 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 FORM_OVERHEAD_BYTES = 2**20
 MAX_CLIENTS = 10_000
-ALWAYS_OPEN = {"/healthz", "/readyz", "/metrics"}
-READING_POSTS = (
-    *("/v1/search", "/v1/retrievers/", "/v1/annotate"),
-    *("/reverse_search", "/get_image_"),
-)
-
-
-class Forbidden(AmbienceError):
-    """There is no API key, or it does not allow this request."""
-
-    status = 401
-    title = "API key needed"
 
 
 class TooManyRequests(AmbienceError):
@@ -61,11 +49,12 @@ class Admission:
         self.app = app
         self.args = args
         self.in_flight = 0
+        self._keys = ApiKeys(args)
         self.draining = draining or threading.Event()
         self._minutes: OrderedDict[str, tuple[int, int]] = OrderedDict()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in ALWAYS_OPEN:
+        if scope["type"] != "http" or scope["path"] in HEALTH:
             await self.app(scope, receive, send)
             return
         try:
@@ -81,7 +70,7 @@ class Admission:
 
     def _admit(self, scope: MutableMapping[str, Any]) -> None:
         headers = dict(scope["headers"])
-        self._check_key(scope, headers)
+        self._keys.check(scope, headers)
         self._check_rate(scope)
         limit = self.args.max_requests
         if self.in_flight >= limit:
@@ -89,21 +78,6 @@ class Admission:
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._max_bytes:
             raise self._too_large()
-
-    def _check_key(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> None:
-        args = self.args
-        if not args.read_keys and not args.write_keys:
-            return
-        given = headers.get(b"x-api-key", b"")
-        bearer = headers.get(b"authorization", b"")
-        given = given or bearer.removeprefix(b"Bearer ").strip()
-        reads = scope["method"] in ("GET", "HEAD", "OPTIONS") or _only_reads(scope["path"])
-        allowed = (*args.write_keys, *(args.read_keys if reads else ()))
-        if reads and not args.read_keys:
-            return
-        if not any(hmac.compare_digest(given, key.encode()) for key in allowed):
-            what = "read or write" if reads else "write"
-            raise Forbidden(f"send a {what} key as X-API-Key or Authorization: Bearer")
 
     def _check_rate(self, scope: MutableMapping[str, Any]) -> None:
         limit = self.args.requests_per_minute
@@ -156,7 +130,3 @@ class Admission:
     def _too_large(self) -> PictureTooLarge:
         limit = self.args.max_upload_bytes / 2**20
         return PictureTooLarge(f"image: at most {limit:g} MiB", "image")
-
-
-def _only_reads(path: str) -> bool:
-    return path.startswith(READING_POSTS) or "_get_similar_images_by_" in path

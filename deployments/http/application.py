@@ -17,6 +17,7 @@ from ray import serve
 
 from deployments.http import editing, gallery, health, metrics, problems, v1
 from deployments.http.admission import Admission
+from deployments.http.keys import ApiKeys, document_keys
 from deployments.ingress.gateway import Gateway
 from deployments.loopback import keep_sockets_on_loopback
 from deployments.page import routes as page
@@ -68,6 +69,7 @@ def make_app(gateway: Gateway) -> FastAPI:
     problems.install(app)
     for routes in (v1, editing, gallery, health, metrics, page):
         app.include_router(routes.router)
+    document_keys(app, ApiKeys(gateway.args))
     if gateway.args.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -12,10 +12,15 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from models.errors import AmbienceError, Unavailable
+from models.errors import AmbienceError
 
 logger = logging.getLogger(__name__)
-RETRY_AFTER_SECONDS = 1
+HEADERS: dict[int, dict[str, str]] = {
+    401: {"WWW-Authenticate": 'Bearer realm="ambience"'},
+    429: {"Retry-After": "60"},
+    503: {"Retry-After": "1"},
+}
+"""Headers of our errors, by status: what the client needs, or when it may come again."""
 
 
 class Problem(BaseModel):
@@ -34,9 +39,7 @@ class ProblemResponse(JSONResponse):
 
 def problem(error: AmbienceError) -> ProblemResponse:
     """The response for an error."""
-    headers = {}
-    if isinstance(error, Unavailable):
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    headers = HEADERS.get(error.status)
     return _response(error.status, error.title, error.detail, error.field, headers)
 
 

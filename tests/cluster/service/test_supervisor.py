@@ -10,11 +10,20 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
+import yaml
 
 from cluster.service.data_folder import is_alive, running_service, service_processes
-from tests.conftest import AMBIENCE, start_service, stop_service, wait_all_ready
+from tests.conftest import (
+    AMBIENCE,
+    Service,
+    light_config,
+    start_service,
+    stop_service,
+    wait_all_ready,
+)
 from tests.drawing import jpeg
 
 
@@ -39,6 +48,25 @@ def snapshots(data: Path) -> dict[str, int]:
             return found
         assert time.monotonic() < until, found
         time.sleep(0.1)
+
+
+def with_keys(folder: Path, **keys: list[str]) -> Path:
+    """Write the light configuration with these API keys."""
+    config = yaml.safe_load(light_config().read_text())
+    for application in config["applications"]:
+        if application["name"] == "ambience":
+            application["args"] = application.get("args", {}) | keys
+    path = folder / "keys.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def said_by(service: Service) -> str:
+    """Wait until the service has said that it is ready; return all that it has printed."""
+    until = time.monotonic() + 30
+    while "ready at" not in service.log.read_text() and time.monotonic() < until:
+        time.sleep(0.1)
+    return service.log.read_text()
 
 
 def test_a_taken_port_is_refused_with_what_to_do(tmp_path: Path) -> None:
@@ -86,9 +114,12 @@ def test_after_a_kill_everything_is_found_again_and_after_a_stop_nothing_is_left
     service.process.wait()
 
     assert abandoned.exists()
-    again = start_service(data)
+    again = start_service(data, "--config", str(with_keys(tmp_path, read_keys=["reader"])))
+    again.headers = {"X-API-Key": "reader"}
     try:
+        assert httpx.get(f"{again.url}/v1/retrievers").status_code == 401
         wait_all_ready(again)
+        assert "ready at" in said_by(again)
         assert list(Path(temporary).iterdir()) == [Path(running_service(data).ray_folder)]
         assert not abandoned.exists()
         assert snapshots(data) == written, "an index did not begin from its snapshot"
@@ -97,6 +128,10 @@ def test_after_a_kill_everything_is_found_again_and_after_a_stop_nothing_is_left
             assert [image["image_id"] for image in images] == [0, 2]
             hits = client.post("/v1/search", files={"image": jpeg(2)}).json()["hits"]
             assert hits[0]["image_id"] == 2
+        refused = ambience("status", data=data)
+        assert "AMBIENCE_API_KEY" in refused.stderr
+        shown = ambience("status", data=data, AMBIENCE_API_KEY="reader")
+        assert shown.returncode == 0, shown.stderr
         assert ambience("stop", data=data).returncode == 0
         assert again.process.wait(30) == 0
     finally:

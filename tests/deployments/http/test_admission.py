@@ -81,51 +81,6 @@ async def test_a_client_over_its_rate_answers_429_and_others_are_served() -> Non
         assert (await http.get("/healthz")).status_code == 200
 
 
-async def test_without_keys_in_the_configuration_everything_is_open() -> None:
-    async with client(admission()) as http:
-        assert (await http.post("/calculate_all_image_features")).status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "read", "write"),
-    [
-        ("GET", "/v1/images", 200, 200),
-        ("POST", "/v1/search", 200, 200),
-        ("POST", "/v1/retrievers/phash/search", 200, 200),
-        ("POST", "/reverse_search", 200, 200),
-        ("POST", "/get_image_tags", 200, 200),
-        ("POST", "/color_get_similar_images_by_id", 200, 200),
-        ("PUT", "/v1/images/7", 401, 200),
-        ("POST", "/v1/images", 401, 200),
-        ("DELETE", "/v1/images/7", 401, 200),
-        ("POST", "/calculate_all_image_features", 401, 200),
-        ("POST", "/delete_all_image_features", 401, 200),
-        ("POST", "/delete_phash_features", 401, 200),
-    ],
-)
-async def test_a_read_key_searches_and_a_write_key_does_both(
-    method: str, path: str, read: int, write: int
-) -> None:
-    app = admission(read_keys=["reader"], write_keys=["writer"])
-    async with client(app) as http:
-        for key, expected in (("reader", read), ("writer", write), ("wrong", 401), ("", 401)):
-            for headers in ({"X-API-Key": key}, {"Authorization": f"Bearer {key}"}):
-                answer = await http.request(method, path, headers=headers)
-                assert answer.status_code == expected, (method, path, key)
-        problem_of(await http.request(method, path), 401)
-
-
-async def test_health_needs_no_key() -> None:
-    async with client(admission(read_keys=["reader"])) as http:
-        assert (await http.get("/healthz")).status_code == 200
-
-
-async def test_with_write_keys_alone_reading_is_open() -> None:
-    async with client(admission(write_keys=["writer"])) as http:
-        assert (await http.get("/v1/images")).status_code == 200
-        problem_of(await http.delete("/v1/images/7"), 401)
-
-
 async def test_a_body_announced_too_large_is_refused_before_it_is_sent() -> None:
     headers = {"content-length": str(2**20 + FORM_OVERHEAD_BYTES + 1)}
     async with client(admission(max_upload_bytes=2**20)) as http:
