@@ -8,7 +8,8 @@ AmbienceError                 500
 ├── UnknownName               404   a retriever, extractor, annotator or index that does not exist
 ├── ImageNotFound             404   no image has that id
 ├── Conflict                  409   the current state does not allow it; the id holds another image
-│   └── AlreadyIndexed        409   the id already has features of this retriever
+│   ├── AlreadyIndexed        409   the id already has features of this retriever
+│   └── DuplicatePicture      409   the picture is a copy of a stored image
 └── Unavailable               503   try again later
     ├── Overloaded            503   too many requests or pixels in flight
     ├── StoreUnavailable      503   the store can't be read or written
@@ -75,6 +76,15 @@ class Conflict(AmbienceError):
 
 class AlreadyIndexed(Conflict):
     title = "Already indexed"
+
+
+class DuplicatePicture(Conflict):
+    title = "Duplicate picture"
+
+    def __init__(self, detail: str, field: str | None = None, image_id: int | None = None) -> None:
+        super().__init__(detail, field)
+        self.args = (detail, field, image_id)
+        self.image_id = image_id
 
 
 class Unavailable(AmbienceError):

@@ -17,6 +17,7 @@ from deployments.http.problems import documented
 from deployments.http.reading import Body, image_id_of, read_body, validated
 from deployments.ingress.adding import check_id
 from deployments.ingress.annotating import annotate
+from deployments.ingress.copies import COPY_DISTANCE, find_copies
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import Report, begin_report
 from deployments.ingress.searching import QueryPicture, RetrieverCall, SearchScope
@@ -54,7 +55,6 @@ LOCAL_DEFAULTS = {
     "smnn_match_threshold": 0.8,
     "use_ransac": False,
 }
-COPY_DISTANCE = 64
 SHOWN, FUSED_SHOWN = 20, 200
 
 
@@ -149,18 +149,14 @@ async def _annotation(request: Request, name: str) -> tuple[dict[str, Any], Repo
 
 
 async def _find_duplicates(gateway: Gateway, data: bytes, report: Report) -> dict[str, Any]:
-    """Copies by phash under all 8 flips and rotations; waits for phash up to the whole deadline."""
-    scope = await gateway.search_scope()
+    """Copies by phash; waits for phash up to the whole deadline."""
+    until = time.monotonic() + gateway.args.deadline
     while True:
         try:
-            await gateway.directory.wait_ready("phash", scope.until)
-            (entry,) = await gateway.entries_named(["phash"])
-            picture = await gateway.searcher.prepare(data, [entry], "dihedral", report)
-            call = RetrieverCall(entry, {"distance_threshold": COPY_DISTANCE}, picture=picture)
-            hits = await gateway.searcher.search(call, scope, report)
+            hits = await find_copies(gateway, data, report, until)
             return {"duplicate": [_distance_row(hit) for hit in hits]} if hits else {}
         except Unavailable:
-            if time.monotonic() < scope.until:
+            if time.monotonic() < until:
                 await asyncio.sleep(0.05)
                 continue
             if gateway.args.import_check_unavailable == "block":

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from models.errors import AmbienceError
+from models.errors import AmbienceError, DuplicatePicture
 
 logger = logging.getLogger(__name__)
 HEADERS: dict[int, dict[str, str]] = {
@@ -31,6 +31,7 @@ class Problem(BaseModel):
     status: int = Field(description="The HTTP status.")
     detail: str = Field(description="What was wrong, and what to do.")
     field: str | None = Field(None, description="The request's field at fault.")
+    image_id: int | None = Field(None, description="The stored image of which this is a copy.")
 
 
 class ProblemResponse(JSONResponse):
@@ -39,8 +40,10 @@ class ProblemResponse(JSONResponse):
 
 def problem(error: AmbienceError) -> ProblemResponse:
     """The response for an error."""
-    headers = HEADERS.get(error.status)
-    return _response(error.status, error.title, error.detail, error.field, headers)
+    image_id = error.image_id if isinstance(error, DuplicatePicture) else None
+    return _response(
+        error.status, error.title, error.detail, error.field, HEADERS.get(error.status), image_id
+    )
 
 
 def install(app: FastAPI) -> None:
@@ -93,6 +96,7 @@ def _response(
     detail: str,
     name: str | None,
     headers: dict[str, str] | None = None,
+    image_id: int | None = None,
 ) -> ProblemResponse:
-    body = Problem(title=title, status=status, detail=detail, field=name)
+    body = Problem(title=title, status=status, detail=detail, field=name, image_id=image_id)
     return ProblemResponse(body.model_dump(exclude_none=True), status, headers)

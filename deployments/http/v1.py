@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -18,6 +18,7 @@ from deployments.http.problems import documented
 from deployments.http.reading import Body, parsed, read_body, validated
 from deployments.http.states import state_rows
 from deployments.ingress.adding import Added
+from deployments.ingress.copies import copy_check
 from deployments.ingress.fused import decode_cursor, encode_cursor, fused_search
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import Report, begin_report
@@ -40,6 +41,10 @@ router = APIRouter(prefix="/v1", tags=["v1"])
 ImageIdPath = Annotated[
     int, Path(ge=0, le=MAX_IMAGE_ID, description="The image's id, 0 ≤ id < 2^47.")
 ]
+UnlessQuery = Annotated[
+    Literal["same"] | None,
+    Query(description="`same`: refuse with 409 a picture of which another image is a copy."),
+]
 WHOLE = TypeAdapter(int)
 """`k` as the retriever parsed it: "5" and 5.0 are 5."""
 JSON_FIELDS = ("image_ids", "negative", "retrievers", "filter", "region")
@@ -49,12 +54,17 @@ JSON_FIELDS = ("image_ids", "negative", "retrievers", "filter", "region")
     "/images/{image_id}",
     summary="Add or replace an image",
     response_model=AddAnswer,
-    responses={201: {"model": AddAnswer, "description": "New"}, **documented(400, 413, 415, 503)},
+    responses={
+        201: {"model": AddAnswer, "description": "New"},
+        **documented(400, 409, 413, 415, 503),
+    },
     openapi_extra=openapi.ADD,
 )
-async def put_image(request: Request, image_id: ImageIdPath) -> Response:
+async def put_image(
+    request: Request, image_id: ImageIdPath, unless: UnlessQuery = None
+) -> Response:
     """Durable when answered. The same picture again changes nothing; another one replaces it."""
-    return await _add(request, image_id)
+    return await _add(request, image_id, unless)
 
 
 @router.post(
@@ -62,12 +72,12 @@ async def put_image(request: Request, image_id: ImageIdPath) -> Response:
     status_code=201,
     summary="Add an image under the next free id",
     response_model=AddAnswer,
-    responses=documented(400, 413, 415, 503),
+    responses=documented(400, 409, 413, 415, 503),
     openapi_extra=openapi.ADD,
 )
-async def post_image(request: Request) -> Response:
+async def post_image(request: Request, unless: UnlessQuery = None) -> Response:
     """Durable when answered. The id was never used before."""
-    return await _add(request, None)
+    return await _add(request, None, unless)
 
 
 @router.get(
@@ -219,14 +229,15 @@ async def _call(
     return RetrieverCall(entry, params, picture=picture)
 
 
-async def _add(request: Request, image_id: int | None) -> Response:
+async def _add(request: Request, image_id: int | None, unless: UnlessQuery) -> Response:
     body = await read_body(request)
     metadata = None
     given = body.given("metadata")
     if given:
         metadata = _json_object(given["metadata"], "metadata")
-    report = begin_report(request)
-    added = await _gateway(request).writer.add(image_id, body.image(), report, metadata)
+    gateway, report = _gateway(request), begin_report(request)
+    check = await copy_check(gateway, image_id, report) if unless == "same" else None
+    added = await gateway.writer.add(image_id, body.image(), report, metadata, check)
     status = 201 if added.receipt.outcome == "created" else 200
     return JsonAnswer(_added_row(added), status, headers=report.headers())
 

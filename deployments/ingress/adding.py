@@ -6,12 +6,12 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from deployments.directory.entry import DirectoryEntry
 from deployments.directory.retrievers import RetrieverDirectory
 from deployments.ingress.report import Report
-from indexes.store.base import ANNOTATE, Image, ImageWrite, Receipt, Space, Store
+from indexes.store.base import ANNOTATE, Guard, Image, ImageWrite, Receipt, Space, Store
 from models.errors import AlreadyIndexed, AmbienceError, Conflict, InvalidInput, Unavailable
 from models.pictures.decoder import Decoder
 from models.pictures.decoding import Picture
@@ -48,6 +48,16 @@ class Prepared:
     views: Mapping[View, Pixels]
 
 
+class AddCheck(Protocol):
+    """A check that may refuse an add."""
+
+    def extract(self, picture: Picture) -> None:
+        """Extract from the decoded picture what the check needs."""
+
+    async def search(self) -> Guard:
+        """Check what is stored. Returns the guard of the write, or raises an error to refuse."""
+
+
 class ImageWriter:
     """Writes images and their features to the store."""
 
@@ -71,6 +81,7 @@ class ImageWriter:
         data: bytes,
         report: Report,
         metadata: Mapping[str, Any] | None = None,
+        check: AddCheck | None = None,
     ) -> Added:
         """Add or replace an image, with the features of every enabled retriever.
 
@@ -90,7 +101,9 @@ class ImageWriter:
             if there is not None and _complete(there, sha256, kinds):
                 receipt = Receipt(image_id, there.generation, there.generation, "unchanged")
                 return Added(receipt, {name: Outcome("indexed") for name in wanted})
-        return await self._write(image_id, data, sha256, wanted, report, metadata, annotators)
+        return await self._write(
+            image_id, data, sha256, wanted, report, metadata, annotators, check
+        )
 
     async def add_kind(self, image_id: int, data: bytes, kind: str, report: Report) -> Added:
         """Add one kind of features.
@@ -126,13 +139,19 @@ class ImageWriter:
         report: Report,
         metadata: Mapping[str, Any] | None,
         annotators: Sequence[DirectoryEntry] = (),
+        check: AddCheck | None = None,
     ) -> Added:
         entries = [self.directory.entry(name) for name in wanted]
         ready = [model for entry in entries for model in entry.models if _can_extract(model)]
+
+        def prepare(picture: Picture) -> Prepared:
+            if check is not None:
+                check.extract(picture)
+            return self._prepare(picture, ready)
+
         with report.timed("decode"):
-            prepared = await self.decoder.decode(
-                data, then=lambda picture: self._prepare(picture, ready)
-            )
+            prepared = await self.decoder.decode(data, then=prepare)
+        guard = await check.search() if check is not None else None
         rows = dict(prepared.rows)
         reasons = await self._extract_in_replicas(prepared, ready, rows, report)
         have = await self._searchable_kinds(entries, rows)
@@ -148,8 +167,11 @@ class ImageWriter:
             original=data if self._needs_original(wanted, annotators, have) else None,
         )
         with report.timed("store"):
-            receipt = await asyncio.to_thread(self.store.put, write)
+            receipt = await asyncio.to_thread(self._put, write, guard)
         return Added(receipt, {name: self._outcome(name, have, reasons) for name in wanted})
+
+    def _put(self, write: ImageWrite, guard: Guard | None) -> Receipt:
+        return self.store.put(write) if guard is None else self.store.put_if(write, guard)
 
     async def _searchable_kinds(
         self, entries: Sequence[DirectoryEntry], rows: Mapping[Space, bytes]

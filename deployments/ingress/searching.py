@@ -95,14 +95,15 @@ class Searcher:
         def work(picture: Picture) -> QueryPicture:
             if region is not None:
                 picture = picture.crop(*region)
-            return self._query_picture(picture, entries, variants)
+            return self.query_picture(picture, entries, variants)
 
         with report.timed("decode"):
             return await self.decoder.decode(data, then=work)
 
-    def _query_picture(
+    def query_picture(
         self, picture: Picture, entries: Sequence[DirectoryEntry], variants: Variants
     ) -> QueryPicture:
+        """Extract the features that the ingress extracts. It computes in the calling thread."""
         here: dict[str, Callable[[], Sequence[Features]]] = {}
         fingerprints: dict[str, str] = {}
         views: dict[View, Pixels] = {}

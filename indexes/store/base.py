@@ -60,6 +60,17 @@ class ImageWrite:
 
 
 @dataclass(frozen=True, slots=True)
+class Guard:
+    """The condition of a write: a check of the rows that have changed since the caller looked."""
+
+    space: Space
+    after: int
+    """Seq up to which the caller has seen the rows of the space."""
+    check: Callable[[Mapping[int, bytes]], None]
+    """Takes the rows by id that have changed since; raises an error to refuse the write."""
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """The result of one write."""
 
@@ -135,6 +146,14 @@ class Store(ABC):
         nothing is written and the outcome is `unchanged`. Kinds of given features count as wanted.
         Ids assigned by the store come from a persistent counter above every id ever seen. Raises
         InvalidInput for an id outside [0, 2^47).
+        """
+
+    @abstractmethod
+    def put_if(self, write: ImageWrite, guard: Guard) -> Receipt:
+        """Put one image if the guard's check accepts all rows that have changed since.
+
+        No other write is committed between the check and this write. Raises the check's error, or
+        Unavailable if the log no longer tells what has changed; nothing is written then.
         """
 
     @abstractmethod

@@ -9,12 +9,19 @@ from typing import Any
 import orjson
 
 from indexes.store.annotations import tags_in
-from indexes.store.base import ANNOTATE, ImageWrite, Space
-from models.errors import Conflict, InvalidInput
+from indexes.store.base import ANNOTATE, Changes, Guard, ImageWrite, Space
+from models.errors import Conflict, InvalidInput, Unavailable
 from models.types import MAX_IMAGE_ID
 
 MAX_NAME = 200
 """Maximum length in bytes of a kind or fingerprint, because both are parts of keys."""
+
+
+def check_guard(guard: Guard, changes: Changes | None) -> None:
+    """Run the guard's check. Raises its error, and Unavailable for changes that are unknown."""
+    if changes is None:
+        raise Unavailable("too much was written meanwhile; try again")
+    guard.check({at: row for at, row in changes.rows.items() if row is not None})
 
 
 def check_writes(writes: Sequence[ImageWrite]) -> None:

@@ -17,6 +17,7 @@ from indexes.store.base import (
     ANNOTATIONS,
     Author,
     Changes,
+    Guard,
     Image,
     ImageWrite,
     Pending,
@@ -27,6 +28,7 @@ from indexes.store.base import (
     missing_kinds,
 )
 from indexes.store.checks import (
+    check_guard,
     check_space_inactive,
     check_writes,
     dump_metadata,
@@ -108,6 +110,11 @@ class MemoryStore(Store):
                 taken = next_free_id(following) if write.image_id is None else write.image_id
                 following = max(following, taken + 1)
             return [self._put(write) for write in writes]
+
+    def put_if(self, write: ImageWrite, guard: Guard) -> Receipt:
+        with self._open():
+            check_guard(guard, self.changes(guard.space, guard.after))
+            return self.put(write)
 
     def delete(self, image_id: int) -> int | None:
         with self._open():

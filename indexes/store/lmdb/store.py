@@ -13,6 +13,7 @@ import lmdb
 from indexes.store.base import (
     Author,
     Changes,
+    Guard,
     Image,
     ImageWrite,
     Pending,
@@ -53,6 +54,10 @@ class LmdbStore(Store):
     def put_many(self, writes: Sequence[ImageWrite]) -> list[Receipt]:
         check_writes(writes)
         return self._write(lambda writer: [writer.put(write) for write in writes])
+
+    def put_if(self, write: ImageWrite, guard: Guard) -> Receipt:
+        check_writes([write])
+        return self._write(lambda writer: writer.put_if(write, guard))
 
     def delete(self, image_id: int) -> int | None:
         return self._write(lambda writer: writer.delete(image_id))

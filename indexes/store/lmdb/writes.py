@@ -14,12 +14,14 @@ from indexes.store.base import (
     ANNOTATE,
     ANNOTATIONS,
     Author,
+    Guard,
     ImageWrite,
     Receipt,
     Space,
     file_name_of,
 )
 from indexes.store.checks import (
+    check_guard,
     check_space_inactive,
     dump_metadata,
     image_terms,
@@ -85,6 +87,10 @@ class Writer(Reader):
         self._save(image_id, fresh, before=set())
         self._log(b"p", image_id, touched)
         return Receipt(image_id, seq, seq, "created" if row is None else "replaced")
+
+    def put_if(self, write: ImageWrite, guard: Guard) -> Receipt:
+        check_guard(guard, self.changes(guard.space, guard.after, None))
+        return self.put(write)
 
     def delete(self, image_id: int) -> int | None:
         row = self.row(image_id)

@@ -10,6 +10,7 @@ from indexes.store.base import (
     ANNOTATIONS,
     Author,
     Changes,
+    Guard,
     Image,
     ImageWrite,
     Pending,
@@ -64,6 +65,12 @@ class PostgresStore(Store):
     # --- writes ----------------------------------------------------------------------------------
 
     def put_many(self, writes: Sequence[ImageWrite]) -> list[Receipt]:
+        return self._put(writes)
+
+    def put_if(self, write: ImageWrite, guard: Guard) -> Receipt:
+        return self._put([write], guard)[0]
+
+    def _put(self, writes: Sequence[ImageWrite], guard: Guard | None = None) -> list[Receipt]:
         check_writes(writes)
         spaces = {space for write in writes for space in write.features}
 
@@ -73,7 +80,7 @@ class PostgresStore(Store):
             def work(draft: Draft) -> list[Receipt]:
                 return [draft.put(at, write) for at, write in zip(ids, writes, strict=True)]
 
-            return self._change(connection, ids, spaces, work)
+            return self._change(connection, ids, spaces, work, guard)
 
         receipts, seq = self._run(attempt)
         self._trim(sum(len(write.original or b"") for write in writes))
@@ -273,12 +280,14 @@ class PostgresStore(Store):
         image_ids: Sequence[int],
         spaces: Collection[Space],
         work: Callable[[Draft], T],
+        guard: Guard | None = None,
     ) -> tuple[T, Callable[[int], int]]:
         wanted = {*spaces, ANNOTATIONS}
         numbers = self._numbers
         if not wanted <= numbers.keys():
             numbers = self._numbers = number_spaces(connection, wanted)
-        return change(connection, image_ids, spaces, numbers, self._options.originals_bytes, work)
+        room = self._options.originals_bytes
+        return change(connection, image_ids, spaces, numbers, room, work, guard)
 
     def _change_one(
         self, image_id: int, spaces: Collection[Space], work: Callable[[Draft], int | None]

@@ -2,7 +2,7 @@
 
 A transaction locks its ids in order and reads their rows, then writes, and takes the log's single
 lock last. Seqs are assigned under that lock, so a seq becomes visible only after all lower ones. No
-round trip happens while the lock is held.
+round trip happens while the lock is held, except for the check of a guarded write.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import orjson
 
-from indexes.store.base import ANNOTATIONS, Space, file_name_of
-from indexes.store.checks import dump_metadata, name_hash, next_free_id
+from indexes.store.base import ANNOTATIONS, Guard, Space, file_name_of
+from indexes.store.checks import check_guard, dump_metadata, name_hash, next_free_id
 from indexes.store.postgres.connections import Connection
 from indexes.store.postgres.draft import Draft, Row
-from indexes.store.postgres.rows import HEAD, source_of
+from indexes.store.postgres.rows import HEAD, Reader, source_of
 
 T = TypeVar("T")
 
@@ -137,6 +137,7 @@ def change(
     numbers: Mapping[Space, int],
     originals_bytes: int,
     work: Callable[[Draft], T],
+    guard: Guard | None = None,
 ) -> tuple[T, Callable[[int], int]]:
     """Run one write transaction.
 
@@ -148,7 +149,7 @@ def change(
     if not draft.entries:
         connection.execute("ROLLBACK")
         return done, lambda number: number
-    base = _commit(connection, draft)
+    base = _commit(connection, draft, guard)
     return done, lambda number: base - number if number < 0 else number
 
 
@@ -186,8 +187,12 @@ def _begin(
     )
 
 
-def _commit(connection: Connection, draft: Draft) -> int:
+def _commit(connection: Connection, draft: Draft, guard: Guard | None) -> int:
     """Write and commit the draft. Returns the head before its log entries."""
+    if guard is not None:
+        # Under the log's lock, everything that the log names is committed.
+        connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", [OF_LOG])
+        check_guard(guard, Reader(connection).changes(guard.space, guard.after, None))
     connection.committing = True
     with connection.pipeline():
         _write_parts(connection, draft)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.indexes.store.contract_annotations import AnnotationContract
 from tests.indexes.store.contract_completion import CompletionContract
+from tests.indexes.store.contract_guards import GuardContract
 from tests.indexes.store.contract_marks import MarkContract
 from tests.indexes.store.contract_reads import ReadContract
 from tests.indexes.store.contract_spaces import SpaceContract
@@ -13,6 +14,7 @@ from tests.indexes.store.contract_writes import WriteContract
 class StoreContract(
     WriteContract,
     CompletionContract,
+    GuardContract,
     ReadContract,
     AnnotationContract,
     SpaceContract,

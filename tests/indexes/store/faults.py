@@ -11,7 +11,7 @@ from indexes.store.base import Store
 from models.errors import StoreUnavailable
 
 WRITES = {
-    *("put", "put_many", "delete", "delete_kind", "complete", "annotate"),
+    *("put", "put_many", "put_if", "delete", "delete_kind", "complete", "annotate"),
     *("activate", "drop_space", "compact", "reserve_ids", "lease", "release", "mark"),
 }
 

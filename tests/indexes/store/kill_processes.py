@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from indexes.replica.follower import Follower
-from indexes.store.base import ImageWrite, Store
+from indexes.store.base import Guard, ImageWrite, Store
 from indexes.store.lmdb.environment import LmdbOptions
 from indexes.store.lmdb.store import LmdbStore
 from indexes.store.postgres.connections import PostgresOptions
 from indexes.store.postgres.store import PostgresStore
+from models.errors import Conflict
 from tests.indexes.pictures import LOCAL, PHASH, row_of
 from tests.indexes.store.forks import lines, say
 from tests.indexes.tiny_index import decode, nearest, tiny
@@ -35,7 +36,7 @@ def opened(url: str) -> Store:
     return LmdbStore(Path(url), LmdbOptions(map_size=FIRST_MAP, originals_bytes=50_000))
 
 
-def write_of(image_id: int, content: str, complete: bool) -> ImageWrite:
+def write_of(image_id: int | None, content: str, complete: bool) -> ImageWrite:
     """Return a write in which everything identifies the content, with or without local features."""
     features = {PHASH: row_of(content)}
     if complete:
@@ -106,6 +107,23 @@ def complete_pending(store: Store, dice: random.Random) -> None:
             assert original in (None, row_of(f"original {content}", 5000))
             features = {LOCAL: row_of(f"local {content}", 4000)}
             store.complete(work.image_id, work.generation, features)
+
+
+def add_once(url: str, path: str) -> None:
+    """Add each content of an endless sequence unless another process has added it."""
+    store = opened(url)
+    for step in range(10**9):
+        content = f"{step}"
+
+        def refuse(rows: Mapping[int, bytes], row: bytes = row_of(content)) -> None:
+            if row in rows.values():
+                raise Conflict("added by another process")
+
+        try:
+            store.put_if(write_of(None, content, True), Guard(PHASH, 0, refuse))
+            say(path, content)
+        except Conflict:
+            continue
 
 
 def settled(journals: list[Path]) -> dict[int, JournalEntry]:

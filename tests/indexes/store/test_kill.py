@@ -32,6 +32,37 @@ def test_nothing_acknowledged_is_lost_when_processes_on_postgresql_are_killed(
     kill_and_check(new_database(), tmp_path, kills, kills)
 
 
+def test_of_what_killed_processes_add_at_once_one_copy_is_stored(tmp_path: Path) -> None:
+    add_once_and_check(str(tmp_path / "store"), tmp_path)
+
+
+def test_of_what_killed_processes_add_at_once_postgresql_stores_one_copy(
+    tmp_path: Path, new_database: Callable[[], str]
+) -> None:
+    add_once_and_check(new_database(), tmp_path)
+
+
+def add_once_and_check(url: str, tmp_path: Path) -> None:
+    """Kill processes that add the same contents; check that each content is stored once."""
+    path = tmp_path / "acknowledged"
+    dice = random.Random(7)
+    with Forks("tests.indexes.store.kill_processes") as forks:
+        pids = [forks.start("add_once", url, str(path)) for _ in range(3)]
+        for _ in range(12):
+            time.sleep(dice.uniform(0.05, 0.25))
+            forks.kill(pids.pop(0))
+            pids.append(forks.start("add_once", url, str(path)))
+        there = len(lines(path))
+        wait_for(lambda: len(lines(path)) > there + 5, 30)
+    store = opened(url)
+    stored = Counter(str(image.metadata["content"]) for image in store.images(limit=100_000))
+    store.close()
+    acknowledged = Counter(lines(path))
+    assert set(stored.values()) == set(acknowledged.values()) == {1}
+    assert stored.keys() >= acknowledged.keys()
+    assert len(stored) > 20
+
+
 def kill_and_check(url: str, tmp_path: Path, count: int, least: int) -> None:
     journals = [tmp_path / "writer0", tmp_path / "writer1"]
     reports = [tmp_path / "replica0", tmp_path / "replica1"]
