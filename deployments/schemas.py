@@ -230,6 +230,7 @@ class ImageEdit(Options):
 class ImageList(BaseModel):
     images: list[ImageAnswer]
     next_cursor: str | None = None
+    total: int = Field(description="Number of images that meet the conditions, on all pages.")
 
 
 class FusedRow(BaseModel):

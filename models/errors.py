@@ -10,6 +10,8 @@ AmbienceError                 500
 ├── Conflict                  409   the current state does not allow it; the id holds another image
 │   ├── AlreadyIndexed        409   the id already has features of this retriever
 │   └── DuplicatePicture      409   the picture is a copy of a stored image
+├── PreconditionFailed        412   the image is not the one that the request names
+├── KeyReused                 422   the idempotency key belongs to another picture
 └── Unavailable               503   try again later
     ├── Overloaded            503   too many requests or pixels in flight
     ├── StoreUnavailable      503   the store can't be read or written
@@ -85,6 +87,16 @@ class DuplicatePicture(Conflict):
         super().__init__(detail, field)
         self.args = (detail, field, image_id)
         self.image_id = image_id
+
+
+class PreconditionFailed(AmbienceError):
+    status = 412
+    title = "Precondition failed"
+
+
+class KeyReused(AmbienceError):
+    status = 422
+    title = "Idempotency key reused"
 
 
 class Unavailable(AmbienceError):

@@ -17,6 +17,7 @@ from ray import serve
 
 from deployments.http import editing, gallery, health, metrics, problems, v1
 from deployments.http.admission import Admission
+from deployments.http.conditional import HeadRequests
 from deployments.http.keys import ApiKeys, document_keys
 from deployments.ingress.gateway import Gateway
 from deployments.loopback import keep_sockets_on_loopback
@@ -76,10 +77,11 @@ def make_app(gateway: Gateway) -> FastAPI:
             allow_origins=list(gateway.args.cors_origins),
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["Server-Timing", "X-Ambience-Answered", "X-Ambience-Missing"],
+            expose_headers=["ETag", "Server-Timing", "X-Ambience-Answered", "X-Ambience-Missing"],
         )
     app.add_middleware(Admission, args=gateway.args, draining=draining)
     app.add_middleware(metrics.RequestCounter)
+    app.add_middleware(HeadRequests)
     return app
 
 

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 
 from deployments.http import openapi
 from deployments.http.answers import JsonAnswer
+from deployments.http.conditional import expected_version
 from deployments.http.problems import documented
-from deployments.http.reading import read_body, validated
+from deployments.http.reading import read_body, refuse_unknown_parameters, validated
 from deployments.ingress.annotating import annotate
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import begin_report
@@ -21,14 +22,14 @@ from indexes.store.base import ANNOTATE, Image
 from models.errors import Conflict, ImageNotFound, InvalidInput, UnknownName
 from models.types import MAX_IMAGE_ID
 
-router = APIRouter(prefix="/v1", tags=["v1"])
+router = APIRouter(prefix="/v1", tags=["v1"], dependencies=[Depends(refuse_unknown_parameters)])
 
 
 @router.patch(
     "/images/{image_id}",
     summary="Edit annotations and metadata of an image",
     response_model=EditedImage,
-    responses=documented(400, 404, 409, 413, 503),
+    responses=documented(400, 404, 409, 412, 413, 503),
     openapi_extra=openapi.EDIT,
 )
 async def edit_image(
@@ -43,7 +44,7 @@ async def edit_image(
     edit = validated(ImageEdit, (await read_body(request)).fields)
     if not edit.annotations and not edit.metadata:
         raise InvalidInput("annotations: give annotations or metadata to change", "annotations")
-    return JsonAnswer(await asyncio.to_thread(_edited, gateway, image_id, edit))
+    return JsonAnswer(await asyncio.to_thread(_edited, gateway, image_id, edit, request))
 
 
 @router.post(
@@ -95,12 +96,15 @@ def _image_row(gateway: Gateway, image: Image, annotations: dict[str, Any]) -> d
     }
 
 
-def _edited(gateway: Gateway, image_id: int, edit: ImageEdit) -> dict[str, Any]:
+def _edited(gateway: Gateway, image_id: int, edit: ImageEdit, request: Request) -> dict[str, Any]:
+    if_version = expected_version(request, gateway.store, image_id)
     image = gateway.store.image(image_id)
     if image is None:
         raise ImageNotFound(f"no image {image_id}", "image_id")
     said = {name: _row(one) for name, one in edit.annotations.items()}
-    seq = gateway.store.annotate(image_id, image.generation, said, "person", edit.metadata)
+    seq = gateway.store.annotate(
+        image_id, image.generation, said, "person", edit.metadata, if_version
+    )
     edited = gateway.store.image(image_id)
     if seq is None or edited is None:
         raise Conflict(f"image {image_id} was replaced or deleted meanwhile", "image_id")

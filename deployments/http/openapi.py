@@ -70,7 +70,12 @@ _OWN = {
 _ONE["properties"] = {**_ONE["properties"], **_OWN}
 _ONE["additionalProperties"] = True
 
-ADD = _body({"multipart/form-data": _form(["image"], image=_IMAGE, metadata=_METADATA)})
+ADD = _body(
+    {
+        "multipart/form-data": _form(["image"], image=_IMAGE, metadata=_METADATA),
+        "image/*": _IMAGE,
+    }
+)
 SEARCH = _body(
     {
         "multipart/form-data": _form(

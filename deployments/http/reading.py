@@ -41,8 +41,13 @@ class Body:
 
 
 async def read_body(request: Request) -> Body:
-    """Fields and pictures of a multipart, form or JSON request. Raises InvalidInput."""
+    """The fields and pictures of a multipart, form or JSON body; an `image/*` body is a picture.
+
+    Raises InvalidInput.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind.startswith("image/"):
+        return Body(images=[await request.body()])
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
         return await _read_form(request)
     data = await request.body()
@@ -55,6 +60,15 @@ async def read_body(request: Request) -> Body:
     if not isinstance(fields, dict):
         raise InvalidInput("the JSON body must be an object")
     return Body(fields)
+
+
+def refuse_unknown_parameters(request: Request) -> None:
+    """Raises InvalidInput that names a query parameter which the route does not have."""
+    known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            there = ", ".join(sorted(known)) or "none"
+            raise InvalidInput(f"{name[:100]}: no such query parameter; there are: {there}", name)
 
 
 async def _read_form(request: Request) -> Body:

@@ -6,25 +6,28 @@ import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import orjson
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import TypeAdapter
 
 from deployments.directory.entry import DirectoryEntry
 from deployments.http import openapi
 from deployments.http.answers import JsonAnswer
+from deployments.http.conditional import expected_version, tagged
 from deployments.http.editing import image_rows
 from deployments.http.problems import documented
-from deployments.http.reading import Body, parsed, read_body, validated
+from deployments.http.reading import Body, parsed, read_body, refuse_unknown_parameters, validated
 from deployments.http.states import state_rows
-from deployments.ingress.adding import Added
+from deployments.ingress.adding import Added, AddOptions
 from deployments.ingress.copies import copy_check
 from deployments.ingress.fused import decode_cursor, encode_cursor, fused_search
-from deployments.ingress.gateway import Gateway
+from deployments.ingress.gateway import Gateway, ImageFilter
 from deployments.ingress.report import Report, begin_report
 from deployments.ingress.searching import RetrieverCall
 from deployments.schemas import (
     AddAnswer,
+    Filter,
     ImageAnswer,
     ImageList,
     RetrieverQuery,
@@ -37,7 +40,7 @@ from deployments.wire import CompositeQuery
 from models.errors import ImageNotFound, InvalidInput, RetrieverUnavailable
 from models.types import MAX_IMAGE_ID, Variants
 
-router = APIRouter(prefix="/v1", tags=["v1"])
+router = APIRouter(prefix="/v1", tags=["v1"], dependencies=[Depends(refuse_unknown_parameters)])
 ImageIdPath = Annotated[
     int, Path(ge=0, le=MAX_IMAGE_ID, description="The image's id, 0 ≤ id < 2^47.")
 ]
@@ -56,7 +59,7 @@ JSON_FIELDS = ("image_ids", "negative", "retrievers", "filter", "region")
     response_model=AddAnswer,
     responses={
         201: {"model": AddAnswer, "description": "New"},
-        **documented(400, 409, 413, 415, 503),
+        **documented(400, 409, 412, 413, 415, 503),
     },
     openapi_extra=openapi.ADD,
 )
@@ -64,7 +67,10 @@ async def put_image(
     request: Request, image_id: ImageIdPath, unless: UnlessQuery = None
 ) -> Response:
     """Durable when answered. The same picture again changes nothing; another one replaces it."""
-    return await _add(request, image_id, unless)
+    body = await read_body(request)
+    store = _gateway(request).store
+    if_version = await asyncio.to_thread(expected_version, request, store, image_id)
+    return await _add(request, body, image_id, unless, if_version)
 
 
 @router.post(
@@ -72,12 +78,27 @@ async def put_image(
     status_code=201,
     summary="Add an image under the next free id",
     response_model=AddAnswer,
-    responses=documented(400, 409, 413, 415, 503),
+    responses=documented(400, 409, 413, 415, 422, 503),
     openapi_extra=openapi.ADD,
 )
-async def post_image(request: Request, unless: UnlessQuery = None) -> Response:
+async def post_image(
+    request: Request,
+    unless: UnlessQuery = None,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            min_length=1,
+            max_length=255,
+            description="The same key within 24 hours adds the picture once.",
+        ),
+    ] = None,
+) -> Response:
     """Durable when answered. The id was never used before."""
-    return await _add(request, None, unless)
+    body = await read_body(request)
+    image_id = None
+    if idempotency_key is not None:
+        image_id = await _gateway(request).writer.claim_id(idempotency_key, body.image())
+    return await _add(request, body, image_id, unless)
 
 
 @router.get(
@@ -92,18 +113,21 @@ async def get_image(request: Request, image_id: ImageIdPath) -> Response:
     image = await asyncio.to_thread(gateway.store.image, image_id)
     if image is None:
         raise ImageNotFound(f"no image {image_id}", "image_id")
-    return JsonAnswer((await asyncio.to_thread(image_rows, gateway, [image]))[0])
+    (row,) = await asyncio.to_thread(image_rows, gateway, [image])
+    return tagged(request, JsonAnswer(row), image.version)
 
 
 @router.delete(
     "/images/{image_id}",
     status_code=204,
     summary="Delete an image",
-    responses=documented(400, 503),
+    responses=documented(400, 412, 503),
 )
 async def delete_image(request: Request, image_id: ImageIdPath) -> Response:
     """Durable, and removed from every retriever, when answered. Unknown ids are accepted."""
-    await _gateway(request).writer.delete(image_id)
+    gateway = _gateway(request)
+    if_version = await asyncio.to_thread(expected_version, request, gateway.store, image_id)
+    await gateway.writer.delete(image_id, if_version)
     return Response(status_code=204)
 
 
@@ -118,7 +142,7 @@ async def get_thumbnail(request: Request, image_id: ImageIdPath) -> Response:
     preview = await asyncio.to_thread(_gateway(request).store.preview, image_id)
     if preview is None:
         raise ImageNotFound(f"no thumbnail of image {image_id}", "image_id")
-    return Response(preview, media_type="image/jpeg", headers={"Cache-Control": "no-cache"})
+    return tagged(request, Response(preview, media_type="image/jpeg"))
 
 
 @router.get(
@@ -133,14 +157,33 @@ async def list_images(
         int | None, Query(ge=-1, le=MAX_IMAGE_ID, description="`next_cursor` of the previous page.")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="Pictures a page.")] = 100,
+    tag: Annotated[
+        list[str] | None, Query(max_length=100, description="Only images with all of these tags.")
+    ] = None,
+    metadata: Annotated[
+        str | None, Query(description="A JSON object: only images whose metadata has its values.")
+    ] = None,
+    file_name: Annotated[
+        str | None, Query(max_length=1000, description="Only images with this `file_name`.")
+    ] = None,
 ) -> Response:
-    """By ascending id."""
+    """By ascending id, with the total number of images that meet all conditions."""
     gateway = _gateway(request)
+    fields = {"tags": tag, "metadata": _json_object(metadata, "metadata") if metadata else None}
+    wanted = ImageFilter(validated(Filter, fields), file_name)
     after = -1 if cursor is None else cursor
-    images = await asyncio.to_thread(gateway.store.images, after, limit)
-    rows = await asyncio.to_thread(image_rows, gateway, images)
+    return JsonAnswer(await asyncio.to_thread(_image_list, gateway, wanted, after, limit))
+
+
+def _image_list(gateway: Gateway, wanted: ImageFilter, after: int, limit: int) -> dict[str, Any]:
+    matching = gateway.ids_matching(wanted)
+    if matching is None:
+        total, images = gateway.store.count(), gateway.store.images(after, limit)
+    else:
+        page = matching[np.searchsorted(matching, after, "right") :][:limit].tolist()
+        total, images = len(matching), list(gateway.store.images_by_id(page).values())
     more = str(images[-1].image_id) if len(images) == limit else None
-    return JsonAnswer({"images": rows, "next_cursor": more})
+    return {"images": image_rows(gateway, images), "next_cursor": more, "total": total}
 
 
 @router.get(
@@ -229,15 +272,21 @@ async def _call(
     return RetrieverCall(entry, params, picture=picture)
 
 
-async def _add(request: Request, image_id: int | None, unless: UnlessQuery) -> Response:
-    body = await read_body(request)
+async def _add(
+    request: Request,
+    body: Body,
+    image_id: int | None,
+    unless: UnlessQuery,
+    if_version: int | None = None,
+) -> Response:
     metadata = None
     given = body.given("metadata")
     if given:
         metadata = _json_object(given["metadata"], "metadata")
     gateway, report = _gateway(request), begin_report(request)
     check = await copy_check(gateway, image_id, report) if unless == "same" else None
-    added = await gateway.writer.add(image_id, body.image(), report, metadata, check)
+    options = AddOptions(metadata, check, if_version)
+    added = await gateway.writer.add(image_id, body.image(), report, options)
     status = 201 if added.receipt.outcome == "created" else 200
     return JsonAnswer(_added_row(added), status, headers=report.headers())
 

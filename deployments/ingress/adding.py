@@ -18,6 +18,8 @@ from models.pictures.decoding import Picture
 from models.types import MAX_IMAGE_ID, Pixels, View
 
 State = Literal["indexed", "pending"]
+KEY_SECONDS = 24 * 3600.0
+"""Seconds for which an idempotency key is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,16 @@ class AddCheck(Protocol):
         """Check what is stored. Returns the guard of the write, or raises an error to refuse."""
 
 
+@dataclass(frozen=True, slots=True)
+class AddOptions:
+    """What an add keeps beside the picture, and on which conditions it is written."""
+
+    metadata: Mapping[str, Any] | None = None
+    check: AddCheck | None = None
+    if_version: int | None = None
+    """See `ImageWrite.if_version`."""
+
+
 class ImageWriter:
     """Writes images and their features to the store."""
 
@@ -80,8 +92,7 @@ class ImageWriter:
         image_id: int | None,
         data: bytes,
         report: Report,
-        metadata: Mapping[str, Any] | None = None,
-        check: AddCheck | None = None,
+        options: AddOptions = AddOptions(),
     ) -> Added:
         """Add or replace an image, with the features of every enabled retriever.
 
@@ -95,15 +106,13 @@ class ImageWriter:
             raise Unavailable("no retriever is known yet; try again in a second")
         annotators = self.directory.annotators()
         sha256 = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
-        if image_id is not None and metadata is None:
+        if image_id is not None and options.metadata is None and options.if_version is None:
             there = await asyncio.to_thread(self.store.image, image_id)
             kinds = [*wanted, *_kinds(annotators)]
             if there is not None and _complete(there, sha256, kinds):
                 receipt = Receipt(image_id, there.generation, there.generation, "unchanged")
                 return Added(receipt, {name: Outcome("indexed") for name in wanted})
-        return await self._write(
-            image_id, data, sha256, wanted, report, metadata, annotators, check
-        )
+        return await self._write(image_id, data, sha256, wanted, report, options, annotators)
 
     async def add_kind(self, image_id: int, data: bytes, kind: str, report: Report) -> Added:
         """Add one kind of features.
@@ -118,12 +127,17 @@ class ImageWriter:
             raise AlreadyIndexed("Image with the same id is already in the db", "image_id")
         if there is not None and there.sha256 != sha256:
             raise Conflict(f"id {image_id} holds another picture; delete it first", "image_id")
-        return await self._write(image_id, data, sha256, [kind], report, None)
+        return await self._write(image_id, data, sha256, [kind], report)
 
-    async def delete(self, image_id: int) -> bool:
+    async def claim_id(self, key: str, data: bytes) -> int:
+        """The id under which this picture is added for an idempotency key. Raises KeyReused."""
+        sha256 = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
+        return await asyncio.to_thread(self.store.claim_id, key, sha256, KEY_SECONDS)
+
+    async def delete(self, image_id: int, if_version: int | None = None) -> bool:
         """Remove an image. Returns whether it existed."""
         check_id(image_id)
-        return await asyncio.to_thread(self.store.delete, image_id) is not None
+        return await asyncio.to_thread(self.store.delete, image_id, if_version) is not None
 
     async def delete_kind(self, image_id: int, kind: str) -> bool:
         """Remove one kind of features. Returns whether they existed."""
@@ -137,21 +151,20 @@ class ImageWriter:
         sha256: str,
         wanted: Sequence[str],
         report: Report,
-        metadata: Mapping[str, Any] | None,
+        options: AddOptions = AddOptions(),
         annotators: Sequence[DirectoryEntry] = (),
-        check: AddCheck | None = None,
     ) -> Added:
         entries = [self.directory.entry(name) for name in wanted]
         ready = [model for entry in entries for model in entry.models if _can_extract(model)]
 
         def prepare(picture: Picture) -> Prepared:
-            if check is not None:
-                check.extract(picture)
+            if options.check is not None:
+                options.check.extract(picture)
             return self._prepare(picture, ready)
 
         with report.timed("decode"):
             prepared = await self.decoder.decode(data, then=prepare)
-        guard = await check.search() if check is not None else None
+        guard = await options.check.search() if options.check is not None else None
         rows = dict(prepared.rows)
         reasons = await self._extract_in_replicas(prepared, ready, rows, report)
         have = await self._searchable_kinds(entries, rows)
@@ -162,7 +175,8 @@ class ImageWriter:
             height=prepared.height,
             wanted=frozenset([*wanted, *_kinds(annotators)]),
             features=rows,
-            metadata=metadata,
+            metadata=options.metadata,
+            if_version=options.if_version,
             preview=prepared.preview,
             original=data if self._needs_original(wanted, annotators, have) else None,
         )

@@ -7,6 +7,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +27,14 @@ from models.pictures.decoder import Decoder
 from models.pictures.decoding import DecodeLimits
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFilter:
+    """The conditions of a list of images."""
+
+    of: Filter
+    file_name: str | None = None
 
 
 class Gateway:
@@ -101,22 +111,31 @@ class Gateway:
             return "being completed"
         return "original needed"
 
-    def _allowed(self, wanted: Filter) -> npt.NDArray[np.int64] | None:
-        sets: list[npt.NDArray[np.int64]] = []
-        if wanted.ids is not None:
-            sets.append(np.unique(np.asarray(wanted.ids, np.int64)))
-        if wanted.metadata:
-            sets.append(np.asarray(self.store.ids_by_metadata(wanted.metadata), np.int64))
-        sets += [self._tagged(tag) for tag in wanted.tags or ()]
-        if not sets:
-            return None
-        allowed = sets[0]
-        for other in sets[1:]:
-            allowed = np.intersect1d(allowed, other, assume_unique=True)
-        return allowed
+    def ids_matching(self, wanted: ImageFilter) -> npt.NDArray[np.int64] | None:
+        """The ids, ascending, of the images that meet all conditions; None without a condition."""
+        sets = self._sets(wanted.of)
+        if wanted.file_name is not None:
+            sets.append(self.store.ids_by_file_name(wanted.file_name))
+        return _intersection(sets)
 
-    def _tagged(self, tag: str) -> npt.NDArray[np.int64]:
-        found = self.store.ids_by_metadata({"tags": tag})
-        if not found:
-            raise InvalidInput(f"filter.tags: no image has the tag {tag!r}", "filter.tags")
-        return np.asarray(found, np.int64)
+    def _allowed(self, wanted: Filter) -> npt.NDArray[np.int64] | None:
+        sets, tags = self._sets(wanted), wanted.tags or []
+        for tag, ids in zip(reversed(tags), reversed(sets), strict=False):
+            if not ids:
+                raise InvalidInput(f"filter.tags: no image has the tag {tag!r}", "filter.tags")
+        return _intersection(sets)
+
+    def _sets(self, wanted: Filter) -> list[Sequence[int]]:
+        """For each condition, the ids of the images that meet it; those of the tags are last."""
+        sets: list[Sequence[int]] = [] if wanted.ids is None else [wanted.ids]
+        if wanted.metadata:
+            sets.append(self.store.ids_by_metadata(wanted.metadata))
+        return sets + [self.store.ids_by_metadata({"tags": tag}) for tag in wanted.tags or ()]
+
+
+def _intersection(sets: Sequence[Sequence[int]]) -> npt.NDArray[np.int64] | None:
+    return (
+        reduce(np.intersect1d, [np.unique(np.asarray(ids, np.int64)) for ids in sets])
+        if sets
+        else None
+    )

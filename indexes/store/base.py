@@ -57,6 +57,8 @@ class ImageWrite:
     """The upload's bytes, kept only while a wanted kind is missing."""
     created: float | None = None
     """Creation time in seconds since the epoch; None means now."""
+    if_version: int | None = None
+    """The version that the stored image must have; 0: there must be none; None: any or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,8 @@ class Image:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     has_preview: bool = False
     has_original: bool = False
+    version: int = 0
+    """The seq of the newest change of this image."""
 
     @property
     def file_name(self) -> str:
@@ -145,7 +149,8 @@ class Store(ABC):
         another source, and a preview is stored if there was none. If all of that is stored already,
         nothing is written and the outcome is `unchanged`. Kinds of given features count as wanted.
         Ids assigned by the store come from a persistent counter above every id ever seen. Raises
-        InvalidInput for an id outside [0, 2^47).
+        InvalidInput for an id outside [0, 2^47), and PreconditionFailed for another version than
+        `if_version`.
         """
 
     @abstractmethod
@@ -157,9 +162,9 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def delete(self, image_id: int) -> int | None:
+    def delete(self, image_id: int, if_version: int | None = None) -> int | None:
         """Remove an image and everything stored for it. Returns the seq, or None if there was no
-        such image."""
+        such image. Raises PreconditionFailed as `put_many` does."""
 
     @abstractmethod
     def delete_kind(self, image_id: int, kind: str) -> int | None:
@@ -189,6 +194,7 @@ class Store(ABC):
         annotations: Mapping[str, Mapping[str, Any] | None],
         by: Author,
         metadata: Mapping[str, Any] | None = None,
+        if_version: int | None = None,
     ) -> int | None:
         """Write annotations by annotator, or remove those given as None; the others stay.
 
@@ -197,7 +203,7 @@ class Store(ABC):
         has an annotation or a person has removed it. `matching({"tags": tag})` finds the tags of
         annotations as well as those of metadata. Returns the seq; the head if nothing changed; or
         None, writing nothing, if the generation has changed. Raises InvalidInput for names and
-        values that can't be stored.
+        values that can't be stored, and PreconditionFailed as `put_many` does.
         """
 
     @abstractmethod
@@ -219,6 +225,14 @@ class Store(ABC):
     @abstractmethod
     def reserve_ids(self, following: int) -> int:
         """Raise the id counter to at least `following`. Returns the counter."""
+
+    @abstractmethod
+    def claim_id(self, key: str, sha256: str, seconds: float) -> int:
+        """The id that was assigned under this key, or the next free one if there is none.
+
+        The key then belongs to this content for `seconds`. Raises KeyReused if it belongs to other
+        content.
+        """
 
     @abstractmethod
     def lease(self, name: str, holder: str, seconds: float) -> bool:

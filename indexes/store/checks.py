@@ -10,7 +10,7 @@ import orjson
 
 from indexes.store.annotations import tags_in
 from indexes.store.base import ANNOTATE, Changes, Guard, ImageWrite, Space
-from models.errors import Conflict, InvalidInput, Unavailable
+from models.errors import Conflict, InvalidInput, KeyReused, PreconditionFailed, Unavailable
 from models.types import MAX_IMAGE_ID
 
 MAX_NAME = 200
@@ -22,6 +22,19 @@ def check_guard(guard: Guard, changes: Changes | None) -> None:
     if changes is None:
         raise Unavailable("too much was written meanwhile; try again")
     guard.check({at: row for at, row in changes.rows.items() if row is not None})
+
+
+def check_version(expected: int | None, version: int | None) -> None:
+    """Raises PreconditionFailed unless an image has the expected version; see `ImageWrite`."""
+    if expected is not None and expected != (version or 0):
+        state = "there is no such image" if version is None else "the image has changed"
+        raise PreconditionFailed(f"{state}: read it again", "image_id")
+
+
+def check_claim(claimed: str, sha256: str) -> None:
+    """Raises KeyReused if a key was claimed for other content."""
+    if claimed != sha256:
+        raise KeyReused("the key was sent with another picture; send a new one", "Idempotency-Key")
 
 
 def check_writes(writes: Sequence[ImageWrite]) -> None:

@@ -25,7 +25,7 @@ def open_store(url: str) -> Store:
 
         return PostgresStore(url)
     if scheme == "memory" and not rest:
-        from indexes.store.memory import MemoryStore
+        from indexes.store.memory.store import MemoryStore
 
         return MemoryStore()
     # The rest of the URL is not shown, because it may contain a password.

@@ -16,6 +16,7 @@ Numbers in keys are big-endian, so that keys sort numerically, and have 8 bytes 
     pending    kind 0 id               → nothing
     leases     name                    → JSON [holder, expires]
     marks      name                    → JSON [seq, expires]
+    claims     hash of key (16)        → JSON [id, sha256, expires]
 """
 
 from __future__ import annotations
@@ -67,6 +68,11 @@ class ImageRow:
     original: int = 0
     """The seq under which the original is stored; 0 for none."""
     preview: bool = False
+    version: int = 0
+    """The seq of the newest change; rows that older versions wrote begin with their generation."""
+
+    def __post_init__(self) -> None:
+        self.version = self.version or self.generation
 
     @property
     def pending(self) -> set[str]:
@@ -81,7 +87,7 @@ class ImageRow:
         return orjson.dumps(
             [
                 *(self.generation, self.sha256, self.width, self.height, _latin(self.source)),
-                *(self.created, wanted, self.have, self.original, self.preview),
+                *(self.created, wanted, self.have, self.original, self.preview, self.version),
             ],
             option=orjson.OPT_SORT_KEYS,
         )
@@ -212,6 +218,7 @@ class Reader:
             metadata=orjson.loads(metadata) if metadata else {},
             has_preview=row.preview,
             has_original=row.original > 0,
+            version=row.version,
         )
 
     def images_by_id(self, image_ids: Collection[int]) -> dict[int, Image]:

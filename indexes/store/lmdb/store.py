@@ -22,7 +22,7 @@ from indexes.store.base import (
     Space,
     Store,
 )
-from indexes.store.checks import check_writes, is_image_id, wanted_terms
+from indexes.store.checks import check_writes, is_image_id, name_hash, wanted_terms
 from indexes.store.lmdb.environment import Environment, LmdbOptions, acquire, release
 from indexes.store.lmdb.rows import SCHEMA, Reader, number, pending_key
 from indexes.store.lmdb.writes import Writer
@@ -59,8 +59,8 @@ class LmdbStore(Store):
         check_writes([write])
         return self._write(lambda writer: writer.put_if(write, guard))
 
-    def delete(self, image_id: int) -> int | None:
-        return self._write(lambda writer: writer.delete(image_id))
+    def delete(self, image_id: int, if_version: int | None = None) -> int | None:
+        return self._write(lambda writer: writer.delete(image_id, if_version))
 
     def delete_kind(self, image_id: int, kind: str) -> int | None:
         return self._write(lambda writer: writer.delete_kind(image_id, kind))
@@ -77,10 +77,13 @@ class LmdbStore(Store):
         annotations: Mapping[str, Mapping[str, Any] | None],
         by: Author,
         metadata: Mapping[str, Any] | None = None,
+        if_version: int | None = None,
     ) -> int | None:
         changes = metadata or {}
         return self._write(
-            lambda writer: writer.annotate(image_id, generation, annotations, by, changes)
+            lambda writer: writer.annotate(
+                image_id, generation, annotations, by, changes, if_version
+            )
         )
 
     def activate(self, kind: str, fingerprint: str | None) -> None:
@@ -98,6 +101,9 @@ class LmdbStore(Store):
 
     def reserve_ids(self, following: int) -> int:
         return self._write(lambda writer: writer.reserve_ids(following))
+
+    def claim_id(self, key: str, sha256: str, seconds: float) -> int:
+        return self._write(lambda writer: writer.claim_id(name_hash(key), sha256, seconds))
 
     def lease(self, name: str, holder: str, seconds: float) -> bool:
         return self._write(lambda writer: writer.lease(name, holder, seconds))

@@ -23,18 +23,18 @@ from indexes.store.base import (
 from indexes.store.checks import (
     check_guard,
     check_space_inactive,
+    check_version,
     dump_metadata,
     image_terms,
     is_unwanted,
     merged,
     name_hash,
-    next_free_id,
     wanted_kinds,
 )
+from indexes.store.lmdb.coordination import Coordination
 from indexes.store.lmdb.rows import (
     ACTIVE,
     ImageRow,
-    Reader,
     entry,
     feature_key,
     number,
@@ -44,31 +44,18 @@ from indexes.store.lmdb.rows import (
 )
 
 
-class Writer(Reader):
+class Writer(Coordination):
     """Performs the writes of one transaction."""
 
     originals_bytes: int
     """Maximum total bytes of originals."""
 
-    def keep(self, table: str, key: bytes, value: bytes = b"") -> None:
-        self.txn.put(key, value, db=self.tables[table])
-
-    def drop(self, table: str, key: bytes) -> None:
-        self.txn.delete(key, db=self.tables[table])
-
-    def put_meta(self, name: bytes, value: int) -> None:
-        self.keep("meta", name, number(value))
-
-    def pop(self, table: str, key: bytes) -> bytes:
-        found = self.txn.pop(key, db=self.tables[table])
-        assert found is not None, (table, key)
-        return found
-
     # --- images ----------------------------------------------------------------------------------
 
     def put(self, write: ImageWrite) -> Receipt:
-        image_id = self._claim(write.image_id)
+        image_id = self.take_id(write.image_id)
         row = self.row(image_id)
+        check_version(write.if_version, None if row is None else row.version)
         if row is not None and row.sha256 == write.sha256:
             return self._extend(image_id, row, write)
         touched = self._remove(image_id, row) if row is not None else set()
@@ -92,8 +79,9 @@ class Writer(Reader):
         check_guard(guard, self.changes(guard.space, guard.after, None))
         return self.put(write)
 
-    def delete(self, image_id: int) -> int | None:
+    def delete(self, image_id: int, if_version: int | None = None) -> int | None:
         row = self.row(image_id)
+        check_version(if_version, None if row is None else row.version)
         if row is None:
             return None
         return self._log(b"d", image_id, self._remove(image_id, row))
@@ -138,8 +126,10 @@ class Writer(Reader):
         annotations: Mapping[str, Mapping[str, Any] | None],
         by: Author,
         metadata: Mapping[str, Any],
+        if_version: int | None,
     ) -> int | None:
         row = self.row(image_id)
+        check_version(if_version, None if row is None else row.version)
         if row is None or row.generation != generation:
             return None
         changed = changed_row(self._annotations(image_id), annotations, by)
@@ -151,18 +141,6 @@ class Writer(Reader):
             return self.meta(b"seq")
         self._save(image_id, row, before)
         return self._log(b"a", image_id, touched)
-
-    def reserve_ids(self, following: int) -> int:
-        reserved = max(following, self.meta(b"next"))
-        self.put_meta(b"next", reserved)
-        return reserved
-
-    def _claim(self, image_id: int | None) -> int:
-        following = self.meta(b"next")
-        claimed = next_free_id(following) if image_id is None else image_id
-        if claimed >= following:
-            self.put_meta(b"next", claimed + 1)
-        return claimed
 
     def _extend(self, image_id: int, row: ImageRow, write: ImageWrite) -> Receipt:
         stored, before = row.encode(), row.pending
@@ -210,9 +188,11 @@ class Writer(Reader):
     def _save(self, image_id: int, row: ImageRow, before: set[str]) -> None:
         """Write the row, and update its pending entries from `before` to the current ones.
 
-        The original is removed if no kind is pending.
+        The original is removed if no kind is pending. A log entry must follow; its seq becomes the
+        row's version.
         """
         self._mark_pending(image_id, before, row.pending)
+        row.version = self.meta(b"seq") + 1
         if not row.pending:
             self._drop_original(image_id, row)
         self.keep("images", number(image_id), row.encode())
@@ -378,27 +358,3 @@ class Writer(Reader):
             self.drop("log", number(seq))
         self.put_meta(b"tail", until)
         return until == through
-
-    # --- leases and marks ------------------------------------------------------------------------
-
-    def lease(self, name: str, holder: str, seconds: float) -> bool:
-        held = self.get("leases", name.encode())
-        now = time.time()
-        if held is not None:
-            other, expires = orjson.loads(held)
-            if other != holder and expires > now:
-                return False
-        self.keep("leases", name.encode(), orjson.dumps([holder, now + seconds]))
-        return True
-
-    def release(self, name: str, holder: str) -> None:
-        held = self.get("leases", name.encode())
-        if held is not None and orjson.loads(held)[0] == holder:
-            self.drop("leases", name.encode())
-
-    def mark(self, name: str, seq: int, seconds: float) -> None:
-        with self.txn.cursor(db=self.tables["marks"]) as cursor:
-            over = [key for key, value in cursor if orjson.loads(value)[1] <= time.time()]
-        for key in over:
-            self.drop("marks", key)
-        self.keep("marks", name.encode(), orjson.dumps([seq, time.time() + seconds]))

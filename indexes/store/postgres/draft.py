@@ -12,14 +12,21 @@ import orjson
 
 from indexes.store.annotations import annotated_kinds, changed_row, without
 from indexes.store.base import ANNOTATE, ANNOTATIONS, Author, ImageWrite, Receipt, Space
-from indexes.store.checks import dump_metadata, image_terms, is_unwanted, merged, wanted_kinds
+from indexes.store.checks import (
+    check_version,
+    dump_metadata,
+    image_terms,
+    is_unwanted,
+    merged,
+    wanted_kinds,
+)
 
 Numbers = Mapping[Space, int]
 
 
 @dataclass(slots=True)
 class Row:
-    """An image as it is stored; a generation below 0 refers to a log entry of the draft."""
+    """An image as it is stored; a generation or version below 0 is a log entry of the draft."""
 
     generation: int
     sha256: str
@@ -34,6 +41,7 @@ class Row:
     annotations: bytes | None = None
     preview: bool = False
     original: bool = False
+    version: int = 0
 
     @property
     def pending(self) -> frozenset[str]:
@@ -77,7 +85,7 @@ class Draft:
         self._originals_bytes = originals_bytes
 
     def put(self, image_id: int, write: ImageWrite) -> Receipt:
-        row = self.rows.get(image_id)
+        row = self._checked(image_id, write.if_version)
         if row is not None and row.sha256 == write.sha256:
             return self._extend(image_id, row, write)
         touched = self._remove(image_id, row) if row is not None else set()
@@ -96,8 +104,8 @@ class Draft:
         seq = self._log(image_id, touched)
         return Receipt(image_id, seq, generation, "created" if row is None else "replaced")
 
-    def delete(self, image_id: int) -> int | None:
-        row = self.rows.get(image_id)
+    def delete(self, image_id: int, if_version: int | None = None) -> int | None:
+        row = self._checked(image_id, if_version)
         return None if row is None else self._log(image_id, self._remove(image_id, row))
 
     def delete_kind(self, image_id: int, kind: str) -> int | None:
@@ -134,8 +142,9 @@ class Draft:
         annotations: Mapping[str, Mapping[str, Any] | None],
         by: Author,
         metadata: Mapping[str, Any],
+        if_version: int | None,
     ) -> int | None:
-        row = self.rows.get(image_id)
+        row = self._checked(image_id, if_version)
         if row is None or row.generation != generation:
             return None
         stored = dump_metadata(row.metadata)
@@ -233,4 +242,11 @@ class Draft:
             row.original = False
             self.originals[image_id] = None
         self.entries.append((image_id, touched))
+        if row is not None:
+            row.version = -len(self.entries)
         return -len(self.entries)
+
+    def _checked(self, image_id: int, if_version: int | None) -> Row | None:
+        row = self.rows.get(image_id)
+        check_version(if_version, None if row is None else row.version)
+        return row

@@ -17,7 +17,7 @@ any time."""
 IMAGE = """
     id, generation, sha256, width, height, source, created, wanted, have, metadata,
     EXISTS (SELECT FROM previews p WHERE p.image_id = id),
-    EXISTS (SELECT FROM originals o WHERE o.image_id = id)
+    EXISTS (SELECT FROM originals o WHERE o.image_id = id), coalesce(version, generation)
 """
 _CHANGES = f"""
     WITH span AS (
@@ -171,6 +171,7 @@ def image_of(row: Sequence[Any]) -> Image:
         metadata=metadata,
         has_preview=row[10],
         has_original=row[11],
+        version=row[12],
     )
 
 

@@ -9,6 +9,7 @@ originals  image id → upload's bytes; `kept` orders them by age
 previews   image id → JPEG
 terms      search term of metadata or tags, image id
 pending    kind, image id
+claims     hash of key → id, sha256, expiry by the server's clock
 leases     name → holder, expiry by the server's clock
 marks      name → seq after which the log is needed, expiry by the server's clock
 active     kind → fingerprint of the space that searches use
@@ -66,6 +67,13 @@ STEPS: tuple[str, ...] = (
     CREATE TABLE active (kind text PRIMARY KEY, fingerprint text NOT NULL);
     CREATE TABLE leases (name text PRIMARY KEY, holder text NOT NULL, ends timestamptz NOT NULL);
     CREATE SEQUENCE next_id MINVALUE 0 START 0;
+    """,
+    """
+    ALTER TABLE images ADD COLUMN version bigint;
+    CREATE TABLE claims (
+        key bytea PRIMARY KEY, id bigint NOT NULL, sha256 text NOT NULL, ends timestamptz NOT NULL
+    );
+    CREATE INDEX claims_ends ON claims (ends);
     """,
 )
 

@@ -28,6 +28,7 @@ from indexes.store.postgres.schema import migrate, read_uuid
 from indexes.store.postgres.writes import (
     activate,
     change,
+    claim_id,
     claim_ids,
     mark,
     number_spaces,
@@ -89,8 +90,8 @@ class PostgresStore(Store):
             for one in receipts
         ]
 
-    def delete(self, image_id: int) -> int | None:
-        return self._change_one(image_id, (), lambda draft: draft.delete(image_id))
+    def delete(self, image_id: int, if_version: int | None = None) -> int | None:
+        return self._change_one(image_id, (), lambda draft: draft.delete(image_id, if_version))
 
     def delete_kind(self, image_id: int, kind: str) -> int | None:
         return self._change_one(image_id, (), lambda draft: draft.delete_kind(image_id, kind))
@@ -109,12 +110,15 @@ class PostgresStore(Store):
         annotations: Mapping[str, Mapping[str, Any] | None],
         by: Author,
         metadata: Mapping[str, Any] | None = None,
+        if_version: int | None = None,
     ) -> int | None:
         changes = metadata or {}
         return self._change_one(
             image_id,
             (),
-            lambda draft: draft.annotate(image_id, generation, annotations, by, changes),
+            lambda draft: draft.annotate(
+                image_id, generation, annotations, by, changes, if_version
+            ),
         )
 
     def activate(self, kind: str, fingerprint: str | None) -> None:
@@ -153,6 +157,9 @@ class PostgresStore(Store):
 
     def reserve_ids(self, following: int) -> int:
         return self._run(lambda connection: reserve_ids(connection, following))
+
+    def claim_id(self, key: str, sha256: str, seconds: float) -> int:
+        return self._run(lambda connection: claim_id(connection, key, sha256, seconds))
 
     def lease(self, name: str, holder: str, seconds: float) -> bool:
         def work(connection: Connection) -> bool:

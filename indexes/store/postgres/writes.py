@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import orjson
 
 from indexes.store.base import ANNOTATIONS, Guard, Space, file_name_of
-from indexes.store.checks import check_guard, dump_metadata, name_hash, next_free_id
+from indexes.store.checks import check_claim, check_guard, dump_metadata, name_hash, next_free_id
 from indexes.store.postgres.connections import Connection
 from indexes.store.postgres.draft import Draft, Row
 from indexes.store.postgres.rows import HEAD, Reader, source_of
@@ -31,7 +31,7 @@ _ROWS = """
     SELECT id, generation, sha256, width, height, source, created, wanted, have, metadata,
         (SELECT data FROM features f WHERE f.image_id = id AND f.space = %(annotations)s),
         EXISTS (SELECT FROM previews p WHERE p.image_id = id),
-        EXISTS (SELECT FROM originals o WHERE o.image_id = id)
+        EXISTS (SELECT FROM originals o WHERE o.image_id = id), coalesce(version, generation)
     FROM images WHERE id = ANY (%(ids)s)
 """
 _DIGESTS = """
@@ -45,18 +45,21 @@ _APPEND = f"""
         FROM base, unnest(%(entries)b::bigint[], %(touched)s::text[])
             WITH ORDINALITY AS e (image_id, spaces, n)
     ), written AS (
-        INSERT INTO images AS i (id, generation, sha256, width, height, source, name, created,
-            wanted, have, metadata)
+        INSERT INTO images AS i (id, generation, version, sha256, width, height, source, name,
+            created, wanted, have, metadata)
         SELECT r.id, CASE WHEN r.generation < 0 THEN base.seq - r.generation ELSE r.generation END,
+            CASE WHEN r.version < 0 THEN base.seq - r.version ELSE r.version END,
             r.sha256, r.width, r.height, r.source, r.name, r.created,
             r.wanted::jsonb, r.have::jsonb, r.metadata::json
-        FROM base, unnest(%(id)b::bigint[], %(generation)b::bigint[], %(sha256)s::text[],
-            %(width)s::integer[], %(height)s::integer[], %(source)b::bytea[], %(name)b::bytea[],
-            %(created)b::float8[], %(wanted)s::text[], %(have)s::text[], %(metadata)s::text[])
-            AS r (id, generation, sha256, width, height, source, name, created, wanted, have,
-                metadata)
+        FROM base, unnest(%(id)b::bigint[], %(generation)b::bigint[], %(version)b::bigint[],
+            %(sha256)s::text[], %(width)s::integer[], %(height)s::integer[], %(source)b::bytea[],
+            %(name)b::bytea[], %(created)b::float8[], %(wanted)s::text[], %(have)s::text[],
+            %(metadata)s::text[])
+            AS r (id, generation, version, sha256, width, height, source, name, created, wanted,
+                have, metadata)
         ON CONFLICT (id) DO UPDATE SET generation = excluded.generation,
-            sha256 = excluded.sha256, width = excluded.width, height = excluded.height,
+            version = excluded.version, sha256 = excluded.sha256, width = excluded.width,
+            height = excluded.height,
             source = excluded.source, name = excluded.name, created = excluded.created,
             wanted = excluded.wanted, have = excluded.have, metadata = excluded.metadata
     )
@@ -97,6 +100,28 @@ def claim_ids(connection: Connection, given: Sequence[int | None]) -> list[int]:
         next_free_id(following - 1)
     fresh = iter(range(following - count, following))
     return [next(fresh) if image_id is None else image_id for image_id in given]
+
+
+def claim_id(connection: Connection, key: str, sha256: str, seconds: float) -> int:
+    """See `Store.claim_id`; expired claims are removed."""
+    given: dict[str, Any] = {"key": name_hash(key), "sha256": sha256, "seconds": seconds}
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", [OF_IDS])
+        connection.execute("DELETE FROM claims WHERE ends <= clock_timestamp()")
+        found = connection.execute("SELECT id, sha256 FROM claims WHERE key = %(key)s", given)
+        if row := found.fetchone():
+            check_claim(row[1], sha256)
+            return int(row[0])
+        row = connection.execute(
+            "SELECT setval('next_id', last_value + 1, false) - 1 FROM next_id"
+        ).fetchone()
+        given["id"] = next_free_id(int((row or (0,))[0]))
+        connection.execute(
+            "INSERT INTO claims VALUES (%(key)s, %(id)s, %(sha256)s, "
+            "clock_timestamp() + %(seconds)s * interval '1 second')",
+            given,
+        )
+    return given["id"]  # type: ignore[no-any-return]
 
 
 def activate(connection: Connection, kind: str, fingerprint: str | None) -> None:
@@ -292,6 +317,7 @@ def _append_arguments(draft: Draft) -> dict[str, list[Any]]:
         "touched": [f"{{{','.join(map(str, sorted(at)))}}}" for _, at in draft.entries],
         "id": [*rows],
         "generation": [row.generation for row in images],
+        "version": [row.version for row in images],
         "sha256": [row.sha256 for row in images],
         "width": [row.width for row in images],
         "height": [row.height for row in images],
@@ -322,6 +348,7 @@ def _row_of(found: Sequence[Any]) -> Row:
         annotations=found[10],
         preview=found[11],
         original=found[12],
+        version=found[13],
     )
 
 

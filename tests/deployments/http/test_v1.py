@@ -30,7 +30,7 @@ UPLOADS = [
     ("PUT", "/v1/images/7"),
     ("POST", "/v1/images"),
     ("POST", "/v1/search"),
-    ("POST", "/v1/retrievers/phash/search?k=1"),
+    ("POST", "/v1/retrievers/phash/search"),
     ("POST", "/reverse_search"),
 ]
 

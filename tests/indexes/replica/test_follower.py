@@ -17,7 +17,7 @@ from indexes.replica import follower as follower_module
 from indexes.replica.follower import Follower, row_reader
 from indexes.store.base import ImageWrite, Store
 from indexes.store.lmdb.store import LmdbStore
-from indexes.store.memory import MemoryStore
+from indexes.store.memory.store import MemoryStore
 from models.errors import RetrieverUnavailable
 from models.types import Features, Options
 from tests.indexes.pictures import COLOR, PHASH, picture, row_of, scanned

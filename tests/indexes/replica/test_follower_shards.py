@@ -7,7 +7,7 @@ from dataclasses import replace
 from indexes.hamming.index import BinaryIndex
 from indexes.replica.follower import Follower, row_reader
 from indexes.replica.sharding import Shard, merge_hits
-from indexes.store.memory import MemoryStore
+from indexes.store.memory.store import MemoryStore
 from tests.indexes.pictures import PHASH, picture, row_of
 from tests.indexes.store.forks import wait_for
 from tests.indexes.tiny_index import decode, nearest

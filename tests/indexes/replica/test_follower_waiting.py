@@ -14,7 +14,7 @@ from indexes.replica import adaptive_batch
 from indexes.replica.answer import Answer
 from indexes.store.base import Changes, Space, Store
 from indexes.store.lmdb.store import LmdbStore
-from indexes.store.memory import MemoryStore
+from indexes.store.memory.store import MemoryStore
 from tests.indexes.pictures import picture, row_of
 from tests.indexes.replica.followers import best, ready
 from tests.indexes.store.faults import FailingStore, FullStore, SlowStore, WrappedStore

@@ -18,7 +18,7 @@ from indexes.replica.snapshot_file import header_of
 from indexes.replica.snapshots import Snapshots
 from indexes.store.base import Space, Store
 from indexes.store.lmdb.store import LmdbStore
-from indexes.store.memory import MemoryStore
+from indexes.store.memory.store import MemoryStore
 from models.errors import RetrieverUnavailable
 from tests.indexes.pictures import LOCAL, PHASH, picture, row_of
 from tests.indexes.replica.index_with_rows import IndexWithRows

@@ -16,7 +16,7 @@ from indexes.replica.saving import save_if_due
 from indexes.replica.snapshots import Snapshots
 from indexes.store.base import Space, Store
 from indexes.store.lmdb.store import LmdbStore
-from indexes.store.memory import MemoryStore
+from indexes.store.memory.store import MemoryStore
 from models.errors import RetrieverUnavailable, StoreUnavailable
 from tests.indexes.pictures import COLOR, PHASH, PHASH_NEW, picture, row_of, scanned
 from tests.indexes.store.faults import FullStore, WrappedStore

@@ -19,7 +19,7 @@ from indexes.store.annotations import annotations_of
 from indexes.store.base import ANNOTATE, ANNOTATIONS, Author, ImageWrite, Space, Store
 from indexes.store.lmdb.environment import LmdbOptions
 from indexes.store.lmdb.store import LmdbStore
-from indexes.store.memory import MemoryStore
+from indexes.store.memory.store import MemoryStore
 from indexes.store.postgres.connections import PostgresOptions
 from indexes.store.postgres.store import PostgresStore
 from tests.indexes.pictures import LOCAL, PHASH, PHASH_NEW, row_of, scanned

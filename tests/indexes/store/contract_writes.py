@@ -56,6 +56,7 @@ class WriteContract(OpeningContract):
             metadata={"place": "Oslo"},
             has_preview=True,
             has_original=True,
+            version=1,
         )
         assert store.preview(7) == b"preview of a"
         assert store.original(7, 1) == b"original of a"

@@ -11,7 +11,7 @@ from indexes.store import copying
 from indexes.store.base import ANNOTATIONS, Store
 from indexes.store.copying import BATCH, Copied, copy_store
 from indexes.store.lmdb.store import LmdbStore
-from indexes.store.memory import MemoryStore
+from indexes.store.memory.store import MemoryStore
 from indexes.store.postgres.store import PostgresStore
 from tests.indexes.pictures import COLOR, LOCAL, PHASH, PHASH_NEW, known, picture, row_of, upload
 from tests.indexes.store.faults import WrappedStore

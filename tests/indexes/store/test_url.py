@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from indexes.store.lmdb.store import LmdbStore
-from indexes.store.memory import MemoryStore
+from indexes.store.memory.store import MemoryStore
 from indexes.store.url import open_store
 from models.errors import InvalidInput
 from tests.indexes.pictures import picture

@@ -6,12 +6,12 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from indexes.store.annotations import annotated_kinds, changed_row, without
+from indexes.store.annotations import changed_row, without
 from indexes.store.base import (
     ANNOTATE,
     ANNOTATIONS,
@@ -25,60 +25,22 @@ from indexes.store.base import (
     Scan,
     Space,
     Store,
-    missing_kinds,
 )
 from indexes.store.checks import (
+    check_claim,
     check_guard,
     check_space_inactive,
+    check_version,
     check_writes,
     dump_metadata,
-    image_terms,
     is_unwanted,
     merged,
     next_free_id,
     wanted_kinds,
     wanted_terms,
 )
+from indexes.store.memory.image import StoredImage
 from models.errors import StoreUnavailable
-
-
-@dataclass(slots=True)
-class _StoredImage:
-    image: Image
-    features: dict[Space, bytes] = field(default_factory=dict)
-    preview: bytes | None = None
-    original: bytes | None = None
-    stored: int = 0
-    """Seq of the write that stored the original; the oldest originals are removed first."""
-
-    def missing(self) -> frozenset[str]:
-        """Wanted kinds that have neither features nor annotations."""
-        spoken = annotated_kinds(self.features.get(ANNOTATIONS))
-        return missing_kinds(self.image.wanted, self.features) - spoken
-
-    def annotated(self, row: bytes | None) -> _StoredImage:
-        """Set the row of annotations, or remove it if None."""
-        self.features.pop(ANNOTATIONS, None)
-        if row is not None:
-            self.features[ANNOTATIONS] = row
-        return self.with_updated_row()
-
-    def terms(self) -> set[bytes]:
-        """Search terms of the image."""
-        return image_terms(self.image.metadata, self.features.get(ANNOTATIONS))
-
-    def with_updated_row(self) -> _StoredImage:
-        """Update the image row to the stored data; remove the original if no kind is pending."""
-        pending = self.missing()
-        if not pending:
-            self.original = None
-        self.image = replace(
-            self.image,
-            pending=pending,
-            has_preview=self.preview is not None,
-            has_original=self.original is not None,
-        )
-        return self
 
 
 class MemoryStore(Store):
@@ -88,11 +50,12 @@ class MemoryStore(Store):
         self._originals_bytes = originals_bytes
         self._uuid = uuid.uuid4().hex
         self._lock = threading.RLock()
-        self._kept: dict[int, _StoredImage] = {}
+        self._kept: dict[int, StoredImage] = {}
         self._log: dict[int, int] = {}
         self._leases: dict[str, tuple[str, float]] = {}
         self._active: dict[str, str | None] = {}
         self._marks: dict[str, tuple[int, float]] = {}
+        self._claims: dict[str, tuple[int, str, float]] = {}
         self._seq = 0
         self._tail = 0
         self._next = 0
@@ -103,9 +66,12 @@ class MemoryStore(Store):
     def put_many(self, writes: Sequence[ImageWrite]) -> list[Receipt]:
         check_writes(writes)
         with self._open():
-            # All or none are written, as in a transaction: an exhausted id counter raises
-            # before the first write.
+            # All or none are written, as in a transaction: an exhausted id counter or another
+            # version raises before the first write.
             following = self._next
+            for image_id, write in {one.image_id: one for one in reversed(writes)}.items():
+                if image_id is not None:
+                    self._check_version(image_id, write.if_version)
             for write in writes:
                 taken = next_free_id(following) if write.image_id is None else write.image_id
                 following = max(following, taken + 1)
@@ -116,8 +82,9 @@ class MemoryStore(Store):
             check_guard(guard, self.changes(guard.space, guard.after))
             return self.put(write)
 
-    def delete(self, image_id: int) -> int | None:
+    def delete(self, image_id: int, if_version: int | None = None) -> int | None:
         with self._open():
+            self._check_version(image_id, if_version)
             return None if self._kept.pop(image_id, None) is None else self._entry(image_id)
 
     def delete_kind(self, image_id: int, kind: str) -> int | None:
@@ -158,8 +125,10 @@ class MemoryStore(Store):
         annotations: Mapping[str, Mapping[str, Any] | None],
         by: Author,
         metadata: Mapping[str, Any] | None = None,
+        if_version: int | None = None,
     ) -> int | None:
         with self._open():
+            self._check_version(image_id, if_version)
             kept = self._kept.get(image_id)
             if kept is None or kept.image.generation != generation:
                 return None
@@ -196,6 +165,17 @@ class MemoryStore(Store):
             self._next = max(self._next, following)
             return self._next
 
+    def claim_id(self, key: str, sha256: str, seconds: float) -> int:
+        with self._open():
+            image_id, claimed, ends = self._claims.get(key, (0, "", 0.0))
+            if ends > time.time():
+                check_claim(claimed, sha256)
+                return image_id
+            image_id = next_free_id(self._next)
+            self._next = image_id + 1
+            self._claims[key] = image_id, sha256, time.time() + seconds
+            return image_id
+
     def lease(self, name: str, holder: str, seconds: float) -> bool:
         with self._open():
             other, expires = self._leases.get(name, (holder, 0.0))
@@ -216,6 +196,7 @@ class MemoryStore(Store):
     def _put(self, write: ImageWrite) -> Receipt:
         image_id = self._next if write.image_id is None else write.image_id
         self._next = max(self._next, image_id + 1)
+        self._check_version(image_id, write.if_version)
         old = self._kept.get(image_id)
         if old is not None and old.image.sha256 == write.sha256:
             return self._extend(image_id, old, write)
@@ -231,12 +212,12 @@ class MemoryStore(Store):
             wanted=frozenset(),
             pending=frozenset(),
         )
-        self._kept[image_id] = self._filled(_StoredImage(fresh), write)
+        self._kept[image_id] = self._filled(StoredImage(fresh), write)
         return Receipt(
             image_id, self._entry(image_id), seq, "created" if old is None else "replaced"
         )
 
-    def _extend(self, image_id: int, old: _StoredImage, write: ImageWrite) -> Receipt:
+    def _extend(self, image_id: int, old: StoredImage, write: ImageWrite) -> Receipt:
         generation = old.image.generation
         new = self._filled(replace(old, features=dict(old.features)), write)
         if replace(new, stored=old.stored) == old:
@@ -244,7 +225,7 @@ class MemoryStore(Store):
         self._kept[image_id] = new
         return Receipt(image_id, self._entry(image_id), generation, "replaced")
 
-    def _filled(self, kept: _StoredImage, write: ImageWrite) -> _StoredImage:
+    def _filled(self, kept: StoredImage, write: ImageWrite) -> StoredImage:
         image = kept.image
         kept.features.update(write.features)
         kept.preview = write.preview if kept.preview is None else kept.preview
@@ -260,7 +241,7 @@ class MemoryStore(Store):
             self._keep_original(kept, write.original)
         return kept.with_updated_row()
 
-    def _keep_original(self, kept: _StoredImage, data: bytes) -> None:
+    def _keep_original(self, kept: StoredImage, data: bytes) -> None:
         if len(data) > self._originals_bytes:
             return
         # The original of an image that is being replaced no longer counts.
@@ -278,7 +259,13 @@ class MemoryStore(Store):
     def _entry(self, image_id: int) -> int:
         self._seq += 1
         self._log[self._seq] = image_id
+        if kept := self._kept.get(image_id):
+            kept.image = replace(kept.image, version=self._seq)
         return self._seq
+
+    def _check_version(self, image_id: int, expected: int | None) -> None:
+        kept = self._kept.get(image_id)
+        check_version(expected, None if kept is None else kept.image.version)
 
     # --- reads -----------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from indexes.store.base import Store
-from indexes.store.memory import MemoryStore
+from indexes.store.memory.store import MemoryStore
 from tests.indexes.store.contract import StoreContract
 
 

@@ -1,0 +1,1 @@
+"""The store in plain dicts, for tests: the model with which the other stores are compared."""

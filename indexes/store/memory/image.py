@@ -1,0 +1,48 @@
+"""An image of the store in memory, with everything stored for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from indexes.store.annotations import annotated_kinds
+from indexes.store.base import ANNOTATIONS, Image, Space, missing_kinds
+from indexes.store.checks import image_terms
+
+
+@dataclass(slots=True)
+class StoredImage:
+    image: Image
+    features: dict[Space, bytes] = field(default_factory=dict)
+    preview: bytes | None = None
+    original: bytes | None = None
+    stored: int = 0
+    """Seq of the write that stored the original; the oldest originals are removed first."""
+
+    def missing(self) -> frozenset[str]:
+        """Wanted kinds that have neither features nor annotations."""
+        spoken = annotated_kinds(self.features.get(ANNOTATIONS))
+        return missing_kinds(self.image.wanted, self.features) - spoken
+
+    def annotated(self, row: bytes | None) -> StoredImage:
+        """Set the row of annotations, or remove it if None."""
+        self.features.pop(ANNOTATIONS, None)
+        if row is not None:
+            self.features[ANNOTATIONS] = row
+        return self.with_updated_row()
+
+    def terms(self) -> set[bytes]:
+        """Search terms of the image."""
+        return image_terms(self.image.metadata, self.features.get(ANNOTATIONS))
+
+    def with_updated_row(self) -> StoredImage:
+        """Update the image row to the stored data; remove the original if no kind is pending."""
+        pending = self.missing()
+        if not pending:
+            self.original = None
+        self.image = replace(
+            self.image,
+            pending=pending,
+            has_preview=self.preview is not None,
+            has_original=self.original is not None,
+        )
+        return self
