@@ -258,7 +258,9 @@ def annotate(
     write: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for id_tags.txt and id_caption.txt, written afterwards.", file_okay=False
+            help="The gallery's folder: id_tags.txt and id_caption.txt go to its folder `import`, "
+            "if it has one, else there.",
+            file_okay=False,
         ),
     ] = None,
     config: Config = None,

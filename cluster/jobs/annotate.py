@@ -30,6 +30,7 @@ from models.registry import make_annotator
 
 BATCH = 8
 LOOK = 1024
+IMPORT_FOLDER = "import"
 TAGS_FILE, CAPTIONS_FILE = "id_tags.txt", "id_caption.txt"
 
 
@@ -223,9 +224,10 @@ class Worker:
 
 def write_files(store: Store, folder: Path) -> dict[str, int]:
     """Write `id_tags.txt` and `id_caption.txt` for a gallery's importers. Returns the number of
-    entries by file.
+    entries by path.
 
-    The tags are those of all annotators, the caption is that of `caption`. Images without either
+    A gallery's importers read its folder `import`; if the folder has one, the files go there. The
+    tags are those of all annotators, the caption is that of `caption`. Images without either
     are left out.
     """
     tags, captions = [], []
@@ -239,10 +241,13 @@ def write_files(store: Store, folder: Path) -> dict[str, int]:
             if text := said.get("caption", {}).get("text"):
                 captions.append({"id": image_id, "caption": text})
         after = ids[-1]
+    if (folder / IMPORT_FOLDER).is_dir():
+        folder = folder / IMPORT_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / TAGS_FILE, tags)
-    _write(folder / CAPTIONS_FILE, captions)
-    return {TAGS_FILE: len(tags), CAPTIONS_FILE: len(captions)}
+    files = {folder / TAGS_FILE: tags, folder / CAPTIONS_FILE: captions}
+    for path, entries in files.items():
+        _write(path, entries)
+    return {str(path): len(entries) for path, entries in files.items()}
 
 
 def _missing_annotators(row: bytes | None, fingerprints: Mapping[str, str]) -> set[str]:

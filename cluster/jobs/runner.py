@@ -112,7 +112,7 @@ def train(name: str, config: Path, data: Path, quiet: bool) -> Lists:
 
 def write_annotations(folder: Path) -> dict[str, int]:
     """Write the gallery's files from all annotations in the store. Returns the number of entries by
-    file."""
+    path."""
     store = open_store(store_url(None))
     try:
         return annotating.write_files(store, folder)

@@ -12,7 +12,7 @@ from fastapi.responses import PlainTextResponse
 
 from deployments.directory.entry import DirectoryEntry
 from deployments.http import openapi
-from deployments.http.answers import JsonAnswer
+from deployments.http.answers import JsonAnswer, distance_row, why
 from deployments.http.problems import documented
 from deployments.http.reading import Body, image_id_of, read_body, validated
 from deployments.ingress.adding import check_id
@@ -106,7 +106,8 @@ async def calculate_all(request: Request) -> Response:
     """One object per retriever, once the picture is durable."""
     body, report = await read_body(request), begin_report(request)
     added = await _gateway(request).writer.add(image_id_of(body.fields), body.image(), report)
-    return _settled(request, list(added.retrievers), "calculate", report)
+    names = list(added.retrievers)
+    return _settled(request, names, "calculate", added.receipt.image_id, report)
 
 
 @router.post(
@@ -117,10 +118,10 @@ async def calculate_all(request: Request) -> Response:
 async def delete_all(request: Request) -> Response:
     """One object per retriever, once the delete is durable; unknown ids are fine."""
     gateway, body = _gateway(request), await read_body(request)
-    await gateway.writer.delete(image_id_of(body.fields))
-    return _settled(
-        request, gateway.directory.wanted() or ["phash"], "delete", begin_report(request)
-    )
+    image_id = image_id_of(body.fields)
+    await gateway.writer.delete(image_id)
+    names = gateway.directory.wanted() or ["phash"]
+    return _settled(request, names, "delete", image_id, begin_report(request))
 
 
 @router.post("/get_image_tags", summary="Tags of a picture", openapi_extra=openapi.form())
@@ -154,7 +155,7 @@ async def _find_duplicates(gateway: Gateway, data: bytes, report: Report) -> dic
     while True:
         try:
             hits = await find_copies(gateway, data, report, until)
-            return {"duplicate": [_distance_row(hit) for hit in hits]} if hits else {}
+            return {"duplicate": [distance_row(hit) for hit in hits]} if hits else {}
         except Unavailable:
             if time.monotonic() < until:
                 await asyncio.sleep(0.05)
@@ -208,7 +209,7 @@ def _result_lists(gateway: Gateway, named: Mapping[str, list[Hit]]) -> dict[str,
 
 def _rows(gateway: Gateway, name: str, hits: Sequence[Hit]) -> list[dict[str, Any]]:
     if name != "local":
-        return [_distance_row(hit) for hit in hits]
+        return [distance_row(hit) for hit in hits]
     images = gateway.store.images_by_id([hit.image_id for hit in hits])
     return [
         {
@@ -216,35 +217,27 @@ def _rows(gateway: Gateway, name: str, hits: Sequence[Hit]) -> list[dict[str, An
             "file_name": images[hit.image_id].file_name,
             "matches": hit.matches if hit.inliers is None else hit.inliers,
         }
-        | _why(hit)
+        | why(hit)
         for hit in hits
         if hit.image_id in images
     ]
 
 
-def _distance_row(hit: Hit) -> dict[str, Any]:
-    assert hit.distance is not None
-    distance = int(hit.distance) if float(hit.distance).is_integer() else hit.distance
-    return {"image_id": hit.image_id, "distance": distance} | _why(hit)
-
-
-def _why(hit: Hit) -> dict[str, str]:
-    reasons = ["mirrored"] if hit.mirrored else []
-    reasons += [f"{hit.inliers} inliers"] if hit.inliers is not None else []
-    return {"why": ", ".join(reasons)} if reasons else {}
-
-
-def _settled(request: Request, names: Sequence[str], verb: str, report: Report) -> Response:
+def _settled(
+    request: Request, names: Sequence[str], verb: str, image_id: int, report: Report
+) -> Response:
+    """One fulfilled object per retriever, with the url of its own route or else of the image."""
     base = str(request.base_url)
-    rows = [
-        {"status": "fulfilled", "value": "", "url": f"{base}{verb}_{_feature_route(name)}"}
+    urls = [
+        f"{verb}_{_feature_route(name)}" if name in SERVICES else f"v1/images/{image_id}"
         for name in names
     ]
+    rows = [{"status": "fulfilled", "value": "", "url": base + url} for url in urls]
     return JsonAnswer(rows, headers=report.headers())
 
 
 def _feature_route(name: str) -> str:
-    return f"{SERVICES.get(name, name).removesuffix('_features')}_features"
+    return f"{SERVICES[name].removesuffix('_features')}_features"
 
 
 def _gateway(request: Request) -> Gateway:
@@ -278,12 +271,22 @@ def _old_params(name: str, body: Body) -> dict[str, Any]:
     return params
 
 
+def _finds_nothing(params: Mapping[str, Any]) -> bool:
+    """Whether the threshold is 0 or less: nothing is nearer, and the old services answered []."""
+    try:
+        return float(params.get("distance_threshold", 1)) <= 0
+    except (TypeError, ValueError):
+        return False  # The retriever refuses it by name.
+
+
 async def _search_service(request: Request, name: str, by_id: bool) -> Response:
     gateway, body, report = _gateway(request), await read_body(request), begin_report(request)
     params = _old_params(name, body)
     entry = await _searched(gateway, name)
+    if _finds_nothing(params):
+        return JsonAnswer([], headers=report.headers())
     scope: SearchScope = await gateway.search_scope()
-    variants: Variants = "identity"
+    variants: Variants = "mirror" if name == "phash" else "identity"
     call: RetrieverCall
     if by_id:
         image_id = image_id_of(body.fields)
@@ -317,7 +320,7 @@ async def _delete(request: Request, name: str) -> Response:
     gateway, body = _gateway(request), await read_body(request)
     _service_entry(gateway, name)
     file_name = body.fields.get("file_name")
-    if isinstance(file_name, str) and "image_id" not in body.fields:
+    if isinstance(file_name, str) and file_name:  # With both, the old services took the name.
         image_ids = await asyncio.to_thread(gateway.store.ids_by_file_name, file_name)
     else:
         image_ids = [image_id_of(body.fields)]
@@ -385,9 +388,11 @@ async def similar_by_text(request: Request) -> Response:
     gateway, body, report = _gateway(request), await read_body(request), begin_report(request)
     words = validated(TextQuery, {"text": body.fields.get("text")})
     params = _old_params("image_text", body)
+    if _finds_nothing(params):
+        return JsonAnswer([], headers=report.headers())
     entry = await _searched(gateway, "image_text")
     if entry.description is not None and not entry.description.reads_text:
         raise InvalidInput("image_text does not search by words here", "text")
     call = RetrieverCall(entry, params, composite=CompositeQuery(text=words.text))
     hits = await gateway.searcher.search(call, await gateway.search_scope(), report)
-    return JsonAnswer([_distance_row(hit) for hit in hits], headers=report.headers())
+    return JsonAnswer([distance_row(hit) for hit in hits], headers=report.headers())

@@ -117,9 +117,21 @@ def image_id_of(fields: Mapping[str, Any]) -> int:
     """An image id as a number or a string. Raises InvalidInput (the gallery sends its NaN as
     null)."""
     given = fields.get("image_id")
-    if isinstance(given, bool) or not isinstance(given, int | str):
+    if isinstance(given, bool) or not isinstance(given, int | float | str):
         raise InvalidInput("image_id: send a whole number", "image_id")
     try:
-        return int(given)
+        return whole_number(given)
     except ValueError as exc:
         raise InvalidInput(f"image_id: {str(given)[:40]!r} is no whole number", "image_id") from exc
+
+
+def whole_number(given: float | str) -> int:
+    """A whole number as the old services took it: 44, 44.0, "44" or "44.0". Raises ValueError."""
+    if isinstance(given, int):
+        return given
+    if isinstance(given, str):
+        given = given.strip().removesuffix(".0")
+        return int(given)
+    if not given.is_integer():
+        raise ValueError(given)
+    return int(given)

@@ -188,7 +188,10 @@ def test_the_gallerys_files_hold_tags_and_captions(store: LmdbStore, tmp_path: P
     store.annotate(1, 1, said, "machine")
     store.annotate(2, 2, {"caption": {"text": "Rex"}, "ocr": {"text": "STOP"}}, "person")
     folder = tmp_path / "gallery"
-    assert write_files(store, folder) == {"id_tags.txt": 1, "id_caption.txt": 2}
+    assert write_files(store, folder) == {
+        str(folder / "id_tags.txt"): 1,
+        str(folder / "id_caption.txt"): 2,
+    }
     tags = json.loads((folder / "id_tags.txt").read_text())
     assert tags == [{"id": 1, "tags": ["beach", "sea", "seal"]}]
     captions = json.loads((folder / "id_caption.txt").read_text())
@@ -224,13 +227,18 @@ def test_the_command_annotates_a_collection_and_writes_the_files(tmp_path: Path)
     for image_id in range(20):
         add(store, image_id)
     add(store, 20, preview=None)
+    (tmp_path / "gallery" / "import").mkdir(parents=True)
     done = command(tmp_path / "data", config, "--json", "--write", str(tmp_path / "gallery"))
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert (said["annotated"], said["already"]) == (20, 0)
     assert [one["image_id"] for one in said["bad"]] == [20]
     assert said["unavailable"].keys() == {"late"}
-    assert said["written"] == {"id_tags.txt": 20, "id_caption.txt": 20}
+    importers = tmp_path / "gallery" / "import"
+    assert said["written"] == {
+        str(importers / "id_tags.txt"): 20,
+        str(importers / "id_caption.txt"): 20,
+    }
     assert len(annotations_of(store, range(21))) == 20
     head = store.delete(20)
     again = command(tmp_path / "data", config)

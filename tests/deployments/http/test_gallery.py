@@ -237,6 +237,51 @@ def test_an_image_added_over_http_is_deleted_by_its_online_name(client: httpx.Cl
     assert ids(similar(client, "phash", picture(5), k=5).json()) == [5]
 
 
+def test_with_an_id_and_a_file_name_the_name_decides_as_in_the_old_services(
+    client: httpx.Client,
+) -> None:
+    for image_id in (5, 6, 7):
+        put(client, image_id, picture(image_id))
+    for both in (
+        {"image_id": 5, "file_name": "6.online"},
+        {"image_id": None, "file_name": "7.online"},
+    ):
+        assert client.post("/delete_phash_features", json=both).status_code == 200
+    left = [
+        ids(similar(client, "phash", picture(at), distance_threshold=64).json()) for at in (5, 6, 7)
+    ]
+    assert left == [[5], [], []]
+
+
+@pytest.mark.parametrize("threshold", [0, -1, "-0.5"])
+@pytest.mark.parametrize("name", ["phash", "color"])
+def test_nothing_is_nearer_than_a_threshold_of_zero(
+    client: httpx.Client, name: str, threshold: object
+) -> None:
+    put(client, 5, picture(5))
+    assert similar(client, name, picture(5), distance_threshold=threshold).json() == []
+    by_id = {"image_id": 5, "distance_threshold": threshold}
+    assert client.post(f"/{name}_get_similar_images_by_id", json=by_id).json() == []
+
+
+@pytest.mark.parametrize("image_id", [44, 44.0, "44", "44.0"])
+def test_a_whole_number_may_be_written_as_a_float(client: httpx.Client, image_id: object) -> None:
+    put(client, 44, picture(5))
+    rows = client.post("/color_get_similar_images_by_id", json={"image_id": image_id, "k": "1.0"})
+    assert ids(rows.json()) == [44]
+    assert client.post("/delete_color_features", json={"image_id": image_id}).status_code == 200
+    assert "color" not in client.get("/v1/images/44").json()["retrievers"]
+
+
+def test_the_inherited_phash_route_finds_the_mirror_image_as_the_old_one_did(
+    client: httpx.Client,
+) -> None:
+    put(client, 5, picture(5))
+    (row,) = similar(client, "phash", mirrored(5), distance_threshold=64).json()
+    assert row["image_id"] == 5
+    assert row["distance"] < 10
+
+
 def test_a_very_long_file_name_deletes_nothing(client: httpx.Client) -> None:
     put(client, 5, picture(5))
     answer = client.post("/delete_phash_features", json={"file_name": "x" * 5000})

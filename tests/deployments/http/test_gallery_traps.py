@@ -9,6 +9,7 @@ import httpx
 import psutil
 import pytest
 
+from deployments.directory.entry import DirectoryEntry
 from deployments.http.application import make_app
 from deployments.ingress.gateway import Gateway
 from tests.conftest import Service, wait_all_ready
@@ -212,6 +213,17 @@ async def test_the_import_check_may_be_told_to_block_instead(gateway: Gateway) -
     answer = await _check(gateway)
     assert answer.status_code == 200
     assert answer.json() == {"duplicate": []}
+
+
+@pytest.mark.anyio
+async def test_every_url_of_a_settled_array_is_one_of_a_route(gateway: Gateway) -> None:
+    for name in ("phash", "local", "copy", "text"):
+        gateway.directory._entries[name] = DirectoryEntry(name)
+    async with _client(gateway) as http:
+        rows = (await http.post("/delete_all_image_features", json={"image_id": 7})).json()
+        assert len(rows) == 4
+        for row in rows:
+            assert (await http.options(row["url"])).status_code == 405, row["url"]
 
 
 @pytest.mark.anyio
