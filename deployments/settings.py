@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import Field, IPvAnyNetwork
+from pydantic import Field, IPvAnyNetwork, TypeAdapter
 
 from models.types import Options
 
 STARTING = "AMBIENCE_STARTING"
-"""Name of an environment variable with a file that exists until all applications are deployed."""
+"""Name of an environment variable with a file that exists until all applications are deployed. It
+lists those of the configuration, as `PlannedApplications`."""
 MAX_SHARDS = 64
 AUTO = "auto"
 Trainable = Literal["whitening", "trained"]
@@ -70,6 +71,17 @@ class AnnotatorArgs(Options):
     """A store URL; by default that of AMBIENCE_STORE."""
     completion_interval: float = Field(2.0, gt=0)
     """Seconds between looks for images to annotate."""
+
+
+class PlannedApplication(Options):
+    """An application of the configuration that may not be deployed yet."""
+
+    kind: Literal["retriever", "annotator"]
+    of_pictures: bool = True
+    """Whether it has features of pictures, so that every image wants them."""
+
+
+PlannedApplications = TypeAdapter(dict[str, PlannedApplication])
 
 
 class IngressArgs(Options):
@@ -149,6 +161,14 @@ def all_deployed() -> bool:
     """Whether the start of the service has reached its last application."""
     starting = os.environ.get(STARTING)
     return starting is None or not Path(starting).exists()
+
+
+def planned_applications() -> dict[str, PlannedApplication]:
+    """The applications of the configuration, by name, until all are deployed; then none."""
+    try:
+        return PlannedApplications.validate_json(Path(os.environ[STARTING]).read_bytes())
+    except (KeyError, FileNotFoundError):
+        return {}
 
 
 def address() -> tuple[str, int]:

@@ -105,14 +105,21 @@ def weightless_retrievers(config: Mapping[str, Any]) -> dict[str, Extractor]:
 
     Raises CannotStart for an unknown method or option.
     """
+    return {
+        name: extractor
+        for name, extractor in configured_extractors(config).items()
+        if extractor.of_pictures and not extractor.weights()
+    }
+
+
+def configured_extractors(config: Mapping[str, Any]) -> dict[str, Extractor]:
+    """The extractors of the retrievers. Raises CannotStart for an unknown method or option."""
     found = {}
     for name, args in built_by(RETRIEVER, config).items():
         try:
-            extractor = make_extractor(str(args.get("extractor")), args.get("options"))
+            found[name] = make_extractor(str(args.get("extractor")), args.get("options"))
         except AmbienceError as exc:
             raise CannotStart(f"application {name}: {exc}") from exc
-        if extractor.of_pictures and not extractor.weights():
-            found[name] = extractor
     return found
 
 

@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,9 +23,11 @@ import ray
 from ray import serve
 
 from cluster.service.applications import (
+    ANNOTATOR,
     INGRESS,
     apply,
     built_by,
+    configured_extractors,
     read_config,
     replaced_shards,
     weightless_retrievers,
@@ -33,7 +35,13 @@ from cluster.service.applications import (
 from cluster.service.data_folder import CannotStart, Running, http_url, service_log, write_running
 from cluster.service.local_ray import start_ray
 from cluster.service.terminal import output_in
-from deployments.settings import STARTING, address, data_folder
+from deployments.settings import (
+    STARTING,
+    PlannedApplication,
+    PlannedApplications,
+    address,
+    data_folder,
+)
 from indexes.registry import index_class
 from models.errors import AmbienceError
 
@@ -55,16 +63,16 @@ def run(config_path: Path, folder: str, stop: threading.Event, out: TextIO) -> N
     # meanwhile.
     threading.Thread(target=_import_applications, args=(config,), daemon=True).start()
     starting = Path(folder) / "starting"
-    starting.touch()
+    starting.write_bytes(PlannedApplications.dump_json(_planned(config)))
     os.environ[STARTING] = str(starting)
     ray_address = start_ray(folder, namespace="serve")
     host, port = address()
     write_running(data_folder(), Running(os.getppid(), host, port, ray_address, folder))
     try:
         # Neural retrievers and annotators are many and slow to start: the others answer first.
-        first = weightless_retrievers(config).keys() | built_by(INGRESS, config).keys()
-        apply(config, first)
-        _wait(_subset(config, first), _answers_first, _client(config), stop)
+        first = weightless_retrievers(config).keys()
+        apply(config, first | built_by(INGRESS, config).keys())
+        _wait(_subset(config, set(first)), _all_ready(first), _client(config), stop)
         if not stop.is_set():
             apply(config)
         starting.unlink()
@@ -103,6 +111,16 @@ def _until(reached: Callable[[], bool], otherwise: str) -> None:
         if time.monotonic() > until:
             raise CannotStart(f"{otherwise} after {START_SECONDS:g} s")
         time.sleep(0.2)
+
+
+def _planned(config: Mapping[str, Any]) -> dict[str, PlannedApplication]:
+    """The retrievers and annotators of the config. Raises CannotStart for an unknown one."""
+    of_pictures = {name: one.of_pictures for name, one in configured_extractors(config).items()}
+    annotators = dict.fromkeys(built_by(ANNOTATOR, config), PlannedApplication(kind="annotator"))
+    return annotators | {
+        name: PlannedApplication(kind="retriever", of_pictures=pictures)
+        for name, pictures in of_pictures.items()
+    }
 
 
 def _subset(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
@@ -168,11 +186,15 @@ def _wait(
         raise CannotStart(f"the service is not ready after {START_SECONDS:g} s: {detail}")
 
 
-def _answers_first(client: httpx.Client) -> str | None:
-    """None once everything that was deployed first is ready, else the reason."""
-    rows = client.get("/v1/retrievers").raise_for_status().json()["retrievers"]
-    waiting = [row["name"] for row in rows if row["state"] != "ready"]
-    return f"{', '.join(waiting)} not ready" if waiting or not rows else None
+def _all_ready(names: Collection[str]) -> Reached:
+    """A check that these of the retrievers are ready."""
+
+    def reached(client: httpx.Client) -> str | None:
+        rows = client.get("/v1/retrievers").raise_for_status().json()["retrievers"]
+        waiting = set(names) - {row["name"] for row in rows if row["state"] == "ready"}
+        return f"{', '.join(sorted(waiting))} not ready" if waiting else None
+
+    return reached
 
 
 def _is_ready(client: httpx.Client) -> str | None:

@@ -20,7 +20,7 @@ from ray.serve.schema import ApplicationStatus
 
 from deployments.directory.entry import DirectoryEntry
 from deployments.directory.sharded import ShardCall, ShardedSearch
-from deployments.settings import all_deployed
+from deployments.settings import planned_applications
 from deployments.statuses import applications
 from deployments.wire import (
     AnnotateAnswer,
@@ -62,7 +62,9 @@ class RetrieverDirectory:
         self._entries: dict[str, DirectoryEntry] = {}
         self._turn = 0
         self.complete = False
-        """Whether all applications have been deployed and seen."""
+        """Whether all applications of the configuration are known."""
+        self.coming: frozenset[str] = frozenset()
+        """Names of those that are not deployed yet."""
 
     def enabled(self, kind: Kind = "retriever") -> list[str]:
         """Names of all configured retrievers, or annotators, ready or not; sorted."""
@@ -71,8 +73,8 @@ class RetrieverDirectory:
     def wanted(self) -> list[str]:
         """Names of the retrievers that want features of every image, ready or not; sorted.
 
-        Empty until the whole service is deployed, because an add would not know of later
-        retrievers.
+        Empty until all applications of the configuration are known, because an add would not know
+        of later retrievers.
         """
         if not self.complete:
             return []
@@ -109,20 +111,32 @@ class RetrieverDirectory:
             await asyncio.sleep(POLL_SECONDS)
 
     async def refresh(self) -> None:
-        """Read the statuses once, and describe the entries that need it."""
-        complete = await asyncio.to_thread(all_deployed)  # Before looking: it may end meanwhile.
+        """Read the statuses once, and begin to describe the entries that need it.
+
+        It waits at most POLL_SECONDS: one that does not answer must not delay the others.
+        """
+        # Before looking: the last may be deployed meanwhile.
+        planned = await asyncio.to_thread(planned_applications)
         apps = await asyncio.to_thread(_statuses)
         apps.pop(self._own, None)
-        for gone in set(self._entries) - set(apps):
+        self.coming = frozenset(planned) - set(apps)
+        for gone in set(self._entries) - set(apps) - self.coming:
             del self._entries[gone]
+        for name in self.coming:
+            plan = planned[name]
+            self._entries.setdefault(name, DirectoryEntry(name, plan.kind, plan.of_pictures))
         for name, (deployments, status) in apps.items():
             self._entries.setdefault(name, DirectoryEntry(name)).update_from_status(
                 deployments, status
             )
-        self.complete = self.complete or complete
-        await asyncio.gather(
-            *(self.describe(entry) for entry in self._entries.values() if entry.needs_describe)
-        )
+        self.complete = True
+        asked = [
+            asyncio.ensure_future(self._probe(self._entries[name]))
+            for name in apps
+            if self._entries[name].needs_describe
+        ]
+        if asked:
+            await asyncio.wait(asked, timeout=POLL_SECONDS)
 
     async def refresh_entry(self, entry: DirectoryEntry) -> None:
         """Refresh an entry that has just failed: it may have changed, or have another number of
@@ -157,7 +171,8 @@ class RetrieverDirectory:
     async def describe_all(self) -> list[DirectoryEntry]:
         """Entries of all retrievers, then of all annotators, described just now."""
         enabled = [self._entries[name] for name in self.enabled()] + self.annotators()
-        await asyncio.gather(*(self.describe(entry) for entry in enabled))
+        deployed = [entry for entry in enabled if entry.name not in self.coming]
+        await asyncio.gather(*(self.describe(entry) for entry in deployed))
         return enabled
 
     async def describe_replicas(self, entry: DirectoryEntry) -> list[list[Description | None]]:

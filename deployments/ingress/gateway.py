@@ -82,7 +82,7 @@ class Gateway:
             await asyncio.to_thread(self.store.head)
         except StoreUnavailable as exc:
             reasons["store"] = str(exc)
-        if not self.directory.complete:
+        if self.directory.coming or not self.directory.complete:
             reasons["applications"] = "not all are deployed yet"
         there = {entry.name: entry for entry in await self.entries_named()}
         for name in self.args.required:

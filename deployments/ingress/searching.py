@@ -153,6 +153,9 @@ class Searcher:
     async def _search_once(
         self, call: RetrieverCall, scope: SearchScope, report: Report
     ) -> SearchAnswer:
+        if call.entry.reason is not None:
+            # The directory asks it again beside the searches, which must not wait for it.
+            raise RetrieverUnavailable(call.entry.reason)
         with report.timed(call.entry.name):
             try:
                 answer = await self._send(call, scope)
