@@ -8,12 +8,32 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import ray
+from ray._private.node import Node
 
 OBJECT_STORE_BYTES = 256 * 2**20
 STOP_SECONDS = 5.0
+
+
+class LeanNode(Node):
+    """A node without three of Ray's processes, each of which takes a second of CPU to start and
+    then memory, and none of which a service on one host uses.
+
+    Ray has settings for them in `ray start` at most.
+    """
+
+    def start_monitor(self) -> None:
+        """Start no autoscaler: it adds hosts."""
+
+    def start_log_monitor(self) -> None:
+        """Start no reader of log files: it sends the lines to a driver that wants them."""
+
+    def start_api_server(self, **_: object) -> None:
+        """Start no server of the dashboard. Without its pages it would only report usage."""
 
 
 def start_ray(folder: str, namespace: str | None = None) -> str:
@@ -44,12 +64,24 @@ def stop_ray() -> None:
 
 
 def _init(folder: str, namespace: str | None) -> None:
-    ray.init(
-        num_cpus=max(2, os.cpu_count() or 2),
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        namespace=namespace,
-        _temp_dir=folder,
-    )
+    with _lean_nodes():
+        ray.init(
+            num_cpus=max(2, os.cpu_count() or 2),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            namespace=namespace,
+            _temp_dir=folder,
+        )
+
+
+@contextlib.contextmanager
+def _lean_nodes() -> Iterator[None]:
+    """Let `ray.init` make lean nodes."""
+    module: Any = ray._private.node
+    module.Node = LeanNode
+    try:
+        yield
+    finally:
+        module.Node = Node

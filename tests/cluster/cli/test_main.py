@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from cluster.cli.main import print_states
+from cluster.cli.main import app, print_states
 from tests.conftest import AMBIENCE, Service
 from tests.drawing import jpeg
 
@@ -93,3 +94,15 @@ def test_without_a_service_it_says_how_to_start_one(service: Service, tmp_path: 
     assert done.returncode == 4
     assert "ambience serve" in done.stderr
     assert run(service, "stop", **elsewhere).returncode == 4
+
+
+@pytest.mark.parametrize("command", ["serve", "stop", "add", "search", "backfill", "deploy"])
+def test_help_teaches_by_example(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"])
+    assert shown.exit_code == 0
+    assert f"ambience {command}" in shown.stdout.split("Example", 1)[1]
+
+
+def test_the_command_itself_shows_its_help() -> None:
+    shown = subprocess.run([AMBIENCE, "--help"], capture_output=True, text=True, check=True)
+    assert "ambience serve" in shown.stdout

@@ -24,7 +24,7 @@ from indexes.store.lmdb.store import LmdbStore
 from indexes.vectors.whitening import load, unit
 from models.errors import InvalidInput, RetrieverUnavailable, UnknownName
 from models.registry import make_extractor
-from tests.conftest import AMBIENCE, light_config
+from tests.conftest import AMBIENCE, LIGHT_LOCAL, light_config
 from tests.deployments import served
 from tests.indexes.local.scenes import random_features
 
@@ -309,7 +309,7 @@ async def test_an_index_that_needs_compaction_is_built_anew(
 
 
 def test_the_command_trains_local_in_a_ray_task(tmp_path: Path) -> None:
-    extractor = make_extractor("local")
+    extractor = make_extractor("local", LIGHT_LOCAL)
     pictures = {at: random_features(at, 200) for at in range(80)}
     store = LmdbStore(tmp_path / "store")
     space = Space("local", extractor.fingerprint)

@@ -61,6 +61,13 @@ def test_every_socket_of_every_process_is_on_loopback(shared_service: Service) -
     assert outside == {}
 
 
+def test_no_process_of_rays_runs_that_only_clusters_use(shared_service: Service) -> None:
+    commands = [" ".join(one.cmdline()) for one in service_processes(shared_service.data)]
+    unused = ("log_monitor.py", "monitor.py", "dashboard.py")
+    assert [command for command in commands if any(name in command for name in unused)] == []
+    assert any("raylet" in command for command in commands)
+
+
 def test_a_second_service_over_the_same_folder_names_the_first(shared_service: Service) -> None:
     done = ambience("serve", data=shared_service.data, AMBIENCE_PORT="1")
     assert done.returncode == 1

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import httpx
 import psutil
-import pytest
 import yaml
 
 from cluster.service.data_folder import is_alive, running_service, service_processes
@@ -210,10 +209,3 @@ def test_make_in_the_background_of_a_script_was_not_interrupted(tmp_path: Path) 
     assert make.stdout is not None
     assert "missed" in make.stdout.read()
     assert make.wait(10) == 0
-
-
-@pytest.mark.parametrize("command", ["serve", "stop", "add", "search", "backfill", "deploy"])
-def test_help_teaches_by_example(command: str, tmp_path: Path) -> None:
-    done = ambience(command, "--help", data=tmp_path)
-    assert done.returncode == 0
-    assert f"ambience {command}" in done.stdout.split("Example", 1)[1]

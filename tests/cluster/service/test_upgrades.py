@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import subprocess
 import threading
 import time
@@ -17,12 +19,28 @@ from cluster.service.data_folder import service_processes
 from tests.conftest import AMBIENCE, Service, light_config, wait_all_ready
 from tests.drawing import jpeg
 
+CHEAP = {"phash": 1.0, "color": 1.0}
+"""Retrievers of a load without `local`, whose queries take 0.1 s of CPU each: at several times as
+many requests it leaves the cores to the replicas whose start the tests wait for."""
+
 
 class Load:
-    """Searches from several threads until told to stop; keeps every answer."""
+    """Searches from several threads until told to stop; keeps every answer.
 
-    def __init__(self, service: Service, threads: int = 3) -> None:
+    `retrievers` are those that it searches, by default all; a thread waits for `pause` seconds
+    between two searches.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        threads: int = 3,
+        retrievers: dict[str, float] | None = None,
+        pause: float = 0,
+    ) -> None:
         self.answers: list[tuple[Any, ...]] = []
+        self._query = json.dumps({"retrievers": retrievers} if retrievers else {})
+        self._pause = pause
         self._stop = threading.Event()
         self._service = service
         self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
@@ -47,7 +65,8 @@ class Load:
     def ask(self, client: httpx.Client) -> tuple[Any, ...]:
         """Run one search; return its status, the missing retrievers and the ids found."""
         try:
-            answer = client.post("/v1/search", files={"image": jpeg(0, 320, 240)})
+            files = {"image": jpeg(0, 320, 240)}
+            answer = client.post("/v1/search", files=files, data={"query": self._query})
             missing = answer.headers.get("X-Ambience-Missing", "")
             ids = [hit["image_id"] for hit in answer.json().get("hits", [])]
             return answer.status_code, missing, ids
@@ -58,6 +77,7 @@ class Load:
         with self._service.client() as client:
             while not self._stop.is_set():
                 self.answers.append(self.ask(client))
+                self._stop.wait(self._pause)
 
     @property
     def failed(self) -> list[tuple[Any, ...]]:
@@ -93,7 +113,7 @@ def test_a_killed_replica_costs_its_own_results_only_and_comes_back(
     service: Service, client: httpx.Client
 ) -> None:
     add_some(client)
-    with Load(service, 1) as load:
+    with Load(service, 1, CHEAP, pause=0.03) as load:
         load.wait_for(10)
         replica(service, "color").kill()
         load.wait_for(60)
@@ -160,14 +180,12 @@ def test_a_killed_ingress_is_back_on_its_port(service: Service, client: httpx.Cl
     process.kill()
     process.wait(10)
     until = time.monotonic() + 120
-    while time.monotonic() < until:
-        try:
-            if httpx.get(f"{service.url}/readyz", timeout=5).status_code == 200:
-                break
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.1)
     with service.client() as fresh:
+        while time.monotonic() < until:
+            with contextlib.suppress(httpx.HTTPError):
+                if fresh.get("/readyz").status_code == 200:
+                    break
+            time.sleep(0.1)
         hits = fresh.post("/v1/search", files={"image": jpeg(1, 320, 240)}).json()["hits"]
     assert hits[0]["image_id"] == 1
 
@@ -184,7 +202,7 @@ def test_redeploying_what_changed_fails_no_request(
     color["args"]["completion_interval"] = 1.5
     edited = tmp_path / "edited.yaml"
     edited.write_text(yaml.safe_dump(config))
-    with Load(service, 1) as load:
+    with Load(service, 1, CHEAP, pause=0.03) as load:
         load.wait_for(20)
         deploy(service, edited)
         seen = len(load.answers)
