@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -13,6 +13,9 @@ from indexes.store.base import ANNOTATE, Changes, Guard, ImageWrite, Space
 from models.errors import Conflict, InvalidInput, KeyReused, PreconditionFailed, Unavailable
 from models.types import MAX_IMAGE_ID
 
+FIRST_UNCOUNTED_ID = (MAX_IMAGE_ID + 1) // 2
+"""Ids that the store assigns lie below this one. Ids above that a caller chooses don't move the
+counter, so that no single id can use it up."""
 MAX_NAME = 200
 """Maximum length in bytes of a kind or fingerprint, because both are parts of keys."""
 
@@ -71,10 +74,15 @@ def name_hash(file_name: str) -> bytes:
 
 
 def next_free_id(following: int) -> int:
-    """The next id that the store assigns. Raises InvalidInput if the last id is taken."""
-    if not is_image_id(following):
-        raise InvalidInput(f"id {MAX_IMAGE_ID} is taken; give an image_id that is free")
+    """The next id that the store assigns. Raises InvalidInput if all are used up."""
+    if following >= FIRST_UNCOUNTED_ID:
+        raise InvalidInput(f"ids up to {FIRST_UNCOUNTED_ID - 1} are used up; give an image_id")
     return following
+
+
+def counted(following: int, given: Iterable[int | None]) -> int:
+    """The id counter after writes under these given ids."""
+    return max([following, *(at + 1 for at in given if at is not None and at < FIRST_UNCOUNTED_ID)])
 
 
 def wanted_kinds(write: ImageWrite) -> frozenset[str]:

@@ -7,8 +7,8 @@ from itertools import islice
 
 import orjson
 
-from indexes.store.checks import check_claim, next_free_id
-from indexes.store.lmdb.rows import Reader, number
+from indexes.store.checks import FIRST_UNCOUNTED_ID, check_claim, counted, next_free_id
+from indexes.store.lmdb.rows import Reader, number, unpack_number
 
 CLAIMS_LOOKED_AT = 8
 
@@ -31,17 +31,29 @@ class Coordination(Reader):
         return found
 
     def reserve_ids(self, following: int) -> int:
-        reserved = max(following, self.meta(b"next"))
+        reserved = max(min(following, FIRST_UNCOUNTED_ID), self._counter())
         self.put_meta(b"next", reserved)
         return reserved
 
     def take_id(self, image_id: int | None) -> int:
         """The given id, or the next free one; the counter is above it afterwards."""
-        following = self.meta(b"next")
+        following = self._counter()
         claimed = next_free_id(following) if image_id is None else image_id
-        if claimed >= following:
-            self.put_meta(b"next", claimed + 1)
+        moved = counted(following, [claimed])
+        if moved != self.meta(b"next"):
+            self.put_meta(b"next", moved)
         return claimed
+
+    def _counter(self) -> int:
+        """The id counter. Earlier versions let a chosen id push it beyond its end; then it begins
+        again above the stored ids."""
+        following = self.meta(b"next")
+        if following <= FIRST_UNCOUNTED_ID:
+            return following
+        with self.txn.cursor(db=self.tables["images"]) as cursor:
+            found = cursor.set_range(number(FIRST_UNCOUNTED_ID))
+            below = cursor.prev() if found else cursor.last()
+            return unpack_number(cursor.key()) + 1 if below else 0
 
     def claim_id(self, key: bytes, sha256: str, seconds: float) -> int:
         found, now = self.get("claims", key), time.time()

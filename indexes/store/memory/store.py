@@ -27,11 +27,13 @@ from indexes.store.base import (
     Store,
 )
 from indexes.store.checks import (
+    FIRST_UNCOUNTED_ID,
     check_claim,
     check_guard,
     check_space_inactive,
     check_version,
     check_writes,
+    counted,
     dump_metadata,
     is_unwanted,
     merged,
@@ -74,7 +76,7 @@ class MemoryStore(Store):
                     self._check_version(image_id, write.if_version)
             for write in writes:
                 taken = next_free_id(following) if write.image_id is None else write.image_id
-                following = max(following, taken + 1)
+                following = counted(following, [taken])
             return [self._put(write) for write in writes]
 
     def put_if(self, write: ImageWrite, guard: Guard) -> Receipt:
@@ -162,7 +164,7 @@ class MemoryStore(Store):
 
     def reserve_ids(self, following: int) -> int:
         with self._open():
-            self._next = max(self._next, following)
+            self._next = max(self._next, min(following, FIRST_UNCOUNTED_ID))
             return self._next
 
     def claim_id(self, key: str, sha256: str, seconds: float) -> int:
@@ -195,7 +197,7 @@ class MemoryStore(Store):
 
     def _put(self, write: ImageWrite) -> Receipt:
         image_id = self._next if write.image_id is None else write.image_id
-        self._next = max(self._next, image_id + 1)
+        self._next = counted(self._next, [image_id])
         self._check_version(image_id, write.if_version)
         old = self._kept.get(image_id)
         if old is not None and old.image.sha256 == write.sha256:

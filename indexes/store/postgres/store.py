@@ -19,7 +19,13 @@ from indexes.store.base import (
     Space,
     Store,
 )
-from indexes.store.checks import check_space_inactive, check_writes, is_image_id, wanted_terms
+from indexes.store.checks import (
+    check_space_inactive,
+    check_writes,
+    counted,
+    is_image_id,
+    wanted_terms,
+)
 from indexes.store.postgres.connections import Connection, ConnectionPool, PostgresOptions
 from indexes.store.postgres.draft import Draft
 from indexes.store.postgres.listener import Listener
@@ -306,9 +312,9 @@ class PostgresStore(Store):
 
     def _claim(self, connection: Connection, given: Sequence[int | None]) -> list[int]:
         known = [image_id for image_id in given if image_id is not None]
-        if len(known) < len(given) or max(known, default=-1) >= self._claimed_below:
+        if len(known) < len(given) or counted(0, known) > self._claimed_below:
             ids = claim_ids(connection, given)
-            self._claimed_below = max([self._claimed_below, *(image_id + 1 for image_id in ids)])
+            self._claimed_below = counted(self._claimed_below, ids)
             return ids
         return known
 

@@ -13,7 +13,15 @@ from typing import Any, TypeVar
 import orjson
 
 from indexes.store.base import ANNOTATIONS, Guard, Space, file_name_of
-from indexes.store.checks import check_claim, check_guard, dump_metadata, name_hash, next_free_id
+from indexes.store.checks import (
+    FIRST_UNCOUNTED_ID,
+    check_claim,
+    check_guard,
+    counted,
+    dump_metadata,
+    name_hash,
+    next_free_id,
+)
 from indexes.store.postgres.connections import Connection
 from indexes.store.postgres.draft import Draft, Row
 from indexes.store.postgres.rows import HEAD, Reader, source_of
@@ -83,22 +91,15 @@ def claim_ids(connection: Connection, given: Sequence[int | None]) -> list[int]:
     """Claim the ids of a group of writes: each None becomes a new id above every id ever seen.
 
     This runs in its own transaction before the group is written; a claimed id is never assigned
-    again. Raises InvalidInput if the last id is taken.
+    again. Raises InvalidInput if all are used up.
     """
     count = sum(image_id is None for image_id in given)
-    above = max((image_id + 1 for image_id in given if image_id is not None), default=0)
-    with connection.pipeline():
-        connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-        connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", [OF_IDS])
-        row = connection.execute(
-            "SELECT setval('next_id', greatest(last_value, %s) + %s, false) FROM next_id",
-            [above, count],
-        )
-        connection.execute("COMMIT")
-    (following,) = row.fetchone() or (0,)
-    if count:
-        next_free_id(following - 1)
-    fresh = iter(range(following - count, following))
+    with connection.transaction():
+        first = counted(_counter(connection), given)
+        if count:
+            next_free_id(first + count - 1)
+        connection.execute("SELECT setval('next_id', %s, false)", [first + count])
+    fresh = iter(range(first, first + count))
     return [next(fresh) if image_id is None else image_id for image_id in given]
 
 
@@ -106,16 +107,14 @@ def claim_id(connection: Connection, key: str, sha256: str, seconds: float) -> i
     """See `Store.claim_id`; expired claims are removed."""
     given: dict[str, Any] = {"key": name_hash(key), "sha256": sha256, "seconds": seconds}
     with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", [OF_IDS])
+        following = _counter(connection)
         connection.execute("DELETE FROM claims WHERE ends <= clock_timestamp()")
         found = connection.execute("SELECT id, sha256 FROM claims WHERE key = %(key)s", given)
         if row := found.fetchone():
             check_claim(row[1], sha256)
             return int(row[0])
-        row = connection.execute(
-            "SELECT setval('next_id', last_value + 1, false) - 1 FROM next_id"
-        ).fetchone()
-        given["id"] = next_free_id(int((row or (0,))[0]))
+        given["id"] = next_free_id(following)
+        connection.execute("SELECT setval('next_id', %s, false)", [following + 1])
         connection.execute(
             "INSERT INTO claims VALUES (%(key)s, %(id)s, %(sha256)s, "
             "clock_timestamp() + %(seconds)s * interval '1 second')",
@@ -147,12 +146,25 @@ def mark(connection: Connection, name: str, seq: int, seconds: float) -> None:
 def reserve_ids(connection: Connection, following: int) -> int:
     """See `Store.reserve_ids`."""
     with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", [OF_IDS])
-        row = connection.execute(
-            "SELECT setval('next_id', greatest(last_value, %s), false) FROM next_id", [following]
-        ).fetchone()
-    assert row is not None
-    return int(row[0])
+        reserved = max(min(following, FIRST_UNCOUNTED_ID), _counter(connection))
+        connection.execute("SELECT setval('next_id', %s, false)", [reserved])
+    return reserved
+
+
+def _counter(connection: Connection) -> int:
+    """The id counter; no other transaction changes it before this one ends.
+
+    Earlier versions let a chosen id push it beyond its end; then it begins again above the stored
+    ids.
+    """
+    connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", [OF_IDS])
+    row = connection.execute("SELECT last_value FROM next_id").fetchone()
+    following = int((row or (0,))[0])
+    if following > FIRST_UNCOUNTED_ID:
+        stored = "SELECT coalesce(max(id) + 1, 0) FROM images WHERE id < %s"
+        row = connection.execute(stored, [FIRST_UNCOUNTED_ID]).fetchone()
+        following = int((row or (0,))[0])
+    return following
 
 
 def change(

@@ -133,9 +133,11 @@ def test_a_path_that_is_no_id_is_refused(client: httpx.Client, image_id: str) ->
         assert problem_of(answer, 400)["field"] == "image_id"
 
 
-def test_the_largest_id_works(client: httpx.Client) -> None:
+def test_the_largest_id_works_and_the_service_still_gives_ids(client: httpx.Client) -> None:
     put(client, 2**47 - 1, picture(1))
     assert by_color(client, picture(1)) == [{"image_id": 2**47 - 1, "distance": 0}]
+    client.delete(f"/v1/images/{2**47 - 1}").raise_for_status()
+    assert client.post("/v1/images", files=[image_part(picture(1))]).status_code == 201
 
 
 def test_a_thumbnail_is_a_small_jpeg(client: httpx.Client) -> None:

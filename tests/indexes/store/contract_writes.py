@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from indexes.store.base import Changes, Image, Receipt, Space, Store
+from indexes.store.checks import FIRST_UNCOUNTED_ID
 from models.errors import InvalidInput
 from models.types import MAX_IMAGE_ID
 from tests.indexes.opening import OpeningContract
@@ -194,11 +195,25 @@ class WriteContract(OpeningContract):
         assert store.put(picture(None)).image_id == 50
         assert store.reserve_ids(0) == 51
 
-    def test_no_id_is_given_after_the_largest(self, store: Store) -> None:
-        store.put(picture(MAX_IMAGE_ID))
-        with pytest.raises(InvalidInput, match="give an image_id that is free"):
-            store.put_many([picture(1), picture(None)])
-        assert store.count() == 1
+    def test_no_id_is_given_after_the_last_of_the_counter(self, store: Store) -> None:
+        assert store.reserve_ids(MAX_IMAGE_ID) == FIRST_UNCOUNTED_ID
+        for _ in range(2):
+            with pytest.raises(InvalidInput, match="used up; give an image_id"):
+                store.put_many([picture(1), picture(None)])
+            with pytest.raises(InvalidInput, match="used up"):
+                store.claim_id("a", "content", 60)
+        assert store.count() == 0
+
+    def test_a_very_high_id_that_a_caller_chose_does_not_use_up_the_counter(
+        self, store: Store
+    ) -> None:
+        for chosen in (MAX_IMAGE_ID, FIRST_UNCOUNTED_ID):
+            store.put(picture(5))
+            store.put(picture(chosen))
+            store.delete(chosen)
+        assert store.put(picture(None)).image_id == 6
+        store.put_many([picture(MAX_IMAGE_ID, "b"), picture(9), picture(None)])
+        assert sorted(image.image_id for image in store.images()) == [5, 6, 9, 10, MAX_IMAGE_ID]
 
     def test_ids_given_in_one_group_differ(self, store: Store) -> None:
         receipts = store.put_many([picture(None, str(n)) for n in range(5)])

@@ -129,3 +129,11 @@ def test_a_log_entry_touches_the_spaces_that_it_names_and_no_other() -> None:
     ]
     assert not entry_names_space(data, b"")
     assert entry_image_id(data) == 7
+
+
+def test_a_counter_that_an_older_version_pushed_to_its_end_begins_again(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path / "store")
+    store.put_many([picture(3), picture(2**47 - 1)])
+    store._write(lambda writer: writer.put_meta(b"next", 2**47))
+    assert store.put(picture(None, "b")).image_id == 4
+    store.close()
