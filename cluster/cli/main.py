@@ -27,12 +27,12 @@ from cluster.cli.console import (
     print_table,
     service_url,
 )
+from cluster.jobs.failures import expected_error, keep_traceback
 from cluster.jobs.sources import Ids
 from cluster.service import environment
 from cluster.service import supervisor as service
 from cluster.service.data_folder import NotRunning, end_leftovers, is_alive, running_service
 from deployments.settings import address, data_folder
-from models.errors import AmbienceError
 
 if TYPE_CHECKING:
     from cluster.jobs.annotate import Outcome
@@ -342,12 +342,14 @@ _MEASURES = ("distance", "inliers")
 
 
 def main() -> None:
-    """Entry point: expected errors become one sentence and an exit status."""
+    """Entry point: every error becomes one sentence and an exit status."""
     try:
         app()
     except NotRunning as exc:
-        err.print(f"ambience: {exc}")
+        err.print(f"ambience: {exc}", soft_wrap=True, markup=False)
         sys.exit(EXIT_NOT_RUNNING)
-    except AmbienceError as exc:
-        err.print(f"ambience: {exc}")
+    except Exception as exc:  # noqa: BLE001 (its traceback is kept)
+        known = expected_error(exc)
+        sentence = str(known) if known is not None else keep_traceback(exc, data_folder())
+        err.print(f"ambience: {sentence}", soft_wrap=True, markup=False)
         sys.exit(EXIT_ERROR)

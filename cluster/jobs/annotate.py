@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from cluster.jobs.backfill import map_batches
+from cluster.jobs.batches import map_batches
 from cluster.jobs.sources import read_bytes
 from cluster.service.applications import ANNOTATOR, built_by
 from deployments.storing import open_here

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,20 +16,19 @@ from typing import Any
 import cv2
 import numpy as np
 
+from cluster.jobs.batches import map_batches
 from cluster.jobs.sources import NEW, Bad, Ids, list_paths, read_bytes, with_ids
 from cluster.service.applications import RETRIEVER, built_by
 from deployments.storing import open_here
 from indexes.store.base import ImageWrite, Space, Store
 from indexes.store.spaces import missing_spaces
 from models.base import Extractor
-from models.errors import AmbienceError, InvalidInput, RetrieverUnavailable
+from models.errors import InvalidInput, RetrieverUnavailable
 from models.pictures.decoder import Decoder
 from models.pictures.decoding import Picture
 from models.registry import make_extractor
 
 BATCH = 32
-WORKER_CPUS = 0.7
-"""CPUs reserved by each worker, so that all workers fit beside a service on the same cores."""
 LOOK = 4096
 
 
@@ -161,16 +159,17 @@ class Worker:
         for at, (path, image_id) in enumerate(zip(paths, batch["image_id"], strict=True)):
             try:
                 writes.append(self.write_of(path, None if image_id == NEW else int(image_id)))
-            except OSError as exc:
-                reasons[at] = f"can't be read: {exc.strerror or exc}"
             except InvalidInput as exc:
                 reasons[at] = str(exc)
         self.store.put_many(writes)
         return {"path": np.array(paths, object), "reason": np.array(reasons, object)}
 
     def write_of(self, path: str, image_id: int | None) -> ImageWrite:
-        """Row and features of one picture. Raises OSError or InvalidInput."""
-        data = read_bytes(path)
+        """Row and features of one picture. Raises InvalidInput."""
+        try:
+            data = read_bytes(path)
+        except OSError as exc:
+            raise InvalidInput(f"can't be read: {exc.strerror or exc}") from exc
         sha256 = hashlib.sha256(data).hexdigest()
         picture = self.decoder.decode_blocking(data)
         return ImageWrite(
@@ -198,37 +197,3 @@ class Worker:
             extractor = self.extractors[space]
             rows[space] = extractor.to_row(extractor.extract(picture.view(extractor.view)))
         return rows
-
-
-def map_batches(
-    items: Sequence[Mapping[str, Any]],
-    worker: type,
-    arguments: tuple[Any, ...],
-    size: int,
-    workers: int,
-) -> Iterator[dict[str, Any]]:
-    """Results of `workers` processes, each a `worker(*arguments)`, for batches of `size` items.
-
-    Ray must be connected. Raises the AmbienceError of a worker.
-    """
-    import ray
-    from ray.data import ActorPoolStrategy, DataContext
-
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    # Small enough that every worker has work until the end.
-    blocks = max(workers, -(-len(items) // size))
-    results = ray.data.from_items(list(items), override_num_blocks=blocks).map_batches(
-        worker,
-        fn_constructor_args=arguments,
-        batch_size=size,
-        compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=4),
-        num_cpus=WORKER_CPUS,
-    )
-    try:
-        yield from results.iter_batches(batch_size=None, batch_format="numpy")
-    except ray.exceptions.RayTaskError as exc:
-        cause = exc.cause
-        raise cause if isinstance(cause, AmbienceError) else exc from exc

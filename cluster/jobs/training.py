@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import ray
 
+from cluster.jobs.failures import Failure
 from cluster.service.applications import RETRIEVER, built_by
 from deployments.settings import (
     RetrieverArgs,
@@ -31,7 +32,7 @@ from indexes.store.base import Space, Store
 from indexes.store.url import open_store
 from indexes.vectors import whitening
 from models.base import Extractor
-from models.errors import AmbienceError, InvalidInput, UnknownName
+from models.errors import InvalidInput, UnknownName
 from models.registry import make_extractor
 
 Points = npt.NDArray[np.float32]
@@ -95,8 +96,8 @@ def train_lists(
     steps: Any = ray.remote(num_cpus=1)(_errors_as_values).remote(args, name, space, path)
     for step in steps:
         done = ray.get(step)
-        if isinstance(done, AmbienceError):
-            raise done
+        if isinstance(done, Failure):
+            raise done.error
         if isinstance(done, Lists):
             return done
         note(done)
@@ -125,12 +126,11 @@ def training_target(
 
 def _errors_as_values(
     args: RetrieverArgs, name: str, space: Space, path: Path
-) -> Iterator[Step | Lists | AmbienceError]:
-    """Yields expected errors as values, because Ray would wrap an exception."""
+) -> Iterator[Step | Lists | Failure]:
     try:
         yield from training_steps(args, name, space, path)
-    except AmbienceError as exc:
-        yield exc
+    except Exception as exc:  # noqa: BLE001 (the command raises it again)
+        yield Failure.of(exc)
 
 
 def training_steps(

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from cluster.jobs.backfill import WORKER_CPUS
+from cluster.jobs.batches import WORKER_CPUS
 from deployments.app import RESERVED_CPUS, build_annotator, build_ingress, build_retriever
 from models.errors import AmbienceError
 from models.registry import extractor_names
