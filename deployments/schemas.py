@@ -165,6 +165,7 @@ class ImageAnswer(BaseModel):
     generation: int
     file_name: str
     source: str
+    upload_name: str | None = Field(None, description="The name of the uploaded file.")
     width: int
     height: int
     sha256: str

@@ -20,7 +20,7 @@ from cluster.jobs.batches import map_batches
 from cluster.jobs.sources import NEW, Bad, Ids, list_paths, read_bytes, with_ids
 from cluster.service.applications import RETRIEVER, built_by
 from deployments.storing import open_here
-from indexes.store.base import ImageWrite, Space, Store
+from indexes.store.base import Image, ImageWrite, Space, Store
 from indexes.store.spaces import missing_spaces
 from models.base import Extractor
 from models.errors import InvalidInput, RetrieverUnavailable
@@ -122,7 +122,9 @@ def run(
         reasons = zip(rows["path"], rows["reason"], strict=True)
         bad = [Bad(str(path), str(reason)) for path, reason in reasons if reason]
         outcome.bad += bad
-        outcome.done += len(rows["path"]) - len(bad)
+        already = int(rows["already"].sum())
+        outcome.already += already
+        outcome.done += len(rows["path"]) - len(bad) - already
         progress(len(rows["path"]))
     return outcome
 
@@ -151,26 +153,47 @@ class Worker:
             self.extractors[Space(kind.name, extractor.fingerprint)] = extractor
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Takes the columns `path` and `image_id`; returns `path` and `reason`, which is empty on
-        success."""
+        """Takes the columns `path` and `image_id`; returns `path`, `reason`, which is empty on
+        success, and `already`, whether the image lacked nothing but the path."""
         paths = [str(path) for path in batch["path"]]
-        reasons = [""] * len(paths)
+        reasons, already = [""] * len(paths), [False] * len(paths)
         writes: list[ImageWrite] = []
         for at, (path, image_id) in enumerate(zip(paths, batch["image_id"], strict=True)):
             try:
-                writes.append(self.write_of(path, None if image_id == NEW else int(image_id)))
+                write = self.write_of(path, None if image_id == NEW else int(image_id))
+                already[at] = not write.features
+                writes.append(write)
             except InvalidInput as exc:
                 reasons[at] = str(exc)
         self.store.put_many(writes)
-        return {"path": np.array(paths, object), "reason": np.array(reasons, object)}
+        return {
+            "path": np.array(paths, object),
+            "reason": np.array(reasons, object),
+            "already": np.array(already),
+        }
+
+    def _same_upload(self, sha256: str, image_id: int | None) -> Image | None:
+        """An uploaded image of the same file: under this id or, without one, under any."""
+        ids = self.store.ids_by_sha256(sha256) if image_id is None else [image_id]
+        images = self.store.images_by_id(ids).values()
+        same = (one for one in images if (one.sha256, one.source) == (sha256, "online"))
+        return next(same, None)
 
     def write_of(self, path: str, image_id: int | None) -> ImageWrite:
-        """Row and features of one picture. Raises InvalidInput."""
+        """Row and features of one picture; without features if the same file is stored and lacks
+        nothing. Raises InvalidInput."""
         try:
             data = read_bytes(path)
         except OSError as exc:
             raise InvalidInput(f"can't be read: {exc.strerror or exc}") from exc
         sha256 = hashlib.sha256(data).hexdigest()
+        there = self._same_upload(sha256, image_id)
+        if there is not None:
+            image_id = there.image_id
+            missing = missing_spaces(self.store, self.extractors, [image_id])
+            if there.has_preview and not missing.get(image_id, {"gone"}):
+                size = there.width, there.height
+                return ImageWrite(image_id, sha256, *size, self.wanted, {}, source=path)
         picture = self.decoder.decode_blocking(data)
         return ImageWrite(
             image_id=image_id,

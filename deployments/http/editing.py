@@ -85,6 +85,7 @@ def _image_row(gateway: Gateway, image: Image, annotations: dict[str, Any]) -> d
         "generation": image.generation,
         "file_name": image.file_name,
         "source": image.source,
+        "upload_name": image.upload_name,
         "width": image.width,
         "height": image.height,
         "sha256": image.sha256,

@@ -15,7 +15,7 @@ from deployments.http import openapi
 from deployments.http.answers import JsonAnswer, distance_row, why
 from deployments.http.problems import documented
 from deployments.http.reading import Body, image_id_of, read_body, validated
-from deployments.ingress.adding import check_id
+from deployments.ingress.adding import AddOptions, check_id
 from deployments.ingress.annotating import annotate
 from deployments.ingress.copies import COPY_DISTANCE, find_copies
 from deployments.ingress.gateway import Gateway
@@ -105,7 +105,9 @@ async def reverse_search(request: Request) -> Response:
 async def calculate_all(request: Request) -> Response:
     """One object per retriever, once the picture is durable."""
     body, report = await read_body(request), begin_report(request)
-    added = await _gateway(request).writer.add(image_id_of(body.fields), body.image(), report)
+    added = await _gateway(request).writer.add(
+        image_id_of(body.fields), body.image(), report, AddOptions(upload_name=body.upload_name())
+    )
     names = list(added.retrievers)
     return _settled(request, names, "calculate", added.receipt.image_id, report)
 

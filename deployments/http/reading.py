@@ -17,6 +17,7 @@ from models.errors import InvalidInput
 # Uploads stay in memory: their size is limited, and a temporary file costs more than the decode.
 MultiPartParser.spool_max_size = 64 * 2**20
 Model = TypeVar("Model", bound=BaseModel)
+MAX_NAME = 255
 MAX_FIELD_BYTES = 4 * 2**20
 
 
@@ -26,12 +27,20 @@ class Body:
 
     fields: dict[str, Any] = field(default_factory=dict)
     images: list[bytes] = field(default_factory=list)
+    names: list[str | None] = field(default_factory=list)
+    """File names of the pictures of a form."""
 
     def image(self) -> bytes:
         """The one uploaded picture. Raises InvalidInput when there is none or more than one."""
         if len(self.images) != 1:
             raise InvalidInput(f"image: send one picture, not {len(self.images)}", "image")
         return self.images[0]
+
+    def upload_name(self) -> str | None:
+        """The name of the uploaded file; without folders and control characters, and cut."""
+        given = self.names[0] if self.names else None
+        base = (given or "").replace("\\", "/").rpartition("/")[2]
+        return "".join(filter(str.isprintable, base))[:MAX_NAME].strip() or None
 
     def given(self, *names: str) -> dict[str, Any]:
         """Those of these fields that have a value; `""` counts as absent."""
@@ -80,6 +89,7 @@ async def _read_form(request: Request) -> Body:
                     if name != "image":
                         raise InvalidInput(f"{name}: only `image` may be a file", name)
                     body.images.append(await value.read())
+                    body.names.append(value.filename)
                 elif name == "image":
                     raise InvalidInput("image: send it as a file part, with a file name", "image")
                 else:

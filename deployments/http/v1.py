@@ -166,11 +166,17 @@ async def list_images(
     file_name: Annotated[
         str | None, Query(max_length=1000, description="Only images with this `file_name`.")
     ] = None,
+    sha256: Annotated[
+        str | None,
+        Query(
+            pattern="^[0-9a-fA-F]{64}$", description="Only images of the file with this SHA-256."
+        ),
+    ] = None,
 ) -> Response:
     """By ascending id, with the total number of images that meet all conditions."""
     gateway = _gateway(request)
     fields = {"tags": tag, "metadata": _json_object(metadata, "metadata") if metadata else None}
-    wanted = ImageFilter(validated(Filter, fields), file_name)
+    wanted = ImageFilter(validated(Filter, fields), file_name, sha256)
     after = -1 if cursor is None else cursor
     return JsonAnswer(await asyncio.to_thread(_image_list, gateway, wanted, after, limit))
 
@@ -285,7 +291,7 @@ async def _add(
         metadata = _json_object(given["metadata"], "metadata")
     gateway, report = _gateway(request), begin_report(request)
     check = await copy_check(gateway, image_id, report) if unless == "same" else None
-    options = AddOptions(metadata, check, if_version)
+    options = AddOptions(metadata, body.upload_name(), check, if_version)
     added = await gateway.writer.add(image_id, body.image(), report, options)
     status = 201 if added.receipt.outcome == "created" else 200
     return JsonAnswer(_added_row(added), status, headers=report.headers())

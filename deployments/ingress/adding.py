@@ -65,6 +65,7 @@ class AddOptions:
     """What an add keeps beside the picture, and on which conditions it is written."""
 
     metadata: Mapping[str, Any] | None = None
+    upload_name: str | None = None
     check: AddCheck | None = None
     if_version: int | None = None
     """See `ImageWrite.if_version`."""
@@ -176,6 +177,7 @@ class ImageWriter:
             wanted=frozenset([*wanted, *_kinds(annotators)]),
             features=rows,
             metadata=options.metadata,
+            upload_name=options.upload_name,
             if_version=options.if_version,
             preview=prepared.preview,
             original=data if self._needs_original(wanted, annotators, have) else None,

@@ -35,6 +35,7 @@ class ImageFilter:
 
     of: Filter
     file_name: str | None = None
+    sha256: str | None = None
 
 
 class Gateway:
@@ -116,6 +117,8 @@ class Gateway:
         sets = self._sets(wanted.of)
         if wanted.file_name is not None:
             sets.append(self.store.ids_by_file_name(wanted.file_name))
+        if wanted.sha256 is not None:
+            sets.append(self.store.ids_by_sha256(wanted.sha256.lower()))
         return _intersection(sets)
 
     def _allowed(self, wanted: Filter) -> npt.NDArray[np.int64] | None:

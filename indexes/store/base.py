@@ -49,6 +49,8 @@ class ImageWrite:
     features: Mapping[Space, bytes]
     source: str = "online"
     """Path of the file, or `online` for an upload."""
+    upload_name: str | None = None
+    """The name of the uploaded file; None keeps the stored one."""
     metadata: Mapping[str, Any] | None = None
     """Metadata; None keeps the stored metadata, or sets {} for a new or replaced image."""
     preview: bytes | None = None
@@ -104,6 +106,8 @@ class Image:
     has_original: bool = False
     version: int = 0
     """The seq of the newest change of this image."""
+    upload_name: str | None = None
+    """The name of the file that was uploaded."""
 
     @property
     def file_name(self) -> str:
@@ -301,6 +305,10 @@ class Store(ABC):
     @abstractmethod
     def ids_by_file_name(self, file_name: str) -> list[int]:
         """Ids of the images with this `file_name`, ascending."""
+
+    @abstractmethod
+    def ids_by_sha256(self, sha256: str) -> list[int]:
+        """Ids of the images with this content, ascending."""
 
     @abstractmethod
     def ids_by_metadata(self, metadata: Mapping[str, Any]) -> list[int]:

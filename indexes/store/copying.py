@@ -163,11 +163,12 @@ def _write(source: Store, whole: CompleteImage) -> ImageWrite:
         image.height,
         image.wanted,
         {space: row for space, row in whole.features.items() if space != ANNOTATIONS},
-        image.source,
-        image.metadata,
-        whole.preview,
-        original,
-        image.created,
+        source=image.source,
+        upload_name=image.upload_name,
+        metadata=image.metadata,
+        preview=whole.preview,
+        original=original,
+        created=image.created,
     )
 
 

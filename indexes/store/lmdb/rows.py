@@ -13,6 +13,7 @@ Numbers in keys are big-endian, so that keys sort numerically, and have 8 bytes 
     metadata   id                      → JSON, only of images with metadata
     terms      term (16) id            → nothing
     names      hash of file name (16) id → nothing
+    contents   hash of sha256 (16) id  → nothing
     pending    kind 0 id               → nothing
     leases     name                    → JSON [holder, expires]
     marks      name                    → JSON [seq, expires]
@@ -70,6 +71,7 @@ class ImageRow:
     preview: bool = False
     version: int = 0
     """The seq of the newest change; rows that older versions wrote begin with their generation."""
+    upload_name: str | None = None
 
     def __post_init__(self) -> None:
         self.version = self.version or self.generation
@@ -88,6 +90,7 @@ class ImageRow:
             [
                 *(self.generation, self.sha256, self.width, self.height, _latin(self.source)),
                 *(self.created, wanted, self.have, self.original, self.preview, self.version),
+                self.upload_name,
             ],
             option=orjson.OPT_SORT_KEYS,
         )
@@ -219,6 +222,7 @@ class Reader:
             has_preview=row.preview,
             has_original=row.original > 0,
             version=row.version,
+            upload_name=row.upload_name,
         )
 
     def images_by_id(self, image_ids: Collection[int]) -> dict[int, Image]:
@@ -246,6 +250,9 @@ class Reader:
             if row is not None and file_name_of(int(digits), row.source) == file_name:
                 ids.add(int(digits))
         return sorted(ids)
+
+    def ids_by_sha256(self, sha256: str) -> list[int]:
+        return list(self.ids_under("contents", name_hash(sha256)))
 
     def ids_by_metadata(self, terms: list[bytes]) -> list[int]:
         if not terms:

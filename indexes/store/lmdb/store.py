@@ -170,6 +170,9 @@ class LmdbStore(Store):
     def ids_by_file_name(self, file_name: str) -> list[int]:
         return self._read(lambda reader: reader.ids_by_file_name(file_name))
 
+    def ids_by_sha256(self, sha256: str) -> list[int]:
+        return self._read(lambda reader: reader.ids_by_sha256(sha256))
+
     def ids_by_metadata(self, metadata: Mapping[str, Any]) -> list[int]:
         terms = wanted_terms(metadata)
         return self._read(lambda reader: reader.ids_by_metadata(terms))
@@ -266,4 +269,8 @@ def _read_or_create_uuid(writer: Writer) -> str:
             f"the store has layout {writer.meta(b'schema')}, this version reads {SCHEMA}: "
             "export it with the version that wrote it and import it here"
         )
+    if not writer.meta(b"contents"):  # An older version did not index contents.
+        for image_id, row in list(writer.image_rows()):
+            writer.keep("contents", name_hash(row.sha256) + number(image_id))
+        writer.put_meta(b"contents", 1)
     return known.decode()

@@ -70,6 +70,7 @@ class Writer(Coordination):
             wanted=set(),
         )
         self._name(image_id, write.source)
+        self.keep("contents", name_hash(write.sha256) + number(image_id))
         touched |= self._fill(image_id, fresh, write)
         self._save(image_id, fresh, before=set())
         self._log(b"p", image_id, touched)
@@ -163,6 +164,7 @@ class Writer(Coordination):
         Returns the numbers of the spaces whose row changed.
         """
         row.wanted |= wanted_kinds(write)
+        row.upload_name = write.upload_name or row.upload_name
         touched = self._write_features(image_id, row, write.features)
         if write.metadata is not None:
             self._set_metadata(image_id, write.metadata)
@@ -179,6 +181,7 @@ class Writer(Coordination):
         self._write_annotations(image_id, row, None)
         self._drop_features(image_id, touched)
         self._unname(image_id, row.source)
+        self.drop("contents", name_hash(row.sha256) + number(image_id))
         self._mark_pending(image_id, row.pending, set())
         self._drop_original(image_id, row)
         self.drop("previews", number(image_id))

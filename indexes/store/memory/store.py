@@ -68,8 +68,7 @@ class MemoryStore(Store):
     def put_many(self, writes: Sequence[ImageWrite]) -> list[Receipt]:
         check_writes(writes)
         with self._open():
-            # All or none are written, as in a transaction: an exhausted id counter or another
-            # version raises before the first write.
+            # All or none are written: a used-up counter or another version raises before.
             following = self._next
             for image_id, write in {one.image_id: one for one in reversed(writes)}.items():
                 if image_id is not None:
@@ -237,6 +236,7 @@ class MemoryStore(Store):
             wanted=image.wanted | wanted_kinds(write),
             metadata=orjson.loads(dump_metadata(metadata)),
             source=image.source if write.source == "online" else write.source,
+            upload_name=write.upload_name or image.upload_name,
         )
         pending = kept.missing()
         if write.original is not None and kept.original is None and pending:
@@ -328,6 +328,10 @@ class MemoryStore(Store):
         with self._open():
             kept = self._kept.items()
             return sorted(at for at, one in kept if one.image.file_name == file_name)
+
+    def ids_by_sha256(self, sha256: str) -> list[int]:
+        with self._open():
+            return sorted(at for at, kept in self._kept.items() if kept.image.sha256 == sha256)
 
     def ids_by_metadata(self, metadata: Mapping[str, Any]) -> list[int]:
         terms = set(wanted_terms(metadata))

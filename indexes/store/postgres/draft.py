@@ -42,6 +42,7 @@ class Row:
     preview: bool = False
     original: bool = False
     version: int = 0
+    upload_name: str | None = None
 
     @property
     def pending(self) -> frozenset[str]:
@@ -184,6 +185,7 @@ class Draft:
         Returns the numbers of the spaces whose row changed.
         """
         row.wanted |= wanted_kinds(write)
+        row.upload_name = write.upload_name or row.upload_name
         touched = self._write_features(image_id, row, write.features)
         if write.metadata is not None:
             row.metadata = write.metadata

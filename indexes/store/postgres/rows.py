@@ -17,7 +17,8 @@ any time."""
 IMAGE = """
     id, generation, sha256, width, height, source, created, wanted, have, metadata,
     EXISTS (SELECT FROM previews p WHERE p.image_id = id),
-    EXISTS (SELECT FROM originals o WHERE o.image_id = id), coalesce(version, generation)
+    EXISTS (SELECT FROM originals o WHERE o.image_id = id),
+    coalesce(version, generation), upload_name
 """
 _CHANGES = f"""
     WITH span AS (
@@ -83,6 +84,9 @@ class Reader:
             "UNION SELECT id FROM images WHERE id = %(upload)s AND name IS NULL ORDER BY 1",
             {"name": name_hash(file_name), "upload": upload},
         )
+
+    def ids_by_sha256(self, sha256: str) -> list[int]:
+        return self.ids("SELECT id FROM images WHERE sha256 = %(at)s ORDER BY id", {"at": sha256})
 
     def ids_by_metadata(self, terms: list[bytes]) -> list[int]:
         if not terms:
@@ -172,6 +176,7 @@ def image_of(row: Sequence[Any]) -> Image:
         has_preview=row[10],
         has_original=row[11],
         version=row[12],
+        upload_name=row[13],
     )
 
 

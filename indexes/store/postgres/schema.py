@@ -69,7 +69,8 @@ STEPS: tuple[str, ...] = (
     CREATE SEQUENCE next_id MINVALUE 0 START 0;
     """,
     """
-    ALTER TABLE images ADD COLUMN version bigint;
+    ALTER TABLE images ADD COLUMN version bigint, ADD COLUMN upload_name text;
+    CREATE INDEX images_sha256 ON images (sha256);
     CREATE TABLE claims (
         key bytea PRIMARY KEY, id bigint NOT NULL, sha256 text NOT NULL, ends timestamptz NOT NULL
     );

@@ -245,6 +245,9 @@ class PostgresStore(Store):
     def ids_by_file_name(self, file_name: str) -> list[int]:
         return self._read(lambda reader: reader.ids_by_file_name(file_name))
 
+    def ids_by_sha256(self, sha256: str) -> list[int]:
+        return self._read(lambda reader: reader.ids_by_sha256(sha256))
+
     def ids_by_metadata(self, metadata: Mapping[str, Any]) -> list[int]:
         terms = wanted_terms(metadata)
         return self._read(lambda reader: reader.ids_by_metadata(terms))

@@ -39,7 +39,8 @@ _ROWS = """
     SELECT id, generation, sha256, width, height, source, created, wanted, have, metadata,
         (SELECT data FROM features f WHERE f.image_id = id AND f.space = %(annotations)s),
         EXISTS (SELECT FROM previews p WHERE p.image_id = id),
-        EXISTS (SELECT FROM originals o WHERE o.image_id = id), coalesce(version, generation)
+        EXISTS (SELECT FROM originals o WHERE o.image_id = id),
+        coalesce(version, generation), upload_name
     FROM images WHERE id = ANY (%(ids)s)
 """
 _DIGESTS = """
@@ -54,22 +55,24 @@ _APPEND = f"""
             WITH ORDINALITY AS e (image_id, spaces, n)
     ), written AS (
         INSERT INTO images AS i (id, generation, version, sha256, width, height, source, name,
-            created, wanted, have, metadata)
+            created, wanted, have, metadata, upload_name)
         SELECT r.id, CASE WHEN r.generation < 0 THEN base.seq - r.generation ELSE r.generation END,
             CASE WHEN r.version < 0 THEN base.seq - r.version ELSE r.version END,
             r.sha256, r.width, r.height, r.source, r.name, r.created,
-            r.wanted::jsonb, r.have::jsonb, r.metadata::json
+            r.wanted::jsonb, r.have::jsonb, r.metadata::json,
+            r.upload_name
         FROM base, unnest(%(id)b::bigint[], %(generation)b::bigint[], %(version)b::bigint[],
             %(sha256)s::text[], %(width)s::integer[], %(height)s::integer[], %(source)b::bytea[],
             %(name)b::bytea[], %(created)b::float8[], %(wanted)s::text[], %(have)s::text[],
-            %(metadata)s::text[])
+            %(metadata)s::text[], %(upload_name)s::text[])
             AS r (id, generation, version, sha256, width, height, source, name, created, wanted,
-                have, metadata)
+                have, metadata, upload_name)
         ON CONFLICT (id) DO UPDATE SET generation = excluded.generation,
             version = excluded.version, sha256 = excluded.sha256, width = excluded.width,
             height = excluded.height,
             source = excluded.source, name = excluded.name, created = excluded.created,
-            wanted = excluded.wanted, have = excluded.have, metadata = excluded.metadata
+            wanted = excluded.wanted, have = excluded.have, metadata = excluded.metadata,
+            upload_name = excluded.upload_name
     )
     SELECT seq FROM base
 """
@@ -339,6 +342,7 @@ def _append_arguments(draft: Draft) -> dict[str, list[Any]]:
         "wanted": [orjson.dumps(sorted(row.wanted)).decode() for row in images],
         "have": [orjson.dumps(row.have).decode() for row in images],
         "metadata": [dump_metadata(row.metadata).decode() for row in images],
+        "upload_name": [row.upload_name for row in images],
     }
 
 
@@ -361,6 +365,7 @@ def _row_of(found: Sequence[Any]) -> Row:
         preview=found[11],
         original=found[12],
         version=found[13],
+        upload_name=found[14],
     )
 
 

@@ -113,9 +113,12 @@ def test_a_backfill_beside_it_is_seen_at_once_and_prints_nothing_of_rays(
 ) -> None:
     fill(tmp_path / "pictures", 5, first=40)
     (tmp_path / "pictures" / "cat.jpg").write_bytes(jpeg(1))
+    (tmp_path / "pictures" / "60.jpg").write_bytes(jpeg(60))
+    client.put("/v1/images/60", files={"image": jpeg(60)}).raise_for_status()
     (tmp_path / "pictures" / "50.jpg").write_bytes(jpeg(50)[:500])
     said = backfill(tmp_path / "pictures", service.data, "--ids", "filename")
-    assert said["indexed"] == 5
+    assert (said["indexed"], said["already"]) == (5, 1)
+    assert client.get("/v1/images/60").json()["file_name"] == "60.jpg"
     assert "logging.cc" in job_log(service.data).read_text()
     reasons = {Path(one["path"]).name: one["reason"] for one in said["bad"]}
     assert reasons.keys() == {"cat.jpg", "50.jpg"}
@@ -128,4 +131,4 @@ def test_a_backfill_beside_it_is_seen_at_once_and_prints_nothing_of_rays(
     assert client.get("/v1/images/42").json()["file_name"] == "42.jpg"
     again = backfill(tmp_path / "pictures", service.data, "--ids", "filename")
     assert again["indexed"] == 0
-    assert again["already"] == 5
+    assert again["already"] == 6

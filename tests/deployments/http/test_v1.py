@@ -109,6 +109,7 @@ def test_what_is_known_of_a_picture(client: httpx.Client) -> None:
         "generation": seq,
         "file_name": "7.online",
         "source": "online",
+        "upload_name": "document",
         "width": 640,
         "height": 480,
         "sha256": hashlib.sha256(picture(1)).hexdigest(),
@@ -270,3 +271,30 @@ def test_metadata_with_every_kind_of_value_comes_back(client: httpx.Client) -> N
     metadata = {"a": [1, 2.5, None, True], "b": {"c": "d"}, "": "empty", "ключ": "日本"}
     put(client, 7, picture(1), json.dumps(metadata))
     assert client.get("/v1/images/7").json()["metadata"] == metadata
+
+
+def test_an_image_is_looked_up_by_its_file(client: httpx.Client) -> None:
+    for image_id, seed in ((3, 1), (5, 2), (9, 1)):
+        put(client, image_id, picture(seed))
+    digest = hashlib.sha256(picture(1)).hexdigest()
+    for given in (digest, digest.upper()):
+        found = client.get("/v1/images", params={"sha256": given}).json()
+        assert (ids(found["images"]), found["total"]) == ([3, 9], 2)
+    odd = client.get("/v1/images", params={"sha256": "abc"})
+    assert problem_of(odd, 400)["field"] == "sha256"
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("sea at night.jpg", "sea at night.jpg"),
+        ("/home/me/größe.jpg", "größe.jpg"),
+        ("x" * 400, "x" * 255),
+    ],
+)
+def test_the_name_of_an_uploaded_file_is_kept_beside_it(
+    client: httpx.Client, sent: str, kept: str
+) -> None:
+    client.put("/v1/images/7", files={"image": (sent, picture(1))}).raise_for_status()
+    image = client.get("/v1/images/7").json()
+    assert (image["upload_name"], image["file_name"]) == (kept, "7.online")

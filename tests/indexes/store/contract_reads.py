@@ -30,6 +30,28 @@ class ReadContract(OpeningContract):
 
     # --- log --------------------------------------------------------------------------------------
 
+    def test_images_are_found_by_their_content(self, store: Store) -> None:
+        first, second = picture(1, "a").sha256, picture(1, "b").sha256
+        store.put_many([picture(5, "a"), picture(3, "a"), picture(4, "b")])
+        assert (store.ids_by_sha256(first), store.ids_by_sha256(second)) == ([3, 5], [4])
+        store.put(picture(5, "b"))
+        store.delete(3)
+        assert (store.ids_by_sha256(first), store.ids_by_sha256(second)) == ([], [4, 5])
+        store.delete(4)
+        store.put(picture(4, "a"))
+        assert (store.ids_by_sha256(first), store.ids_by_sha256(second)) == ([4], [5])
+
+    def test_the_name_of_an_uploaded_file_is_kept_until_another_is_given(
+        self, store: Store
+    ) -> None:
+        store.put(picture(7, upload_name="größe.jpg"))
+        store.put(picture(7, source="/photos/7.jpg"))
+        assert known(store, 7).upload_name == "größe.jpg"
+        store.put(picture(7, upload_name="other.jpg"))
+        assert known(store, 7).upload_name == "other.jpg"
+        store.put(picture(7, "b"))
+        assert known(store, 7).upload_name is None
+
     def test_changes_are_coalesced_by_id(self, store: Store) -> None:
         store.put_many([picture(1, "a"), picture(2, "b"), picture(1, "c")])
         store.delete(2)

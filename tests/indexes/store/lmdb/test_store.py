@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 
 from indexes.store.base import Store
 from indexes.store.lmdb.environment import LmdbOptions, acquire, release
-from indexes.store.lmdb.rows import entry, entry_image_id, entry_names_space
+from indexes.store.lmdb.rows import entry, entry_image_id, entry_names_space, number
 from indexes.store.lmdb.store import LmdbStore
+from indexes.store.lmdb.writes import Writer
 from models.errors import StoreUnavailable
 from tests.indexes.pictures import (
     COLOR,
@@ -129,6 +131,28 @@ def test_a_log_entry_touches_the_spaces_that_it_names_and_no_other() -> None:
     ]
     assert not entry_names_space(data, b"")
     assert entry_image_id(data) == 7
+
+
+def test_what_an_older_version_stored_is_found_by_its_content(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path / "store")
+    store.put_many([picture(3), picture(5)])
+
+    def forget(writer: Writer) -> None:
+        for key in list(writer.from_key("contents", b"")):
+            writer.drop("contents", key)
+        writer.drop("meta", b"contents")
+        for image_id, row in list(writer.image_rows()):
+            fields = orjson.loads(row.encode())[:-2]
+            writer.keep("images", number(image_id), orjson.dumps(fields))
+
+    store._write(forget)
+    store.close()
+    again = LmdbStore(tmp_path / "store")
+    assert again.ids_by_sha256(picture(3).sha256) == [3, 5]
+    image = again.image(5)
+    assert image is not None
+    assert (image.version, image.upload_name) == (image.generation, None)
+    again.close()
 
 
 def test_a_counter_that_an_older_version_pushed_to_its_end_begins_again(tmp_path: Path) -> None:
