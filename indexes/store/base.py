@@ -153,7 +153,7 @@ class Store(ABC):
         another source, and a preview is stored if there was none. If all of that is stored already,
         nothing is written and the outcome is `unchanged`. Kinds of given features count as wanted.
         Ids assigned by the store come from a persistent counter above every id ever seen below
-        2^46; they lie below 2^46, so none was ever used before. Raises
+        2^46. Should it get there, it goes on and skips ids in use. Raises
         InvalidInput for an id outside [0, 2^47), and PreconditionFailed for another version than
         `if_version`.
         """
@@ -229,7 +229,7 @@ class Store(ABC):
 
     @abstractmethod
     def reserve_ids(self, following: int) -> int:
-        """Raise the id counter to at least `following`, at most to its end at 2^46. Returns it."""
+        """Raise the id counter to at least `following`, at most to 2^46. Returns it."""
 
     @abstractmethod
     def claim_id(self, key: str, sha256: str, seconds: float) -> int:

@@ -14,8 +14,8 @@ from models.errors import Conflict, InvalidInput, KeyReused, PreconditionFailed,
 from models.types import MAX_IMAGE_ID
 
 FIRST_UNCOUNTED_ID = (MAX_IMAGE_ID + 1) // 2
-"""Ids that the store assigns lie below this one. Ids above that a caller chooses don't move the
-counter, so that no single id can use it up."""
+"""Ids from this one on that a caller chooses don't move the counter, so that no single id can use
+it up. A counter that gets here goes on and skips ids in use."""
 MAX_NAME = 200
 """Maximum length in bytes of a kind or fingerprint, because both are parts of keys."""
 
@@ -75,9 +75,22 @@ def name_hash(file_name: str) -> bytes:
 
 def next_free_id(following: int) -> int:
     """The next id that the store assigns. Raises InvalidInput if all are used up."""
-    if following >= FIRST_UNCOUNTED_ID:
-        raise InvalidInput(f"ids up to {FIRST_UNCOUNTED_ID - 1} are used up; give an image_id")
+    if following > MAX_IMAGE_ID:
+        raise InvalidInput(f"ids up to {MAX_IMAGE_ID} are used up; give an image_id")
     return following
+
+
+def free_ids(following: int, count: int, used: Collection[int]) -> list[int]:
+    """The next `count` ids from the counter on that are not in use. Raises InvalidInput.
+
+    Ids in use lie ahead of the counter only from FIRST_UNCOUNTED_ID on.
+    """
+    ids: list[int] = []
+    while len(ids) < count:
+        if next_free_id(following) not in used:
+            ids.append(following)
+        following += 1
+    return ids
 
 
 def counted(following: int, given: Iterable[int | None]) -> int:

@@ -8,7 +8,8 @@ from itertools import islice
 import orjson
 
 from indexes.store.checks import FIRST_UNCOUNTED_ID, check_claim, counted, next_free_id
-from indexes.store.lmdb.rows import Reader, number, unpack_number
+from indexes.store.lmdb.rows import Reader, number
+from models.types import MAX_IMAGE_ID
 
 CLAIMS_LOOKED_AT = 8
 
@@ -38,22 +39,22 @@ class Coordination(Reader):
     def take_id(self, image_id: int | None) -> int:
         """The given id, or the next free one; the counter is above it afterwards."""
         following = self._counter()
-        claimed = next_free_id(following) if image_id is None else image_id
-        moved = counted(following, [claimed])
+        if image_id is None:
+            image_id = next_free_id(following)
+            while image_id >= FIRST_UNCOUNTED_ID and self.row(image_id) is not None:
+                image_id = next_free_id(image_id + 1)
+            moved = image_id + 1
+        else:
+            moved = counted(following, [image_id])
         if moved != self.meta(b"next"):
             self.put_meta(b"next", moved)
-        return claimed
+        return image_id
 
     def _counter(self) -> int:
-        """The id counter. Earlier versions let a chosen id push it beyond its end; then it begins
-        again above the stored ids."""
+        """The id counter. Earlier versions let a chosen id push it to its end; then it goes on
+        where chosen ids don't move it."""
         following = self.meta(b"next")
-        if following <= FIRST_UNCOUNTED_ID:
-            return following
-        with self.txn.cursor(db=self.tables["images"]) as cursor:
-            found = cursor.set_range(number(FIRST_UNCOUNTED_ID))
-            below = cursor.prev() if found else cursor.last()
-            return unpack_number(cursor.key()) + 1 if below else 0
+        return following if following <= MAX_IMAGE_ID else FIRST_UNCOUNTED_ID
 
     def claim_id(self, key: bytes, sha256: str, seconds: float) -> int:
         found, now = self.get("claims", key), time.time()

@@ -35,9 +35,9 @@ from indexes.store.checks import (
     check_writes,
     counted,
     dump_metadata,
+    free_ids,
     is_unwanted,
     merged,
-    next_free_id,
     wanted_kinds,
     wanted_terms,
 )
@@ -68,14 +68,10 @@ class MemoryStore(Store):
     def put_many(self, writes: Sequence[ImageWrite]) -> list[Receipt]:
         check_writes(writes)
         with self._open():
-            # All or none are written: a used-up counter or another version raises before.
-            following = self._next
+            # All or none are written: another version raises before the first write.
             for image_id, write in {one.image_id: one for one in reversed(writes)}.items():
                 if image_id is not None:
                     self._check_version(image_id, write.if_version)
-            for write in writes:
-                taken = next_free_id(following) if write.image_id is None else write.image_id
-                following = counted(following, [taken])
             return [self._put(write) for write in writes]
 
     def put_if(self, write: ImageWrite, guard: Guard) -> Receipt:
@@ -172,8 +168,7 @@ class MemoryStore(Store):
             if ends > time.time():
                 check_claim(claimed, sha256)
                 return image_id
-            image_id = next_free_id(self._next)
-            self._next = image_id + 1
+            image_id = self._take_id()
             self._claims[key] = image_id, sha256, time.time() + seconds
             return image_id
 
@@ -195,8 +190,8 @@ class MemoryStore(Store):
             self._marks[name] = (seq, time.time() + seconds)
 
     def _put(self, write: ImageWrite) -> Receipt:
-        image_id = self._next if write.image_id is None else write.image_id
-        self._next = counted(self._next, [image_id])
+        self._next = counted(self._next, [write.image_id])
+        image_id = self._take_id() if write.image_id is None else write.image_id
         self._check_version(image_id, write.if_version)
         old = self._kept.get(image_id)
         if old is not None and old.image.sha256 == write.sha256:
@@ -264,6 +259,11 @@ class MemoryStore(Store):
         if kept := self._kept.get(image_id):
             kept.image = replace(kept.image, version=self._seq)
         return self._seq
+
+    def _take_id(self) -> int:
+        (image_id,) = free_ids(self._next, 1, self._kept)
+        self._next = image_id + 1
+        return image_id
 
     def _check_version(self, image_id: int, expected: int | None) -> None:
         kept = self._kept.get(image_id)

@@ -19,12 +19,13 @@ from indexes.store.checks import (
     check_guard,
     counted,
     dump_metadata,
+    free_ids,
     name_hash,
-    next_free_id,
 )
 from indexes.store.postgres.connections import Connection
 from indexes.store.postgres.draft import Draft, Row
 from indexes.store.postgres.rows import HEAD, Reader, source_of
+from models.types import MAX_IMAGE_ID
 
 T = TypeVar("T")
 
@@ -98,11 +99,11 @@ def claim_ids(connection: Connection, given: Sequence[int | None]) -> list[int]:
     """
     count = sum(image_id is None for image_id in given)
     with connection.transaction():
-        first = counted(_counter(connection), given)
-        if count:
-            next_free_id(first + count - 1)
-        connection.execute("SELECT setval('next_id', %s, false)", [first + count])
-    fresh = iter(range(first, first + count))
+        following = counted(_counter(connection), given)
+        ids = _free_ids(connection, following, count)
+        after = ids[-1] + 1 if ids else following
+        connection.execute("SELECT setval('next_id', %s, false)", [after])
+    fresh = iter(ids)
     return [next(fresh) if image_id is None else image_id for image_id in given]
 
 
@@ -116,8 +117,8 @@ def claim_id(connection: Connection, key: str, sha256: str, seconds: float) -> i
         if row := found.fetchone():
             check_claim(row[1], sha256)
             return int(row[0])
-        given["id"] = next_free_id(following)
-        connection.execute("SELECT setval('next_id', %s, false)", [following + 1])
+        (given["id"],) = _free_ids(connection, following, 1)
+        connection.execute("SELECT setval('next_id', %s, false)", [given["id"] + 1])
         connection.execute(
             "INSERT INTO claims VALUES (%(key)s, %(id)s, %(sha256)s, "
             "clock_timestamp() + %(seconds)s * interval '1 second')",
@@ -157,17 +158,20 @@ def reserve_ids(connection: Connection, following: int) -> int:
 def _counter(connection: Connection) -> int:
     """The id counter; no other transaction changes it before this one ends.
 
-    Earlier versions let a chosen id push it beyond its end; then it begins again above the stored
-    ids.
+    Earlier versions let a chosen id push it to its end; then it goes on where chosen ids don't move
+    it.
     """
     connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", [OF_IDS])
     row = connection.execute("SELECT last_value FROM next_id").fetchone()
     following = int((row or (0,))[0])
-    if following > FIRST_UNCOUNTED_ID:
-        stored = "SELECT coalesce(max(id) + 1, 0) FROM images WHERE id < %s"
-        row = connection.execute(stored, [FIRST_UNCOUNTED_ID]).fetchone()
-        following = int((row or (0,))[0])
-    return following
+    return following if following <= MAX_IMAGE_ID else FIRST_UNCOUNTED_ID
+
+
+def _free_ids(connection: Connection, following: int, count: int) -> list[int]:
+    if following + count <= FIRST_UNCOUNTED_ID or not count:
+        return list(range(following, following + count))
+    ahead = connection.execute("SELECT id FROM images WHERE id >= %s", [following])
+    return free_ids(following, count, {row[0] for row in ahead})
 
 
 def change(

@@ -195,19 +195,20 @@ class WriteContract(OpeningContract):
         assert store.put(picture(None)).image_id == 50
         assert store.reserve_ids(0) == 51
 
-    def test_no_id_is_given_after_the_last_of_the_counter(self, store: Store) -> None:
-        assert store.reserve_ids(MAX_IMAGE_ID) == FIRST_UNCOUNTED_ID
-        for _ in range(2):
-            with pytest.raises(InvalidInput, match="used up; give an image_id"):
-                store.put_many([picture(1), picture(None)])
-            with pytest.raises(InvalidInput, match="used up"):
-                store.claim_id("a", "content", 60)
-        assert store.count() == 0
+    def test_a_counter_in_the_upper_half_skips_ids_in_use(self, store: Store) -> None:
+        first = FIRST_UNCOUNTED_ID
+        assert store.reserve_ids(MAX_IMAGE_ID) == first
+        store.put_many([picture(first + 1), picture(first - 1), picture(first + 4)])
+        store.delete(first - 1)
+        assert store.put(picture(None)).image_id == first
+        assert store.claim_id("a", "content", 60) == first + 2
+        given = store.put_many([picture(None, "b"), picture(None, "c")])
+        assert [receipt.image_id for receipt in given] == [first + 3, first + 5]
 
     def test_a_very_high_id_that_a_caller_chose_does_not_use_up_the_counter(
         self, store: Store
     ) -> None:
-        for chosen in (MAX_IMAGE_ID, FIRST_UNCOUNTED_ID):
+        for chosen in (MAX_IMAGE_ID, FIRST_UNCOUNTED_ID, MAX_IMAGE_ID - 1):
             store.put(picture(5))
             store.put(picture(chosen))
             store.delete(chosen)
