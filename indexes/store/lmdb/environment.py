@@ -123,7 +123,14 @@ class Environment:
         more than once."""
         if time.monotonic() >= self._next_check:
             self.free_dead_readers()
-        return self._run(work, write=True)
+        done = self._run(work, write=True)
+        if self._file_identity() != self._opened_file:
+            # LMDB goes on writing to a removed file, whose contents are lost when it is closed.
+            raise StoreUnavailable(
+                f"the store {self.folder} was removed or replaced while it was open; this write is "
+                "lost: put its folder back and start again"
+            )
+        return done
 
     def snapshot(self) -> tuple[lmdb.Transaction[bytes], Callable[[], None]]:
         """Begin a read transaction, which stays open until the returned function is called."""
@@ -257,8 +264,17 @@ class Environment:
             readahead=False,
         )
         self._size = env.info()["map_size"]
+        self._opened_file = self._file_identity()
         env.reader_check()
         return env
+
+    def _file_identity(self) -> tuple[int, int] | None:
+        """Device and inode of the store's file; None if it is gone."""
+        try:
+            found = os.stat(self.folder / "data.mdb")
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _open_tables(self) -> None:
         def work(txn: lmdb.Transaction[bytes]) -> dict[str, lmdb._Database]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -271,6 +272,16 @@ def test_a_full_disk_refuses_the_write_and_takes_the_next(folder: Path, forks: F
     assert rest == ["count 1", "count 2"]
     assert set(scanned(store, PHASH)[1]) == {1, 200}
     store.close()
+
+
+def test_a_store_whose_folder_is_gone_acknowledges_no_write(folder: Path) -> None:
+    store = LmdbStore(folder)
+    store.put(picture(1))
+    shutil.rmtree(folder)
+    with pytest.raises(StoreUnavailable, match="was removed or replaced while it was open"):
+        store.put(picture(2, "b"))
+    store.close()
+    LmdbStore(folder).close()
 
 
 def test_a_folder_without_permission_is_refused_with_what_to_do(
