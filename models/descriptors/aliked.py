@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from models.descriptors.base import Descriptor, Detection, load_weights, quantise
-from models.descriptors.keypoints import Floats, Keypoints, resized
+from models.descriptors.base import Described, Descriptor, load_weights, quantise
+from models.descriptors.keypoints import Keypoints, resized
+from models.descriptors.selection import Floats, Selection
 from models.types import Pixels
 from models.weights import UrlWeights, Weights
 
@@ -47,15 +48,16 @@ class Aliked(Descriptor):
         load_weights(network, files["aliked"], CONSTANTS)
         self._network = network
 
-    def detect(self, gray: Pixels, sides: tuple[int, int]) -> Detection:
+    def describe(self, gray: Pixels, sides: tuple[int, int], selection: Selection) -> Described:
         small, factor = resized(gray, sides)
         points, score, descriptors = self.run(small)
         points = (points + np.float32(0.5)) / np.float32(factor) - np.float32(0.5)
         strong = np.flatnonzero(score > FLOOR)
         order = strong[np.lexsort((points[strong, 1], points[strong, 0], -score[strong]))]
-        unknown = np.zeros(len(order), np.float32)
-        keypoints = Keypoints(points[order], unknown, unknown, score[order])
-        return Detection(keypoints, lambda chosen: quantise(descriptors[order[chosen]]))
+        chosen = order[selection.rows(points[order], gray.shape)]
+        unknown = np.zeros(len(chosen), np.float32)
+        keypoints = Keypoints(points[chosen], unknown, unknown)
+        return Described(keypoints, quantise(descriptors[chosen]))
 
     def run(self, gray: Pixels) -> tuple[Floats, Floats, Floats]:
         """Points (n, 2) in pixels, scores (n,) and unit descriptors (n, 128), all float32."""

@@ -1,17 +1,18 @@
-"""The descriptor contract: detect the keypoints of a grey picture, and describe them."""
+"""The descriptor contract: find the keypoints of a grey picture, and describe the selected ones."""
 
 from __future__ import annotations
 
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from models.descriptors.keypoints import Floats, Keypoints, Rows
+from models.descriptors.keypoints import Keypoints
+from models.descriptors.selection import Floats, Selection
 from models.errors import RetrieverUnavailable
 from models.types import Pixels
 from models.weights import Weights
@@ -21,13 +22,12 @@ Quantised = npt.NDArray[np.uint8] | npt.NDArray[np.int8]
 """Descriptors (n, 128), each a multiple of a unit vector. The index normalises them."""
 
 
-class Detection(NamedTuple):
-    """The keypoints of one picture. Descriptors are computed only for the selected keypoints."""
+class Described(NamedTuple):
+    """The selected keypoints of one picture."""
 
     keypoints: Keypoints
-    describe: Callable[[Rows], Quantised]
-    """Function that computes the descriptors of some rows of `keypoints`, with the dtype of the
-    Descriptor."""
+    descriptors: Quantised
+    """Their descriptors, with the dtype of the Descriptor."""
 
 
 class Descriptor(ABC):
@@ -43,12 +43,13 @@ class Descriptor(ABC):
         return ()
 
     def load(self, files: Mapping[str, Path]) -> None:  # noqa: B027 (nothing, without weights)
-        """Build the model from its weights, given by name. Raises RetrieverUnavailable."""
+        """Build the model from its weights, given by name, and compile kernels. Raises
+        RetrieverUnavailable."""
 
     @abstractmethod
-    def detect(self, gray: Pixels, sides: tuple[int, int]) -> Detection:
-        """Keypoints of a (height, width) uint8 picture whose long side is first resized into
-        `sides`.
+    def describe(self, gray: Pixels, sides: tuple[int, int], selection: Selection) -> Described:
+        """The selected keypoints of a (height, width) uint8 picture whose long side is first
+        resized into `sides`.
 
         Positions and scales are in pixels of the picture as given.
         """

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
-from models.descriptors.base import WIDTH, Descriptor, Detection, load_weights, quantise
-from models.descriptors.keypoints import Floats, Rows, Sift
+from models.descriptors.base import WIDTH, Described, Descriptor, load_weights, quantise
+from models.descriptors.keypoints import Sift, compile_kernels
+from models.descriptors.selection import Floats, Selection
 from models.types import Pixels
 from models.weights import UrlWeights, Weights
 
@@ -42,16 +42,13 @@ class HardNet8(Descriptor):
             network = Network(pretrained=False).to_empty(device="cpu")
         load_weights(network, files["hardnet8"])
         self._network = network
+        compile_kernels()
 
-    def detect(self, gray: Pixels, sides: tuple[int, int]) -> Detection:
-        sift = Sift(gray, sides)
+    def describe(self, gray: Pixels, sides: tuple[int, int], selection: Selection) -> Described:
+        sift = Sift(gray, sides, selection)
+        return Described(sift.keypoints, quantise(self.run(sift.gray, sift.frames())))
 
-        def describe(chosen: Rows) -> npt.NDArray[np.int8]:
-            return quantise(self.describe(sift.gray, sift.frames(chosen)))
-
-        return Detection(sift.keypoints, describe)
-
-    def describe(self, gray: Pixels, frames: Floats) -> Floats:
+    def run(self, gray: Pixels, frames: Floats) -> Floats:
         """Unit descriptors (n, 128) float32 of frames (n, 4): x, y, diameter in pixels, angle in
         degrees."""
         if not len(frames):

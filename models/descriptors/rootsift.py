@@ -6,13 +6,16 @@ Lowe, "Distinctive Image Features from Scale-Invariant Keypoints", 2004; Arandje
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from models.descriptors.base import Descriptor, Detection, Quantised
-from models.descriptors.keypoints import Sift
+from models.descriptors.base import Described, Descriptor, Quantised
+from models.descriptors.keypoints import Sift, compile_kernels
+from models.descriptors.selection import Selection
 from models.types import Pixels
 
 DESCRIPTOR_SCALE = 512
@@ -24,9 +27,12 @@ _MIRRORED_BINS = [0, 7, 6, 5, 4, 3, 2, 1]
 class RootSift(Descriptor):
     dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
 
-    def detect(self, gray: Pixels, sides: tuple[int, int]) -> Detection:
-        sift = Sift(gray, sides)
-        return Detection(sift.keypoints, lambda chosen: rootsift(sift.describe(chosen)))
+    def load(self, files: Mapping[str, Path]) -> None:  # noqa: ARG002
+        compile_kernels()
+
+    def describe(self, gray: Pixels, sides: tuple[int, int], selection: Selection) -> Described:
+        sift = Sift(gray, sides, selection)
+        return Described(sift.keypoints, rootsift(sift.describe()))
 
     def mirrored(self, descriptors: Quantised) -> Quantised:
         """The mirrored descriptors, exact, by a permutation of values.

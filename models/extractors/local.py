@@ -14,10 +14,10 @@ from pydantic import Field, model_validator
 
 from models.base import Extractor
 from models.descriptors.aliked import Aliked
-from models.descriptors.base import WIDTH, Descriptor, Detection
+from models.descriptors.base import WIDTH, Descriptor
 from models.descriptors.hardnet8 import HardNet8
-from models.descriptors.keypoints import Rows, rank_in_cell, spread
 from models.descriptors.rootsift import RootSift
+from models.descriptors.selection import Selection, rank_in_cell
 from models.types import Features, Options, Pixels, Variants, View
 from models.weights import Weights
 
@@ -76,6 +76,7 @@ class Local(Extractor):
     view: ClassVar[View] = "gray"
     place: ClassVar[Literal["ingress", "replica"]] = "replica"
     index: ClassVar[str] = "local"
+    version: ClassVar[int] = 2
     dtype = LOCAL_DTYPE
     shape: tuple[int, ...] = (-1,)
     options: LocalOptions
@@ -119,11 +120,8 @@ class Local(Extractor):
         return [query, mirror]
 
     def _extract(self, pixels: Pixels) -> Features:
-        seen = self._detect(pixels)
         total, near = self.options.max_keypoints, self.options.near
-        return self._to_features(
-            seen, spread(seen.keypoints.points, pixels.shape, total, total // 4, near)
-        )
+        return self._described(pixels, Selection(total, total // 4, near))
 
     def _query(self, pixels: Pixels) -> Features:
         """Features of a query, ordered by rank in the cell: the strongest keypoint of every cell
@@ -132,24 +130,20 @@ class Local(Extractor):
         The first few hundred then represent every part of the picture, so a part with many
         keypoints can't outvote the others.
         """
-        seen = self._detect(pixels)
         total, near = self.options.query_keypoints, self.options.near
-        points = seen.keypoints.points
-        chosen = spread(points, pixels.shape, total, total, near)
-        rank = rank_in_cell(points[chosen], pixels.shape)
-        query = self._to_features(seen, chosen[np.argsort(rank, kind="stable")])
+        query = self._described(pixels, Selection(total, total, near))
+        points = np.column_stack([query["x"], query["y"]])
+        query = query[np.argsort(rank_in_cell(points, pixels.shape), kind="stable")]
         self._check(query)
         return query
 
-    def _detect(self, pixels: Pixels) -> Detection:
-        return self._descriptor.detect(pixels, (self.options.min_side, self.options.max_side))
-
-    def _to_features(self, seen: Detection, chosen: Rows) -> Features:
-        features = np.empty(len(chosen), self.dtype)
-        features["x"], features["y"] = seen.keypoints.points[chosen].T
-        features["scale"] = seen.keypoints.scale[chosen]
-        features["angle"] = seen.keypoints.angle[chosen]
-        features["descriptor"] = seen.describe(chosen)
+    def _described(self, pixels: Pixels, selection: Selection) -> Features:
+        sides = self.options.min_side, self.options.max_side
+        keypoints, descriptors = self._descriptor.describe(pixels, sides, selection)
+        features = np.empty(len(descriptors), self.dtype)
+        features["x"], features["y"] = keypoints.points.T
+        features["scale"], features["angle"] = keypoints.scale, keypoints.angle
+        features["descriptor"] = descriptors
         return features
 
 

@@ -12,6 +12,7 @@ import pytest
 from indexes.base import Hit, Query
 from indexes.local.index import LocalIndex
 from models.descriptors.aliked import CONSTANTS
+from models.descriptors.selection import Selection
 from models.errors import RetrieverUnavailable
 from models.extractors.local import Local
 from models.registry import make_extractor
@@ -76,11 +77,13 @@ def test_features_are_within_their_limits(aliked: Local) -> None:
 
 def test_the_network_gives_unit_descriptors_strongest_first(aliked: Local) -> None:
     pixels = scene(1, 120, 160)
-    _, score, descriptors = aliked._descriptor.run(pixels)  # type: ignore[attr-defined]
+    points, score, descriptors = aliked._descriptor.run(pixels)  # type: ignore[attr-defined]
     np.testing.assert_allclose(np.linalg.norm(descriptors, axis=1), 1, atol=1e-5)
-    keypoints = aliked._descriptor.detect(pixels, (96, 160)).keypoints
+    every = Selection(1600, 1600, 1600)
+    keypoints = aliked._descriptor.describe(pixels, (96, 160), every).keypoints
     assert len(keypoints.points) == (score > 0.05).sum()
-    assert (np.diff(keypoints.strength) <= 0).all()
+    strongest_first = points[np.argsort(-score, kind="stable")][: len(keypoints.points)]
+    np.testing.assert_allclose(keypoints.points, strongest_first, atol=1e-4)
 
 
 def test_a_row_brings_the_features_back(aliked: Local) -> None:

@@ -88,7 +88,7 @@ def test_the_keypoints_are_those_of_rootsift(hardnet: Local) -> None:
 
 def test_the_network_gives_unit_descriptors(hardnet: Local) -> None:
     frames = np.array([[50, 60, 8, 0], [120, 100, 20, 45]], np.float32)
-    descriptors = hardnet._descriptor.describe(scene(1), frames)  # type: ignore[attr-defined]
+    descriptors = hardnet._descriptor.run(scene(1), frames)  # type: ignore[attr-defined]
     assert descriptors.shape == (2, 128)
     np.testing.assert_allclose(np.linalg.norm(descriptors, axis=1), 1, atol=1e-5)
 
@@ -97,7 +97,7 @@ def test_a_patch_turns_with_its_keypoint(hardnet: Local) -> None:
     """Describe one place in a picture and in the turned picture, at the angles of SIFT."""
     pixels = scene(2, 201, 201)
     turned = np.ascontiguousarray(np.rot90(pixels))
-    describe = hardnet._descriptor.describe  # type: ignore[attr-defined]
+    describe = hardnet._descriptor.run  # type: ignore[attr-defined]
     (one,) = describe(pixels, np.array([[120, 90, 6, 30]], np.float32))
     # A quarter turn counter-clockwise takes (x, y) to (y, width - 1 - x).
     right, wrong = describe(turned, np.array([[90, 80, 6, 300], [90, 80, 6, 120]], np.float32))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from models.extractors.local import LOCAL_DTYPE, Local, LocalOptions
 from models.registry import make_extractor
 from models.types import Features, Pixels
 
+ROOT = Path(__file__).parents[3]
 LOCAL = Local(LocalOptions())
 
 
@@ -164,9 +169,44 @@ def test_extraction_is_repeatable() -> None:
     np.testing.assert_array_equal(LOCAL.extract(scene(8)), LOCAL.extract(scene(8)))
 
 
-def test_the_default_feature_space_is_the_one_of_the_first_release() -> None:
-    assert make_extractor("local").fingerprint == "de1127d2a0be9566"
-    assert make_extractor("local", {"max_keypoints": 100}).fingerprint == "faf3f082ab3cb483"
+def test_the_default_feature_space_changes_only_with_the_version() -> None:
+    assert make_extractor("local").fingerprint == "41ac64f378c05ee2"
+    first_release = "de1127d2a0be9566"
+    assert make_extractor("local").fingerprint != first_release
+
+
+def test_several_threads_extract_the_same_as_one() -> None:
+    pictures = [scene(seed) for seed in range(8)]
+    alone = [LOCAL.extract(pixels) for pixels in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(LOCAL.extract, pictures * 3))
+    for one, other in zip(alone * 3, together, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_nothing_is_compiled_after_loading() -> None:
+    """Count the signatures that a new process has compiled or read from numba's cache."""
+    program = (
+        "import numpy as np\n"
+        "from models.descriptors import scale_space_kernels, selection, sift_kernels\n"
+        "from models.registry import make_extractor\n"
+        "kernels = [one for module in (scale_space_kernels, selection, sift_kernels)\n"
+        "           for one in vars(module).values() if hasattr(one, 'signatures')]\n"
+        "count = lambda: sum(len(one.signatures) for one in kernels)\n"
+        "local = make_extractor('local'); local.load(); loaded = count()\n"
+        "for shape in ((100, 90), (700, 800), (4, 3)):\n"
+        "    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)\n"
+        "    noise.setflags(write=False)\n"
+        "    local.extract(noise); local.extract_variants(noise[:, ::-1], 'mirror')\n"
+        "print(loaded, count(), all(one.targetoptions['nogil'] for one in kernels))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded, used, nogil = ran.stdout.split()
+    assert int(loaded) > 0
+    assert used == loaded
+    assert nogil == "True"
 
 
 def test_weights_for_a_descriptor_that_has_none_are_refused() -> None:
