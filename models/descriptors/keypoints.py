@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from models.descriptors.scale_space import ScaleSpace
-from models.descriptors.selection import Floats, Selection
+from models.descriptors.selection import Floats, Rows, Selection
 from models.types import Pixels
 
 
@@ -39,6 +39,7 @@ class Sift:
         # In natural pictures the response falls with scale. Coarse keypoints survive in
         # thumbnails and fine ones in crops; the square root balances the two.
         order = np.argsort(-space.response * np.sqrt(space.sigma), kind="stable")
+        order = _distinct(order, np.column_stack([space.points, space.sigma]))
         chosen = order[selection.rows(points[order], gray.shape)]
         which, angle = space.orient(chosen)
         kept = selection.rows(points[chosen[which]], gray.shape)
@@ -55,6 +56,13 @@ class Sift:
     def describe(self) -> Floats:
         """SIFT descriptors (n, 128) float32 of the keypoints, of unit length."""
         return self._space.describe(self._rows, self.keypoints.angle)
+
+
+def _distinct(order: Rows, extrema: Floats) -> Rows:
+    """The order without extrema that equal the one before: found from two samples, they are as
+    strong."""
+    same = (np.diff(extrema[order], axis=0) == 0).all(axis=1)
+    return np.concatenate([order[:1], order[1:][~same]])
 
 
 def compile_kernels() -> None:

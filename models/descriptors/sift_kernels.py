@@ -62,12 +62,13 @@ def _gradients(level, width, frame, grid, window, scratch, size, turn):  # type:
 
     `frame` is the centre x, y and the step along a row of the grid, to the right and down; a
     quarter turn clockwise of it is the step from row to row. `grid` are the rows and the columns of
-    its samples. Directions are counter-clockwise from the rows. `scratch` are two arrays
-    (n + 2, n + 2) float32.
+    its samples. Directions are counter-clockwise from the rows. `scratch` is of `_scratch`.
     """
-    patch, inside = scratch
+    places, fractions, inside, patch = scratch
+    shape = level.shape[0], width, level.shape[1]
+    _locate(shape, frame, grid, places, fractions, inside.reshape(-1))
+    _interpolate(level.reshape(-1), level.shape[1], places, fractions, patch.reshape(-1))
     count = len(patch) - 2
-    _sample(level, width, frame, grid, patch.reshape(-1), inside.reshape(-1))
     for row in range(count):
         line, above, below = patch[row + 1], patch[row], patch[row + 2]
         kept, first = inside[row + 1], row * count
@@ -81,26 +82,48 @@ def _gradients(level, width, frame, grid, window, scratch, size, turn):  # type:
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"nnan", "nsz", "contract"})
-def _sample(level, width, frame, grid, values, inside):  # type: ignore[no-untyped-def]
-    """Write bilinear samples of a grid; `inside` is 0 for those outside of the picture."""
+def _locate(shape, frame, grid, places, fractions, inside):  # type: ignore[no-untyped-def]
+    """Write where the samples of a grid lie: the pixel before each, as a place in the level, and
+    how far after it.
+
+    `shape` are the height, the width and the stride of the level. `inside` is 0 for samples outside
+    of the picture, which are moved to its border. A loop of its own, so that LLVM vectorises it.
+    """
+    height, width, stride = shape
     x, y, right, down = frame
     rows, columns = grid
-    flat, stride = level.reshape(-1), np.uint32(level.shape[1])
-    last_x, last_y = np.float32(width - 1), np.float32(level.shape[0] - 1)
-    most_x, most_y = np.float32(width - 2), np.float32(level.shape[0] - 2)
-    after, below, beyond = flat[1:], flat[stride:], flat[stride + 1 :]
-    for place in range(len(values)):
-        across = x + columns[place] * right - rows[place] * down
-        along = y + columns[place] * down + rows[place] * right
-        at_x = min(max(across, np.float32(0)), last_x)
-        at_y = min(max(along, np.float32(0)), last_y)
-        inside[place] = np.float32(across == at_x) * np.float32(along == at_y)
-        x0, y0 = np.uint32(min(at_x, most_x)), np.uint32(min(at_y, most_y))
-        fx, fy = at_x - np.float32(x0), at_y - np.float32(y0)
-        at = np.uint64(np.uint32(y0 * stride) + x0)
-        upper = flat[at] + fx * (after[at] - flat[at])
-        lower = below[at] + fx * (beyond[at] - below[at])
-        values[place] = upper + fy * (lower - upper)
+    across, along = fractions
+    last_x, last_y = np.float32(width - 1), np.float32(height - 1)
+    for sample in range(len(places)):
+        at_x = x + columns[sample] * right - rows[sample] * down
+        at_y = y + columns[sample] * down + rows[sample] * right
+        in_x, in_y = min(max(at_x, np.float32(0)), last_x), min(max(at_y, np.float32(0)), last_y)
+        inside[sample] = np.float32(at_x == in_x) * np.float32(at_y == in_y)
+        column = np.int32(min(in_x, last_x - np.float32(1)))
+        row = np.int32(min(in_y, last_y - np.float32(1)))
+        across[sample], along[sample] = in_x - np.float32(column), in_y - np.float32(row)
+        places[sample] = np.int32(row * np.int32(stride)) + column
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"nnan", "nsz", "contract"})
+def _interpolate(flat, stride, places, fractions, values):  # type: ignore[no-untyped-def]
+    """Write bilinear samples of a level, given where they lie."""
+    across, along = fractions
+    right, below, beyond = flat[1:], flat[stride:], flat[stride + 1 :]
+    for sample in range(len(places)):
+        place = np.uint64(places[sample])
+        upper = flat[place] + across[sample] * (right[place] - flat[place])
+        lower = below[place] + across[sample] * (beyond[place] - below[place])
+        values[sample] = upper + along[sample] * (lower - upper)
+
+
+@njit(nogil=True, cache=True)
+def _scratch(side):  # type: ignore[no-untyped-def]
+    """Arrays for the samples of a window: places, fractions in x and y, whether inside, values."""
+    count = side * side
+    fractions = np.empty(count, np.float32), np.empty(count, np.float32)
+    inside, patch = np.empty((side, side), np.float32), np.empty((side, side), np.float32)
+    return np.empty(count, np.int32), fractions, inside, patch
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"nnan", "nsz", "contract"})
@@ -124,8 +147,7 @@ def orient(level, width, frames, angles):  # type: ignore[no-untyped-def]
     `frames` (n, 3) float32 are x, y and sigma in its pixels. Writes each one's angles into `angles`
     (n, 4) float32, degrees in [0, 360), clockwise; -1 where there is none.
     """
-    side = ROUND + 2
-    scratch = np.empty((side, side), np.float32), np.empty((side, side), np.float32)
+    scratch = _scratch(ROUND + 2)
     grid = ROUND_ROWS, ROUND_COLUMNS
     size, turn = np.empty(ROUND * ROUND, np.float32), np.empty(ROUND * ROUND, np.float32)
     raw, smooth = np.empty(BINS, np.float32), np.empty(BINS, np.float32)
@@ -177,8 +199,7 @@ def describe(level, width, frames, descriptors):  # type: ignore[no-untyped-def]
     `frames` (n, 4) float32 are x, y, sigma and angle (degrees, clockwise) on one level (h, stride)
     float32. The values are cells row by row, each with 8 directions.
     """
-    side = GRID + 2
-    scratch = np.empty((side, side), np.float32), np.empty((side, side), np.float32)
+    scratch = _scratch(GRID + 2)
     grid = ROWS, COLUMNS
     size, turn = np.empty(GRID * GRID, np.float32), np.empty(GRID * GRID, np.float32)
     cells = np.empty((CELLS + 2, (CELLS + 2) * DIRECTIONS), np.float32)

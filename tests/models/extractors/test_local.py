@@ -62,6 +62,13 @@ def test_keypoints_do_not_crowd() -> None:
     assert stronger.max() <= 2
 
 
+def test_no_keypoint_is_there_twice() -> None:
+    for seed in range(6):
+        (query,) = LOCAL.extract_variants(scene(seed), "identity")
+        places = np.column_stack([query[name] for name in ("x", "y", "scale", "angle")])
+        assert len(np.unique(places, axis=0)) == len(query)
+
+
 def test_descriptors_are_of_unit_length_after_the_scale() -> None:
     lengths = np.linalg.norm(LOCAL.extract(scene(1))["descriptor"].astype(float), axis=1) / 512
     np.testing.assert_allclose(lengths, 1, atol=0.01)
