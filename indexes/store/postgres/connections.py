@@ -74,8 +74,10 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         try:
             return super().wait(gen, interval, self.limit if timeout is None else timeout)
-        except psycopg.OperationalError:
-            if timeout is None and self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+        except psycopg.OperationalError as exc:
+            # An error with a SQLSTATE is an answer of the server, in the midst of a pipeline.
+            silent = timeout is None and exc.sqlstate is None
+            if silent and self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.pgconn.finish()
             raise
 
