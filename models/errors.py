@@ -43,44 +43,63 @@ class AmbienceError(Exception):
 
 
 class InvalidInput(AmbienceError):
+    """A field is missing, malformed or out of its limits: `field` names it."""
+
     status = 400
     title = "Invalid input"
 
 
 class BrokenPicture(InvalidInput):
+    """The file is empty or damaged, or decoding it fails: send another file."""
+
     title = "Broken picture"
 
 
 class UnsupportedPicture(InvalidInput):
+    """The file's format is not accepted: convert it, to JPEG for example."""
+
     status = 415
     title = "Unsupported picture format"
 
 
 class PictureTooLarge(InvalidInput):
+    """The file has more bytes or pixels than the limit: send a smaller one."""
+
     status = 413
     title = "Picture too large"
 
 
 class UnknownName(AmbienceError):
+    """There is no retriever, annotator or index of this name: `detail` lists the known ones."""
+
     status = 404
     title = "Unknown name"
 
 
 class ImageNotFound(AmbienceError):
+    """No image has this id, or it lacks what was asked for."""
+
     status = 404
     title = "Image not found"
 
 
 class Conflict(AmbienceError):
+    """The current state does not allow it: the id holds another picture, or the image changed
+    meanwhile."""
+
     status = 409
     title = "Conflict"
 
 
 class AlreadyIndexed(Conflict):
+    """The id already has features of this retriever: delete them first."""
+
     title = "Already indexed"
 
 
 class DuplicatePicture(Conflict):
+    """The picture is a copy of the stored image that `image_id` names."""
+
     title = "Duplicate picture"
 
     def __init__(self, detail: str, field: str | None = None, image_id: int | None = None) -> None:
@@ -90,35 +109,52 @@ class DuplicatePicture(Conflict):
 
 
 class PreconditionFailed(AmbienceError):
+    """The image is not the one that `If-Match` or `If-None-Match` names: read it again."""
+
     status = 412
     title = "Precondition failed"
 
 
 class KeyReused(AmbienceError):
+    """The idempotency key belongs to another picture: use a new key for each picture."""
+
     status = 422
     title = "Idempotency key reused"
 
 
 class Unavailable(AmbienceError):
+    """The service can't answer now: try again after `Retry-After` seconds."""
+
     status = 503
     title = "Unavailable"
 
 
 class Overloaded(Unavailable):
+    """Too many requests or pixels are in flight: try again after `Retry-After` seconds."""
+
     title = "Overloaded"
 
 
 class StoreUnavailable(Unavailable):
+    """The store can't be read or written: try again after `Retry-After` seconds."""
+
     title = "Store unavailable"
 
 
 class RetrieverUnavailable(Unavailable):
+    """The retriever has no replica, still loads, or lacks its weights: `GET /v1/retrievers`
+    says why."""
+
     title = "Retriever unavailable"
 
 
 class SnapshotRejected(Unavailable):
+    """A snapshot is damaged or does not match the index or the store: the index is rebuilt."""
+
     title = "Snapshot rejected"
 
 
 class DeadlineExceeded(Unavailable):
+    """There was no answer within the deadline: try again, or ask fewer retrievers."""
+
     title = "Deadline exceeded"

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+import deployments.http.application  # noqa: F401
 from cluster.cli.main import app
+from deployments.http.problems import TYPES, explanations
 from deployments.settings import AnnotatorArgs, IngressArgs, RetrieverArgs
 from models.registry import annotator_names, extractor_names
 
@@ -47,6 +49,13 @@ def test_every_command_is_described() -> None:
     assert {
         name for name in commands if f"`{name} " not in text and f"`{name}`" not in text
     } == set()
+
+
+def test_every_type_of_problem_is_described_in_the_words_that_the_service_answers() -> None:
+    text = (REFERENCE / "problems.md").read_text()
+    sections = re.findall(r"^## (\S+)\n\n(.+)$", text, re.M)
+    known = {kind: said for kind, (_, said) in explanations().items()}
+    assert {TYPES + name: said for name, said in sections} == known
 
 
 def test_every_metric_is_described() -> None:

@@ -68,7 +68,7 @@ def make_app(gateway: Gateway) -> FastAPI:
     app = FastAPI(title="ambience", description=ABOUT, version="1", lifespan=lifespan)
     app.state.gateway = gateway
     problems.install(app)
-    for routes in (v1, editing, gallery, health, metrics, page):
+    for routes in (v1, editing, gallery, health, metrics, problems, page):
         app.include_router(routes.router)
     document_keys(app, ApiKeys(gateway.args))
     if gateway.args.cors_origins:

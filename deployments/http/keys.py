@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from deployments.http.problems import TYPES
 from deployments.settings import IngressArgs
 from models.errors import AmbienceError
 
@@ -101,7 +102,8 @@ def _document_operation(operation: MutableMapping[str, Any], needs_key: bool) ->
 
 
 def _is_document(method: str, path: str) -> bool:
-    return method in SAFE_METHODS and path in WITHOUT_PICTURES
+    documents = path in WITHOUT_PICTURES or path.startswith(TYPES)
+    return method in SAFE_METHODS and documents
 
 
 def _only_reads(method: str, path: str) -> bool:

@@ -1,19 +1,22 @@
-"""Every error as problem+json (RFC 9457)."""
+"""Every error as problem+json (RFC 9457), of a type that names it and leads to its explanation."""
 
 from __future__ import annotations
 
 import logging
+import re
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
-from models.errors import AmbienceError, DuplicatePicture
+from models.errors import AmbienceError, DuplicatePicture, InvalidInput, UnknownName
 
+router = APIRouter()
 logger = logging.getLogger(__name__)
 HEADERS: dict[int, dict[str, str]] = {
     401: {"WWW-Authenticate": 'Bearer realm="ambience"'},
@@ -23,10 +26,27 @@ HEADERS: dict[int, dict[str, str]] = {
 """Headers of our errors, by status: what the client needs, or when it may come again."""
 
 
+METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
+TYPES = "/problems/"
+INTERNAL = TYPES + "internal-error"
+OF_THE_FRAMEWORK = {
+    TYPES + "not-found": ("Not Found", "There is no such route: `/docs` lists all."),
+    TYPES + "method-not-allowed": (
+        "Method Not Allowed",
+        "The route does not take this method: `Allow` lists those that it takes.",
+    ),
+    INTERNAL: (AmbienceError.title, "An unforeseen error: the service's log has its trace."),
+}
+"""Problems that no error class of ours stands for: type → title and explanation."""
+
+
 class Problem(BaseModel):
     """An error, as application/problem+json."""
 
-    type: str = Field("about:blank", description="A URI for this kind of problem.")
+    type: str = Field(
+        "about:blank",
+        description="A URI reference that names this kind of problem and leads to its explanation.",
+    )
     title: str = Field(description="What kind of problem it is.")
     status: int = Field(description="The HTTP status.")
     detail: str = Field(description="What was wrong, and what to do.")
@@ -40,10 +60,44 @@ class ProblemResponse(JSONResponse):
 
 def problem(error: AmbienceError) -> ProblemResponse:
     """The response for an error."""
-    image_id = error.image_id if isinstance(error, DuplicatePicture) else None
-    return _response(
-        error.status, error.title, error.detail, error.field, HEADERS.get(error.status), image_id
+    body = Problem(
+        type=type_of(type(error)),
+        title=error.title,
+        status=error.status,
+        detail=error.detail,
+        field=error.field,
+        image_id=error.image_id if isinstance(error, DuplicatePicture) else None,
     )
+    return _response(body, HEADERS.get(error.status))
+
+
+def type_of(kind: type[AmbienceError]) -> str:
+    """The type of a problem: a path made of the name of its class, where it is explained."""
+    # A class without a title of its own is a problem of its parent's type.
+    named = next(one for one in kind.__mro__ if "title" in vars(one))
+    if named is AmbienceError:
+        return INTERNAL
+    return TYPES + re.sub(r"(?<!^)(?=[A-Z])", "-", named.__name__).lower()
+
+
+def explanations() -> dict[str, tuple[str, str]]:
+    """The title of each type of problem, and what it means."""
+    found, todo = dict(OF_THE_FRAMEWORK), AmbienceError.__subclasses__()
+    while todo:
+        kind = todo.pop()
+        todo += kind.__subclasses__()
+        if "title" in vars(kind):
+            found[type_of(kind)] = (kind.title, " ".join((kind.__doc__ or "").split()))
+    return found
+
+
+@router.get("/problems/{name}", include_in_schema=False)
+async def explain(name: str) -> PlainTextResponse:
+    """The explanation of a type of problem."""
+    known = explanations()
+    if TYPES + name not in known:
+        raise UnknownName(f"there is no type of problem {name[:100]!r}", "name")
+    return PlainTextResponse("{}\n\n{}\n".format(*known[TYPES + name]))
 
 
 def install(app: FastAPI) -> None:
@@ -66,18 +120,35 @@ def install(app: FastAPI) -> None:
     async def _invalid(_: Request, exc: RequestValidationError) -> ProblemResponse:
         first = exc.errors()[0]
         name = ".".join(str(part) for part in first["loc"][1:])
-        return _response(400, "Invalid input", f"{name}: {first['msg']}", name or None)
+        return problem(InvalidInput(f"{name}: {first['msg']}", name or None))
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, exc: HTTPException) -> ProblemResponse:
-        title = HTTPStatus(exc.status_code).phrase
-        return _response(exc.status_code, title, str(exc.detail), None, dict(exc.headers or {}))
+    async def _http(request: Request, exc: HTTPException) -> ProblemResponse:
+        title, headers = HTTPStatus(exc.status_code).phrase, dict(exc.headers or {})
+        if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (allowed := _methods(request)):
+            headers["Allow"] = ", ".join(allowed)
+        own = TYPES + title.lower().replace(" ", "-")
+        kind = own if own in OF_THE_FRAMEWORK else "about:blank"
+        body = Problem(type=kind, title=title, status=exc.status_code, detail=str(exc.detail))
+        return _response(body, headers)
 
     @app.exception_handler(Exception)
     async def _unforeseen(request: Request, exc: Exception) -> ProblemResponse:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=exc)
         detail = "an unforeseen error; the service's log has its trace"
-        return _response(500, "Internal error", detail, None)
+        body = Problem(type=INTERNAL, title=AmbienceError.title, status=500, detail=detail)
+        return _response(body)
+
+
+def _methods(request: Request) -> list[str]:
+    """All methods of the path; the framework names those of the first route only."""
+    methods = {
+        method
+        for method in METHODS
+        for route in request.app.routes
+        if route.matches({**request.scope, "method": method})[0] is Match.FULL
+    }
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -90,13 +161,5 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _response(
-    status: int,
-    title: str,
-    detail: str,
-    name: str | None,
-    headers: dict[str, str] | None = None,
-    image_id: int | None = None,
-) -> ProblemResponse:
-    body = Problem(title=title, status=status, detail=detail, field=name, image_id=image_id)
-    return ProblemResponse(body.model_dump(exclude_none=True), status, headers)
+def _response(body: Problem, headers: dict[str, str] | None = None) -> ProblemResponse:
+    return ProblemResponse(body.model_dump(exclude_none=True), body.status, headers)

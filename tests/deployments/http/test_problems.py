@@ -9,7 +9,7 @@ from fastapi import FastAPI, HTTPException, Query
 from deployments.http import problems
 from models import errors
 from models.errors import AmbienceError
-from tests.deployments.pictures import problem_of
+from tests.deployments.pictures import image_part, post_form, problem_of
 
 KINDS = [
     kind
@@ -41,7 +41,7 @@ async def raised(error: Exception) -> httpx.Response:
 async def test_each_error_of_ours_has_its_status_title_and_field(kind: type[AmbienceError]) -> None:
     answer = await raised(kind("what to do", "k"))
     assert problem_of(answer, kind.status) == {
-        "type": "about:blank",
+        "type": problems.type_of(kind),
         "title": kind.title,
         "status": kind.status,
         "detail": "what to do",
@@ -62,9 +62,48 @@ async def test_an_invalid_parameter_is_named() -> None:
 
 @pytest.mark.anyio
 async def test_an_http_error_of_the_framework_keeps_its_headers() -> None:
-    answer = await raised(HTTPException(405, "not so", {"Allow": "GET"}))
-    assert problem_of(answer, 405)["title"] == "Method Not Allowed"
-    assert answer.headers["allow"] == "GET"
+    answer = await raised(HTTPException(425, "not yet", {"X-Later": "9"}))
+    assert problem_of(answer, 425)["title"] == "Too Early"
+    assert answer.headers["x-later"] == "9"
+
+
+@pytest.mark.anyio
+async def test_a_status_without_more_to_say_has_no_type_of_its_own() -> None:
+    assert problem_of(await raised(HTTPException(418, "tea")), 418)["type"] == "about:blank"
+
+
+def test_the_type_of_every_problem_leads_to_its_explanation(
+    shared_service_client: httpx.Client,
+) -> None:
+    answers = {
+        "/problems/image-not-found": shared_service_client.get("/v1/images/99999999"),
+        "/problems/invalid-input": shared_service_client.get("/v1/images/x"),
+        "/problems/broken-picture": post_form(
+            shared_service_client, "/v1/search", image_part(b"\xff\xd8\xff")
+        ),
+        "/problems/not-found": shared_service_client.get("/nothing/here"),
+        "/problems/method-not-allowed": shared_service_client.patch("/v1/images"),
+        "/problems/unknown-name": shared_service_client.get("/problems/nonsense"),
+    }
+    for kind, answer in answers.items():
+        assert problem_of(answer, answer.status_code)["type"] == kind
+        page = shared_service_client.get(kind)
+        assert page.headers["content-type"].startswith("text/plain")
+        assert page.text.startswith(answer.json()["title"])
+
+
+def test_a_method_that_a_path_does_not_take_is_told_all_that_it_takes(
+    shared_service_client: httpx.Client,
+) -> None:
+    for path, methods in {
+        "/v1/images": "GET, HEAD, POST",
+        "/v1/images/7": "DELETE, GET, HEAD, PATCH, PUT",
+        "/v1/search": "POST",
+        "/healthz": "GET, HEAD",
+    }.items():
+        answer = shared_service_client.request("TRACE", path)
+        assert problem_of(answer, 405)["title"] == "Method Not Allowed"
+        assert answer.headers["allow"] == methods
 
 
 @pytest.mark.anyio
