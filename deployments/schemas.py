@@ -5,7 +5,14 @@ from __future__ import annotations
 import unicodedata
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from models.types import MAX_IMAGE_ID, Options
 
@@ -24,6 +31,20 @@ def _readable(text: str) -> str:
 
 
 Words = Annotated[str, Field(min_length=1, max_length=MAX_WORDS), AfterValidator(_readable)]
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    for field in schema.get("properties", {}).values():
+        kinds = [kind for kind in field.get("anyOf", []) if kind != {"type": "null"}]
+        if field.get("default", ...) is None and len(kinds) == 1:
+            del field["default"], field["anyOf"]
+            field.update(kinds[0])
+
+
+class Answer(BaseModel):
+    """An answer that leaves a field without a value out; no field is null."""
+
+    model_config = ConfigDict(json_schema_extra=_without_null)
 
 
 class Negative(Options):
@@ -111,7 +132,7 @@ class RetrieverQuery(Options):
     )
 
 
-class ModelState(BaseModel):
+class ModelState(Answer):
     """The state, over all replicas, of a retriever's model that searches do not use."""
 
     state: Literal["loading", "ready"] = Field(description="Ready when all replicas have it.")
@@ -122,7 +143,7 @@ class ModelState(BaseModel):
     fingerprint: str | None = Field(None, description="Names the feature space.")
 
 
-class RetrieverState(BaseModel):
+class RetrieverState(Answer):
     """The state of one retriever or annotator."""
 
     name: str
@@ -145,9 +166,11 @@ class RetrieverStates(BaseModel):
     retrievers: list[RetrieverState]
 
 
-class RetrieverOutcome(BaseModel):
+class RetrieverOutcome(Answer):
+    """Whether a retriever has the image in its index."""
+
     state: Literal["indexed", "pending"]
-    reason: str | None = None
+    reason: str | None = Field(None, description="Why it is pending.")
 
 
 class AddAnswer(BaseModel):
@@ -234,15 +257,56 @@ class ImageList(BaseModel):
     total: int = Field(description="Number of images that meet the conditions, on all pages.")
 
 
-class FusedRow(BaseModel):
-    """One found image: its fused score, and its rank and measure in each retriever's list."""
+class WordMatch(Answer):
+    """Where a query word was found."""
+
+    word: str = Field(description="The query word.")
+    how: Literal["exact", "substring", "fuzzy", "sound"] = Field(
+        alias="as", description="How it was found."
+    )
+    found: str = Field(description="The word that was found.")
+    source: str = Field(alias="in", description="The annotation it is in.")
+    at: tuple[int, int] = Field(description="Start and end in the text or, if given, in the tag.")
+    tag: str | None = Field(None, description="The tag it is in.")
+
+
+class Measures(Answer):
+    """What a retriever says of a hit; each kind of retriever has its own fields."""
+
+    distance: float | None = Field(None, description="All but local and text: 0 is nearest.")
+    inliers: int | None = Field(None, description="local: keypoints that one homography matches.")
+    matches: int | None = Field(None, description="local: matched keypoints.")
+    mirrored: bool | None = Field(None, description="Whether the query's mirror image was found.")
+    confidence: float | None = Field(
+        None, description="Probability of being a true match, not a chance neighbour."
+    )
+    homography: list[list[float]] | None = Field(
+        None, description="local: 3×3, from query to image, in pixels of the gray views."
+    )
+    points: list[list[float]] | None = Field(
+        None, description="local: inliers as query x, query y, image x, image y."
+    )
+    score: float | None = Field(None, description="text: from 0 to 1.")
+    matched: list[WordMatch] | None = Field(
+        None, description="text: which query words were found, how, and where."
+    )
+
+
+class RankedMeasures(Measures):
+    """A retriever's part in a fused hit."""
+
+    rank: int = Field(ge=0, description="Rank in the retriever's list; 0 is the best.")
+
+
+class FusedRow(Answer):
+    """One found image: its fused score, and its rank and measures in each retriever's list."""
 
     image_id: int
     score: float
     confidence: float | None = Field(
         None, description="Probability of being a true match, not a chance neighbour."
     )
-    retrievers: dict[str, dict[str, Any]]
+    retrievers: dict[str, RankedMeasures] = Field(description="By retriever.")
 
 
 class SearchResults(BaseModel):
@@ -250,25 +314,10 @@ class SearchResults(BaseModel):
     next_cursor: str | None = None
 
 
-class RetrieverRow(BaseModel):
+class RetrieverRow(Measures):
     """One hit of one retriever."""
 
     image_id: int
-    distance: float | None = None
-    inliers: int | None = None
-    matches: int | None = None
-    mirrored: bool | None = None
-    confidence: float | None = None
-    homography: list[list[float]] | None = Field(
-        None, description="3×3, from query to image, in pixels of the gray views."
-    )
-    points: list[list[float]] | None = Field(
-        None, description="Inliers: query x, query y, image x, image y."
-    )
-    score: float | None = Field(None, description="Score of a text search, from 0 to 1.")
-    matched: list[dict[str, Any]] | None = Field(
-        None, description="Which query words were found, how, in which annotation, and where."
-    )
 
 
 class RetrieverResults(BaseModel):

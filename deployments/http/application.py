@@ -15,9 +15,11 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from ray import serve
 
-from deployments.http import editing, gallery, health, metrics, problems, v1
+from deployments.http import editing, health, metrics, problems, v1
 from deployments.http.admission import Admission
 from deployments.http.conditional import HeadRequests
+from deployments.http.gallery import routes as gallery
+from deployments.http.gallery import services
 from deployments.http.keys import ApiKeys, document_keys
 from deployments.ingress.gateway import Gateway
 from deployments.loopback import keep_sockets_on_loopback
@@ -65,10 +67,16 @@ def make_app(gateway: Gateway) -> FastAPI:
             following.cancel()
             gateway.close()
 
-    app = FastAPI(title="ambience", description=ABOUT, version="1", lifespan=lifespan)
+    app = FastAPI(
+        title="ambience",
+        description=ABOUT,
+        version="1",
+        lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,
+    )
     app.state.gateway = gateway
     problems.install(app)
-    for routes in (v1, editing, gallery, health, metrics, problems, page):
+    for routes in (v1, editing, gallery, services, health, metrics, problems, page):
         app.include_router(routes.router)
     document_keys(app, ApiKeys(gateway.args))
     if gateway.args.cors_origins:

@@ -51,7 +51,7 @@ async def edit_image(
     "/annotate",
     summary="Caption, tags and text of a picture",
     response_model=dict[str, dict[str, Any]],
-    responses=documented(400, 404, 413, 415, 503),
+    responses={**openapi.answer(openapi.REPORT), **documented(400, 404, 413, 415, 503)},
     openapi_extra=openapi.ANNOTATE,
 )
 async def annotate_upload(request: Request) -> Response:

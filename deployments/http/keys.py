@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from deployments.http.problems import TYPES
+from deployments.http.problems import TYPES, documented
 from deployments.settings import IngressArgs
 from models.errors import AmbienceError
 
@@ -98,7 +98,7 @@ def _document_operation(operation: MutableMapping[str, Any], needs_key: bool) ->
     operation["security"] = [{name: []} for name in SCHEMES] if needs_key else []
     if needs_key:
         unauthorized = {"description": "Unauthorized: the API key is missing or not allowed"}
-        operation["responses"]["401"] = operation["responses"]["default"] | unauthorized
+        operation["responses"]["401"] = documented(401)[401] | unauthorized
 
 
 def _is_document(method: str, path: str) -> bool:

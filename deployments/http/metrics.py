@@ -14,6 +14,7 @@ from functools import cache
 import aiohttp
 import ray
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client.core import Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -104,7 +105,7 @@ def request_metrics() -> RequestMetrics:
     return RequestMetrics()
 
 
-@router.get("/metrics", summary="Prometheus text", response_class=Response)
+@router.get("/metrics", summary="Prometheus text", response_class=PlainTextResponse)
 async def metrics() -> Response:
     """Counters, histograms and gauges of all replicas; a few seconds old."""
     nodes = await asyncio.to_thread(ray.nodes)

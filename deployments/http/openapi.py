@@ -1,26 +1,16 @@
-"""Request bodies for /docs, because the routes parse multipart and JSON themselves."""
+"""What FastAPI does not know of the routes, for /docs: bodies that they parse, and headers."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
 from deployments.schemas import ImageEdit, RetrieverQuery, SearchQuery
 
-_IMAGE = {"type": "string", "format": "binary", "description": "The picture's bytes."}
+IMAGE = {"type": "string", "format": "binary", "description": "The picture's bytes."}
 _METADATA = {"type": "string", "description": "A JSON object kept with the picture."}
-
-UNKNOWN_STATE: dict[str, Any] = {
-    "kind": "retriever",
-    "state": "unavailable",
-    "count": 0,
-    "applied_seq": 0,
-    "bytes": 0,
-    "index": "",
-    "fingerprint": "",
-    "extractor": "",
-}
 
 
 def _body(content: dict[str, Any], required: bool = True) -> dict[str, Any]:
@@ -32,26 +22,6 @@ def _form(required: list[str], **properties: Any) -> dict[str, Any]:
     return {"type": "object", "required": required, "properties": properties}
 
 
-def _inline(model: type[BaseModel]) -> dict[str, Any]:
-    """A model's JSON schema with `$defs` inlined; references would point outside the document."""
-    schema = model.model_json_schema()
-    definitions = schema.pop("$defs", {})
-    resolved: dict[str, Any] = _resolved(schema, definitions)
-    return resolved
-
-
-def _resolved(node: Any, definitions: dict[str, Any]) -> Any:
-    if isinstance(node, list):
-        return [_resolved(item, definitions) for item in node]
-    if not isinstance(node, dict):
-        return node
-    if "$ref" in node:
-        return _resolved(definitions[node["$ref"].rsplit("/", 1)[1]], definitions)
-    return {key: _resolved(value, definitions) for key, value in node.items()}
-
-
-_QUERY = _inline(SearchQuery)
-_ONE = _inline(RetrieverQuery)
 _OWN = {
     "k": {"type": "integer", "minimum": 1, "description": "At most this many hits."},
     "distance_threshold": {"type": "number", "description": "Only hits strictly nearer."},
@@ -67,37 +37,119 @@ _OWN = {
         "description": "Vectors: weigh each of them by its cosine to this power; with aqe_n.",
     },
 }
-_ONE["properties"] = {**_ONE["properties"], **_OWN}
-_ONE["additionalProperties"] = True
+_COMPONENTS = "#/components/schemas/{model}"
+
+
+def bodies() -> dict[str, Any]:
+    """The schemas of JSON bodies, by name, as the document's components."""
+    models: list[tuple[type[BaseModel], Literal["validation"]]] = [
+        (model, "validation") for model in (SearchQuery, RetrieverQuery, ImageEdit)
+    ]
+    _, shown = models_json_schema(models, ref_template=_COMPONENTS)
+    schemas: dict[str, Any] = shown["$defs"]
+    # A retriever's own parameters stand beside the fields of every search.
+    schemas["RetrieverQuery"] |= {"properties": _retriever_fields(), "additionalProperties": True}
+    return schemas
+
+
+def _retriever_fields() -> dict[str, Any]:
+    fields = RetrieverQuery.model_json_schema(ref_template=_COMPONENTS)["properties"]
+    return {**fields, **_OWN}
+
+
+def _in_form(field: dict[str, Any]) -> dict[str, Any]:
+    """A field of a JSON body as a form has it: never null; arrays and objects as JSON."""
+    kinds = [kind for kind in field.get("anyOf", [field]) if kind != {"type": "null"}]
+    simple = len(kinds) == 1 and kinds[0].get("type") not in (None, "array", "object")
+    kind = kinds[0] if simple else {"type": "string", "contentMediaType": "application/json"}
+    return {**kind, "description": field["description"]}
+
+
+def _reference(model: type[BaseModel]) -> dict[str, Any]:
+    return {"$ref": _COMPONENTS.format(model=model.__name__)}
+
+
+def header(description: str) -> dict[str, Any]:
+    """A header of a response."""
+    return {"description": description, "schema": {"type": "string"}}
+
+
+REPORT = {
+    "Server-Timing": header("Milliseconds of each retriever and stage."),
+    "X-Ambience-Answered": header("Retrievers that answered, separated by commas."),
+    "X-Ambience-Missing": header("Retrievers that did not, each with its reason."),
+    "X-Ambience-Stale": header("`true` where the store could not be read."),
+}
+"""Headers of `deployments.ingress.report`."""
+TAGGED = {
+    "ETag": header("The version of what is sent, for If-None-Match and If-Match."),
+    "Cache-Control": header("`no-cache`: ask whether the ETag still holds."),
+}
+
+
+def answer(
+    headers: dict[str, Any], content: dict[str, Any] | None = None, status: int = 200
+) -> dict[int | str, dict[str, Any]]:
+    """A successful response with these headers, and schemas by type of content."""
+    said: dict[str, Any] = {"headers": headers}
+    if content is not None:
+        said["content"] = {kind: {"schema": schema} for kind, schema in content.items()}
+    return {status: said}
+
+
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "Not Modified: the client has this version", "headers": TAGGED}
+}
+
+
+def request_headers(**described: str) -> dict[str, Any]:
+    """Optional headers of a request, by name (`_` stands for `-`)."""
+    shown = [
+        {
+            "name": name.replace("_", "-"),
+            "in": "header",
+            "required": False,
+            "description": description,
+            "schema": {"type": "string"},
+        }
+        for name, description in described.items()
+    ]
+    return {"parameters": shown}
+
+
+CACHED = request_headers(If_None_Match="ETags that the client has; 304 if one still holds.")
+EDITED = request_headers(If_Match="The image's ETag; 412 if the image has changed since.")
+CREATED = request_headers(
+    If_Match="The image's ETag; 412 if the image has changed since.",
+    If_None_Match="`*`: only add; 412 if there is an image.",
+)
 
 ADD = _body(
     {
-        "multipart/form-data": _form(["image"], image=_IMAGE, metadata=_METADATA),
-        "image/*": _IMAGE,
+        "multipart/form-data": _form(["image"], image=IMAGE, metadata=_METADATA),
+        "image/*": IMAGE,
     }
 )
-SEARCH = _body(
-    {
-        "multipart/form-data": _form(
-            [],
-            image={"type": "array", "items": _IMAGE},
-            query={"type": "string", "description": "The JSON of a query, as in the JSON body."},
-        ),
-        "application/json": _QUERY,
-    }
+_QUERY_FORM = _form(
+    [],
+    image={"type": "array", "items": IMAGE},
+    query={"type": "string", "description": "The JSON of a query, as in the JSON body."},
 )
+SEARCH = _body({"multipart/form-data": _QUERY_FORM, "application/json": _reference(SearchQuery)})
+SEARCH_UPLOAD = _body({"multipart/form-data": _QUERY_FORM})
+_RETRIEVER_FORM = _form(
+    [], image=IMAGE, **{name: _in_form(field) for name, field in _retriever_fields().items()}
+) | {"additionalProperties": True}
 RETRIEVER_SEARCH = _body(
-    {
-        "multipart/form-data": {**_ONE, "properties": {"image": _IMAGE, **_ONE["properties"]}},
-        "application/json": _ONE,
-    }
+    {"multipart/form-data": _RETRIEVER_FORM, "application/json": _reference(RetrieverQuery)}
 )
-EDIT = _body({"application/json": _inline(ImageEdit)})
+RETRIEVER_SEARCH_UPLOAD = _body({"multipart/form-data": _RETRIEVER_FORM})
+EDIT = _body({"application/json": _reference(ImageEdit)}) | EDITED
 ANNOTATE = _body(
     {
         "multipart/form-data": _form(
             ["image"],
-            image=_IMAGE,
+            image=IMAGE,
             annotators={
                 "type": "string",
                 "description": "Only these, separated by commas; default: all.",
@@ -105,13 +157,13 @@ ANNOTATE = _body(
         )
     }
 )
-ANY_FORM = _body({"multipart/form-data": _form(["image"], image=_IMAGE)})
+ANY_FORM = _body({"multipart/form-data": _form(["image"], image=IMAGE)})
 
 
 def form(**fields: str) -> dict[str, Any]:
     """A multipart body of `image` and these fields, with their descriptions."""
     properties = {name: {"type": "string", "description": text} for name, text in fields.items()}
-    return _body({"multipart/form-data": _form(["image"], image=_IMAGE, **properties)})
+    return _body({"multipart/form-data": _form(["image"], image=IMAGE, **properties)})
 
 
 def json_body(required: list[str], **fields: str) -> dict[str, Any]:

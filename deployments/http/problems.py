@@ -10,10 +10,12 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from deployments.http.openapi import bodies, header
+from deployments.schemas import Answer
 from models.errors import AmbienceError, DuplicatePicture, InvalidInput, UnknownName
 
 router = APIRouter()
@@ -40,7 +42,16 @@ OF_THE_FRAMEWORK = {
 """Problems that no error class of ours stands for: type → title and explanation."""
 
 
-class Problem(BaseModel):
+CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+"""The content of an error, for OpenAPI."""
+HEADER_MEANINGS = {
+    "Allow": "Of a 405: the methods that the path takes.",
+    "Retry-After": "Of a 429 or 503: seconds after which to try again.",
+    "WWW-Authenticate": "How to send a key.",
+}
+
+
+class Problem(Answer):
     """An error, as application/problem+json."""
 
     type: str = Field(
@@ -108,6 +119,7 @@ def install(app: FastAPI) -> None:
         document = generate()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         schemas["Problem"] = Problem.model_json_schema()
+        schemas.update(bodies())
         return document
 
     setattr(app, "openapi", openapi)  # noqa: B010
@@ -153,12 +165,18 @@ def _methods(request: Request) -> list[str]:
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI responses for these error statuses, and for any other status."""
-    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     phrases: dict[int | str, str] = {status: HTTPStatus(status).phrase for status in statuses}
     phrases["default"] = "Any other error"
     return {
-        status: {"description": phrase, "content": content} for status, phrase in phrases.items()
+        status: {"description": phrase, "content": CONTENT, **_described_headers(status)}
+        for status, phrase in phrases.items()
     }
+
+
+def _described_headers(status: int | str) -> dict[str, Any]:
+    names = ["Allow", "Retry-After"] if status == "default" else HEADERS.get(int(status), {})
+    shown = {name: header(HEADER_MEANINGS[name]) for name in names}
+    return {"headers": shown} if shown else {}
 
 
 def _response(body: Problem, headers: dict[str, str] | None = None) -> ProblemResponse:

@@ -8,8 +8,18 @@ from typing import Any
 
 from deployments.directory.entry import DirectoryEntry
 from deployments.directory.retrievers import RetrieverDirectory
-from deployments.http import openapi
 from deployments.wire import Description
+
+UNKNOWN: dict[str, Any] = {
+    "kind": "retriever",
+    "state": "unavailable",
+    "count": 0,
+    "applied_seq": 0,
+    "bytes": 0,
+    "index": "",
+    "fingerprint": "",
+    "extractor": "",
+}
 
 
 async def state_rows(directory: RetrieverDirectory) -> list[dict[str, Any]]:
@@ -28,7 +38,7 @@ async def state_rows(directory: RetrieverDirectory) -> list[dict[str, Any]]:
 
 
 def _row(entry: DirectoryEntry) -> dict[str, Any]:
-    row = openapi.UNKNOWN_STATE | {"name": entry.name, "kind": entry.kind}
+    row = UNKNOWN | {"name": entry.name, "kind": entry.kind}
     if entry.description is not None:
         row |= entry.description.row()
     if entry.unreachable_reason is not None:

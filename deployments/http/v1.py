@@ -58,10 +58,11 @@ JSON_FIELDS = ("image_ids", "negative", "retrievers", "filter", "region")
     summary="Add or replace an image",
     response_model=AddAnswer,
     responses={
-        201: {"model": AddAnswer, "description": "New"},
+        **openapi.answer(openapi.REPORT),
+        201: {"model": AddAnswer, "description": "New", "headers": openapi.REPORT},
         **documented(400, 409, 412, 413, 415, 503),
     },
-    openapi_extra=openapi.ADD,
+    openapi_extra=openapi.ADD | openapi.CREATED,
 )
 async def put_image(
     request: Request, image_id: ImageIdPath, unless: UnlessQuery = None
@@ -78,15 +79,20 @@ async def put_image(
     status_code=201,
     summary="Add an image under the next free id",
     response_model=AddAnswer,
-    responses=documented(400, 409, 413, 415, 422, 503),
+    responses={
+        200: {"model": AddAnswer, "description": "Added before", "headers": openapi.REPORT},
+        **openapi.answer(openapi.REPORT, status=201),
+        **documented(400, 409, 413, 415, 422, 503),
+    },
     openapi_extra=openapi.ADD,
 )
-async def post_image(
+async def add_image(
     request: Request,
     unless: UnlessQuery = None,
     idempotency_key: Annotated[
         str | None,
         Header(
+            alias="Idempotency-Key",
             min_length=1,
             max_length=255,
             description="The same key within 24 hours adds the picture once.",
@@ -105,7 +111,12 @@ async def post_image(
     "/images/{image_id}",
     summary="Get an image",
     response_model=ImageAnswer,
-    responses=documented(400, 404, 503),
+    responses={
+        **openapi.answer(openapi.TAGGED),
+        **openapi.NOT_MODIFIED,
+        **documented(400, 404, 503),
+    },
+    openapi_extra=openapi.CACHED,
 )
 async def get_image(request: Request, image_id: ImageIdPath) -> Response:
     """The image's row, retrievers and annotations."""
@@ -122,6 +133,7 @@ async def get_image(request: Request, image_id: ImageIdPath) -> Response:
     status_code=204,
     summary="Delete an image",
     responses=documented(400, 412, 503),
+    openapi_extra=openapi.EDITED,
 )
 async def delete_image(request: Request, image_id: ImageIdPath) -> Response:
     """Durable, and removed from every retriever, when answered. Unknown ids are accepted."""
@@ -135,7 +147,12 @@ async def delete_image(request: Request, image_id: ImageIdPath) -> Response:
     "/images/{image_id}/thumbnail",
     summary="Thumbnail of an image, as JPEG",
     response_class=Response,
-    responses={200: {"content": {"image/jpeg": {}}}, **documented(400, 404, 503)},
+    responses={
+        **openapi.answer(openapi.TAGGED, {"image/jpeg": openapi.IMAGE}),
+        **openapi.NOT_MODIFIED,
+        **documented(400, 404, 503),
+    },
+    openapi_extra=openapi.CACHED,
 )
 async def get_thumbnail(request: Request, image_id: ImageIdPath) -> Response:
     """The stored preview."""
@@ -154,7 +171,7 @@ async def get_thumbnail(request: Request, image_id: ImageIdPath) -> Response:
 async def list_images(
     request: Request,
     cursor: Annotated[
-        int | None, Query(ge=-1, le=MAX_IMAGE_ID, description="`next_cursor` of the previous page.")
+        str | None, Query(max_length=200, description="`next_cursor` of the previous page.")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="Pictures a page.")] = 100,
     tag: Annotated[
@@ -177,8 +194,15 @@ async def list_images(
     gateway = _gateway(request)
     fields = {"tags": tag, "metadata": _json_object(metadata, "metadata") if metadata else None}
     wanted = ImageFilter(validated(Filter, fields), file_name, sha256)
-    after = -1 if cursor is None else cursor
+    after = -1 if cursor is None else _last_id(cursor)
     return JsonAnswer(await asyncio.to_thread(_image_list, gateway, wanted, after, limit))
+
+
+def _last_id(cursor: str) -> int:
+    """The id of the last image of the page before. Raises InvalidInput."""
+    if not (cursor.isascii() and cursor.isdecimal() and int(cursor) <= MAX_IMAGE_ID):
+        raise InvalidInput("cursor: pass on the next_cursor of a previous answer", "cursor")
+    return int(cursor)
 
 
 def _image_list(gateway: Gateway, wanted: ImageFilter, after: int, limit: int) -> dict[str, Any]:
@@ -204,10 +228,18 @@ async def list_retrievers(request: Request) -> Response:
 
 
 @router.post(
+    "/search/upload",
+    summary="Search by uploaded pictures",
+    response_model=SearchResults,
+    responses={**openapi.answer(openapi.REPORT), **documented(400, 404, 413, 415, 503)},
+    openapi_extra=openapi.SEARCH_UPLOAD,
+    name="search_upload",
+)
+@router.post(
     "/search",
     summary="Search by pictures, stored images and words at once",
     response_model=SearchResults,
-    responses=documented(400, 404, 413, 415, 503),
+    responses={**openapi.answer(openapi.REPORT), **documented(400, 404, 413, 415, 503)},
     openapi_extra=openapi.SEARCH,
 )
 async def search(request: Request) -> Response:
@@ -220,10 +252,18 @@ async def search(request: Request) -> Response:
 
 
 @router.post(
+    "/retrievers/{name}/search/upload",
+    summary="Search one retriever by an uploaded picture",
+    response_model=RetrieverResults,
+    responses={**openapi.answer(openapi.REPORT), **documented(400, 404, 413, 415, 503)},
+    openapi_extra=openapi.RETRIEVER_SEARCH_UPLOAD,
+    name="search_retriever_upload",
+)
+@router.post(
     "/retrievers/{name}/search",
     summary="Search one retriever",
     response_model=RetrieverResults,
-    responses=documented(400, 404, 413, 415, 503),
+    responses={**openapi.answer(openapi.REPORT), **documented(400, 404, 413, 415, 503)},
     openapi_extra=openapi.RETRIEVER_SEARCH,
 )
 async def search_retriever(

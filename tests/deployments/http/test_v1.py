@@ -166,6 +166,7 @@ def test_pictures_are_listed_by_id_page_by_page(client: httpx.Client) -> None:
     assert ids(first["images"]) == [2, 5]
     pages, cursor = [ids(first["images"])], first["next_cursor"]
     while cursor is not None:
+        assert isinstance(cursor, str)
         page = client.get("/v1/images", params={"limit": 2, "cursor": cursor}).json()
         pages.append(ids(page["images"]))
         cursor = page["next_cursor"]
@@ -174,7 +175,8 @@ def test_pictures_are_listed_by_id_page_by_page(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("limit", 0), ("limit", 1001), ("limit", "x"), ("cursor", "x")]
+    ("name", "value"),
+    [("limit", 0), ("limit", 1001), ("limit", "x"), ("cursor", "x"), ("cursor", 2**47)],
 )
 def test_a_list_parameter_out_of_range_is_named(
     client: httpx.Client, name: str, value: object

@@ -13,7 +13,7 @@ from deployments.directory.entry import DirectoryEntry
 from deployments.http.application import make_app
 from deployments.ingress.gateway import Gateway
 from tests.conftest import Service, wait_all_ready
-from tests.deployments.http.test_gallery import (
+from tests.deployments.http.gallery.test_services import (
     RESULT_KEYS,
     VERIFIED,
     calculate,

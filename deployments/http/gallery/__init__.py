@@ -1,0 +1,1 @@
+"""The routes of the old gateway, as an existing gallery calls them."""
