@@ -10,7 +10,7 @@ LOCKS := requirements.lock $(if $(filter full,$(PROFILE)),requirements-neural.lo
 
 SIMD := pillow-simd==12.1.1.post0
 
-.PHONY: serve test soak bench format lock simd
+.PHONY: serve test soak bench clients format lock simd
 
 serve: $(READY)
 	@exec $(VENV)/bin/ambience serve
@@ -36,6 +36,11 @@ bench: $(READY)
 	$(VENV)/bin/python -m benchmarks.backfill $(PHOTOS)
 	$(VENV)/bin/python -m benchmarks.indexes
 	$(VENV)/bin/python -m benchmarks.stores
+
+# Generate Python and TypeScript clients from the OpenAPI document, check their types and use them.
+# It installs the generators, from PyPI and npm, into a temporary folder.
+clients: $(READY)
+	$(VENV)/bin/python -m tests.generated_clients
 
 format: $(READY)
 	$(VENV)/bin/ruff format .

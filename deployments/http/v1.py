@@ -243,7 +243,9 @@ async def list_retrievers(request: Request) -> Response:
     openapi_extra=openapi.SEARCH,
 )
 async def search(request: Request) -> Response:
-    """Images verified by phash or local come first; reciprocal rank fusion orders each class."""
+    """Images verified by phash or local come first; reciprocal rank fusion orders each class.
+
+    `/v1/search` takes JSON, and also the form of `/v1/search/upload`."""
     body = await read_body(request)
     report = begin_report(request)
     hits, cursor = await fused_search(_gateway(request), _query_of(body), body.images, report)
@@ -271,7 +273,7 @@ async def search_retriever(
     name: Annotated[str, Path(max_length=100, description="A name of GET /v1/retrievers.")],
 ) -> Response:
     """Search with the retriever's own parameters: `k`, `distance_threshold`, for local also
-    `explain` and others."""
+    `explain` and others. `…/search` takes JSON, and also the form of `…/search/upload`."""
     gateway = _gateway(request)
     (entry,) = await gateway.entries_named([name])
     if entry.reason is not None:
