@@ -120,3 +120,14 @@ def test_documented_errors_refer_to_the_problem_schema() -> None:
     assert list(shown) == [400, 503, "default"]
     assert shown[503]["description"] == "Service Unavailable"
     assert list(shown[400]["content"]) == ["application/problem+json"]
+
+
+def test_the_headers_of_errors_are_documented() -> None:
+    shown = problems.documented(400, 401, 503)
+    named = {status: set(response.get("headers", {})) for status, response in shown.items()}
+    assert named == {
+        400: set(),
+        401: {"WWW-Authenticate"},
+        503: {"Retry-After"},
+        "default": {"Allow", "Retry-After"},
+    }
