@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from cluster.jobs.batches import map_batches
-from cluster.jobs.sources import NEW, Bad, Ids, list_paths, read_bytes, with_ids
+from cluster.jobs.sources import NEW, Bad, Ids, list_paths, modified, read_bytes, with_ids
 from cluster.service.applications import RETRIEVER, built_by
 from deployments.storing import open_here
 from indexes.store.base import Image, ImageWrite, Space, Store
@@ -87,7 +87,7 @@ def spaces_of(kinds: Sequence[RetrieverSpec]) -> list[Space]:
 
 
 def plan(source: str, ids: Ids, store: Store, spaces: Collection[Space]) -> Plan:
-    """List the source and leave out images that lack nothing."""
+    """List the source and leave out images that lack nothing, unless their file is newer."""
     named, bad = with_ids(list_paths(source), ids)
     known = store.ids_by_source()
     located = [
@@ -99,8 +99,15 @@ def plan(source: str, ids: Ids, store: Store, spaces: Collection[Space]) -> Plan
         there = [image_id for path, image_id in part if known.get(path) == image_id]
         missing = missing_spaces(store, spaces, there)
         complete = {image_id for image_id in there if not missing.get(image_id, {"gone"})}
+        complete -= _rewritten(store, [(path, at) for path, at in part if at in complete])
         todo += [(path, image_id) for path, image_id in part if image_id not in complete]
     return Plan(todo, len(located) - len(todo), bad)
+
+
+def _rewritten(store: Store, located: Sequence[tuple[str, int]]) -> set[int]:
+    """Images whose file was modified after they were stored; its content then decides."""
+    images = store.images_by_id([image_id for _, image_id in located])
+    return {at for path, at in located if at in images and modified(path) > images[at].created}
 
 
 def run(
@@ -172,11 +179,12 @@ class Worker:
             "already": np.array(already),
         }
 
-    def _same_upload(self, sha256: str, image_id: int | None) -> Image | None:
-        """An uploaded image of the same file: under this id or, without one, under any."""
+    def _same_file(self, sha256: str, image_id: int | None, path: str) -> Image | None:
+        """An image of the same file, from this path or uploaded: under this id or, without one,
+        under any."""
         ids = self.store.ids_by_sha256(sha256) if image_id is None else [image_id]
         images = self.store.images_by_id(ids).values()
-        same = (one for one in images if (one.sha256, one.source) == (sha256, "online"))
+        same = (one for one in images if one.sha256 == sha256 and one.source in ("online", path))
         return next(same, None)
 
     def write_of(self, path: str, image_id: int | None) -> ImageWrite:
@@ -187,7 +195,7 @@ class Worker:
         except OSError as exc:
             raise InvalidInput(f"can't be read: {exc.strerror or exc}") from exc
         sha256 = hashlib.sha256(data).hexdigest()
-        there = self._same_upload(sha256, image_id)
+        there = self._same_file(sha256, image_id, path)
         if there is not None:
             image_id = there.image_id
             missing = missing_spaces(self.store, self.extractors, [image_id])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -86,6 +87,16 @@ def read_bytes(path: str) -> bytes:
     with filesystem.open_input_file(inside) as file:
         data: bytes = file.read()
     return data
+
+
+def modified(path: str) -> float:
+    """When a local file was last modified, in seconds since the epoch; 0 if that is unknown."""
+    if "://" in path:
+        return 0.0
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0.0
 
 
 def with_ids(paths: list[str], ids: Ids) -> tuple[list[tuple[str, int]], list[Bad]]:

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from ray import serve
 
-from deployments.http import editing, health, metrics, problems, v1
+from deployments.http import editing, health, metrics, openapi, problems, v1
 from deployments.http.admission import Admission
 from deployments.http.conditional import HeadRequests
 from deployments.http.gallery import routes as gallery
@@ -29,6 +29,8 @@ from deployments.settings import IngressArgs, address
 logger = logging.getLogger(__name__)
 DRAIN_SECONDS = 1.0
 STOP_SECONDS = 5
+EXPOSED = ["Allow", "Retry-After", "WWW-Authenticate", *openapi.TAGGED, *openapi.REPORT]
+"""Headers of answers that pages of other origins may read."""
 ABOUT = """Finds pictures by picture, by colour and by detail.
 
 Errors are `application/problem+json`. Every answer says in `Server-Timing` how long each retriever
@@ -85,7 +87,7 @@ def make_app(gateway: Gateway) -> FastAPI:
             allow_origins=list(gateway.args.cors_origins),
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["ETag", "Server-Timing", "X-Ambience-Answered", "X-Ambience-Missing"],
+            expose_headers=EXPOSED,
         )
     app.add_middleware(Admission, args=gateway.args, draining=draining)
     app.add_middleware(metrics.RequestCounter)

@@ -99,7 +99,7 @@ async def add_image(
         ),
     ] = None,
 ) -> Response:
-    """Durable when answered. The id was never used before."""
+    """Durable when answered. The id is above every id ever used below 2^46."""
     body = await read_body(request)
     image_id = None
     if idempotency_key is not None:

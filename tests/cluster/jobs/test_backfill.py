@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from indexes.store.lmdb.store import LmdbStore
 from tests.conftest import AMBIENCE, light_config
 from tests.deployments import served
 from tests.drawing import jpeg
+from tests.indexes.pictures import known
 from tests.indexes.store.forks import wait_for
 
 
@@ -129,6 +132,31 @@ def test_a_worker_gives_every_kind_its_features_and_names_what_is_bad(tmp_path: 
     (image,) = worker.store.images()
     assert image.pending == frozenset()
     assert image.wanted == {"phash", "color", "local"}
+    worker.store.close()
+
+
+def test_a_file_that_was_rewritten_in_place_replaces_its_image(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    fill(pictures, 2)
+    kinds = [RetrieverSpec("phash", "phash", {})]
+    worker = Worker(kinds, f"lmdb:{tmp_path / 'store'}")
+
+    def run() -> tuple[list[tuple[str, int]], list[bool]]:
+        todo = plan(str(pictures), "filename", worker.store, spaces_of(kinds)).todo
+        rows = worker({"path": [path for path, _ in todo], "image_id": [at for _, at in todo]})
+        return todo, rows["already"].tolist()
+
+    paths = [str(pictures / f"{image_id}.jpg") for image_id in range(2)]
+    assert run() == ([(paths[0], 0), (paths[1], 1)], [False, False])
+    assert run() == ([], [])
+    later = time.time() + 10
+    Path(paths[1]).write_bytes(jpeg(7, 160, 120))
+    os.utime(paths[0], (later, later))
+    os.utime(paths[1], (later, later))
+    before = known(worker.store, 0)
+    assert run() == ([(paths[0], 0), (paths[1], 1)], [True, False])
+    assert known(worker.store, 0) == before
+    assert known(worker.store, 1).sha256 == hashlib.sha256(jpeg(7, 160, 120)).hexdigest()
     worker.store.close()
 
 
