@@ -69,7 +69,7 @@ class Settled(BaseModel):
 def rows(gateway: Gateway, name: str, hits: Sequence[Hit]) -> list[dict[str, Any]]:
     """A retriever's hits as the old service showed them."""
     if name != "local":
-        return [distance_row(hit) for hit in hits]
+        return [distance_row(hit, distance_factor(name)) for hit in hits]
     images = gateway.store.images_by_id([hit.image_id for hit in hits])
     return [
         {
@@ -83,11 +83,20 @@ def rows(gateway: Gateway, name: str, hits: Sequence[Hit]) -> list[dict[str, Any
     ]
 
 
-def distance_row(hit: Hit) -> dict[str, Any]:
-    """The row of a retriever of distances; whole distances are integers."""
+def distance_factor(name: str) -> int:
+    """The old service's distance as a multiple of the retriever's.
+
+    The old services measured unit vectors by squared L2, which is twice the cosine distance.
+    """
+    return 2 if name in ("global", "image_text") else 1
+
+
+def distance_row(hit: Hit, factor: int = 1) -> dict[str, Any]:
+    """The row of a retriever of distances, times `factor`; whole distances are integers."""
     assert hit.distance is not None
-    distance = int(hit.distance) if float(hit.distance).is_integer() else hit.distance
-    return {"image_id": hit.image_id, "distance": distance} | why(hit)
+    distance = hit.distance * factor
+    whole = int(distance) if float(distance).is_integer() else distance
+    return {"image_id": hit.image_id, "distance": whole} | why(hit)
 
 
 def why(hit: Hit) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from deployments.http.gallery.rows import (
     SERVICES,
     DistanceRow,
     LocalRow,
-    distance_row,
+    distance_factor,
     feature_route,
     gateway_of,
     rows,
@@ -29,6 +30,7 @@ from deployments.ingress.report import begin_report
 from deployments.ingress.searching import QueryPicture, RetrieverCall, SearchScope
 from deployments.schemas import Answer, Words
 from deployments.wire import CompositeQuery
+from indexes.base import MAX_K
 from models.errors import AlreadyIndexed, InvalidInput, RetrieverUnavailable
 from models.types import Options, Variants
 
@@ -45,12 +47,14 @@ LOCAL_PARAMS = (
     "smnn_match_threshold",
     "use_ransac",
 )
-LOCAL_DEFAULTS = {
-    "k": 20,
+LOCAL_DEFAULTS: dict[str, Any] = {
+    "k": MAX_K,
     "use_smnn_matching": False,
     "smnn_match_threshold": 0.8,
     "use_ransac": False,
 }
+NEAREST = 1e-300
+"""Stands for a threshold of 0 or less, which the old services answered with []."""
 EMPTY: dict[str, Any] = {"response_class": Response, "response_model": None}
 ADDED = EMPTY | {
     "responses": {
@@ -82,9 +86,12 @@ async def _searched(gateway: Gateway, name: str) -> DirectoryEntry:
 
 
 def _old_params(name: str, body: Body) -> dict[str, Any]:
-    """The parameters of the old service, validated like there."""
+    """The parameters of the old service, validated like there, as the retriever takes them."""
     if name == "local":
-        return LOCAL_DEFAULTS | body.given(*LOCAL_PARAMS)
+        params = LOCAL_DEFAULTS | body.given(*LOCAL_PARAMS)
+        if not _flag(params["use_smnn_matching"]):  # The old service verified only what it matched.
+            params["use_ransac"] = False
+        return params | _with_k_cut(params)
     params = body.given(*DISTANCE_PARAMS)
     if len(params) != 1:
         raise InvalidInput("give exactly one of k and distance_threshold", "k")
@@ -93,23 +100,40 @@ def _old_params(name: str, body: Body) -> dict[str, Any]:
         if len(expansion) == 1:
             raise InvalidInput("give both aqe_n and aqe_alpha, or neither", "aqe_n")
         params |= expansion
-    return params
+    return params | _with_k_cut(params) | _with_threshold(name, params)
 
 
-def _finds_nothing(params: Mapping[str, Any]) -> bool:
-    """Whether the threshold is 0 or less: nothing is nearer, and the old services answered []."""
+def _with_k_cut(params: Mapping[str, Any]) -> dict[str, Any]:
+    number = _number(params.get("k"))
+    return {"k": MAX_K} if number is not None and number > MAX_K else {}
+
+
+def _with_threshold(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The threshold on the retriever's scale; NEAREST for 0 or less, so that the query is still
+    checked."""
+    number = _number(params.get("distance_threshold"))
+    if number is None:
+        return {}
+    return {"distance_threshold": max(number / distance_factor(name), NEAREST)}
+
+
+def _number(given: Any) -> float | None:
+    """A finite number, or None for what the retriever refuses by name."""
     try:
-        return float(params.get("distance_threshold", 1)) <= 0
+        number = float(given)
     except (TypeError, ValueError):
-        return False  # The retriever refuses it by name.
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _flag(given: Any) -> bool:
+    return str(given).lower() not in ("", "0", "false", "none", "off", "no")
 
 
 async def _search_service(request: Request, name: str, by_id: bool) -> Response:
     gateway, body, report = gateway_of(request), await read_body(request), begin_report(request)
     params = _old_params(name, body)
     entry = await _searched(gateway, name)
-    if _finds_nothing(params):
-        return JsonAnswer([], headers=report.headers())
     scope: SearchScope = await gateway.search_scope()
     variants: Variants = "mirror" if name == "phash" else "identity"
     call: RetrieverCall
@@ -123,6 +147,8 @@ async def _search_service(request: Request, name: str, by_id: bool) -> Response:
         )
         call = RetrieverCall(entry, params, picture=picture)
     hits = await gateway.searcher.search(call, scope, report)
+    if params.get("distance_threshold") == NEAREST:
+        hits = []
     if call.image_id is not None and name != "local":
         # The image itself comes first, even among copies with the same features.
         hits = sorted(hits, key=lambda hit: (hit.distance, hit.image_id != call.image_id))
@@ -236,11 +262,12 @@ async def similar_by_text(request: Request) -> Response:
     gateway, body, report = gateway_of(request), await read_body(request), begin_report(request)
     words = validated(TextQuery, {"text": body.fields.get("text")})
     params = _old_params("image_text", body)
-    if _finds_nothing(params):
-        return JsonAnswer([], headers=report.headers())
     entry = await _searched(gateway, "image_text")
     if entry.description is not None and not entry.description.reads_text:
         raise InvalidInput("image_text does not search by words here", "text")
     call = RetrieverCall(entry, params, composite=CompositeQuery(text=words.text))
     hits = await gateway.searcher.search(call, await gateway.search_scope(), report)
-    return JsonAnswer([distance_row(hit) for hit in hits], headers=report.headers())
+    if params.get("distance_threshold") == NEAREST:
+        hits = []
+    found = await asyncio.to_thread(rows, gateway, "image_text", hits)
+    return JsonAnswer(found, headers=report.headers())

@@ -224,7 +224,8 @@ def test_words_that_look_like_json_are_words(client: httpx.Client) -> None:
 def test_the_gallery_searches_by_words(client: httpx.Client) -> None:
     answer = client.post(BY_TEXT, json={"text": "blue", "k": 100})
     assert answer.status_code == 200, answer.text
-    assert_hits(answer.json(), words_of(0, 0, 255))
+    rows = [row | {"distance": row["distance"] / 2} for row in answer.json()]
+    assert_hits(rows, words_of(0, 0, 255))
     assert [set(row) for row in answer.json()] == [{"image_id", "distance"}] * 5
     one = client.post(BY_TEXT, json={"text": "blue", "k": 100, "aqe_n": 3})
     assert problem_of(one, 400)["field"] == "aqe_n"
@@ -268,3 +269,19 @@ def test_deleting_a_picture_names_the_retrievers_that_had_it(client: httpx.Clien
 def test_the_tests_extractor_is_what_it_says() -> None:
     with served.with_test_extractors(), pytest.raises(NotImplementedError):
         make_extractor("words").extract(np.zeros((1, 1, 3), np.uint8))
+
+
+@pytest.mark.parametrize("name", TINTED)
+def test_the_inherited_routes_measure_vectors_by_squared_l2(
+    client: httpx.Client, name: str
+) -> None:
+    """As their old services did: |a - b|² = 2 (1 - a·b) for unit vectors."""
+    by_buffer = f"/{name}_features_get_similar_images_by_image_buffer"
+    rows = post_form(client, by_buffer, image_part(plain(2)), field_part("k", 5)).json()
+    gaps = [float(((tint_of(2) - tint_of(one)) ** 2).sum()) for one in ids(rows)]
+    assert [row["distance"] for row in rows] == pytest.approx(gaps, abs=2e-5)
+    third = rows[2]["distance"]
+    for threshold, count in ((third - 1e-4, 2), (third + 1e-4, 3), (0, 0)):
+        limit = field_part("distance_threshold", threshold)
+        near = post_form(client, by_buffer, image_part(plain(2)), limit).json()
+        assert near == rows[:count]

@@ -253,15 +253,43 @@ def test_with_an_id_and_a_file_name_the_name_decides_as_in_the_old_services(
     assert left == [[5], [], []]
 
 
-@pytest.mark.parametrize("threshold", [0, -1, "-0.5"])
 @pytest.mark.parametrize("name", ["phash", "color"])
-def test_nothing_is_nearer_than_a_threshold_of_zero(
+@pytest.mark.parametrize("threshold", [0, -1, "0", "-64.0"])
+def test_nothing_lies_below_a_threshold_of_zero(
     client: httpx.Client, name: str, threshold: object
 ) -> None:
-    put(client, 5, picture(5))
-    assert similar(client, name, picture(5), distance_threshold=threshold).json() == []
-    by_id = {"image_id": 5, "distance_threshold": threshold}
-    assert client.post(f"/{name}_get_similar_images_by_id", json=by_id).json() == []
+    put(client, 1, picture(1))
+    by_buffer = similar(client, name, picture(1), distance_threshold=threshold)
+    assert (by_buffer.status_code, by_buffer.json()) == (200, [])
+    path = f"/{name}_get_similar_images_by_id"
+    by_id = client.post(path, json={"image_id": 1, "distance_threshold": threshold})
+    assert (by_id.status_code, by_id.json()) == (200, [])
+    unknown = client.post(path, json={"image_id": 7, "distance_threshold": threshold})
+    assert problem_of(unknown, 404)["field"] == "image_id"
+    broken = similar(client, name, b"no picture", distance_threshold=threshold)
+    assert 400 <= broken.status_code < 500
+
+
+def test_the_inherited_local_route_without_k_counts_every_image_with_a_match(
+    client: httpx.Client,
+) -> None:
+    for image_id in range(25):
+        put(client, image_id, picture(3))
+    rows = similar(client, "local_features", picture(3), k_clusters=64).json()
+    assert len(rows) == 25
+
+
+def test_ransac_without_matching_changes_nothing(client: httpx.Client) -> None:
+    for image_id in (1, 2):
+        put(client, image_id, picture(image_id))
+    votes = similar(client, "local_features", picture(1), k=5).json()
+    assert similar(client, "local_features", picture(1), k=5, use_ransac=1).json() == votes
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_k_above_every_limit_is_cut(client: httpx.Client, name: str) -> None:
+    put(client, 1, picture(1))
+    assert ids(similar(client, name, picture(1), k=10**6).json()) == [1]
 
 
 @pytest.mark.parametrize("image_id", [44, 44.0, "44", "44.0"])
