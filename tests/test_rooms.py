@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 ROOMS: dict[str, str] = {
     "models.errors": "",
+    "models.machine": "",
     "models.types": "",
     "models.weights": "errors",
     "models.method": "types weights",
@@ -23,7 +24,7 @@ ROOMS: dict[str, str] = {
     "models.annotator": "method types",
     "models.neural": "base errors types",
     "models.registry": "annotator base errors method",
-    "models.pictures": "errors types",
+    "models.pictures": "errors machine types",
     "models.descriptors": "errors types weights",
     "models.extractors": "base descriptors errors neural types weights",
     "models.annotators": "annotator errors neural registry types weights",

@@ -40,7 +40,8 @@ from deployments.wire import (
 )
 from indexes.base import Query, Rows
 from indexes.registry import index_class, make_index
-from indexes.replica.follower import Follower, Status, row_reader
+from indexes.replica.applier import Status, row_reader
+from indexes.replica.follower import Follower
 from indexes.replica.sharding import WHOLE
 from indexes.replica.snapshots import Snapshots
 from indexes.store.base import ANNOTATIONS, Space, Store
