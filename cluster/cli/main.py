@@ -36,6 +36,7 @@ from deployments.settings import address, data_folder
 
 if TYPE_CHECKING:
     from cluster.jobs.annotate import Outcome
+    from cluster.jobs.pace import Pace
 
 app = typer.Typer(
     help="Image search for a photo gallery. Start with `ambience serve`.",
@@ -51,6 +52,14 @@ EXIT_ERROR, EXIT_NOTHING, EXIT_NOT_RUNNING = 1, 3, 4
 STOP_SECONDS = 60.0
 SHOWN_BAD = 20
 
+MaxRate = Annotated[
+    float | None,
+    typer.Option(min=0.001, help="At most so many pictures a second."),
+]
+Hours = Annotated[
+    str | None,
+    typer.Option(metavar="HH:MM-HH:MM", help="Work only in these hours, such as 22:00-06:00."),
+]
 ImageFile = Annotated[Path, typer.Argument(help="A picture.", exists=True, dir_okay=False)]
 
 
@@ -213,12 +222,15 @@ def backfill(
     ] = "sequential",
     config: Config = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes; default: one per core.")
+        int | None,
+        typer.Option(min=1, help="Processes that read files; default: one per core."),
     ] = None,
     bad_files: Annotated[
         Path | None,
         typer.Option(help="Where to list files that can't be read; default: in the data folder."),
     ] = None,
+    max_rate: MaxRate = None,
+    window: Hours = None,
     as_json: Json = False,
 ) -> None:
     """Index the pictures of a folder. Run it again to resume, or to index new files.
@@ -231,7 +243,8 @@ def backfill(
 
     kinds = config or default_config()
     folder = data_folder()
-    outcome = runner.backfill(source, ids, kinds, folder, workers, quiet=as_json)
+    pace = _pace(max_rate, window)
+    outcome = runner.backfill(source, ids, kinds, folder, workers, quiet=as_json, pace=pace)
     listed = bad_files or folder / "backfill-bad-files.tsv"
     runner.write_bad_files(listed, outcome.bad)
     if as_json:
@@ -265,8 +278,11 @@ def annotate(
     ] = None,
     config: Config = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes; each loads the models.")
+        int | None,
+        typer.Option(min=1, help="Processes that read pictures; default: one per core."),
     ] = None,
+    max_rate: MaxRate = None,
+    window: Hours = None,
     as_json: Json = False,
 ) -> None:
     """Make the captions, tags and texts that stored images lack. Run it again to resume.
@@ -278,7 +294,12 @@ def annotate(
     from cluster.jobs import runner
 
     outcome = runner.annotate(
-        only or [], config or default_config(), data_folder(), workers, quiet=as_json
+        only or [],
+        config or default_config(),
+        data_folder(),
+        workers,
+        quiet=as_json,
+        pace=_pace(max_rate, window),
     )
     written = runner.write_annotations(write) if write is not None else {}
     if as_json:
@@ -289,6 +310,12 @@ def annotate(
         _print_annotated(outcome, written)
     if outcome.unavailable and not (outcome.done or outcome.already or written):
         raise typer.Exit(EXIT_ERROR)
+
+
+def _pace(max_rate: float | None, window: str | None) -> Pace:
+    from cluster.jobs.pace import Pace, Window
+
+    return Pace(max_rate, None if window is None else Window.parse(window))
 
 
 def print_states(url: str, rows: list[dict[str, Any]]) -> None:
