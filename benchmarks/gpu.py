@@ -242,7 +242,7 @@ def run(given: argparse.Namespace, folder: Path) -> int:
         say(name)
         try:
             sections[name]()
-        except (Exception, SystemExit):
+        except (Exception, SystemExit):  # noqa: BLE001 (the others may still tell something)
             traceback.print_exc()
             failed += 1
     return failed
