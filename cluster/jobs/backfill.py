@@ -34,7 +34,10 @@ from models.types import Pixels
 PIECE = 16
 """Pictures that go through the stages together; their previews take 0.6 MB each."""
 COMMIT = 4
-"""Pieces in one commit, and in one call of a network's worker."""
+"""Pieces in one commit."""
+EMBED = 8
+"""Pieces in one call of a network's worker: two batches of a GPU, so that one is prepared while it
+computes the other."""
 LOOK = 4096
 
 
@@ -170,7 +173,7 @@ def stages_of(
             share.workers,
             share.cpus,
             share.gpus,
-            pieces=COMMIT,
+            pieces=EMBED if share.on_gpu else 1,
             in_background=not share.on_gpu,
         )
         for number, ((space, kind), share) in enumerate(zip(networks.items(), shares, strict=True))

@@ -14,18 +14,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import numpy as np
+import pyarrow as pa
 
 from cluster.jobs.failures import Failure
 from models.machine import yield_to_others
 
-RESULT = "result"
-"""The only column that Ray Data sees: a pickled piece, or a failure."""
+RESULT, ARRAYS = "result", "arrays"
+"""The columns that Ray Data sees: a pickled piece, or a failure, and the arrays in it, which no
+stage copies to read them."""
 MAX_BLOCK_BYTES = 16 * 2**20
 """Largest block of a stage's output, by which the executor plans its memory."""
 
 P = TypeVar("P")
-Batch = dict[str, Any]
 Worker = Callable[[list[Any]], list[Any]]
 """Takes and returns as many pieces. The first stage's worker takes lists of items instead."""
 
@@ -73,24 +73,46 @@ def run_stages(items: Sequence[Any], stages: Sequence[Stage], size: int) -> Iter
     context.target_max_block_size = MAX_BLOCK_BYTES
     # Small enough that every worker has work until the end.
     blocks = max(stages[0].workers, -(-len(items) // size))
-    data: ray.data.Dataset = ray.data.from_items(
-        [{RESULT: pickle.dumps(one)} for one in items], override_num_blocks=blocks
-    )
+    each = -(-len(items) // blocks)
+    parts = [items[begin : begin + each] for begin in range(0, len(items), each)]
+    data: ray.data.Dataset = ray.data.from_arrow([_packed(part) for part in parts])
     for number, stage in enumerate(stages):
         data = data.map_batches(
             _StageWorker,
             fn_constructor_args=(stage, number == 0),
             batch_size=size if number == 0 else stage.pieces,
+            batch_format="pyarrow",
             compute=ActorPoolStrategy(size=stage.workers, max_tasks_in_flight_per_actor=4),
             num_cpus=stage.cpus,
             num_gpus=stage.gpus or None,
         )
-    for rows in data.iter_batches(batch_size=None, batch_format="numpy"):
-        for row in rows[RESULT]:
-            piece: Piece[Any] | Failure = pickle.loads(row)  # Only our own workers write it.
+    for table in data.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for piece in _unpacked(table):
             if isinstance(piece, Failure):
                 raise piece.error
             yield piece
+
+
+def _packed(values: Sequence[Any]) -> pa.Table:
+    rows, arrays = [], []
+    for value in values:
+        buffers: list[pickle.PickleBuffer] = []
+        rows.append(pickle.dumps(value, protocol=5, buffer_callback=buffers.append))
+        arrays.append([buffer.raw() for buffer in buffers])
+    return pa.table(
+        {
+            RESULT: pa.array(rows, pa.large_binary()),
+            ARRAYS: pa.array(arrays, pa.large_list(pa.large_binary())),
+        }
+    )
+
+
+def _unpacked(table: pa.Table) -> list[Any]:
+    """Arrays are read-only views of the table."""
+    return [
+        pickle.loads(row.as_buffer(), buffers=[one.as_buffer() for one in arrays.values])
+        for row, arrays in zip(table[RESULT], table[ARRAYS], strict=True)
+    ]
 
 
 def slowest(seconds: Mapping[str, float], stages: Sequence[Stage]) -> str:
@@ -114,13 +136,12 @@ class _StageWorker:
         except Exception as exc:  # noqa: BLE001 (the command raises it again)
             self._failure = Failure.of(exc)
 
-    def __call__(self, batch: Batch) -> Batch:
-        given = [pickle.loads(row) for row in batch[RESULT]]  # Only our own workers write it.
+    def __call__(self, table: pa.Table) -> pa.Table:
+        given = _unpacked(table)
         if self._is_first:
             given = [Piece(given, {})]
         failed = next((one for one in given if isinstance(one, Failure)), self._failure)
-        done = [failed] if failed is not None else self._worked(given)
-        return {RESULT: np.array([pickle.dumps(one) for one in done], object)}
+        return _packed([failed] if failed is not None else self._worked(given))
 
     def _worked(self, given: Sequence[Piece[Any]]) -> Sequence[Piece[Any] | Failure]:
         began = time.perf_counter()
