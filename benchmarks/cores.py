@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
+import httpx
 import numpy as np
 from PIL import ImageOps
 
@@ -96,13 +97,21 @@ def point(
         os.sched_setaffinity(0, everywhere)
     try:
         url = f"http://127.0.0.1:{port}"
-        loading.wait_until_filled(url, KINDS, pictures, child, data.with_suffix(".log"))
+        log = data.with_suffix(".log")
+        loading.wait_until_filled(url, KINDS, pictures, child, log)
+        # Until its lists are trained, local compares every descriptor.
+        loading.wait_for(f"{url}/v1/retrievers", local_is_trained, child, log)
         connections = max(8, PER_CORE * count)
         took = asyncio.run(search(f"{url}/v1/search", bodies, connections, seconds))
     finally:
         started.__exit__(None, None, None)
     p50, p99 = (float(np.quantile(took, share)) * 1e3 for share in (0.5, 0.99))
     return Point(count, connections, p50, p99, len(took) / seconds)
+
+
+def local_is_trained(answer: httpx.Response) -> bool:
+    rows = {row["name"]: row for row in answer.json()["retrievers"]}
+    return "ivf" in str(rows["local"]["index"])
 
 
 async def search(
