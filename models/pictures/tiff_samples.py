@@ -1,0 +1,42 @@
+"""From the samples of a TIFF to a picture of 8 bits."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from models.pictures.files.tiff import TiffPixels
+from models.pictures.flattening import eight_bits
+
+
+def image_of(read: TiffPixels) -> Image.Image:
+    """The picture in mode L, LA, RGB, RGBA or CMYK; unsigned samples are scaled by their number of
+    bits, others by their range."""
+    if read.palette is not None:
+        return Image.fromarray((read.palette >> 8).astype(np.uint8)[read.samples[..., 0]])
+    samples = read.samples
+    used = [*range(read.colors), *([] if read.alpha is None else [read.alpha])]
+    if read.depth is None:
+        bands = eight_bits(samples[..., : read.colors])
+        alpha = samples[..., used[read.colors :]].astype(np.float32)
+        high = 1.0 if samples.dtype.kind == "f" else float(np.iinfo(samples.dtype).max)
+        bands = np.concatenate([bands, np.rint(np.clip(alpha / high, 0, 1) * 255)], 2)
+    else:
+        high = (1 << read.depth) - 1
+        bands = np.rint(samples[..., used] * (255 / high))
+    pixels = np.ascontiguousarray(bands.astype(np.uint8))
+    if read.inverted:
+        pixels[..., 0] = 255 - pixels[..., 0]
+    if read.cmyk:
+        image = Image.fromarray(np.ascontiguousarray(pixels[..., :4]), "CMYK")
+        if read.alpha is None:
+            return image
+        image = image.convert("RGB")
+        image.putalpha(Image.fromarray(np.ascontiguousarray(pixels[..., 4])))
+        return image
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[pixels.shape[2]]
+    image = Image.fromarray(pixels[..., 0] if mode == "L" else pixels, mode)
+    if read.premultiplied and mode in ("LA", "RGBA"):
+        unmultiplied = Image.frombytes(mode[:-1] + "a", image.size, image.tobytes())
+        return unmultiplied.convert(mode)
+    return image
