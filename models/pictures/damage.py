@@ -85,8 +85,9 @@ def looks_cut(image: Image.Image) -> bool:
     return all(sample in _FILLER for sample in samples)
 
 
-def load_jpeg(data: bytes, decode: Callable[[bytes], Image.Image]) -> Loaded:
-    """Decode a JPEG that ends early or looks so. Raises BrokenPicture if half is lost."""
+def load_jpeg(data: bytes, decode: Callable[[bytes], Image.Image], height: int) -> Loaded:
+    """Decode a JPEG of this height that ends early or looks so. Raises BrokenPicture if half is
+    lost."""
     whole = jpeg.ended(data)
     if whole is None:
         raise BrokenPicture(
@@ -100,7 +101,7 @@ def load_jpeg(data: bytes, decode: Callable[[bytes], Image.Image]) -> Loaded:
     if lost and image.info.get("progressive"):
         # Without its later scans a row is blurred; without its first one it is gray.
         lost = min(lost, _gray_rows(pixels))
-    refuse_less_than_half(1 - lost / len(pixels), "JPEG", image.height)
+    refuse_less_than_half(1 - lost / len(pixels), "JPEG", height)
     cut_short = whole != data[: len(whole)]
     return Loaded(image, bool(rows.any()) or cut_short)
 

@@ -233,12 +233,15 @@ def _load_jpeg(image: ImageFile, data: bytes, reduction: int) -> Loaded:
         image.load()
         return image
 
+    height = image.height
+    if not jpeg.has_end(data):
+        return load_jpeg(data, decode, height)
     try:
         decode(data, image)
     except OSError:
-        return load_jpeg(data, decode)
+        return load_jpeg(data, decode, height)
     if looks_cut(image):
-        return load_jpeg(data, decode)
+        return load_jpeg(data, decode, height)
     incomplete = bool(image.info.get("progressive")) and not jpeg.scans_complete(data)
     return Loaded(image, incomplete)
 

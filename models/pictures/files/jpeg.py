@@ -14,6 +14,7 @@ MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}
 _METADATA = {0xFE, *range(0xE1, 0xEE), 0xEF}
+_FILLER = re.compile(rb"(\0{16,}|\xff{16,})\Z")
 _MAX_SCANS = 100
 _MAX_SEGMENTS = 10_000
 _NOISE = bytes((7 * n * n + 31 * n + n // 3) % 251 + 1 for n in range(4096))
@@ -56,12 +57,21 @@ def refuse_scan_bombs(data: bytes) -> None:
             raise BrokenPicture(f"the JPEG has more than {_MAX_SCANS} scans", "image")
 
 
+def has_end(data: bytes) -> bool:
+    """Whether an end marker follows the first scan; where bytes that fill a file to a planned size
+    stand instead, a decoder takes those for pixels."""
+    if data.endswith(b"\xff\xd9"):
+        return True
+    scan = next((one.end for one in segments(data) if one.marker == SOS), len(data))
+    return data.find(b"\xff\xd9", scan) >= 0
+
+
 def ended(data: bytes) -> bytes | None:
     """A JPEG that ends early, cut after the last whole segment or inside its scan and ended.
 
     Bytes that fill a file to its planned size are cut, too. None if no pixels are there.
     """
-    data = data.rstrip(b"\0").rstrip(b"\xff")
+    data = _FILLER.sub(b"", data).rstrip(b"\xff")
     end = scan = 0
     for segment in segments(data):
         if segment.marker == EOI:
