@@ -31,7 +31,8 @@ import numpy as np
 
 from benchmarks.loading import ROOT, print_table
 from indexes.registry import make_index
-from indexes.replica.follower import Follower, row_reader
+from indexes.replica.applier import row_reader
+from indexes.replica.follower import Follower
 from indexes.replica.saving import save_if_due
 from indexes.replica.snapshots import Snapshots
 from indexes.store.base import ImageWrite, Space

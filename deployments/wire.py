@@ -50,13 +50,16 @@ class Description:
     searched_by: str = ""
     """Name of its index in `indexes.registry`."""
     shards: int = 1
+    device: str = "cpu"
+    """Device on which its model computes."""
+    threads: int = 1
+    """Number of pictures that a replica extracts at once, and of searches."""
 
     def row(self) -> dict[str, Any]:
         """The row of GET /v1/retrievers."""
         shown = ("name", "kind", "state", "reason", "count", "applied_seq", "bytes", "index")
-        row = {
-            name: getattr(self, name) for name in (*shown, "fingerprint", "extractor", "reads_text")
-        }
+        more = ("fingerprint", "extractor", "reads_text", "device", "threads")
+        row = {name: getattr(self, name) for name in (*shown, *more)}
         if self.shards > 1:
             row["shards"] = self.shards
         return {name: value for name, value in row.items() if value is not None}

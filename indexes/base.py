@@ -120,7 +120,8 @@ class Part:
 
 
 class Index(ABC):
-    """Searches one feature space. Not thread-safe: its replica calls it from one thread.
+    """Searches one feature space. Searches only read: any number of threads may search at once,
+    while nothing else is called.
 
     An index never uses image ids internally. Each apply takes a fresh slot, so that a removed image
     and a new one under the same id never mix.
@@ -226,9 +227,11 @@ class Index(ABC):
         """Merge the shards' candidates of the first round for the second round."""
         raise NotImplementedError
 
-    def preallocate(self) -> bool:
-        """Spend some milliseconds on preallocating memory for new images. Returns whether there is
-        more to do."""
+    def maintain(self) -> bool:
+        """Spend some milliseconds on upkeep between changes, such as memory for new images.
+
+        Returns whether there is more to do at once.
+        """
         return False
 
     @property

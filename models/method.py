@@ -21,8 +21,12 @@ class Method(ABC):
     version: ClassVar[int] = 1
     """Version of the method, part of the fingerprint. Increase it when the method changes, so that
     old results never mix with new ones."""
-    batch: ClassVar[int] = 1
-    """Number of pictures that a replica gathers for one pass of a neural model."""
+    batch: int = 1
+    """Number of pictures in one pass of a neural model."""
+    uses_gpu: ClassVar[bool] = False
+    """Whether the method computes on a GPU where there is one."""
+    device: str = "cpu"
+    """Device on which the method computes; known once it is loaded."""
 
     def __init__(self, options: Options) -> None:
         self.options = options

@@ -14,27 +14,31 @@ import pickle
 import sys
 from abc import abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from pydantic import Field
 
 from models.base import Extractor, dihedral
 from models.errors import RetrieverUnavailable
+from models.machine import cores
+from models.preparation import Batch, Preparation, resized
 from models.types import Features, Options, Pixels, Variants
 
 logger = logging.getLogger(__name__)
 
 Precision = Literal["float32", "bfloat16", "float16"]
-Batch = npt.NDArray[np.float32]
-"""Prepared pictures (n, 3, height, width), or one of (3, height, width)."""
 
 MIN_COSINE = 0.999
 """Minimum cosine between features of a lower precision and of float32, for each probe picture."""
+MIN_PREPARATION_COSINE = 0.9995
+"""Minimum cosine between features of pictures prepared on the device and on the CPU, likewise."""
+CPU_BATCH, GPU_BATCH = 8, 64
+"""Pictures in one pass of a network."""
 
 
 class NeuralOptions(Options):
@@ -47,6 +51,8 @@ class NeuralOptions(Options):
     """Precision of the network. `auto` is the lowest precision that the hardware computes in. A
     precision below float32 is used only if its features have a cosine of at least MIN_COSINE to
     those of float32."""
+    batch: int | None = Field(None, ge=1, le=1024, exclude=True)
+    """Maximum number of pictures in one pass; by default CPU_BATCH or GPU_BATCH."""
     threads: int = Field(1, ge=1, exclude=True)
     """Number of torch threads per replica. Adding replicas serves better than adding threads."""
 
@@ -55,17 +61,21 @@ class NeuralExtractor(Extractor):
     """Base class of extractors that use a neural network.
 
     Features are unit vectors (d,) float32; `shape` is known once the network is loaded. A subclass
-    builds the network (`_build`), prepares pictures (`_prepare`), and runs the network (`_encode`).
+    builds the network (`_build`), says how it wants its pictures (`_preparation`) or prepares them
+    itself (`_prepare`), and runs the network (`_encode`).
     """
 
     view = "preview"
     index = "vectors"
+    uses_gpu = True
     dtype = np.dtype(np.float32)
-    batch: ClassVar[int] = 8
+    batch = CPU_BATCH
+    """Pictures in one pass; known once the model is loaded."""
     precision: Precision = "float32"
     """Precision in use; known once the model is loaded."""
     options: NeuralOptions
     _network: Any
+    _prepares_on_device = False
 
     def load(self) -> None:
         """Find, fetch and build the model, then choose the precision.
@@ -78,6 +88,9 @@ class NeuralExtractor(Extractor):
 
             torch.set_num_threads(self.options.threads)
             self._device = torch.device(device_of(self.options.device))
+            self.device = str(self._device)
+            on_cpu = self._device.type == "cpu"
+            self.batch = self.options.batch or (CPU_BATCH if on_cpu else GPU_BATCH)
             self._choose_precision()
         except ImportError as exc:
             raise RetrieverUnavailable(
@@ -93,10 +106,7 @@ class NeuralExtractor(Extractor):
 
     def extract_many(self, pixels: Sequence[Pixels]) -> list[Features]:
         """Features of several pictures, `batch` of them in one pass."""
-        features = []
-        for first in range(0, len(pixels), self.batch):
-            some = [self._prepare(one) for one in pixels[first : first + self.batch]]
-            features += list(self._embed(np.stack(some)))
+        features = list(self._embed(pixels))
         for one in features:
             self._check(one)
         return features
@@ -109,9 +119,15 @@ class NeuralExtractor(Extractor):
     def _build(self) -> Any:
         """The network with its weights: an `nn.Module` in float32 on the CPU."""
 
-    @abstractmethod
+    def _preparation(self) -> Preparation | None:
+        """How the network wants its pictures, once it is built; None where `_prepare` knows."""
+        return None
+
     def _prepare(self, pixels: Pixels) -> Batch:
         """One picture as the network's input: (3, height, width) float32, normalised."""
+        preparation = self._preparation()
+        assert preparation is not None
+        return preparation.of(pixels)
 
     def _encode(self, batch: Any) -> Any:
         """Features (n, d) of a tensor (n, 3, height, width), not normalised."""
@@ -120,37 +136,70 @@ class NeuralExtractor(Extractor):
     def _probe(self) -> Batch:
         """Features (n, d) of noise and of smooth gradients, which reveal a loss of precision."""
         rng = np.random.default_rng(7)
-        noise = rng.integers(0, 256, (2, 224, 224, 3), np.uint8)
+        noise = rng.integers(0, 256, (2, 300, 400, 3), np.uint8)
         coarse = rng.integers(0, 256, (2, 4, 4, 3), np.uint8)
-        smooth = [resized(one, (224, 224), Image.Resampling.BICUBIC) for one in coarse]
-        return self._embed(np.stack([self._prepare(one) for one in [*noise, *smooth]]))
+        smooth = [resized(one, (400, 300), Image.Resampling.BICUBIC) for one in coarse]
+        return self._embed([*noise, *smooth])
 
     def _extract(self, pixels: Pixels) -> Features:
-        features: Features = self._embed(self._prepare(pixels)[None])[0]
+        features: Features = self._embed([pixels])[0]
         return features
 
     def _variants(self, pixels: Pixels, variants: Variants) -> list[Features]:
         return self.extract_many(dihedral(pixels)[: 2 if variants == "mirror" else 8])
 
-    def _embed(self, batch: Batch) -> Batch:
+    def _embed(self, pixels: Sequence[Pixels]) -> Batch:
+        """Features (n, d) of pictures. A GPU computes one batch while the next is prepared."""
         import torch
 
+        if not pixels:
+            return np.empty((0, *self.shape), np.float32)
         with torch.inference_mode():
-            inputs = torch.from_numpy(batch).to(self._device, getattr(torch, self.precision))
-            return unit(self._encode(inputs))
+            parts = [
+                unit(self._encode(self._prepared(pixels[first : first + self.batch])))
+                for first in range(0, len(pixels), self.batch)
+            ]
+            return np.asarray(torch.cat(parts).cpu().numpy(), np.float32)
+
+    def _prepared(self, pixels: Sequence[Pixels]) -> Any:
+        """The network's input (n, 3, height, width) on its device, in its precision."""
+        import torch
+
+        preparation = self._preparation() if self._prepares_on_device else None
+        if preparation is not None:
+            batch = preparation.of_batch(pixels, self._device)
+        elif self._device.type == "cpu":
+            batch = torch.from_numpy(np.stack([self._prepare(one) for one in pixels]))
+        else:
+            batch = torch.from_numpy(np.stack(list(_threads().map(self._prepare, pixels))))
+        return batch.to(self._device, getattr(torch, self.precision))
 
     def _choose_precision(self) -> None:
+        self._prepares_on_device = False
         self._build_at("float32")
         reference = self._probe()
         self.shape = reference.shape[1:]
+        if self._device.type != "cpu":
+            self._choose_preparation(reference)
         lower = self._lower_precision()
         if lower is None:
             return
         self._build_at(lower)
-        cosine = float((self._probe() * reference).sum(axis=1).min())
+        cosine = _least_cosine(self._probe(), reference)
         if not cosine >= MIN_COSINE:
             logger.warning("%s has a cosine of %.4f to float32, which is used", lower, cosine)
             self._build_at("float32")
+
+    def _choose_preparation(self, reference: Batch) -> None:
+        """Prepare pictures on the device if its features are those of pictures from the CPU."""
+        preparation = self._preparation()
+        if preparation is None or not preparation.on_device:
+            return
+        self._prepares_on_device = True
+        cosine = _least_cosine(self._probe(), reference)
+        if not cosine >= MIN_PREPARATION_COSINE:
+            logger.warning("pictures are prepared on the CPU: cosine %.5f otherwise", cosine)
+            self._prepares_on_device = False
 
     def _build_at(self, precision: Precision) -> None:
         """Build the network in this precision. It is built anew each time, because rounded weights
@@ -159,6 +208,9 @@ class NeuralExtractor(Extractor):
 
         self._network = None
         self._network = self._build().eval().to(self._device, getattr(torch, precision))
+        if self._device.type == "cuda":
+            # What its tensor cores convolve fastest.
+            self._network.to(memory_format=torch.channels_last)
         self.precision = precision
 
     def _lower_precision(self) -> Precision | None:
@@ -195,24 +247,22 @@ def fast_precision(device: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> Precis
     return "bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else None
 
 
-def unit(features: Any) -> Batch:
-    """Rows of a tensor (n, d) normalised to unit length, as float32."""
+def unit(features: Any) -> Any:
+    """Rows of a tensor (n, d) as float32, normalised to unit length."""
     import torch
 
-    rows = torch.nn.functional.normalize(features.float(), dim=1)
-    return np.asarray(rows.cpu().numpy(), np.float32)
+    return torch.nn.functional.normalize(features.float(), dim=1)
 
 
-def resized(pixels: Pixels, size: tuple[int, int], resample: Image.Resampling) -> Pixels:
-    """The whole picture squashed to (width, height)."""
-    return np.asarray(Image.fromarray(pixels).resize(size, resample))
+def _least_cosine(features: Batch, others: Batch) -> float:
+    """The lowest cosine between unit vectors (n, d) and their counterparts."""
+    return float((features * others).sum(axis=1).min())
 
 
-def normalised(pixels: Pixels, mean: Sequence[float], std: Sequence[float]) -> Batch:
-    """RGB (height, width, 3) as (3, height, width) float32; mean and std refer to values in 0…1."""
-    scale = 1 / (255 * np.asarray(std, np.float32))
-    shift = np.asarray(mean, np.float32) / np.asarray(std, np.float32)
-    return np.ascontiguousarray((pixels * scale - shift).transpose(2, 0, 1))
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Threads that prepare pictures beside a GPU."""
+    return ThreadPoolExecutor(cores(), "prepare")
 
 
 def _loading_errors() -> tuple[type[Exception], ...]:

@@ -293,7 +293,7 @@ def annotate(
 
 def print_states(url: str, rows: list[dict[str, Any]]) -> None:
     """Print a line for each model, and below the table the full reason of each that has one."""
-    table = Table("retriever", "state", "pictures", "index", "MiB", "change", title=url)
+    table = Table("retriever", "state", "pictures", "index", "MiB", "change", "runs on", title=url)
     reasons = {}
     for row in rows:
         for which in ("", *sorted(row.keys() & {"next", "previous"})):
@@ -301,12 +301,20 @@ def print_states(url: str, rows: list[dict[str, Any]]) -> None:
             name = f"  its {which} model" if which else row["name"]
             index, change = ("", "") if which else (row["index"], str(row["applied_seq"]))
             size = f"{one['bytes'] / 2**20:.1f}"
-            table.add_row(name, one["state"], str(one["count"]), index, size, change)
+            where = "" if which else _placement(row)
+            table.add_row(name, one["state"], str(one["count"]), index, size, change, where)
             if one.get("reason"):
                 reasons[f"{row['name']}, its {which} model" if which else name] = one["reason"]
     print_table(table)
     for name, reason in reasons.items():
         out.print(f"{name}: {reason}", soft_wrap=True, markup=False)
+
+
+def _placement(row: dict[str, Any]) -> str:
+    """Where a retriever runs, such as `2 × 8 threads` or `1 × cuda`."""
+    threads = row.get("threads", 1)
+    on_cpu = f"{threads} thread{'s' if threads > 1 else ''}"
+    return f"{row['replicas']} × {on_cpu if row.get('device', 'cpu') == 'cpu' else row['device']}"
 
 
 def _print_annotated(outcome: Outcome, written: dict[str, int]) -> None:

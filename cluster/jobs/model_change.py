@@ -13,7 +13,8 @@ from cluster.service.applications import RETRIEVER, built_by
 from deployments.settings import RetrieverArgs, store_url, with_training_files
 from indexes.base import Query
 from indexes.registry import make_index
-from indexes.replica.follower import Follower, row_reader
+from indexes.replica.applier import row_reader
+from indexes.replica.follower import Follower
 from indexes.store.base import Space, Store
 from indexes.store.spaces import lacking
 from indexes.store.url import open_store

@@ -26,7 +26,7 @@ from indexes.inverted import trained
 from indexes.inverted.file import POINTS_PER_LIST, list_count
 from indexes.inverted.learning import Step, TrainingState, learn
 from indexes.registry import make_index
-from indexes.replica.follower import row_reader
+from indexes.replica.applier import row_reader
 from indexes.replica.sharding import stored_ids
 from indexes.store.base import Space, Store
 from indexes.store.url import open_store

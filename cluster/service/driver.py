@@ -34,6 +34,7 @@ from cluster.service.applications import (
 )
 from cluster.service.data_folder import CannotStart, Running, http_url, service_log, write_running
 from cluster.service.local_ray import start_ray
+from cluster.service.sizing import sized
 from cluster.service.terminal import output_in
 from deployments.settings import (
     STARTING,
@@ -69,6 +70,7 @@ def run(config_path: Path, folder: str, stop: threading.Event, out: TextIO) -> N
     host, port = address()
     write_running(data_folder(), Running(os.getppid(), host, port, ray_address, folder))
     try:
+        config = _sized(config)
         # Neural retrievers and annotators are many and slow to start: the others answer first.
         first = weightless_retrievers(config).keys()
         apply(config, first | built_by(INGRESS, config).keys())
@@ -92,6 +94,7 @@ def redeploy(config: dict[str, Any], ray_address: str) -> None:
         address=ray_address, namespace="serve", log_to_driver=False, logging_level=logging.ERROR
     )
     try:
+        config = _sized(config)
         if old := replaced_shards(config):
             # Serve ends at once what a config no longer names. So both layouts are
             # deployed first, and the new one alone once all new shards are ready
@@ -102,6 +105,12 @@ def redeploy(config: dict[str, Any], ray_address: str) -> None:
         _until(lambda: _all_run(config), "not everything runs")
     finally:
         ray.shutdown()
+
+
+def _sized(config: dict[str, Any]) -> dict[str, Any]:
+    """The config for the Ray that is connected."""
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return sized(config, resources.get("CPU", 1), resources.get("GPU", 0))
 
 
 def _until(reached: Callable[[], bool], otherwise: str) -> None:

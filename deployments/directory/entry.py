@@ -33,6 +33,8 @@ class DirectoryEntry:
     unreachable_reason: str | None = "starting"
     """Why it is not called now; None when it is."""
     status: str = ""
+    replicas: int = 0
+    """Number of its replicas that run, over all shards."""
     probe: asyncio.Future[Description | None] | None = None
     """A running `describe`, shared by all calls that take longer than usual."""
     changed: bool = True
@@ -109,8 +111,11 @@ class DirectoryEntry:
                 model.extractor = extractor_for(said)
             model.description, model.unreachable_reason, model.changed = said, None, False
 
-    def update_from_status(self, deployments: Sequence[str], status: str) -> None:
+    def update_from_status(
+        self, deployments: Sequence[str], status: str, replicas: int = 1
+    ) -> None:
         """Update from what Serve says of the application."""
+        self.replicas = replicas
         self.kind = "annotator" if "Annotator" in deployments else "retriever"
         self.of_pictures = not any(name.startswith(WORDS_ONLY) for name in deployments)
         if status != self.status:

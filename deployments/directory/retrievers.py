@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray import serve
 from ray.exceptions import RayError
@@ -125,10 +125,8 @@ class RetrieverDirectory:
         for name in self.coming:
             plan = planned[name]
             self._entries.setdefault(name, DirectoryEntry(name, plan.kind, plan.of_pictures))
-        for name, (deployments, status) in apps.items():
-            self._entries.setdefault(name, DirectoryEntry(name)).update_from_status(
-                deployments, status
-            )
+        for name, seen in apps.items():
+            self._entries.setdefault(name, DirectoryEntry(name)).update_from_status(*seen)
         self.complete = True
         asked = [
             asyncio.ensure_future(self._probe(self._entries[name]))
@@ -316,13 +314,29 @@ def _handle(entry: DirectoryEntry) -> DeploymentHandle[Any]:
     return serve.get_deployment_handle(*entry.deployment)
 
 
-def _statuses() -> dict[str, tuple[list[str], str]]:
-    """Deployments and status by application. Raises RetrieverUnavailable while one is being
+class _Seen(NamedTuple):
+    """What Serve says of an application."""
+
+    deployments: list[str]
+    status: str
+    replicas: int
+
+
+def _statuses() -> dict[str, _Seen]:
+    """What Serve says of each application. Raises RetrieverUnavailable while one is being
     built."""
     return {
-        name: (_deployments_of(name, app), str(app["status"]))
+        name: _Seen(_deployments_of(name, app), str(app["status"]), _running_replicas(app))
         for name, app in applications().items()
     }
+
+
+def _running_replicas(application: Mapping[str, Any]) -> int:
+    return sum(
+        replica["state"] == "RUNNING"
+        for deployment in application["deployments"].values()
+        for replica in deployment["replicas"]
+    )
 
 
 def _deployments_of(name: str, application: Mapping[str, Any]) -> list[str]:

@@ -38,7 +38,7 @@ async def state_rows(directory: RetrieverDirectory) -> list[dict[str, Any]]:
 
 
 def _row(entry: DirectoryEntry) -> dict[str, Any]:
-    row = UNKNOWN | {"name": entry.name, "kind": entry.kind}
+    row = UNKNOWN | {"name": entry.name, "kind": entry.kind, "replicas": entry.replicas}
     if entry.description is not None:
         row |= entry.description.row()
     if entry.unreachable_reason is not None:

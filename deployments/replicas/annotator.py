@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any, TypeVar
 
 from ray import serve
@@ -31,7 +32,10 @@ BATCH_WAIT = 0.01
 
 
 class Annotator:
-    """Annotates views of pictures. All CPU work runs in a thread, never on the event loop."""
+    """Annotates views of pictures. All CPU work runs in threads, never on the event loop.
+
+    The model takes one call at a time: requests, and completion at a low priority, share it.
+    """
 
     def __init__(self, args: AnnotatorArgs) -> None:
         keep_sockets_on_loopback()
@@ -40,6 +44,7 @@ class Annotator:
         self.args = args
         self.store: Store = open_here(store_url(args.store))
         self._annotating = ThreadPoolExecutor(1, "annotate")
+        self._lock = Lock()
         self._loaded = False
         self._unavailable: str | None = None
         self._batched: Any = serve.batch(
@@ -66,6 +71,7 @@ class Annotator:
             applied_seq=0,
             verifying=False,
             explains=False,
+            device=self.annotator.device,
         )
 
     async def annotate(self, pixels: Pixels) -> AnnotateAnswer | AmbienceError:
@@ -78,7 +84,7 @@ class Annotator:
             if self.annotator.batch > 1:
                 annotation: Annotation = await self._batched(pixels)
             else:
-                annotation = await self._run(lambda: self.annotator.annotate(pixels))
+                annotation = (await self._annotate_many([pixels]))[0]
         except AmbienceError as exc:
             return exc
         spent = time.perf_counter() - began
@@ -90,15 +96,19 @@ class Annotator:
             raise RuntimeError(f"{self.name} could not start") from self._starting.exception()
 
     async def _annotate_many(self, pixels: list[Pixels]) -> list[Annotation]:
-        return await self._run(lambda: self.annotator.annotate_many(pixels))
+        def work() -> list[Annotation]:
+            with self._lock:
+                return self.annotator.annotate_many(pixels)
+
+        return await self._run(work)
 
     async def _start(self) -> None:
         metrics = asyncio.create_task(self._show_metrics())
         try:
             await load_until_it_works(self.annotator, self._run, self._set_reason)
             self._loaded = True
-            completer = AnnotationCompleter(self.name, self.store, self.annotator)
-            await keep_completing(completer, self._run, self.args.completion_interval)
+            completer = AnnotationCompleter(self.name, self.store, self.annotator, self._lock)
+            await keep_completing(completer, self.args.completion_interval)
         finally:
             metrics.cancel()
 

@@ -8,12 +8,14 @@ import logging
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 from indexes.store.base import ANNOTATE, Pending, Space, Store
 from models.annotator import Annotation, Annotator
 from models.base import Extractor
 from models.errors import AmbienceError, InvalidInput
+from models.machine import yield_to_others
 from models.pictures.decoder import Decoder
 from models.pictures.decoding import Picture
 from models.types import View
@@ -83,16 +85,15 @@ class Completer(ABC):
             logger.warning("picture %d can't be completed: %s", pending.image_id, exc)
 
 
-async def keep_completing(
-    completer: Completer, run: Callable[[Callable[[], bool]], Awaitable[bool]], interval: float
-) -> None:
-    """Complete image after image in the thread of `run`; look again every `interval` seconds.
+async def keep_completing(completer: Completer, interval: float) -> None:
+    """Complete image after image in a thread of low priority; look again every `interval` seconds.
 
     What the store or the method can't do now is retried.
     """
+    thread = ThreadPoolExecutor(1, "complete", yield_to_others)
     while True:
         try:
-            more = await run(completer.complete_one)
+            more = await asyncio.get_running_loop().run_in_executor(thread, completer.complete_one)
         except AmbienceError as exc:
             logger.warning("completion of %s: %s", completer.kind, exc)
             more = False
@@ -113,10 +114,14 @@ class FeatureCompleter(Completer):
 
 
 class AnnotationCompleter(Completer):
-    """Completes annotations of one annotator, from pictures or from stored features."""
+    """Completes annotations of one annotator, from pictures or from stored features.
 
-    def __init__(self, name: str, store: Store, annotator: Annotator) -> None:
+    It holds the lock while it uses the annotator, which takes one call at a time.
+    """
+
+    def __init__(self, name: str, store: Store, annotator: Annotator, lock: Lock) -> None:
         super().__init__(ANNOTATE + name, store, annotator.view)
+        self._lock = lock
         self.name = name
         self.annotator = annotator
         reads = annotator.reads()
@@ -131,10 +136,14 @@ class AnnotationCompleter(Completer):
         if self._reads is None:
             super()._complete(pending)
         elif row := self.store.rows(self._reads, [pending.image_id]).get(pending.image_id):
-            self._candidates(pending, self.annotator.annotate_features([row])[0])
+            with self._lock:
+                annotation = self.annotator.annotate_features([row])[0]
+            self._candidates(pending, annotation)
 
     def _write(self, pending: Pending, picture: Picture, whole: bool) -> None:  # noqa: ARG002
-        self._candidates(pending, self.annotator.annotate(picture.view(self.view)))
+        with self._lock:
+            annotation = self.annotator.annotate(picture.view(self.view))
+        self._candidates(pending, annotation)
 
     def _candidates(self, pending: Pending, annotation: Annotation) -> None:
         said = {**annotation.row(), "fingerprint": self.annotator.fingerprint}

@@ -100,7 +100,7 @@ class ChangingRetriever:
 
     async def _complete(self) -> None:
         completer = ModelsCompleter(self.name, self.store, self.models)
-        await keep_completing(completer, asyncio.to_thread, self.args.completion_interval)
+        await keep_completing(completer, self.args.completion_interval)
 
     async def _show_metrics(self) -> None:
         await keep_showing(self.models[0].metrics_name, self._describe_active, self.store)

@@ -40,12 +40,14 @@ from deployments.wire import (
 )
 from indexes.base import Query, Rows
 from indexes.registry import index_class, make_index
-from indexes.replica.follower import Follower, Status, row_reader
+from indexes.replica.applier import Status, row_reader
+from indexes.replica.follower import Follower
 from indexes.replica.sharding import WHOLE
 from indexes.replica.snapshots import Snapshots
 from indexes.store.base import ANNOTATIONS, Space, Store
 from models.base import Extractor
 from models.errors import AmbienceError, ImageNotFound, InvalidInput, RetrieverUnavailable
+from models.machine import cores
 from models.registry import make_extractor
 from models.types import Features, Pixels
 
@@ -54,7 +56,9 @@ FileVersions = dict[Path, tuple[int, int] | None]
 logger = logging.getLogger(__name__)
 FIRST_RETRY, LAST_RETRY = 2.0, 60.0
 BATCH_SECONDS = 0.005
-"""Seconds that a picture waits for others to share a forward pass."""
+"""Seconds that a picture waits for others to share a GPU's forward pass."""
+BATCHES_IN_FLIGHT = 2
+"""Batches of a GPU: one is prepared while it computes the other."""
 RENEWAL_SECONDS = 1.0
 CLOSING_SECONDS = 30.0
 """Seconds that searches on a replaced index may still take."""
@@ -73,10 +77,8 @@ class Retriever:
         self.args = args
         self.store: Store = open_here(store_url(args.store))
         self._index_class = index_class(self.extractor.index)
-        self._extracting = ThreadPoolExecutor(1, "extract")
-        self._in_batch = serve.batch(
-            max_batch_size=self.extractor.batch, batch_wait_timeout_s=BATCH_SECONDS
-        )(self._extract_many)
+        self.threads = cores()
+        self._extracting = ThreadPoolExecutor(self.threads, "extract")
         self._loaded = self._joined = False
         self._unavailable: str | None = None
         self._follower: Follower | None = None
@@ -106,6 +108,8 @@ class Retriever:
             reads_text=self.extractor.reads_text,
             additive=self.extractor.additive,
             of_pictures=self.extractor.of_pictures,
+            device=self.extractor.device,
+            threads=self.threads,
             searched_by=self.extractor.index,
             shards=self.shard.of,
         )
@@ -138,6 +142,11 @@ class Retriever:
         """Load, index, then complete pending images."""
         showing = asyncio.create_task(self._show_metrics())
         await load_until_it_works(self.extractor, self._run, self._set_reason)
+        self._in_batch = serve.batch(
+            max_batch_size=self.extractor.batch,
+            batch_wait_timeout_s=BATCH_SECONDS,
+            max_concurrent_batches=BATCHES_IN_FLIGHT,
+        )(self._extract_many)
         self._loaded = True
         file_versions = self._file_versions()
         while self._follower is None:
@@ -208,7 +217,7 @@ class Retriever:
     async def _complete(self) -> None:
         if self.extractor.of_pictures:
             completer = FeatureCompleter(self.name, self.store, self.extractor)
-            await keep_completing(completer, self._run, self.args.completion_interval)
+            await keep_completing(completer, self.args.completion_interval)
 
     def _set_reason(self, reason: str | None) -> None:
         self._unavailable = reason
@@ -279,9 +288,9 @@ class Retriever:
         return ExtractAnswer(row, self.extractor.fingerprint, time.perf_counter() - began)
 
     async def _features(self, pixels: Pixels) -> Features:
-        """Features of one picture; several calls share a forward pass where the method has a
-        batch."""
-        if self.extractor.batch == 1:
+        """Features of one picture. Calls share a forward pass of a GPU, and take a thread each
+        otherwise, because a core computes a batch no faster than its pictures one by one."""
+        if self.extractor.device == "cpu":
             return await self._run(lambda: self.extractor.extract(pixels))
         features: Features = await self._in_batch(pixels)
         return features
@@ -300,7 +309,7 @@ class Retriever:
             return [await self._run(work)]
         if request.pixels is not None:
             pixels, variants = request.pixels, request.variants
-            if variants == "identity" and self.extractor.batch > 1:
+            if variants == "identity" and self.extractor.device != "cpu":
                 return [await self._features(pixels)]
             return await self._run(lambda: self.extractor.extract_variants(pixels, variants))
         if request.image_id is None:

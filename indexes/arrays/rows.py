@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from indexes.arrays.buffers import ThreadBuffer
 from indexes.arrays.frozen import FrozenArray, Saved
 from indexes.arrays.frozen_rows import FrozenRows
 from indexes.arrays.kernels import EMPTY, Kernel, drop_ids, find_ids, put_ids
@@ -40,14 +41,14 @@ class Column:
 
 
 class RowArrays:
-    """The rows and their ids. Not thread-safe, like the indexes that own one."""
+    """The rows and their ids. Threads may read them at once, while none changes them."""
 
     def __init__(self, columns: Mapping[str, Column]) -> None:
         self._columns = dict(columns)
         self._segments: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in columns}
         self._ids = np.empty(SMALLEST, np.int64)
         self._table = np.full(2 * SMALLEST, EMPTY, np.int32)
-        self._scanned = np.empty(0, np.uint16)
+        self._distances = ThreadBuffer(np.uint16)
         self._count = 0
         self._touched = 0
         self._frozen: FrozenRows | None = None
@@ -62,7 +63,7 @@ class RowArrays:
         Pages of a segment that were never written take no memory yet: the kernel allocates page by
         page.
         """
-        arrays = (self._ids, self._table, self._scanned)
+        arrays = (self._ids, self._table)
         return self._touched * self._row_bytes + sum(array.nbytes for array in arrays)
 
     @property
@@ -152,17 +153,15 @@ class RowArrays:
     ) -> npt.NDArray[np.uint16]:
         """Distances (uint16) by the kernel to all rows, or to rows at ascending positions.
 
-        The next scan may overwrite the returned array.
+        The calling thread's next scan may overwrite the returned array.
         """
         if positions is not None and len(positions) * GATHER_BELOW < self._count:
             distances = np.empty(len(positions), np.uint16)
             kernel(self.take(name, positions), query, distances)
             return distances
-        if len(self._scanned) < self._count:
-            self._scanned = np.empty(len(self._ids), np.uint16)
+        scanned = self._distances.of(self._count)
         for start, rows in self.used(name):
-            kernel(rows, query, self._scanned[start : start + len(rows)])
-        scanned = self._scanned[: self._count]
+            kernel(rows, query, scanned[start : start + len(rows)])
         return scanned if positions is None else scanned[positions]
 
     def used(self, name: str) -> Iterator[tuple[int, npt.NDArray[Any]]]:

@@ -85,7 +85,7 @@ class BinaryIndex(Index):
         rows = {"code": codes, "head": codes[:, self._head]}
         self._rows.put(np.array(list(kept), np.int64), rows)
 
-    def preallocate(self) -> bool:
+    def maintain(self) -> bool:
         return self._rows.preallocate()
 
     def freeze(self) -> Frozen:

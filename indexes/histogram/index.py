@@ -98,7 +98,7 @@ class HistogramIndex(Index):
             start = number * WRITE_BATCH
             self._rows.put(image_ids[start : start + len(batch.fine)], batch._asdict())
 
-    def preallocate(self) -> bool:
+    def maintain(self) -> bool:
         return self._rows.preallocate()
 
     def freeze(self) -> Frozen:
@@ -114,15 +114,15 @@ class HistogramIndex(Index):
         return pairs(sample, "cityblock")
 
     def _search(self, query: Query, params: SearchParams) -> list[Hit]:
-        variants = _stack(query.variants)
+        variants, allowed = _stack(query.variants), query.allowed
         while True:
-            found = [self._find(variant, query.allowed, params) for variant in variants]
+            found = [self._find(variant, allowed, params) for variant in variants]
             gone = [key for one in found for key in one.gone]
             if not gone:
                 return _merge(found, params.k)
             # The store is ahead of this index: an image that it has removed can't be
             # a hit any more.
-            self.apply(dict.fromkeys(gone))
+            allowed = np.setdiff1d(self._rows.ids if allowed is None else allowed, gone)
 
     def _find(
         self,

@@ -140,6 +140,13 @@ class LocalIndex(Index):
             self._search_by.add(ids, unit(descriptors))
         self._maintain()
 
+    def maintain(self) -> bool:
+        """Switch to the index of a finished training."""
+        if self._training is not None and not self._training.is_alive():
+            self._adopt()
+            self._maintain()
+        return False
+
     def training_method(self, _: int) -> Method:
         return method(self.options.factory)
 
@@ -242,7 +249,6 @@ class LocalIndex(Index):
     def _candidates(self, query: Query, params: SearchParams) -> list[NearestDescriptors]:
         """Nearest descriptors of each variant's descriptors."""
         assert isinstance(params, LocalParams)
-        self._adopt()
         asked = [features[: self.options.voters] for features in query.variants]
         # One search for all variants, because each search has a fixed cost.
         descriptors = unit(np.concatenate([features["descriptor"] for features in asked]))

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from indexes.arrays.frozen import Frozen
 from indexes.base import Index
-from indexes.replica.follower import Follower, Status
+from indexes.replica.applier import Status
+from indexes.replica.follower import Follower
 from indexes.replica.snapshot_file import write
 from indexes.replica.snapshots import DAY, Snapshots
 from models.errors import RetrieverUnavailable

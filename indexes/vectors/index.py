@@ -137,7 +137,7 @@ class VectorIndex(Index):
                 self._rows = self._no_rows(vectors.shape[1])
             self._rows.put(np.array(list(kept), np.int64), vectors)
 
-    def preallocate(self) -> bool:
+    def maintain(self) -> bool:
         return self._rows.preallocate()
 
     def freeze(self) -> Frozen:

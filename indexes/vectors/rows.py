@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from indexes.arrays.buffers import ThreadBuffer
 from indexes.arrays.frozen import Frozen, Saved
 from indexes.arrays.rows import GATHER_BELOW, Column, RowArrays
 from indexes.arrays.selection import at_places
@@ -24,7 +25,7 @@ BATCH = 1 << 12
 
 
 class VectorRows(ABC):
-    """Unit vectors (d,) by image id. Not thread-safe."""
+    """Unit vectors (d,) by image id. Threads may read them at once, while none changes them."""
 
     kind: ClassVar[str]
 
@@ -63,7 +64,7 @@ class VectorRows(ABC):
     def nbytes(self) -> int: ...
 
     def preallocate(self) -> bool:
-        """See Index.preallocate."""
+        """See Index.maintain."""
         return False
 
     @property
@@ -79,7 +80,7 @@ class CodedRows(VectorRows):
 
     def __init__(self, width: int, rows: RowArrays | None = None) -> None:
         self._rows = RowArrays(_columns(width)) if rows is None else rows
-        self._bounds = np.empty((2, 0), np.float32)
+        self._bounds = ThreadBuffer(np.float32)
 
     @classmethod
     def restored(cls, width: int, saved: Saved) -> CodedRows:
@@ -90,7 +91,7 @@ class CodedRows(VectorRows):
 
     @property
     def nbytes(self) -> int:
-        return self._rows.nbytes + self._bounds.nbytes
+        return self._rows.nbytes
 
     def put(self, image_ids: Ids, vectors: Vectors) -> None:
         self._rows.put(image_ids, {"vector": vectors, **encode(vectors)})
@@ -129,11 +130,9 @@ class CodedRows(VectorRows):
     def _scan(self, variants: Vectors) -> tuple[Vectors, Vectors]:
         """Bounds of the cosine (n,) between each row and its nearest variant.
 
-        The next scan overwrites them.
+        The calling thread's next scan overwrites them.
         """
-        if self._bounds.shape[1] < len(self):
-            self._bounds = np.empty((2, len(self) + len(self) // 8), np.float32)
-        lower, upper = self._bounds[:, : len(self)]
+        lower, upper = self._bounds.of(2 * len(self)).reshape(2, -1)
         query = CodedQuery(variants)
         both = zip(self._rows.used("code"), self._rows.used("scale"), strict=True)
         for (start, code), (_, scale) in both:

@@ -58,7 +58,8 @@ class Caption(Annotator):
 
     Config: ClassVar[type[Options]] = CaptionOptions
     view: ClassVar[View] = "preview"
-    batch: ClassVar[int] = 2
+    uses_gpu = True
+    batch = 2
     """Each picture of a batch costs about 0.3 GB with BLIP base, because every beam keeps its own
     attention cache."""
     options: CaptionOptions
@@ -96,7 +97,7 @@ class Caption(Annotator):
             folder, dtype=dtype, weights_only=True
         )
         self._chat = whole if getattr(whole, "chat_template", None) else None
-        self._model = model.to(device).eval()
+        self._model, self.device = model.to(device).eval(), str(device)
         self._inference = torch.inference_mode
 
     def annotate(self, pixels: Pixels) -> Annotation:

@@ -116,7 +116,8 @@ class Places365(Annotator):
 
     Config: ClassVar[type[Options]] = Places365Options
     view: ClassVar[View] = "preview"
-    batch: ClassVar[int] = 8
+    uses_gpu = True
+    batch = 8
     options: Places365Options
 
     def weights(self) -> Sequence[Weights]:
@@ -151,7 +152,8 @@ class Places365(Annotator):
         for network, name in ((resnet50, RESNET50), (wideresnet18, WIDERESNET18)):
             network.load_state_dict(published_state(files[name]), assign=True)
         wideresnet18.fc = torch.nn.Identity()
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = torch.device(self.device)
         self._resnet50 = resnet50.to(self._device).eval()
         self._wideresnet18 = wideresnet18.to(self._device).eval()
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from PIL import Image
 from pydantic import Field
 
-from models.neural import Batch, NeuralExtractor, NeuralOptions, import_transformers
+from models.neural import NeuralExtractor, NeuralOptions, import_transformers
+from models.preparation import Batch, Preparation
 from models.types import Options, Pixels
 from models.weights import HubWeights, Weights
 
@@ -65,6 +67,25 @@ class Backbone(NeuralExtractor):
         if missing:
             raise ValueError(f"the weights lack {', '.join(sorted(missing)[:3])}")
         return network
+
+    def _preparation(self) -> Preparation | None:
+        """None for processors that do more than to squash the picture and to normalise it."""
+        processor, size = self._processor, self._processor.size
+        steps = ("do_resize", "do_rescale", "do_normalize")
+        others = ("do_center_crop", "do_pad", "do_flip_channel_order")
+        squashes = size.get("height") and size.get("width")
+        if not squashes or not all(getattr(processor, one, False) for one in steps):
+            return None
+        if any(getattr(processor, one, False) for one in others):
+            return None
+        to_one = processor.rescale_factor * 255
+        return Preparation(
+            size["height"],
+            size["width"],
+            Image.Resampling(processor.resample),
+            tuple(mean / to_one for mean in processor.image_mean),
+            tuple(std / to_one for std in processor.image_std),
+        )
 
     def _prepare(self, pixels: Pixels) -> Batch:
         if self._processor.size.get("shortest_edge"):

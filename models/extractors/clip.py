@@ -14,16 +14,9 @@ from PIL import Image
 from pydantic import Field
 
 from models.errors import InvalidInput
-from models.neural import (
-    Batch,
-    NeuralExtractor,
-    NeuralOptions,
-    import_torchvision,
-    normalised,
-    resized,
-    unit,
-)
-from models.types import Features, Options, Pixels
+from models.neural import NeuralExtractor, NeuralOptions, import_torchvision, unit
+from models.preparation import Batch, Preparation
+from models.types import Features, Options
 from models.weights import HubWeights, Weights
 
 MAX_TEXT = 1000
@@ -86,14 +79,12 @@ class Clip(NeuralExtractor):
         self._preprocessing = network.visual.preprocess_cfg
         return network
 
-    def _prepare(self, pixels: Pixels) -> Batch:
-        preprocessing = self._preprocessing
-        size = preprocessing["size"]
+    def _preparation(self) -> Preparation:
+        given = self._preprocessing
+        size = given["size"]
         height, width = (size, size) if isinstance(size, int) else size
-        method = Image.Resampling[str(preprocessing["interpolation"]).upper()]
-        return normalised(
-            resized(pixels, (width, height), method), preprocessing["mean"], preprocessing["std"]
-        )
+        method = Image.Resampling[str(given["interpolation"]).upper()]
+        return Preparation(height, width, method, tuple(given["mean"]), tuple(given["std"]))
 
     def _encode(self, batch: Any) -> Any:
         return self._network.encode_image(batch)
@@ -102,7 +93,8 @@ class Clip(NeuralExtractor):
         import torch
 
         with torch.inference_mode():
-            return unit(self._network.encode_text(self._tokenizer(list(texts)).to(self._device)))
+            tokens = self._tokenizer(list(texts)).to(self._device)
+            return np.asarray(unit(self._network.encode_text(tokens)).cpu().numpy(), np.float32)
 
     def _probe(self) -> Batch:
         words = self._embed_text(["a photo of two red apples on a table", "night"])

@@ -14,15 +14,9 @@ from typing import Any, ClassVar
 from PIL import Image
 from pydantic import Field
 
-from models.neural import (
-    Batch,
-    NeuralExtractor,
-    NeuralOptions,
-    import_torchvision,
-    normalised,
-    resized,
-)
-from models.types import Options, Pixels
+from models.neural import NeuralExtractor, NeuralOptions, import_torchvision
+from models.preparation import Preparation
+from models.types import Options
 from models.weights import UrlWeights, Weights
 
 URL = "https://dl.fbaipublicfiles.com/sscd-copy-detection/sscd_disc_mixup.torchscript.pt"
@@ -66,9 +60,9 @@ class Sscd(NeuralExtractor):
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         return network
 
-    def _prepare(self, pixels: Pixels) -> Batch:
+    def _preparation(self) -> Preparation:
         size = self.options.size
-        return normalised(resized(pixels, (size, size), Image.Resampling.BILINEAR), MEAN, STD)
+        return Preparation(size, size, Image.Resampling.BILINEAR, MEAN, STD)
 
 
 def architecture() -> Any:

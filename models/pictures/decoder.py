@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import ParamSpec, TypeVar, overload
 
 from PIL import Image
 
+from models.machine import cores
 from models.pictures.decoding import Header, Picture, read_header
 from models.pictures.formats import needs_child
 from models.pictures.limits import DecodeLimits
@@ -45,7 +45,7 @@ class Decoder:
         Image.init()
         _keep_freed_memory()
         self._budget = PixelBudget(self.limits.in_flight_pixels)
-        threads = self.limits.threads or len(os.sched_getaffinity(0))
+        threads = self.limits.threads or cores()
         self._threads = ThreadPoolExecutor(threads, "decode")
         self._child_threads = ThreadPoolExecutor(self.limits.children, "decode-child")
         self._sandboxes = [Sandbox(self.limits) for _ in range(self.limits.children)]

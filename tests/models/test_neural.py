@@ -14,15 +14,12 @@ from PIL import Image
 
 from models.errors import RetrieverUnavailable
 from models.neural import (
-    Batch,
     NeuralExtractor,
     NeuralOptions,
     Precision,
     fast_precision,
-    import_torchvision,
-    normalised,
-    resized,
 )
+from models.preparation import Preparation
 from models.types import Pixels
 
 CPUINFO = "processor\t: 0\nmodel name\t: A\nflags\t\t: fpu sse2 avx512f {}\nbugs\t\t: amx_bf16\n"
@@ -53,8 +50,8 @@ class Means(NeuralExtractor):
 
         return Network(self.options.offset)
 
-    def _prepare(self, pixels: Pixels) -> Batch:
-        return normalised(pixels, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
+    def _preparation(self) -> Preparation:
+        return Preparation(30, 40, Image.Resampling.BILINEAR, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
 
 
 def loaded(**options: Any) -> Means:
@@ -129,15 +126,3 @@ def test_without_torch_it_says_what_to_install() -> None:
         [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False
     )
     assert ran.stdout == "torch is not installed: install ambience[neural]\n", ran.stderr
-
-
-def test_pictures_are_prepared_as_torchvision_does() -> None:
-    transforms = import_torchvision().transforms
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    look = transforms.Compose(
-        [transforms.Resize([20, 24]), transforms.ToTensor(), transforms.Normalize(mean, std)]
-    )
-    pixels = picture(3)
-    ours = normalised(resized(pixels, (24, 20), Image.Resampling.BILINEAR), mean, std)
-    assert ours.dtype == np.float32
-    assert np.allclose(ours, look(Image.fromarray(pixels)), atol=1e-5)

@@ -34,7 +34,8 @@ class Tint(Extractor):
     shape: ClassVar[tuple[int, ...]] = (4,)
     reads_text: ClassVar[bool] = True
     additive: ClassVar[bool] = True
-    batch: ClassVar[int] = 4
+    batch = 4
+    device = "accelerator"
     options: TintOptions
     passes: ClassVar[list[int]] = []
     """Number of pictures in each batch of this process."""

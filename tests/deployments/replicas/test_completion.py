@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 from typing import ClassVar
 
 from deployments.replicas.completion import AnnotationCompleter, FeatureCompleter
@@ -85,7 +86,7 @@ def test_a_picture_is_annotated_from_its_preview_under_the_applications_name(
     store = LmdbStore(tmp_path)
     store.put(to_annotate(7, decode(jpeg(7)).preview_jpeg(), None))
     brightness = Brightness(BrightnessOptions())
-    completer = AnnotationCompleter("mood", store, brightness)
+    completer = AnnotationCompleter("mood", store, brightness, Lock())
     assert completer.complete_one()
     assert not completer.complete_one()
     said = annotations_of(store, [7])[7]["mood"]
@@ -107,7 +108,7 @@ def test_an_annotator_that_needs_the_original_skips_images_with_only_a_preview(
     store = LmdbStore(tmp_path)
     store.put(to_annotate(1, decode(jpeg(1)).preview_jpeg(), None))
     store.put(to_annotate(2, decode(jpeg(2)).preview_jpeg(), jpeg(2)))
-    completer = AnnotationCompleter("mood", store, WholeBrightness(BrightnessOptions()))
+    completer = AnnotationCompleter("mood", store, WholeBrightness(BrightnessOptions()), Lock())
     while completer.complete_one():
         pass
     said = annotations_of(store, [1, 2])
@@ -120,7 +121,9 @@ def test_what_a_person_wrote_meanwhile_stands(tmp_path: Path) -> None:
     store = LmdbStore(tmp_path)
     receipt = store.put(to_annotate(1, decode(jpeg(1)).preview_jpeg(), None))
     store.annotate(1, receipt.generation, {"mood": {"text": "merry"}}, "person")
-    assert not AnnotationCompleter("mood", store, Brightness(BrightnessOptions())).complete_one()
+    assert not AnnotationCompleter(
+        "mood", store, Brightness(BrightnessOptions()), Lock()
+    ).complete_one()
     assert annotations_of(store, [1]) == {1: {"mood": {"text": "merry", "by": "person"}}}
     store.close()
 
@@ -128,7 +131,7 @@ def test_what_a_person_wrote_meanwhile_stands(tmp_path: Path) -> None:
 def test_one_that_reads_stored_features_waits_for_them_and_needs_no_picture(tmp_path: Path) -> None:
     store = LmdbStore(tmp_path)
     store.put(to_annotate(1, None, None))
-    completer = AnnotationCompleter("mood", store, StoredBrightness(BrightnessOptions()))
+    completer = AnnotationCompleter("mood", store, StoredBrightness(BrightnessOptions()), Lock())
     assert not completer.complete_one()
     features = {Space("phash", "f"): b"\x07"}
     store.put(ImageWrite(1, "a" * 64, 640, 480, frozenset({"phash"}), features))

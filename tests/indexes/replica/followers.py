@@ -9,8 +9,14 @@ from tests.indexes.pictures import PHASH
 from tests.indexes.tiny_index import TinyIndex, decode, tiny
 
 
-def follow(store: Store, index: TinyIndex | None = None, applied: int | None = None) -> Follower:
-    return Follower(store, PHASH, tiny() if index is None else index, decode, applied)
+def follow(
+    store: Store,
+    index: TinyIndex | None = None,
+    applied: int | None = None,
+    searches: int | None = None,
+) -> Follower:
+    given = tiny() if index is None else index
+    return Follower(store, PHASH, given, decode, applied, searches=searches)
 
 
 def ready(store: Store, index: TinyIndex | None = None) -> Follower:

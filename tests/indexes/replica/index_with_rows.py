@@ -58,7 +58,7 @@ class IndexWithRows:
         kept = {at: row for at, row in changes.items() if row is not None}
         self.rows = {at: row for at, row in self.rows.items() if at not in changes} | kept
         self.index.apply(changes)
-        while self.index.preallocate():
+        while self.index.maintain():
             pass
 
     def answers(self) -> list[list[Hit]]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from indexes.base import DistanceParams, Hit, Query, Rows, SearchParams
 from indexes.hamming.index import BinaryIndex
-from indexes.replica import adaptive_batch
+from indexes.replica import adaptive_batch, applier
 from indexes.replica import follower as follower_module
-from indexes.replica.follower import Follower, row_reader
+from indexes.replica.applier import row_reader
+from indexes.replica.follower import Follower
 from indexes.store.base import ImageWrite, Store
 from indexes.store.lmdb.store import LmdbStore
 from indexes.store.memory.store import MemoryStore
@@ -43,7 +44,7 @@ def memory() -> MemoryStore:
 
 
 def test_a_rebuild_reads_all_rows_in_batches(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower_module, "BATCH", 4)
+    monkeypatch.setattr(applier, "BATCH", 4)
     store.put_many([picture(n, str(n)) for n in range(10)])
     index = tiny()
     follower = ready(store, index)
@@ -246,38 +247,50 @@ def test_closing_ends_a_rebuild_and_cancels_what_waits(memory: MemoryStore) -> N
         waiting.result()
 
 
-class SingleThreadIndex(TinyIndex):
-    """An index that fails when two threads call it at once."""
+class WatchedIndex(TinyIndex):
+    """An index that fails when a change meets a search or another change, and counts searches that
+    run at once."""
 
     def __init__(self) -> None:
         super().__init__(Options(), no_rows)
-        self.inside = threading.Lock()
+        self.lock = threading.Lock()
+        self.changing = False
+        self.searching = self.most_searching = 0
 
     def apply(self, changes: Mapping[int, Features | None]) -> None:
-        assert self.inside.acquire(blocking=False)
+        with self.lock:
+            assert not self.changing
+            assert not self.searching
+            self.changing = True
         time.sleep(0.001)
         super().apply(changes)
-        self.inside.release()
+        self.changing = False
 
     def _search(self, query: Query, params: SearchParams) -> list[Hit]:
-        assert self.inside.acquire(blocking=False)
-        time.sleep(0.001)
+        with self.lock:
+            assert not self.changing
+            self.searching += 1
+            self.most_searching = max(self.most_searching, self.searching)
+        time.sleep(0.002)
         hits = super()._search(query, params)
-        self.inside.release()
+        with self.lock:
+            self.searching -= 1
         return hits
 
 
-def test_the_index_is_called_by_one_thread_at_a_time(store: Store) -> None:
-    follower = ready(store, SingleThreadIndex())
+def test_searches_run_at_once_and_a_change_has_the_index_alone(store: Store) -> None:
+    index = WatchedIndex()
+    follower = follow(store, index, searches=3)
+    follower.rebuild()
     follower.start(poll=0.001)
     store.put(picture(0, "0"))
-    stale: list[bool] = []
+    right: list[bool] = []
 
     def ask(first: int) -> None:
         for n in range(first, first + 10):
             store.put(picture(n, str(n)))
             answer = follower.search(*nearest(row_of(str(n))))
-            stale.append(best(answer) != (n, 0.0))
+            right.append(best(answer) == (n, 0.0))
             assert follower.status.count >= 1
 
     threads = [threading.Thread(target=ask, args=(first,)) for first in (100, 200, 300)]
@@ -285,8 +298,59 @@ def test_the_index_is_called_by_one_thread_at_a_time(store: Store) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert stale == [False] * 30
+    assert right == [True] * 30
+    assert index.most_searching > 1
     follower.close()
+
+
+class CountingStore(SlowStore):
+    """Counts the reads of the log."""
+
+    reads = 0
+
+    def before(self, name: str) -> None:
+        self.reads += name == "changes"
+        super().before(name)
+
+
+def test_one_application_of_the_log_serves_all_searches_that_wait_for_it(
+    memory: MemoryStore,
+) -> None:
+    slow = CountingStore(memory, 0.05)
+    follower = follow(slow, searches=8)
+    follower.rebuild()
+    memory.put(picture(1, "a"))
+    before = slow.reads
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(follower.search, *nearest(row_of("a"))) for _ in range(8)]
+        assert [best(one.result()) for one in asked] == [(1, 0.0)] * 8
+    assert slow.reads - before <= 2
+    follower.close()
+
+
+def test_changes_are_applied_below_a_stream_of_searches(memory: MemoryStore) -> None:
+    follower = follow(memory, WatchedIndex(), searches=4)
+    follower.rebuild()
+    follower.start(poll=0.001)
+    memory.put(picture(0, "0"))
+    ended = threading.Event()
+
+    def ask() -> None:
+        while not ended.is_set():
+            follower.search(*nearest(row_of("0")), stale_ok=True)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        for n in range(1, 20):
+            head = memory.put(picture(n, str(n))).seq
+            wait_for(lambda head=head: follower.applied >= head)  # type: ignore[misc]
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+        follower.close()
 
 
 def test_search_parameters_reach_the_index(store: Store) -> None:
@@ -300,7 +364,7 @@ def test_search_parameters_reach_the_index(store: Store) -> None:
 
 
 def test_a_grown_collection_learns_how_near_its_own_pictures_lie(store: Store) -> None:
-    count = follower_module.MIN_BACKGROUND_SAMPLE
+    count = applier.MIN_BACKGROUND_SAMPLE
     store.put_many([coded(at) for at in range(count - 1)])
     index = BinaryIndex(BinaryIndex.Config(), row_reader(store, PHASH, decode))
     usual = index.background
@@ -318,7 +382,7 @@ def test_a_grown_collection_learns_how_near_its_own_pictures_lie(store: Store) -
 
 
 class PreallocatingIndex(TinyIndex):
-    """An index that has three pieces to preallocate after each change."""
+    """An index that has three pieces to maintain after each change."""
 
     def __init__(self, options: Options, rows: Rows) -> None:
         super().__init__(options, rows)
@@ -329,7 +393,7 @@ class PreallocatingIndex(TinyIndex):
         super().apply(changes)
         self.left = 3
 
-    def preallocate(self) -> bool:
+    def maintain(self) -> bool:
         self.threads.add(threading.get_ident())
         self.left = max(0, self.left - 1)
         return self.left > 0

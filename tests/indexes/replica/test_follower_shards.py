@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from indexes.hamming.index import BinaryIndex
-from indexes.replica.follower import Follower, row_reader
+from indexes.replica.applier import row_reader
+from indexes.replica.follower import Follower
 from indexes.replica.sharding import Shard, merge_hits
 from indexes.store.memory.store import MemoryStore
 from tests.indexes.pictures import PHASH, picture, row_of

@@ -100,7 +100,7 @@ class _Endless(WrappedStore):
 
 def test_a_search_ends_even_if_the_log_grows_as_fast_as_it_is_applied(memory: MemoryStore) -> None:
     follower = ready(memory)
-    follower.store = _Endless(memory)
+    follower.applier.store = _Endless(memory)
     memory.put_many([picture(n, str(n)) for n in range(10)])
     answer = follower.search(*nearest(row_of("9")))
     assert 10 <= answer.applied_seq < 30

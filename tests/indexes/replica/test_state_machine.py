@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from indexes.store.memory.store import MemoryStore
 from indexes.store.postgres.connections import PostgresOptions
 from indexes.store.postgres.store import PostgresStore
 from tests.indexes.pictures import LOCAL, PHASH, PHASH_NEW, row_of, scanned
-from tests.indexes.tiny_index import TinyIndex, decode, tiny
+from tests.indexes.tiny_index import TinyIndex, decode, nearest, tiny
 from tests.postgres_server import PostgresServer
 
 SPACES = (PHASH, PHASH_NEW, LOCAL)
@@ -201,13 +202,33 @@ class StoreMachine(RuleBasedStateMachine):
         for image_id in held:
             del self.model[image_id].features[space]
 
+    # --- searches --------------------------------------------------------------------------------
+
+    @rule(image_id=IDS, content=CONTENTS, asked=st.lists(CONTENTS, min_size=1, max_size=3))
+    def add_beside_searches(self, image_id: int, content: str, asked: list[str]) -> None:
+        """Search in several threads while an image is added; all other images are found."""
+        others = {at: row for at, row in self.rows_of(PHASH).items() if at != image_id}
+
+        def search(wanted: str) -> None:
+            row = features_of(wanted, {PHASH})[PHASH]
+            answer = self.follower.search(*nearest(row, k=100))
+            found = {hit.image_id: hit.distance == 0 for hit in answer.hits}
+            found.pop(image_id, None)
+            assert found == {at: held == row for at, held in others.items()}
+
+        with ThreadPoolExecutor(len(asked)) as threads:
+            searches = [threads.submit(search, wanted) for wanted in asked]
+            self.add(image_id, content, {PHASH}, {PHASH})
+            for running in searches:
+                running.result()
+
     # --- histories -------------------------------------------------------------------------------
 
     @rule()
     def crash_and_reopen(self) -> None:
         """Crash and reopen the store; the follower lives in another process and goes on."""
         self.store = self.crash()
-        self.follower.store = self.snapshots.store = self.store
+        self.follower.applier.store = self.snapshots.store = self.store
 
     @rule()
     def save(self) -> None:

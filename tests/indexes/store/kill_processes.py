@@ -10,6 +10,7 @@ import hashlib
 import os
 import random
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from tests.indexes.tiny_index import decode, nearest, tiny
 
 IDS = 12
 """Number of ids of each writer: few, so that every id is soon used again."""
+SEARCHES = 3
+"""Number of threads of a replica that search at once."""
 FIRST_MAP = 1 << 18
 """Initial map size in bytes: tiny, so that the map also grows while processes are killed."""
 
@@ -133,12 +136,22 @@ def settled(journals: list[Path]) -> dict[int, JournalEntry]:
 
 
 def follow(url: str, path: str, journals: list[str]) -> None:
-    """Run a replica that searches for acknowledged images and checks the answers."""
+    """Run a replica that searches for acknowledged images, in several threads, and checks the
+    answers."""
     store = opened(url)
-    follower = Follower(store, PHASH, tiny(), decode)
+    follower = Follower(store, PHASH, tiny(), decode, searches=SEARCHES)
     follower.rebuild()
     paths = [Path(name) for name in journals]
-    dice = random.Random(os.getpid())
+    with ThreadPoolExecutor(SEARCHES) as threads:
+        for ended in as_completed(
+            threads.submit(keep_searching, follower, path, paths, number)
+            for number in range(SEARCHES)
+        ):
+            ended.result()  # A search ends only by an error.
+
+
+def keep_searching(follower: Follower, path: str, paths: list[Path], number: int) -> None:
+    dice = random.Random(os.getpid() + number)
     while True:
         before = settled(paths)
         if not before:

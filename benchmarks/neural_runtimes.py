@@ -1,0 +1,186 @@
+"""The published networks on one core under several runtimes.
+
+    python benchmarks/neural_runtimes.py
+
+torch as it is, with channels_last, and compiled with frozen weights; onnxruntime; OpenVINO. The
+last two are measured where `onnx`, `onnxscript`, `onnxruntime` and `openvino` are installed. Random
+weights; batches of 1 and 8; the median of ROUNDS passes, in each of which all runtimes take turns;
+ratios to torch as it is, and the lowest cosine to it over a batch.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+
+import io
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from benchmarks.neural import MODELS
+from models.neural import NeuralExtractor
+from models.registry import make_extractor
+
+ROUNDS = int(os.environ.get("ROUNDS", "7"))
+BATCHES = (1, 8)
+SIDES = {"copy (SSCD ResNet-50)": 320}
+
+Batch = npt.NDArray[np.float32]
+Run = Callable[[Batch], Batch]
+
+
+class Encoder(torch.nn.Module):
+    """A network as its extractor runs it."""
+
+    def __init__(self, extractor: NeuralExtractor) -> None:
+        super().__init__()
+        self.network = extractor._network
+        self._encode = [extractor._encode]
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self._encode[0](batch)
+        return features
+
+
+def eager(encoder: Encoder, _: Batch) -> Run:
+    return lambda batch: encoder(torch.from_numpy(batch)).numpy()
+
+
+def channels_last(encoder: Encoder, _: Batch) -> Run:
+    encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def run(batch: Batch) -> Batch:
+        given = torch.from_numpy(batch).contiguous(memory_format=torch.channels_last)
+        features: Batch = encoder(given).numpy()
+        return features
+
+    return run
+
+
+def compiled(encoder: Encoder, _: Batch) -> Run:
+    import torch._inductor.config as inductor
+
+    inductor.freezing = True
+    fast = torch.compile(encoder, dynamic=False)
+    return lambda batch: fast(torch.from_numpy(batch)).numpy()
+
+
+def onnx_bytes(encoder: Encoder, example: Batch) -> bytes:
+    program = torch.onnx.export(
+        encoder,
+        (torch.from_numpy(example),),
+        dynamo=True,
+        verbose=False,
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},),
+    )
+    assert program is not None
+    file = io.BytesIO()
+    program.save(file)
+    return file.getvalue()
+
+
+def onnxruntime(encoder: Encoder, example: Batch) -> Run:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(onnx_bytes(encoder, np.repeat(example[:1], 2, 0)), options)
+    name = session.get_inputs()[0].name
+    return lambda batch: session.run(None, {name: batch})[0]
+
+
+def openvino(encoder: Encoder, example: Batch) -> Run:
+    import openvino as ov
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        path.write_bytes(onnx_bytes(encoder, np.repeat(example[:1], 2, 0)))
+        core = ov.Core()
+        settings = {
+            "INFERENCE_NUM_THREADS": 1,
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        model = core.compile_model(core.read_model(path), "CPU", settings)
+    return lambda batch: np.array(model(batch)[0])
+
+
+RUNTIMES: dict[str, Callable[[Encoder, Batch], Run]] = {
+    "torch": eager,
+    "torch, channels_last": channels_last,
+    "torch.compile": compiled,
+    "onnxruntime": onnxruntime,
+    "OpenVINO": openvino,
+}
+
+
+def runs_of(load: Callable[[], Encoder], example: Batch) -> Iterator[tuple[str, Run]]:
+    """The runtimes that are installed and take this network."""
+    for name, make in RUNTIMES.items():
+        try:
+            run = make(load(), example)
+            run(example)
+        except Exception as exc:  # noqa: BLE001 (the table says so)
+            print(
+                f"  {name}: {type(exc).__name__}: {str(exc).splitlines()[0][:150]}", file=sys.stderr
+            )
+        else:
+            yield name, run
+
+
+def encoder_of(extractor: NeuralExtractor) -> Encoder:
+    encoder = Encoder(extractor)
+    return encoder.eval()
+
+
+def lowest_cosine(some: Batch, exact: Batch) -> float:
+    lengths = np.linalg.norm(some, axis=1) * np.linalg.norm(exact, axis=1)
+    return float(((some * exact).sum(axis=1) / lengths).min())
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    print("| network | batch | runtime | ms a picture | times torch | lowest cosine |")
+    print("|---|---|---|---|---|---|")
+    rng = np.random.default_rng(0)
+    for name, (method, written) in MODELS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            extractor = make_extractor(method, written(Path(folder)) | {"precision": "float32"})
+            assert isinstance(extractor, NeuralExtractor)
+            extractor.load()
+            side = SIDES.get(name, 224)
+            for size in BATCHES:
+                batch = rng.standard_normal((size, 3, side, side)).astype(np.float32)
+                with torch.no_grad():
+                    runs = dict(runs_of(partial(encoder_of, extractor), batch))
+                    seconds: dict[str, list[float]] = {one: [] for one in runs}
+                    for _ in range(ROUNDS):
+                        for one, run in runs.items():
+                            began = time.perf_counter()
+                            run(batch)
+                            seconds[one].append(time.perf_counter() - began)
+                    exact = runs["torch"](batch)
+                    base = statistics.median(seconds["torch"])
+                    for one, run in runs.items():
+                        middle = statistics.median(seconds[one])
+                        print(
+                            f"| {name} | {size} | {one} | {middle / size * 1e3:.0f} "
+                            f"| {base / middle:.2f} | {lowest_cosine(run(batch), exact):.5f} |",
+                            flush=True,
+                        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""What of this machine a process may use."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from pathlib import Path
+
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+BACKGROUND_NICENESS = 10
+"""Niceness of work that no one waits for: a tenth of a core's time where others want all of it. At
+a higher one, a thread that holds Python's lock could keep the others of its process waiting."""
+
+
+def cores(quota: Path = QUOTA) -> int:
+    """Number of cores on which this process may run, at least 1.
+
+    A container's quota of CPU time counts too: more threads than it allows would be throttled.
+    """
+    available = len(os.sched_getaffinity(0))
+    try:
+        allowed, period = quota.read_text().split()
+    except (OSError, ValueError):  # No container, or an old kernel.
+        return available
+    if allowed == "max":
+        return available
+    return max(1, min(available, math.ceil(int(allowed) / int(period))))
+
+
+def yield_to_others() -> None:
+    """Lower the priority of the calling thread for good, so that searches go first."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICENESS)
