@@ -28,7 +28,7 @@ from cluster.cli.console import (
     service_url,
 )
 from cluster.jobs.failures import expected_error, keep_traceback
-from cluster.jobs.sources import Ids
+from cluster.jobs.sources import IGNORED, Ids
 from cluster.service import environment
 from cluster.service import supervisor as service
 from cluster.service.data_folder import NotRunning, end_leftovers, is_alive, running_service
@@ -219,6 +219,12 @@ def backfill(
         Path | None,
         typer.Option(help="Where to list files that can't be read; default: in the data folder."),
     ] = None,
+    ignore: Annotated[
+        list[str],
+        typer.Option(
+            help="Names of files and folders to leave out (repeat), instead of these; '' for none.",
+        ),
+    ] = list(IGNORED),  # noqa: B006
     as_json: Json = False,
 ) -> None:
     """Index the pictures of a folder. Run it again to resume, or to index new files.
@@ -231,20 +237,35 @@ def backfill(
 
     kinds = config or default_config()
     folder = data_folder()
-    outcome = runner.backfill(source, ids, kinds, folder, workers, quiet=as_json)
+    names = [name for name in ignore if name]
+    outcome = runner.backfill(source, ids, kinds, folder, workers, as_json, names)
     listed = bad_files or folder / "backfill-bad-files.tsv"
-    runner.write_bad_files(listed, outcome.bad)
+    runner.write_bad_files(listed, [*outcome.bad, *outcome.notes])
     if as_json:
         bad = [{"path": one.path, "reason": one.reason} for one in outcome.bad]
-        print_json({"indexed": outcome.done, "already": outcome.already, "bad": bad})
+        notes = [{"path": one.path, "note": one.reason} for one in outcome.notes]
+        print_json(
+            {
+                "indexed": outcome.done,
+                "already": outcome.already,
+                "bad": bad,
+                "notes": notes,
+                "left_out": dict(outcome.left_out),
+                "ignored": outcome.ignored,
+            }
+        )
         return
     for one in outcome.bad[:SHOWN_BAD]:
         err.print(f"{one.path}: {one.reason}", soft_wrap=True)
-    more = f"; bad files are listed in {listed}" if outcome.bad else ""
+    more = f"; bad files are listed in {listed}" if outcome.bad or outcome.notes else ""
     out.print(
         f"{outcome.done} indexed, {outcome.already} there already, {len(outcome.bad)} bad{more}.",
         soft_wrap=True,
     )
+    if outcome.left_out or outcome.ignored:
+        kinds_left = [f"{count} {kind}" for kind, count in sorted(outcome.left_out.items())]
+        ignored = [f"{outcome.ignored} ignored by name"] if outcome.ignored else []
+        out.print(f"Left out: {', '.join(kinds_left + ignored)}.", soft_wrap=True)
 
 
 @app.command(

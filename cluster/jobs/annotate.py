@@ -26,6 +26,7 @@ from models.annotator import Annotation, Annotator
 from models.errors import AmbienceError, InvalidInput, RetrieverUnavailable
 from models.pictures.decoder import Decoder
 from models.pictures.decoding import Picture
+from models.pictures.limits import DecodeLimits
 from models.registry import make_annotator
 
 BATCH = 8
@@ -105,12 +106,13 @@ def run(
     store: str,
     workers: int,
     progress: Callable[[int], None],
+    limits: DecodeLimits | None = None,
 ) -> Outcome:
     """Annotate these images; `progress` receives the size of each finished batch. Ray must be
     connected."""
     outcome = Outcome()
     items = [{"image_id": image_id} for image_id in todo]
-    for rows in map_batches(items, Worker, (list(specs), store), BATCH, workers):
+    for rows in map_batches(items, Worker, (list(specs), store, limits), BATCH, workers):
         for image_id, reason in zip(rows["image_id"], rows["reason"], strict=True):
             if reason:
                 outcome.bad.append(BadImage(int(image_id), str(reason)))
@@ -123,9 +125,11 @@ def run(
 class Worker:
     """Annotates batches of images in its own process."""
 
-    def __init__(self, specs: Sequence[AnnotatorSpec], store: str) -> None:
+    def __init__(
+        self, specs: Sequence[AnnotatorSpec], store: str, limits: DecodeLimits | None = None
+    ) -> None:
         self.store = open_here(store)
-        self.decoder = Decoder()
+        self.decoder = Decoder(limits)
         self.annotators: dict[str, Annotator] = {}
         self.unloaded: list[str] = []
         for spec in specs:

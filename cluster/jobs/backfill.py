@@ -17,7 +17,17 @@ import cv2
 import numpy as np
 
 from cluster.jobs.batches import map_batches
-from cluster.jobs.sources import NEW, Bad, Ids, list_paths, modified, read_bytes, with_ids
+from cluster.jobs.sources import (
+    IGNORED,
+    NEW,
+    Bad,
+    Ids,
+    Listing,
+    list_source,
+    modified,
+    read_bytes,
+    with_ids,
+)
 from cluster.service.applications import RETRIEVER, built_by
 from deployments.storing import open_here
 from indexes.store.base import Image, ImageWrite, Space, Store
@@ -26,9 +36,11 @@ from models.base import Extractor
 from models.errors import InvalidInput, RetrieverUnavailable
 from models.pictures.decoder import Decoder
 from models.pictures.decoding import Picture
+from models.pictures.limits import DecodeLimits
 from models.registry import make_extractor
 
 BATCH = 32
+CUT_SHORT = "indexed, but the file is cut short or damaged and shows only a part"
 LOOK = 4096
 
 
@@ -52,6 +64,12 @@ class Outcome:
     done: int = 0
     already: int = 0
     bad: list[Bad] = field(default_factory=list)
+    notes: list[Bad] = field(default_factory=list)
+    """Files that are indexed though they are cut short, and videos and the like."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Number of files that are no pictures, by kind."""
+    ignored: int = 0
+    """Number of files and folders with names that are to be ignored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +79,13 @@ class Plan:
     todo: list[tuple[str, int]]
     already: int
     bad: list[Bad]
+    listing: Listing = field(default_factory=Listing)
+
+    def outcome(self) -> Outcome:
+        """The outcome before anything is indexed."""
+        listing = self.listing
+        bad, notes = [*listing.bad, *self.bad], list(listing.notes)
+        return Outcome(0, self.already, bad, notes, dict(listing.left_out), listing.ignored)
 
 
 def retriever_specs(config: Mapping[str, Any]) -> list[RetrieverSpec]:
@@ -86,9 +111,16 @@ def spaces_of(kinds: Sequence[RetrieverSpec]) -> list[Space]:
     return spaces
 
 
-def plan(source: str, ids: Ids, store: Store, spaces: Collection[Space]) -> Plan:
+def plan(
+    source: str,
+    ids: Ids,
+    store: Store,
+    spaces: Collection[Space],
+    ignore: Sequence[str] = IGNORED,
+) -> Plan:
     """List the source and leave out images that lack nothing, unless their file is newer."""
-    named, bad = with_ids(list_paths(source), ids)
+    listing = list_source(source, ignore)
+    named, bad = with_ids(listing.paths, ids)
     known = store.ids_by_source()
     located = [
         (path, known.get(path, NEW) if image_id == NEW else image_id) for path, image_id in named
@@ -101,7 +133,7 @@ def plan(source: str, ids: Ids, store: Store, spaces: Collection[Space]) -> Plan
         complete = {image_id for image_id in there if not missing.get(image_id, {"gone"})}
         complete -= _rewritten(store, [(path, at) for path, at in part if at in complete])
         todo += [(path, image_id) for path, image_id in part if image_id not in complete]
-    return Plan(todo, len(located) - len(todo), bad)
+    return Plan(todo, len(located) - len(todo), bad, listing)
 
 
 def _rewritten(store: Store, located: Sequence[tuple[str, int]]) -> set[int]:
@@ -116,19 +148,25 @@ def run(
     store: str,
     workers: int,
     progress: Callable[[int], None],
+    limits: DecodeLimits | None = None,
 ) -> Outcome:
     """Index what the plan holds; `progress` receives the size of each finished batch.
 
     Ray must be connected. Files that can't be read are listed and do not stop the run.
     """
-    outcome = Outcome(already=plan.already, bad=list(plan.bad))
+    outcome = plan.outcome()
     if not plan.todo:
         return outcome
     items = [{"path": path, "image_id": image_id} for path, image_id in plan.todo]
-    for rows in map_batches(items, Worker, (list(kinds), store), BATCH, workers):
+    for rows in map_batches(items, Worker, (list(kinds), store, limits), BATCH, workers):
         reasons = zip(rows["path"], rows["reason"], strict=True)
         bad = [Bad(str(path), str(reason)) for path, reason in reasons if reason]
         outcome.bad += bad
+        outcome.notes += [
+            Bad(str(path), CUT_SHORT)
+            for path, truncated in zip(rows["path"], rows["truncated"], strict=True)
+            if truncated
+        ]
         already = int(rows["already"].sum())
         outcome.already += already
         outcome.done += len(rows["path"]) - len(bad) - already
@@ -145,10 +183,13 @@ def write_bad_files(path: Path, bad: Sequence[Bad]) -> None:
 class Worker:
     """Reads, decodes, extracts and stores batches of paths in its own process."""
 
-    def __init__(self, kinds: Sequence[RetrieverSpec], store: str) -> None:
+    def __init__(
+        self, kinds: Sequence[RetrieverSpec], store: str, limits: DecodeLimits | None = None
+    ) -> None:
         cv2.setNumThreads(1)
         self.store = open_here(store)
-        self.decoder = Decoder()
+        self.decoder = Decoder(limits)
+        self.truncated: set[str] = set()
         self.wanted = frozenset(kind.name for kind in kinds)
         self.extractors: dict[Space, Extractor] = {}
         for kind in kinds:
@@ -161,7 +202,7 @@ class Worker:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Takes the columns `path` and `image_id`; returns `path`, `reason`, which is empty on
-        success, and `already`, whether the image lacked nothing but the path."""
+        success, `already`, whether the image lacked nothing but the path, and `truncated`."""
         paths = [str(path) for path in batch["path"]]
         reasons, already = [""] * len(paths), [False] * len(paths)
         writes: list[ImageWrite] = []
@@ -177,6 +218,7 @@ class Worker:
             "path": np.array(paths, object),
             "reason": np.array(reasons, object),
             "already": np.array(already),
+            "truncated": np.array([path in self.truncated for path in paths]),
         }
 
     def _same_file(self, sha256: str, image_id: int | None, path: str) -> Image | None:
@@ -191,7 +233,7 @@ class Worker:
         """Row and features of one picture; without features if the same file is stored and lacks
         nothing. Raises InvalidInput."""
         try:
-            data = read_bytes(path)
+            data = read_bytes(path, self.decoder.limits.max_bytes)
         except OSError as exc:
             raise InvalidInput(f"can't be read: {exc.strerror or exc}") from exc
         sha256 = hashlib.sha256(data).hexdigest()
@@ -203,6 +245,8 @@ class Worker:
                 size = there.width, there.height
                 return ImageWrite(image_id, sha256, *size, self.wanted, {}, source=path)
         picture = self.decoder.decode_blocking(data)
+        if picture.truncated:
+            self.truncated.add(path)
         return ImageWrite(
             image_id=image_id,
             sha256=sha256,

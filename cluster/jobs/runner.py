@@ -29,10 +29,10 @@ from rich.text import Text
 
 from cluster.jobs import annotate as annotating
 from cluster.jobs.backfill import Outcome, plan, retriever_specs, run, spaces_of, write_bad_files
-from cluster.jobs.sources import Ids
+from cluster.jobs.sources import IGNORED, Ids
 from cluster.jobs.training import Lists, train_lists
 from cluster.service import environment
-from cluster.service.applications import read_config
+from cluster.service.applications import decode_limits, read_config
 from cluster.service.data_folder import NotRunning, job_log, running_service
 from cluster.service.local_ray import start_ray, stop_ray
 from cluster.service.ray_folder import ray_folder
@@ -48,29 +48,41 @@ MODEL_WORKERS = 4
 
 
 def backfill(
-    source: str, ids: Ids, config: Path, data: Path, workers: int | None, quiet: bool
+    source: str,
+    ids: Ids,
+    config: Path,
+    data: Path,
+    workers: int | None,
+    quiet: bool,
+    ignore: Sequence[str] = IGNORED,
 ) -> Outcome:
     """Index what the source holds and the store lacks. Raises AmbienceError."""
-    kinds = retriever_specs(read_config(config))
+    given = read_config(config)
+    kinds = retriever_specs(given)
     data.mkdir(parents=True, exist_ok=True)
     where = source if "://" in source else str(Path(source).absolute())
     store = open_store(store_url(None))
     try:
-        todo = plan(where, ids, store, spaces_of(kinds))
+        todo = plan(where, ids, store, spaces_of(kinds), ignore)
     finally:
         store.close()
     if not todo.todo:
-        return Outcome(0, todo.already, todo.bad)
+        return todo.outcome()
     cores = workers or os.cpu_count() or 1
     with _ray(data) as err, _progress("indexing", len(todo.todo), quiet, err) as (progress, task):
-        return run(todo, kinds, store_url(None), cores, lambda count: progress.advance(task, count))
+
+        def note(count: int) -> None:
+            progress.advance(task, count)
+
+        return run(todo, kinds, store_url(None), cores, note, decode_limits(given))
 
 
 def annotate(
     only: Sequence[str], config: Path, data: Path, workers: int | None, quiet: bool
 ) -> annotating.Outcome:
     """Annotate the stored images that lack an annotation. Raises AmbienceError."""
-    specs = annotating.annotator_specs(read_config(config))
+    given = read_config(config)
+    specs = annotating.annotator_specs(given)
     for name in set(only) - {spec.name for spec in specs}:
         known = ", ".join(spec.name for spec in specs) or "none"
         raise UnknownName(f"{config} has no annotator {name!r}; there are {known}")
@@ -93,6 +105,7 @@ def annotate(
                 store_url(None),
                 count,
                 lambda count: progress.advance(task, count),
+                decode_limits(given),
             )
     outcome.already, outcome.unavailable = already, unavailable
     return outcome

@@ -177,7 +177,10 @@ def _from_gamma(pixels: Pixels, gamma: float, points: tuple[Point, ...] | None) 
         return pixels
     samples = np.linspace(0, 1, 256)
     curve = _srgb_light(samples) if usual_gamma else samples ** (1 / gamma)
-    matrix = None if points is None else _to_srgb_primaries(points)
+    try:
+        matrix = None if points is None else _to_srgb_primaries(points)
+    except np.linalg.LinAlgError:  # These primaries span no space.
+        matrix = None
     return _encoded(curve.astype(np.float32)[pixels], matrix)
 
 

@@ -116,7 +116,7 @@ def _refusal(data: bytes) -> str:
     other = formats.other_kind(data)
     if other is None:
         return f"this is no picture of an accepted format ({formats.ACCEPTED})"
-    article = "an" if other[0] in "aeioAEIO" else "a"
+    article = "an" if other[0] in "AOao" or other.startswith("SVG") else "a"
     return (
         f"this is {article} {other}, and not of an accepted format ({formats.ACCEPTED}): "
         + (formats.OTHERS[other][1])
