@@ -274,8 +274,7 @@ def _open_png(data: bytes) -> Opened:
 
 
 def _open_heif(kind: str, data: bytes) -> Opened:
-    if kind == formats.HEIF and heif.is_avif(data):
-        kind = formats.AVIF
+    kind = heif.codec(data) or kind
     if kind == formats.HEIF:
         _register_heif()
     mended = heif.mended(data, b"avif" if kind == formats.AVIF else b"heic")

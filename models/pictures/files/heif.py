@@ -52,20 +52,26 @@ def item_kinds(data: bytes) -> list[tuple[int, bytes]]:
     return kinds
 
 
-def is_avif(data: bytes) -> bool:
-    """Whether the file's pictures are of AV1, by its items."""
-    return any(kind == b"av01" for _, kind in item_kinds(data))
+def codec(data: bytes) -> str | None:
+    """The codec of the pictures by the file's items, `AVIF` or `HEIC`; None if none is known."""
+    kinds = {kind for _, kind in item_kinds(data)}
+    if kinds & {b"hvc1", b"hev1"}:
+        return "HEIC"
+    return "AVIF" if b"av01" in kinds else None
 
 
 def mended(data: bytes, brand: bytes) -> bytes:
-    """The file with this major brand, and its Exif marked as of no known kind.
+    """The file with the brand of its codec, and its Exif marked as of no known kind.
 
-    Decoders look at the major brand only, and refuse a picture whose Exif is damaged; its Exif
+    Decoders look at the brands only, and refuse a picture whose Exif is damaged; its Exif
     counts for nothing, because the container has an orientation of its own.
     """
     parts = bytearray(data)
-    if data[8:12] not in (b"avif", b"avis", b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1"):
+    if parts[8:11] != brand[:3]:
         parts[8:12] = brand
+    compatible = range(16, min(int.from_bytes(data[:4], "big"), len(data)) - 3, 4)
+    if compatible and all(parts[at : at + 4] != brand for at in compatible):
+        parts[16:20] = brand
     for at, kind in item_kinds(data):
         if kind == b"Exif":
             parts[at : at + 4] = b"skip"

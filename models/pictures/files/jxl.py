@@ -39,9 +39,10 @@ class _Bits:
 def _codestream(data: bytes) -> bytes:
     if data[:2] == _CODESTREAM:
         return data[:16]
+    stream = b""
     for name, begin, end in boxes(data, 0, len(data)):
         if name == b"jxlc":
             return data[begin : min(end, begin + 16)]
-        if name == b"jxlp":
-            return data[begin + 4 : min(end, begin + 20)]
-    return b""
+        if name == b"jxlp" and len(stream) < 16:
+            stream += data[begin + 4 : min(end, begin + 20)]
+    return stream

@@ -15,8 +15,10 @@ _MAX_CHUNKS = 100_000
 _PIECE = 512
 _PIXELS = {b"IDAT", b"fdAT"}
 _KEPT = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT"}
+_CHECKED = {b"acTL", b"fcTL", b"tRNS"}
 _READ = {b"iCCP", b"cICP", b"sRGB", b"gAMA", b"cHRM", b"eXIf", b"tRNS"}
 _GRAY, _RGB = 0, 2
+_LEAST_TRANSPARENCY = {_GRAY: 2, _RGB: 6}
 
 
 @dataclass(slots=True)
@@ -61,13 +63,14 @@ def _split(data: bytes) -> _Chunks:
     chunks.kept.append(view[:_SIGNATURE])
     at = begin = _SIGNATURE
     count = 0
-    while at + 8 <= len(data):
+    while at + 8 <= len(data) and len(data) > 25:
         count += 1
         if count > _MAX_CHUNKS:
             raise BrokenPicture(f"the PNG has more than {_MAX_CHUNKS:,} chunks", "image")
         length, name = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
-        if name not in _KEPT or (name in _READ and not _intact(view, at, end)):
+        short = name == b"tRNS" and length < _LEAST_TRANSPARENCY.get(data[25], 1)
+        if name not in _KEPT or short or (name in _CHECKED and not _intact(view, at, end)):
             chunks.kept.append(view[begin:at])
             begin = end
         if name in _READ and name not in chunks.read and _intact(view, at, end):

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     import tifffile
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
-_CIELAB = 8
 _READ = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
 """Photometric interpretations that are read, with their number of colour samples."""
 _UNSIGNED, _FLOAT = 1, 3
-_WEBP, _OLD_JPEG, _JPEG = 50001, 6, 7
+_PILLOW_READS = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000}
+"""Compressions: none, CCITT, LZW, JPEG, Deflate, PackBits, LZMA and Zstandard."""
+_OLD_JPEG, _JPEG = 6, 7
 _PREMULTIPLIED, _ALPHA = 1, 2
 _REDUCED = 1
 _PLANAR = 2
@@ -74,7 +75,7 @@ class TiffPage:
         """Whether Pillow reads it rightly: up to 8 bits, or gray of 16 that is no negative."""
         page = self.page
         bits = page.bitspersample
-        if int(page.compression) == _WEBP or page.index != 0:
+        if int(page.compression) not in _PILLOW_READS or page.index != 0:
             return False
         if int(page.photometric) == _CMYK and page.samplesperpixel > 4:
             return False
@@ -113,7 +114,18 @@ class TiffPage:
         mixed = not isinstance(page.bitspersample, int)
         complex_samples = int(page.sampleformat) not in (1, 2, 3, 4)
         deep = page.imagedepth > 1
-        if colors is None or mixed or complex_samples or deep or page.samplesperpixel < colors:
+        subsampled = int(page.photometric) == _YCBCR and int(page.compression) not in (
+            _OLD_JPEG,
+            _JPEG,
+        )
+        if (
+            colors is None
+            or subsampled
+            or mixed
+            or complex_samples
+            or deep
+            or page.samplesperpixel < colors
+        ):
             raise UnsupportedPicture(
                 f"this TIFF's encoding is not read ({self.encoding}): save it as 8-bit RGB", "image"
             )
