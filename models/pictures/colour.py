@@ -152,7 +152,7 @@ def _from_code_points(pixels: Pixels, primaries: int, transfer: int) -> Pixels:
     points = _PRIMARIES.get(primaries)
     if points is None and transfer not in _CONVERTED:
         return pixels
-    light = _linear_light(transfer)[pixels]
+    light = np.asarray(cv2.LUT(pixels, _linear_light(transfer)), np.float32)
     if transfer == _HLG:
         luma = light @ np.array((0.2627, 0.6780, 0.0593), np.float32)
         light *= np.maximum(luma, 1e-6)[..., None] ** 0.2 * (_HLG_NITS / _WHITE_NITS)
@@ -212,7 +212,8 @@ def _tone_mapped(light: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Light of at most diffuse white: what is below the knee stays, and the rest is compressed
     smoothly up to the picture's own peak. A picture without brighter light stays as it is."""
     strongest = light.max(axis=2)
-    peak = float(np.percentile(strongest, _BRIGHTEST))
+    step = max(1, strongest.shape[0] // 512)
+    peak = float(np.percentile(strongest[::step, ::step], _BRIGHTEST))
     if peak <= 1:
         return light
     room, span = 1 - _KNEE, peak - _KNEE

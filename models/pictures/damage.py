@@ -22,6 +22,8 @@ from models.pictures.files import jpeg
 TOLERANT = {"PNG", "GIF", "BMP", "PPM", "TIFF"}
 """Formats whose decoders leave the pixels before the damage in memory, by Pillow's names."""
 MOST_LOST = 0.5
+MOST_PIXELS = 40_000_000
+"""Pixels of the largest picture of these formats that is mended, which holds several copies."""
 _FILLER = (127, 128)
 """The gray that libjpeg puts where pixels are missing, and its negative for CMYK."""
 
@@ -55,6 +57,10 @@ def load_damaged(open_file: Callable[[], ImageFile], errors: tuple[type[Exceptio
     lost."""
     opened = open_file()
     kind = opened.format or ""
+    if opened.width * opened.height > MOST_PIXELS:
+        raise BrokenPicture(
+            f"the {kind} file is truncated or damaged, and too large to be mended", "image"
+        )
     first, second = _filled(opened, 0, errors), _filled(open_file(), 255, errors)
     one, two = np.asarray(first), np.asarray(second)
     there: Mask = np.equal(one, two)

@@ -265,9 +265,7 @@ def _open_png(data: bytes) -> Opened:
         return image
 
     def open_mended() -> ImageFile:
-        # Rows have up to 8 bytes a pixel and one more, in each of up to 7 passes.
-        most = 8 * image.width * image.height + 16 * image.height
-        return open_again(png.inflated_again(clean.data, most))
+        return open_again(png.packed_again(clean.data))
 
     image = open_again(clean.data)
     return replace(_opened(image, partial(_load, image, open_mended)), tags=clean.colors)

@@ -9,6 +9,10 @@ from models.pictures.files.color_tags import ColorTags
 
 _MAX_BOXES = 10_000
 _FULL_BOX = 4
+_CODEC_BRANDS = (
+    {b"avif", b"avis"},
+    {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"},
+)
 
 
 def boxes(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -67,10 +71,11 @@ def mended(data: bytes, brand: bytes) -> bytes:
     counts for nothing, because the container has an orientation of its own.
     """
     parts = bytearray(data)
-    if parts[8:11] != brand[:3]:
+    ours = next(known for known in _CODEC_BRANDS if brand in known)
+    if data[8:12] not in ours:
         parts[8:12] = brand
     compatible = range(16, min(int.from_bytes(data[:4], "big"), len(data)) - 3, 4)
-    if compatible and all(parts[at : at + 4] != brand for at in compatible):
+    if compatible and all(data[at : at + 4] not in ours for at in compatible):
         parts[16:20] = brand
     for at, kind in item_kinds(data):
         if kind == b"Exif":

@@ -18,6 +18,7 @@ _KEPT = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT"}
 _CHECKED = {b"acTL", b"fcTL", b"tRNS"}
 _READ = {b"iCCP", b"cICP", b"sRGB", b"gAMA", b"cHRM", b"eXIf", b"tRNS"}
 _GRAY, _RGB = 0, 2
+_CHANNELS = {_GRAY: 1, _RGB: 3, 3: 1, 4: 2, 6: 4}
 _LEAST_TRANSPARENCY = {_GRAY: 2, _RGB: 6}
 
 
@@ -131,12 +132,11 @@ def _transparency(chunk: bytes, head: bytes) -> int | tuple[int, int, int] | Non
     return None
 
 
-def inflated_again(data: bytes, most: int) -> bytes:
+def packed_again(data: bytes) -> bytes:
     """A cleaned PNG whose pixels are packed anew, as far as they can be unpacked: the checksum of
-    the packed data does not count then. At most this many bytes are unpacked.
+    the packed data does not count then.
     """
-    parts, at = [data[:_SIGNATURE]], _SIGNATURE
-    packed = []
+    parts, packed, at = [data[:_SIGNATURE]], [], _SIGNATURE
     while at + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
         if name == b"IDAT":
@@ -144,24 +144,32 @@ def inflated_again(data: bytes, most: int) -> bytes:
         elif not packed:
             parts.append(data[at : at + 12 + length])
         at += 12 + length
-    body = zlib.compress(_inflated(b"".join(packed)[2:], most), 1)
+    body = _repacked(b"".join(packed)[2:], _unpacked_bytes(data[16:29]))
     checksum = zlib.crc32(b"IDAT" + body)
     parts.append(struct.pack(">I4s", len(body), b"IDAT") + body + struct.pack(">I", checksum))
     return b"".join(parts)
 
 
-def _inflated(deflated: bytes, most: int) -> bytes:
-    unpacker, parts, size = zlib.decompressobj(-15), [], 0
+def _unpacked_bytes(head: bytes) -> int:
+    width, height, depth, kind = struct.unpack_from(">IIBB", head)
+    row = -(-width * depth * _CHANNELS.get(kind, 4) // 8) + 1
+    # Interlacing stores up to two more beginnings of rows for each row.
+    size: int = (row + 16) * height + 16
+    return size
+
+
+def _repacked(deflated: bytes, most: int) -> bytes:
+    unpacker, packer, parts = zlib.decompressobj(-15), zlib.compressobj(1), []
     for begin in range(0, len(deflated), _PIECE):
         try:
-            part = unpacker.decompress(deflated[begin : begin + _PIECE], most - size)
+            part = unpacker.decompress(deflated[begin : begin + _PIECE], max(most, 1))
         except zlib.error:
             break
-        parts.append(part)
-        size += len(part)
-        if unpacker.eof or size >= most:
+        parts.append(packer.compress(part))
+        most -= len(part)
+        if unpacker.eof or most <= 0:
             break
-    return b"".join(parts)
+    return b"".join([*parts, packer.flush()])
 
 
 def info_of(png: CleanedPng) -> dict[str, Any]:
