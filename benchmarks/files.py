@@ -3,7 +3,7 @@
 FOLDER has files of any kind and, in `plain/`, each picture as a browser shows it, as an sRGB JPEG.
 Every file must be a copy of its plain picture by pHash, with a thumbnail that differs by at most 3
 of 255 at 32x32 pixels; or it must be refused with 413 or 415 in a sentence. Of a file that is cut
-short the part that is there is compared, and a gray picture with the gray of its plain one. `turned`
+short the part that is there is compared, a gray picture with the gray of its plain one. `turned`
 is a copy that is shown on its side, as some files in fact are. Then the decode of a JPEG of 12
 megapixels is timed beside a bare one. Exits with 1 if a target is missed.
 """
