@@ -34,7 +34,7 @@ from models.pictures.damage import (
 from models.pictures.files import heif, jpeg, jxl, png, raw
 from models.pictures.files.color_tags import ColorTags
 from models.pictures.files.tiff import TiffPage
-from models.pictures.tiff_samples import image_of
+from models.pictures.samples import first_jxl_frame, image_of
 
 # Exceptions of Pillow and its codecs for damaged files; its readers are not written defensively.
 CODEC_ERRORS = (
@@ -199,7 +199,12 @@ def _open_jpeg(data: bytes) -> Opened:
     jpeg.refuse_scan_bombs(data)
     try:
         image = _pillow("JPEG", data)
-    except CODEC_ERRORS:
+    except CODEC_ERRORS as exc:
+        if "-bit layers" in str(exc):
+            raise UnsupportedPicture(
+                "this JPEG has samples of more than 8 bits, which are not read: save it with 8",
+                FIELD,
+            ) from exc
         data = jpeg.without_metadata(data)
         image = JpegImageFile(_ReadLimitedFile(data))
     reduction = _reduction(min(image.size))
@@ -281,19 +286,18 @@ def _open_heif(kind: str, data: bytes) -> Opened:
 
 
 def _open_jxl(data: bytes) -> Opened:
-    size = jxl.size_of(data)
-    if size is None:
-        raise ValueError("it has no size")
+    head = jxl.header_of(data)
 
     def load() -> Loaded:
         _register_jxl()
         image = _pillow("JPEG XL", data)
-        image.load()
         opened.tags = ColorTags(image.info.get("icc_profile"))
-        return Loaded(image)
+        # The plugin shows an animation's last frame.
+        return Loaded(first_jxl_frame(data, CODEC_ERRORS) if head.animated else image)
 
     # Samples of up to 32 bits are held.
-    opened = Opened("JXL", *size, 2 * size[0] * size[1], load)
+    pixels = head.width * head.height
+    opened = Opened("JXL", head.width, head.height, 2 * pixels, load)
     return opened
 
 

@@ -9,13 +9,14 @@ import zlib
 import numpy as np
 import pillow_heif
 import pytest
+from imagecodecs import jpegxl_encode
 from PIL import Image
 from pillow_jxl import JpegXLImagePlugin
 
 from models.errors import BrokenPicture, InvalidInput, PictureTooLarge, UnsupportedPicture
 from models.pictures.decoding import DecodeLimits, decode, read_header
 from models.pictures.files import heif
-from models.pictures.files.jxl import size_of
+from models.pictures.files.jxl import header_of
 from tests.models.pictures.test_decoding import drawing, encoded, exif, far, png
 
 pillow_heif.register_heif_opener()
@@ -156,9 +157,18 @@ def test_a_run_length_tga_and_the_largest_picture_of_an_icon_are_read() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (64, 64), (8, 256), (300, 200), (1920, 1080), (4001, 3)])
 def test_the_size_of_a_jpeg_xl_is_known_before_it_is_decoded(size: tuple[int, int]) -> None:
     data = encoded(Image.new("RGB", size, "red"), "JXL")
-    assert size_of(data) == size
+    head = header_of(data)
+    assert (head.width, head.height, head.animated) == (*size, False)
     with pytest.raises(PictureTooLarge, match=f"{size[0]}x{size[1]}"):
         read_header(data, DecodeLimits(max_pixels=1))
+
+
+def test_a_jpeg_xl_animation_shows_its_first_frame_with_content() -> None:
+    frames = [np.zeros_like(SHOWN), SHOWN, SHOWN[::-1]]
+    for first in (0, 1):
+        data = bytes(jpegxl_encode(np.stack(frames[first:]), lossless=True))
+        assert header_of(data).animated
+        assert np.array_equal(decode(data).full, SHOWN)
 
 
 def psd(image: Image.Image, mode: int, packed: bool) -> bytes:
