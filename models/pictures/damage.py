@@ -84,6 +84,16 @@ def refuse_less_than_half(share: float, kind: str, rows: int) -> None:
         )
 
 
+def covered(area: tuple[int, int, int, int], size: tuple[int, int]) -> Mask | None:
+    """Which pixels a frame covers that is smaller than its picture; None for all."""
+    if area == (0, 0, *size):
+        return None
+    left, top, right, bottom = area
+    there = np.zeros(size[::-1], np.bool_)
+    there[top:bottom, left:right] = True
+    return there
+
+
 def looks_cut(image: Image.Image) -> bool:
     """Whether a JPEG's last pixel is the gray that stands for missing ones."""
     last = image.getpixel((image.width - 1, image.height - 1))

@@ -26,6 +26,7 @@ from models.pictures import formats
 from models.pictures.damage import (
     TOLERANT,
     Loaded,
+    covered,
     load_damaged,
     load_jpeg,
     looks_cut,
@@ -177,13 +178,14 @@ def _load(image: ImageFile, again: Callable[[], ImageFile]) -> Loaded:
         if with_frames is not None:
             return Loaded(with_frames)
         image = again()
+    area = image.tile[0][1] if image.format == "GIF" and image.tile else None
     try:
         image.load()
     except CODEC_ERRORS:
         if image.format not in TOLERANT:
             raise
         return load_damaged(again, CODEC_ERRORS)
-    return Loaded(image)
+    return Loaded(image, there=None if area is None else covered(area, image.size))
 
 
 def _first_frame(image: ImageFile) -> ImageFile | None:

@@ -94,16 +94,24 @@ def continued(data: bytes) -> bytes:
 def scans_complete(data: bytes) -> bool:
     """Whether the scans of a progressive JPEG bring every coefficient to its last bit."""
     left: dict[int, set[int]] = {}
+    at = len(data)
     for segment in segments(data):
         body = data[segment.begin + 4 : segment.end]
         if segment.marker in _FRAMES and len(body) > 5:
             left = {body[at]: set(range(64)) for at in range(6, len(body) - 2, 3)}
-        if segment.marker == SOS and body:
-            count = body[0]
-            first, last, bits = (*body[1 + 2 * count : 4 + 2 * count], 0, 0, 0)[:3]
+        if segment.marker == SOS:
+            at = segment.begin
+            break
+    # Inside a scan no marker occurs, so the next two bytes that look like one are one.
+    while at >= 0 and any(left.values()):
+        body = data[at + 4 : at + 4 + 64]
+        count = body[0] if body else 0
+        if len(parameters := body[1 + 2 * count : 4 + 2 * count]) == 3:
+            first, last, bits = parameters
             if bits & 15 == 0:
                 for part in body[1 : 1 + 2 * count : 2]:
                     left.get(part, set()).difference_update(range(first, last + 1))
+        at = data.find(b"\xff\xda", at + 2)
     return not any(left.values())
 
 

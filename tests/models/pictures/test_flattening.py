@@ -150,6 +150,17 @@ def test_an_animation_that_begins_with_an_empty_frame_shows_the_first_with_conte
         assert far(decode(data).full, np.asarray(drawing())) < 5
 
 
+def test_what_the_first_frame_of_a_gif_does_not_cover_is_white() -> None:
+    data = bytearray(encoded(drawing(50, 50), "GIF"))
+    data[6:10] = struct.pack("<HH", 100, 80)
+    at = data.rindex(b",\0\0\0\0" + struct.pack("<HH", 50, 50))
+    data[at + 1 : at + 5] = struct.pack("<HH", 20, 10)
+    full = decode(bytes(data)).full
+    assert full.shape == (80, 100, 3)
+    assert far(full[10:60, 20:70], np.asarray(drawing(50, 50))) < 3
+    assert full[:10].min() == full[60:].min() == full[:, :20].min() == 255
+
+
 def test_a_png_shows_the_first_frame_of_its_animation_and_not_its_default_picture() -> None:
     default = Image.new("RGB", (120, 80), "red")
     frames = [drawing(), drawing().rotate(180)]
