@@ -26,7 +26,7 @@ __all__ = ["ACCEPTED", "DecodeLimits", "Header", "Picture", "decode", "read_head
 
 _ANIMATED = {"GIF", "WEBP", "PNG", "AVIF"}
 _MAX_FRAMES = 50
-_MAX_FRAME_PIXELS = 200_000_000
+_MAX_FRAME_PIXELS = 50_000_000
 
 
 def decode(data: bytes, limits: DecodeLimits | None = None) -> Picture:

@@ -8,7 +8,7 @@ ACCEPTED = (
     "JPEG, PNG, WebP, GIF, BMP, PNM, TIFF, AVIF, HEIC, JPEG XL, JPEG 2000, PSD, ICO, TGA, QOI, "
     "camera RAW"
 )
-HEAD = 512
+HEAD = 2048
 """Number of first bytes of a file that tell its format."""
 
 AVIF, HEIF, RAW, TGA = "AVIF", "HEIC", "camera RAW", "TGA"

@@ -154,7 +154,10 @@ class _ReadLimitedFile(io.BytesIO):
 
 def _pillow(kind: str, data: bytes) -> ImageFile:
     file = io.BytesIO(data) if formats.needs_child(data) else _ReadLimitedFile(data)
-    return Image.open(file, formats=_PILLOW[kind])
+    image = Image.open(file, formats=_PILLOW[kind])
+    # Pillow would turn a TIFF by what its XMP says.
+    image.info.pop("xmp", None)
+    return image
 
 
 def _open_usual(kind: str, data: bytes) -> Opened:

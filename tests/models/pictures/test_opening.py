@@ -80,6 +80,7 @@ def test_an_orientation_that_only_xmp_names_does_not_count() -> None:
     for name in ("JPEG", "WEBP", "PNG"):
         data = encoded(drawing(), name, xmp=xmp)
         assert far(decode(data).full, SHOWN) < 5
+    assert far(decode(encoded(drawing(), "TIFF", tiffinfo={700: xmp})).full, SHOWN) == 0
 
 
 def test_metadata_of_a_png_never_kills_it() -> None:
