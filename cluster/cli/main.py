@@ -148,7 +148,8 @@ def add(
         return
     waiting = [name for name, row in answer["retrievers"].items() if row["state"] == "pending"]
     later = f" (later: {', '.join(waiting)})" if waiting else ""
-    out.print(f"Added as image {answer['image_id']}{later}.")
+    part = "; the file is cut short or damaged" if answer.get("truncated") else ""
+    out.print(f"Added as image {answer['image_id']}{later}{part}.")
 
 
 @app.command(epilog="**Example**\n\n    ambience delete 7 8 9")

@@ -25,10 +25,9 @@ FORMATS: dict[str, dict[str, Any]] = {
     "JPEG 2000": {},
     "ICO": {"sizes": [(64, 64)]},
     "TGA": {},
-    "QOI": {},
 }
 """Options for saving the test picture, by Pillow's name of the format. LZW tests libtiff, because
-nothing else reads it. Nothing writes PSD or camera RAW."""
+nothing else reads it. PSD, QOI and camera RAW need no library of Pillow's."""
 _PLUGINS = {"JPEG XL": "JXL", "JPEG 2000": "JPEG2000"}
 
 
@@ -39,7 +38,10 @@ def unreadable() -> dict[str, str]:
 
     assert JpegXLImagePlugin
     pillow_heif.register_heif_opener()
-    return {name: reason for name in FORMATS if (reason := _reason(name)) is not None}
+    missing = {name: reason for name in FORMATS if (reason := _reason(name)) is not None}
+    if not features.check("littlecms2"):
+        missing["ICC profile"] = "littleCMS is missing"
+    return missing
 
 
 def _reason(name: str) -> str | None:

@@ -61,6 +61,9 @@ def load_damaged(open_file: Callable[[], ImageFile], errors: tuple[type[Exceptio
         raise BrokenPicture(
             f"the {kind} file is truncated or damaged, and too large to be mended", "image"
         )
+    interlaced = bool(opened.info.get("interlace"))
+    if kind == "GIF" and isinstance(options := opened.tile[0].args, tuple):
+        interlaced = bool(options[1])
     first, second = _filled(opened, 0, errors), _filled(open_file(), 255, errors)
     one, two = np.asarray(first), np.asarray(second)
     there: Mask = np.equal(one, two)
@@ -69,7 +72,7 @@ def load_damaged(open_file: Callable[[], ImageFile], errors: tuple[type[Exceptio
     refuse_less_than_half(float(there.mean()), kind, there.shape[0])
     if there.all():
         return Loaded(first, True)
-    if first.info.get("interlace"):
+    if interlaced:
         return Loaded(_spread(first, there), True)
     return Loaded(first, True, there)
 

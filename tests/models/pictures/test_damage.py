@@ -152,7 +152,9 @@ def test_other_files_of_which_a_third_is_lost_are_taken_and_white_there(kind: st
     rows = slice(120, 240) if kind == "bmp" else slice(0, 120)
     picture = decode(data[: int(len(data) * 0.67)])
     assert picture.truncated
-    if kind != "gif-interlaced":
+    if kind == "gif-interlaced":
+        assert far(picture.full, decode(data).full) < 10
+    else:
         assert np.array_equal(picture.full[rows], decode(data).full[rows])
         assert np.unique(picture.full[3 if kind == "bmp" else -3]).tolist() == [255]
 
