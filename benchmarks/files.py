@@ -34,7 +34,8 @@ SIDE, MOST_DIFFERENCE, COPY = 32, 3.0, 64
 UNRELATED = 128
 """A distance above which a file has no plain picture here."""
 REFUSALS = (413, 415)
-MOST_SLOWER = 1.03
+MOST_SLOWER = 1.1
+"""Greatest ratio to a bare decode, which makes no views and checks nothing."""
 
 Thumbnail = npt.NDArray[np.float64]
 
