@@ -35,12 +35,15 @@ from PIL import Image, ImageChops, ImageOps
 
 from benchmarks import loading, old_services
 from cluster.jobs import backfill
-from cluster.jobs.backfill import BATCH, RetrieverSpec, Worker
+from cluster.jobs.backfill import COMMIT, PIECE, Reader, RetrieverSpec, Writer, spaces_of
+from cluster.jobs.pace import Pace
 from cluster.jobs.sources import NEW
 from indexes.store.url import open_store
 from models.pictures.decoding import Picture
 
 KINDS = (RetrieverSpec("phash", "phash", {}), RetrieverSpec("color", "color", {}))
+BATCH = PIECE * COMMIT
+"""Pictures in one commit."""
 LARGE, SMALL = (4000, 3000), (500, 375)
 CANVASES = 3
 SMALL_QUALITY = 85
@@ -83,6 +86,20 @@ class Maker:
         return loading.as_jpeg(picture, SMALL_QUALITY)
 
 
+class Worker:
+    """The reader and the writer of a backfill in one process."""
+
+    def __init__(self, store: str) -> None:
+        names = frozenset(kind.name for kind in KINDS)
+        self.reader = Reader(spaces_of(KINDS), [], names, store, Pace(), 1)
+        self.writer = Writer(store)
+
+    def __call__(self, paths: Sequence[str]) -> list[str]:
+        """The reason of each path, empty when it is stored."""
+        pieces = self.reader([[(path, NEW) for path in paths]])
+        return [work.reason for work in self.writer(pieces)[0]]
+
+
 class Here:
     """What a pool's process keeps."""
 
@@ -112,16 +129,11 @@ def make_files(photographs: Path, folder: Path, count: int, share: float) -> Non
 
 
 def _begin_working(store: str) -> None:
-    Here.worker = Worker(KINDS, store)
+    Here.worker = Worker(store)
 
 
 def _work(paths: Sequence[str]) -> list[str]:
-    return [reason for reason in work_on(Here.worker, paths) if reason]
-
-
-def work_on(worker: Worker, paths: Sequence[str]) -> list[str]:
-    """The reason of each path, empty when it is stored."""
-    return [*map(str, worker({"path": paths, "image_id": [NEW] * len(paths)})["reason"])]
+    return [reason for reason in Here.worker(paths) if reason]
 
 
 def run_pool(files: Path, folder: Path) -> Rate:
@@ -227,13 +239,14 @@ def stage_costs(paths: Sequence[Path], folder: Path) -> dict[str, float]:
     The parts of the backfill's own worker are timed as it goes; the rest is mostly SHA-256.
     """
     folder.mkdir()
-    worker = Worker(KINDS, f"lmdb:{folder / 'store'}")
+    worker = Worker(f"lmdb:{folder / 'store'}")
+    reader = worker.reader
     parts: list[tuple[Any, str, str]] = [
         (backfill, "read_bytes", "read"),
-        (worker.decoder, "decode_blocking", "decode"),
-        *((extractor, "extract", space.kind) for space, extractor in worker.extractors.items()),
+        (reader.decoder, "decode_blocking", "decode"),
+        *((extractor, "extract", space.kind) for space, extractor in reader.extractors.items()),
         (Picture, "preview_jpeg", "preview"),
-        (worker.store, "put_many", "commit"),
+        (worker.writer.store, "put_many", "commit"),
     ]
     spent = dict.fromkeys((stage for *_, stage in parts), 0.0)
 
@@ -251,10 +264,11 @@ def stage_costs(paths: Sequence[Path], folder: Path) -> dict[str, float]:
             stack.enter_context(mock.patch.object(owner, name, timed(getattr(owner, name), stage)))
         began = time.perf_counter()
         for batch in _batches([str(path) for path in paths]):
-            if reasons := [reason for reason in work_on(worker, batch) if reason]:
+            if reasons := [reason for reason in worker(batch) if reason]:
                 raise SystemExit(f"bad files: {reasons[:3]}")
         whole = time.perf_counter() - began
-    worker.store.close()
+    reader.store.close()
+    worker.writer.store.close()
     spent |= {"the rest": whole - sum(spent.values()), "all": whole}
     return {stage: 1e3 * seconds / len(paths) for stage, seconds in spent.items()}
 

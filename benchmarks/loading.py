@@ -98,6 +98,20 @@ def posting(
     return step
 
 
+def adding(url: str, bodies: Sequence[bytes]) -> Step:
+    """POST the multipart bodies of pictures in turn; each is added under an id of its own."""
+    turns = itertools.cycle(bodies)
+    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+    async def step(session: aiohttp.ClientSession) -> None:
+        async with session.post(url, data=io.BytesIO(next(turns)), headers=headers) as answer:
+            body = await answer.read()
+            if answer.status != 201:
+                raise SystemExit(f"{url}: {answer.status} {body[:300]!r}")
+
+    return step
+
+
 def together(*steps: Step) -> Step:
     """All of them at once; done when the last one is."""
 

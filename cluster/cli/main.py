@@ -36,6 +36,7 @@ from deployments.settings import address, data_folder
 
 if TYPE_CHECKING:
     from cluster.jobs.annotate import Outcome
+    from cluster.jobs.pace import Pace
 
 app = typer.Typer(
     help="Image search for a photo gallery. Start with `ambience serve`.",
@@ -51,6 +52,14 @@ EXIT_ERROR, EXIT_NOTHING, EXIT_NOT_RUNNING = 1, 3, 4
 STOP_SECONDS = 60.0
 SHOWN_BAD = 20
 
+MaxRate = Annotated[
+    float | None,
+    typer.Option(min=0.001, help="At most so many pictures a second."),
+]
+Hours = Annotated[
+    str | None,
+    typer.Option(metavar="HH:MM-HH:MM", help="Work only in these hours, such as 22:00-06:00."),
+]
 ImageFile = Annotated[Path, typer.Argument(help="A picture.", exists=True, dir_okay=False)]
 
 
@@ -205,7 +214,7 @@ def search(
     "    ambience backfill /srv/gallery --ids filename\n\n"
     "    ambience backfill s3://bucket/pictures --json"
 )
-def backfill(
+def backfill(  # noqa: PLR0913, PLR0917
     source: Annotated[
         str, typer.Argument(help="A folder, a list or a Parquet file of paths, or a URI.")
     ],
@@ -214,7 +223,8 @@ def backfill(
     ] = "sequential",
     config: Config = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes; default: one per core.")
+        int | None,
+        typer.Option(min=1, help="Processes that read files; default: one per core."),
     ] = None,
     bad_files: Annotated[
         Path | None,
@@ -222,10 +232,10 @@ def backfill(
     ] = None,
     ignore: Annotated[
         list[str],
-        typer.Option(
-            help="Names of files and folders to leave out (repeat), instead of these; '' for none.",
-        ),
+        typer.Option(help="Names to leave out (repeat), instead of these; '' for none."),
     ] = list(IGNORED),  # noqa: B006
+    max_rate: MaxRate = None,
+    window: Hours = None,
     as_json: Json = False,
 ) -> None:
     """Index the pictures of a folder. Run it again to resume, or to index new files.
@@ -238,23 +248,15 @@ def backfill(
 
     kinds = config or default_config()
     folder = data_folder()
-    names = [name for name in ignore if name]
-    outcome = runner.backfill(source, ids, kinds, folder, workers, as_json, names)
+    pace = _pace(max_rate, window)
+    outcome = runner.backfill(source, ids, kinds, folder, workers, as_json, pace, ignore)
     listed = bad_files or folder / "backfill-bad-files.tsv"
     runner.write_bad_files(listed, [*outcome.bad, *outcome.notes])
     if as_json:
         bad = [{"path": one.path, "reason": one.reason} for one in outcome.bad]
         notes = [{"path": one.path, "note": one.reason} for one in outcome.notes]
-        print_json(
-            {
-                "indexed": outcome.done,
-                "already": outcome.already,
-                "bad": bad,
-                "notes": notes,
-                "left_out": dict(outcome.left_out),
-                "ignored": outcome.ignored,
-            }
-        )
+        counts = {"indexed": outcome.done, "already": outcome.already, "ignored": outcome.ignored}
+        print_json({**counts, "left_out": dict(outcome.left_out), "bad": bad, "notes": notes})
         return
     for one in outcome.bad[:SHOWN_BAD]:
         err.print(f"{one.path}: {one.reason}", soft_wrap=True)
@@ -264,9 +266,8 @@ def backfill(
         soft_wrap=True,
     )
     if outcome.left_out or outcome.ignored:
-        kinds_left = [f"{count} {kind}" for kind, count in sorted(outcome.left_out.items())]
-        ignored = [f"{outcome.ignored} ignored by name"] if outcome.ignored else []
-        out.print(f"Left out: {', '.join(kinds_left + ignored)}.", soft_wrap=True)
+        left = {**outcome.left_out, "ignored by name": outcome.ignored}
+        out.print(f"Left out: {', '.join(f'{left[kind]} {kind}' for kind in left if left[kind])}.")
 
 
 @app.command(
@@ -287,8 +288,11 @@ def annotate(
     ] = None,
     config: Config = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes; each loads the models.")
+        int | None,
+        typer.Option(min=1, help="Processes that read pictures; default: one per core."),
     ] = None,
+    max_rate: MaxRate = None,
+    window: Hours = None,
     as_json: Json = False,
 ) -> None:
     """Make the captions, tags and texts that stored images lack. Run it again to resume.
@@ -300,7 +304,12 @@ def annotate(
     from cluster.jobs import runner
 
     outcome = runner.annotate(
-        only or [], config or default_config(), data_folder(), workers, quiet=as_json
+        only or [],
+        config or default_config(),
+        data_folder(),
+        workers,
+        quiet=as_json,
+        pace=_pace(max_rate, window),
     )
     written = runner.write_annotations(write) if write is not None else {}
     if as_json:
@@ -311,6 +320,12 @@ def annotate(
         _print_annotated(outcome, written)
     if outcome.unavailable and not (outcome.done or outcome.already or written):
         raise typer.Exit(EXIT_ERROR)
+
+
+def _pace(max_rate: float | None, window: str | None) -> Pace:
+    from cluster.jobs.pace import Pace, Window
+
+    return Pace(max_rate, None if window is None else Window.parse(window))
 
 
 def print_states(url: str, rows: list[dict[str, Any]]) -> None:

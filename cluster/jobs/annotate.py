@@ -1,7 +1,8 @@
 """Annotate images that are stored already, with Ray Data, writing directly to the store.
 
-Workers read each image from its stored preview, its kept upload or its file, and commit one by one.
-A killed run resumes after its last commit.
+Readers, one per core, read each image from its stored preview, its kept upload or its file, and run
+the annotators that need no GPU; the others have a stage each. All commit one by one. A killed run
+resumes after its last commit.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 
-from cluster.jobs.batches import map_batches
+from cluster.jobs.pace import Pace
+from cluster.jobs.pipeline import Piece, Stage, run_stages
+from cluster.jobs.resources import Resources
 from cluster.jobs.sources import read_bytes
-from cluster.service.applications import ANNOTATOR, built_by
+from cluster.service.applications import ANNOTATOR, built_by, gpus_of
 from deployments.storing import open_here
 from indexes.store.annotations import annotations_of, read_annotations
 from indexes.store.base import ANNOTATIONS, Image, Space, Store
@@ -28,8 +30,10 @@ from models.pictures.decoder import Decoder
 from models.pictures.decoding import Picture
 from models.pictures.limits import DecodeLimits
 from models.registry import make_annotator
+from models.types import Pixels, View
 
-BATCH = 8
+PIECE = 8
+"""Images that go through the stages together."""
 LOOK = 1024
 IMPORT_FOLDER = "import"
 TAGS_FILE, CAPTIONS_FILE = "id_tags.txt", "id_caption.txt"
@@ -42,6 +46,8 @@ class AnnotatorSpec:
     name: str
     annotator: str
     options: Mapping[str, Any]
+    gpus: float | None = None
+    """GPUs that its replicas reserve; None where the config leaves that open."""
 
     def make(self) -> Annotator:
         """Make the annotator, not loaded yet."""
@@ -70,7 +76,7 @@ class Outcome:
 def annotator_specs(config: Mapping[str, Any]) -> list[AnnotatorSpec]:
     """The annotators of a config."""
     return [
-        AnnotatorSpec(name, args["annotator"], args.get("options") or {})
+        AnnotatorSpec(name, args["annotator"], args.get("options") or {}, gpus_of(config, name))
         for name, args in built_by(ANNOTATOR, config).items()
     ]
 
@@ -104,29 +110,82 @@ def run(
     todo: Sequence[int],
     specs: Sequence[AnnotatorSpec],
     store: str,
-    workers: int,
-    progress: Callable[[int], None],
+    resources: Resources,
+    pace: Pace,
+    progress: Callable[[Piece[list[Work]], Sequence[Stage]], None],
     limits: DecodeLimits | None = None,
 ) -> Outcome:
-    """Annotate these images; `progress` receives the size of each finished batch. Ray must be
+    """Annotate these images; `progress` receives each finished piece, and the stages. Ray must be
     connected."""
     outcome = Outcome()
-    items = [{"image_id": image_id} for image_id in todo]
-    for rows in map_batches(items, Worker, (list(specs), store, limits), BATCH, workers):
-        for image_id, reason in zip(rows["image_id"], rows["reason"], strict=True):
-            if reason:
-                outcome.bad.append(BadImage(int(image_id), str(reason)))
+    stages = stages_of(specs, store, resources, pace, limits)
+    for piece in run_stages(todo, stages, PIECE):
+        for work in piece.result:
+            if work.reasons:
+                outcome.bad.append(BadImage(work.image_id, "; ".join(work.reasons)))
             else:
                 outcome.done += 1
-        progress(len(rows["image_id"]))
+        progress(piece, stages)
     return outcome
 
 
-class Worker:
-    """Annotates batches of images in its own process."""
+def stages_of(
+    specs: Sequence[AnnotatorSpec],
+    store: str,
+    resources: Resources,
+    pace: Pace,
+    limits: DecodeLimits | None = None,
+) -> list[Stage]:
+    """The stages of a job: readers, and one stage for each annotator that uses a GPU."""
+    networks = [spec for spec in specs if spec.make().uses_gpu]
+    others = [spec for spec in specs if spec not in networks]
+    readers = Stage(
+        "reading",
+        Reader,
+        (others, networks, store, pace, resources.readers, limits),
+        resources.readers,
+        resources.reader_cpus,
+    )
+    shares = resources.network_shares([spec.gpus for spec in networks])
+    return [readers] + [
+        Stage(
+            spec.name,
+            Describer,
+            (spec, networks[number + 1 :], store),
+            share.workers,
+            share.cpus,
+            share.gpus,
+            in_background=not share.on_gpu,
+        )
+        for number, (spec, share) in enumerate(zip(networks, shares, strict=True))
+    ]
+
+
+@dataclass(slots=True)
+class Work:
+    """One image on its way through the stages."""
+
+    image_id: int
+    image: Image | None = None
+    reasons: list[str] = field(default_factory=list)
+    """Why annotators could not annotate it."""
+    asked: set[str] = field(default_factory=set)
+    """Annotators of later stages that it lacks."""
+    views: dict[View, Pixels] = field(default_factory=dict)
+    """What they look at, until the last of them has."""
+
+
+class Reader:
+    """Reads images in its own process, and annotates them by what needs no GPU."""
 
     def __init__(
-        self, specs: Sequence[AnnotatorSpec], store: str, limits: DecodeLimits | None = None
+        self,
+        specs: Sequence[AnnotatorSpec],
+        networks: Sequence[AnnotatorSpec],
+        store: str,
+        pace: Pace,
+        readers: int,
+        limits: DecodeLimits | None = None,
     ) -> None:
         self.store = open_here(store)
         self.decoder = Decoder(limits)
@@ -140,39 +199,44 @@ class Worker:
                 self.unloaded.append(f"{spec.name}: {exc}")
             else:
                 self.annotators[spec.name] = annotator
-        self.fingerprints = {name: one.fingerprint for name, one in self.annotators.items()}
+        later = {spec.name: spec.make() for spec in networks}
+        self.views = {name: one.view for name, one in (self.annotators | later).items()}
+        self.later = later.keys()
+        self.fingerprints = {
+            name: one.fingerprint for name, one in (self.annotators | later).items()
+        }
         self.reads = {
             name: Space(*reads)
             for name, one in self.annotators.items()
             if (reads := one.reads()) is not None
         }
+        self._pace = pace.of_worker(readers)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Takes the column `image_id`; returns `image_id` and `reason`, which is empty on
-        success."""
-        ids = [int(image_id) for image_id in batch["image_id"]]
+    def __call__(self, pieces: Sequence[Sequence[int]]) -> list[list[Work]]:
+        """Takes image ids."""
+        return [self._annotated(ids) for ids in pieces]
+
+    def _annotated(self, ids: Sequence[int]) -> list[Work]:
         images, rows = self.store.images_by_id(ids), self.store.rows(ANNOTATIONS, ids)
-        reasons = dict.fromkeys(ids, "")
+        works = {image_id: Work(image_id, images.get(image_id)) for image_id in ids}
         asked: dict[str, list[tuple[Image, Picture]]] = {name: [] for name in self.annotators}
         for image in images.values():
+            self._pace.wait()
+            work = works[image.image_id]
             unsaid = _missing_annotators(rows.get(image.image_id), self.fingerprints)
-            images_lacking = [
-                name for name in unsaid & self.reads.keys() if not self._read(name, image)
-            ]
-            unsaid -= self.reads.keys()
-            pictures, faults = self._pictures(image, unsaid)
-            faults += [
-                f"{name}: no features of {self.reads[name].kind} yet" for name in images_lacking
-            ]
-            reasons[image.image_id] = "; ".join([*self.unloaded, *faults])
+            without = [name for name in unsaid & self.reads.keys() if not self._read(name, image)]
+            pictures, faults = self._pictures(image, unsaid - self.reads.keys())
+            faults += [f"{name}: no features of {self.reads[name].kind} yet" for name in without]
+            work.reasons = [*self.unloaded, *faults]
             for name, picture in pictures.items():
-                asked[name].append((image, picture))
+                if name in self.later:
+                    work.asked.add(name)
+                    work.views[self.views[name]] = picture.view(self.views[name])
+                else:
+                    asked[name].append((image, picture))
         for name, pictures_of in asked.items():
             self._annotate(name, pictures_of)
-        return {
-            "image_id": np.array(ids, np.int64),
-            "reason": np.array([reasons[at] for at in ids], object),
-        }
+        return list(works.values())
 
     def _read(self, name: str, image: Image) -> bool:
         """Annotate an image by its stored features. Returns False where it has none."""
@@ -180,25 +244,19 @@ class Worker:
         if row is None:
             return False
         annotator = self.annotators[name]
-        self._candidates(name, image, annotator.annotate_features([row])[0])
+        keep(self.store, name, annotator, image, annotator.annotate_features([row])[0])
         return True
-
-    def _candidates(self, name: str, image: Image, annotation: Annotation) -> None:
-        said = {**annotation.row(), "fingerprint": self.annotators[name].fingerprint}
-        self.store.annotate(image.image_id, image.generation, {name: said}, "machine")
 
     def _annotate(self, name: str, pictures: Sequence[tuple[Image, Picture]]) -> None:
         annotator = self.annotators[name]
-        for begin in range(0, len(pictures), annotator.batch):
-            part = pictures[begin : begin + annotator.batch]
-            views = [picture.view(annotator.view) for _, picture in part]
-            for (image, _), annotation in zip(part, annotator.annotate_many(views), strict=True):
-                self._candidates(name, image, annotation)
+        views = [picture.view(annotator.view) for _, picture in pictures]
+        for (image, _), annotation in zip(pictures, in_batches(annotator, views), strict=True):
+            keep(self.store, name, annotator, image, annotation)
 
     def _pictures(self, image: Image, names: Set[str]) -> tuple[dict[str, Picture], list[str]]:
         """For each annotator the picture, decoded once, and the reasons of annotators without
         one."""
-        small = {name for name in names if self.annotators[name].view == "preview"}
+        small = {name for name in names if self.views[name] == "preview"}
         faults: list[str] = []
         if whole := names - small:
             try:
@@ -224,6 +282,51 @@ class Worker:
             if hashlib.sha256(data).hexdigest() != image.sha256:
                 raise InvalidInput(f"{image.source} is another picture now: backfill it again")
         return self.decoder.decode_blocking(data)
+
+
+class Describer:
+    """Annotates by one neural annotator, in batches across images."""
+
+    def __init__(self, spec: AnnotatorSpec, later: Sequence[AnnotatorSpec], store: str) -> None:
+        self.store = open_here(store)
+        self.name = spec.name
+        self.annotator = spec.make()
+        self._later = frozenset(one.name for one in later)
+        self._unavailable: str | None = None
+        try:
+            self.annotator.load()
+        except (AmbienceError, ImportError) as exc:
+            self._unavailable = f"{spec.name}: {exc}"
+
+    def __call__(self, pieces: list[list[Work]]) -> list[list[Work]]:
+        """Adds reasons, and drops the views that no `later` annotator needs."""
+        asked = [work for piece in pieces for work in piece if self.name in work.asked]
+        if self._unavailable is not None:
+            for work in asked:
+                work.reasons.append(self._unavailable)
+        else:
+            views = [work.views[self.annotator.view] for work in asked]
+            for work, annotation in zip(asked, in_batches(self.annotator, views), strict=True):
+                assert work.image is not None
+                keep(self.store, self.name, self.annotator, work.image, annotation)
+        for work in asked:
+            if self._later.isdisjoint(work.asked):
+                work.views.clear()
+        return pieces
+
+
+def in_batches(annotator: Annotator, views: Sequence[Pixels]) -> Iterator[Annotation]:
+    """Annotations of all views, `batch` of them in one pass."""
+    for begin in range(0, len(views), annotator.batch):
+        yield from annotator.annotate_many(views[begin : begin + annotator.batch])
+
+
+def keep(
+    store: Store, name: str, annotator: Annotator, image: Image, annotation: Annotation
+) -> None:
+    """Store a machine's annotation, unless the image was replaced meanwhile."""
+    said = {**annotation.row(), "fingerprint": annotator.fingerprint}
+    store.annotate(image.image_id, image.generation, {name: said}, "machine")
 
 
 def write_files(store: Store, folder: Path) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """Backfill: make features of existing pictures with Ray Data, writing directly to the store.
 
-Workers read, decode, extract and commit in batches. A killed run resumes after its last commit. A
-running service follows the same log and needs no restart.
+Readers, one per core, read and decode files and extract what needs no network. Each neural
+retriever has a stage of its own, which batches across pictures. A writer commits. A killed run
+resumes after its last commit. A running service follows the same log and needs no restart.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
-from cluster.jobs.batches import map_batches
+from cluster.jobs.pace import Pace
+from cluster.jobs.pipeline import Piece, Stage, run_stages
+from cluster.jobs.resources import Resources
 from cluster.jobs.sources import (
     IGNORED,
     NEW,
@@ -28,7 +30,7 @@ from cluster.jobs.sources import (
     read_bytes,
     with_ids,
 )
-from cluster.service.applications import RETRIEVER, built_by
+from cluster.service.applications import RETRIEVER, built_by, gpus_of
 from deployments.storing import open_here
 from indexes.store.base import Image, ImageWrite, Space, Store
 from indexes.store.spaces import missing_spaces
@@ -38,10 +40,14 @@ from models.pictures.decoder import Decoder
 from models.pictures.decoding import Picture
 from models.pictures.limits import DecodeLimits
 from models.registry import make_extractor
+from models.types import Pixels
 
-BATCH = 32
-CUT_SHORT = "indexed, but the file is cut short or damaged and shows only a part"
+PIECE = 16
+"""Pictures that go through the stages together; their previews take 0.6 MB each."""
+COMMIT = 4
+"""Pieces in one commit, and in one call of a network's worker."""
 LOOK = 4096
+CUT_SHORT = "indexed, but the file is cut short or damaged and shows only a part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,8 @@ class RetrieverSpec:
     name: str
     extractor: str
     options: Mapping[str, Any]
+    gpus: float | None = None
+    """GPUs that its replicas reserve; None where the config leaves that open."""
 
     def make(self) -> Extractor:
         """Make the extractor, not loaded yet."""
@@ -91,7 +99,7 @@ class Plan:
 def retriever_specs(config: Mapping[str, Any]) -> list[RetrieverSpec]:
     """The retrievers of a config that have features of pictures."""
     kinds = [
-        RetrieverSpec(name, model["extractor"], model.get("options") or {})
+        RetrieverSpec(name, model["extractor"], model.get("options") or {}, gpus_of(config, name))
         for name, args in built_by(RETRIEVER, config).items()
         for model in (args, args.get("next"))
         if model
@@ -99,15 +107,15 @@ def retriever_specs(config: Mapping[str, Any]) -> list[RetrieverSpec]:
     return [kind for kind in kinds if kind.make().of_pictures]
 
 
-def spaces_of(kinds: Sequence[RetrieverSpec]) -> list[Space]:
+def spaces_of(kinds: Sequence[RetrieverSpec]) -> dict[Space, RetrieverSpec]:
     """Their feature spaces, without those whose weights are not available, because nothing can be
     extracted for them."""
-    spaces = []
+    spaces = {}
     for kind in kinds:
         extractor = kind.make()
         with contextlib.suppress(RetrieverUnavailable):
             extractor.find(fetch=True)
-            spaces.append(Space(kind.name, extractor.fingerprint))
+            spaces[Space(kind.name, extractor.fingerprint)] = kind
     return spaces
 
 
@@ -146,32 +154,71 @@ def run(
     plan: Plan,
     kinds: Sequence[RetrieverSpec],
     store: str,
-    workers: int,
-    progress: Callable[[int], None],
+    resources: Resources,
+    pace: Pace,
+    progress: Callable[[Piece[list[Work]], Sequence[Stage]], None],
     limits: DecodeLimits | None = None,
 ) -> Outcome:
-    """Index what the plan holds; `progress` receives the size of each finished batch.
+    """Index what the plan holds; `progress` receives each finished piece, and the stages.
 
     Ray must be connected. Files that can't be read are listed and do not stop the run.
     """
     outcome = plan.outcome()
     if not plan.todo:
         return outcome
-    items = [{"path": path, "image_id": image_id} for path, image_id in plan.todo]
-    for rows in map_batches(items, Worker, (list(kinds), store, limits), BATCH, workers):
-        reasons = zip(rows["path"], rows["reason"], strict=True)
-        bad = [Bad(str(path), str(reason)) for path, reason in reasons if reason]
-        outcome.bad += bad
-        outcome.notes += [
-            Bad(str(path), CUT_SHORT)
-            for path, truncated in zip(rows["path"], rows["truncated"], strict=True)
-            if truncated
-        ]
-        already = int(rows["already"].sum())
-        outcome.already += already
-        outcome.done += len(rows["path"]) - len(bad) - already
-        progress(len(rows["path"]))
+    stages = stages_of(kinds, store, resources, pace, limits)
+    for piece in run_stages(plan.todo, stages, PIECE):
+        for work in piece.result:
+            if work.truncated:
+                outcome.notes.append(Bad(work.path, CUT_SHORT))
+            if work.reason:
+                outcome.bad.append(Bad(work.path, work.reason))
+            elif work.already:
+                outcome.already += 1
+            else:
+                outcome.done += 1
+        progress(piece, stages)
     return outcome
+
+
+def stages_of(
+    kinds: Sequence[RetrieverSpec],
+    store: str,
+    resources: Resources,
+    pace: Pace,
+    limits: DecodeLimits | None = None,
+) -> list[Stage]:
+    """The stages of a backfill: readers, one stage for each network, a writer."""
+    spaces = spaces_of(kinds)
+    networks = {space: kind for space, kind in spaces.items() if kind.make().uses_gpu}
+    others = {space: kind for space, kind in spaces.items() if space not in networks}
+    wanted = frozenset(kind.name for kind in kinds)
+    shares = resources.network_shares([kind.gpus for kind in networks.values()])
+    readers = Stage(
+        "reading",
+        Reader,
+        (others, list(networks), wanted, store, pace, resources.readers, limits),
+        resources.readers,
+        resources.reader_cpus,
+    )
+    embedding = [
+        Stage(
+            kind.name,
+            Embedder,
+            (space, kind, list(networks)[number + 1 :]),
+            share.workers,
+            share.cpus,
+            share.gpus,
+            pieces=COMMIT,
+            in_background=not share.on_gpu,
+        )
+        for number, ((space, kind), share) in enumerate(zip(networks.items(), shares, strict=True))
+    ]
+    # At the usual priority, because others wait while it holds the store's lock.
+    writer = Stage(
+        "writing", Writer, (store,), 1, resources.writer_cpus, pieces=COMMIT, in_background=False
+    )
+    return [readers, *embedding, writer]
 
 
 def write_bad_files(path: Path, bad: Sequence[Bad]) -> None:
@@ -180,56 +227,62 @@ def write_bad_files(path: Path, bad: Sequence[Bad]) -> None:
     path.write_text("".join(lines))
 
 
-class Worker:
-    """Reads, decodes, extracts and stores batches of paths in its own process."""
+@dataclass(slots=True)
+class Work:
+    """One picture on its way through the stages."""
+
+    path: str
+    reason: str = ""
+    """Why it can't be indexed; empty if it can."""
+    write: ImageWrite | None = None
+    lacking: Collection[Space] = ()
+    """Spaces of networks in which it needs features."""
+    preview: Pixels | None = None
+    """The view of those networks, until the last of them has seen it."""
+    already: bool = False
+    """Whether the image lacks nothing but its path."""
+    truncated: bool = False
+    """Whether the file is cut short or damaged."""
+
+
+class Reader:
+    """Reads and decodes files, and extracts what needs no network, in its own process."""
 
     def __init__(
-        self, kinds: Sequence[RetrieverSpec], store: str, limits: DecodeLimits | None = None
+        self,
+        kinds: Mapping[Space, RetrieverSpec],
+        networks: Sequence[Space],
+        wanted: frozenset[str],
+        store: str,
+        pace: Pace,
+        readers: int,
+        limits: DecodeLimits | None = None,
     ) -> None:
         cv2.setNumThreads(1)
         self.store = open_here(store)
         self.decoder = Decoder(limits)
-        self.truncated: set[str] = set()
-        self.wanted = frozenset(kind.name for kind in kinds)
+        self.wanted = wanted
         self.extractors: dict[Space, Extractor] = {}
-        for kind in kinds:
+        for space, kind in kinds.items():
             extractor = kind.make()
-            try:
-                extractor.load()
-            except RetrieverUnavailable:
-                continue  # Its features stay pending; the service says why.
-            self.extractors[Space(kind.name, extractor.fingerprint)] = extractor
+            extractor.load()
+            self.extractors[space] = extractor
+        self._networks = networks
+        self._spaces = [*self.extractors, *networks]
+        self._pace = pace.of_worker(readers)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Takes the columns `path` and `image_id`; returns `path`, `reason`, which is empty on
-        success, `already`, whether the image lacked nothing but the path, and `truncated`."""
-        paths = [str(path) for path in batch["path"]]
-        reasons, already = [""] * len(paths), [False] * len(paths)
-        writes: list[ImageWrite] = []
-        for at, (path, image_id) in enumerate(zip(paths, batch["image_id"], strict=True)):
-            try:
-                write = self.write_of(path, None if image_id == NEW else int(image_id))
-                already[at] = not write.features
-                writes.append(write)
-            except InvalidInput as exc:
-                reasons[at] = str(exc)
-        self.store.put_many(writes)
-        return {
-            "path": np.array(paths, object),
-            "reason": np.array(reasons, object),
-            "already": np.array(already),
-            "truncated": np.array([path in self.truncated for path in paths]),
-        }
+    def __call__(self, pieces: Sequence[Sequence[tuple[str, int]]]) -> list[list[Work]]:
+        """Takes paths with image ids, or NEW."""
+        return [[self._work(path, image_id) for path, image_id in items] for items in pieces]
 
-    def _same_file(self, sha256: str, image_id: int | None, path: str) -> Image | None:
-        """An image of the same file, from this path or uploaded: under this id or, without one,
-        under any."""
-        ids = self.store.ids_by_sha256(sha256) if image_id is None else [image_id]
-        images = self.store.images_by_id(ids).values()
-        same = (one for one in images if one.sha256 == sha256 and one.source in ("online", path))
-        return next(same, None)
+    def _work(self, path: str, image_id: int) -> Work:
+        self._pace.wait()
+        try:
+            return self.work_of(path, None if image_id == NEW else image_id)
+        except InvalidInput as exc:
+            return Work(path, str(exc))
 
-    def write_of(self, path: str, image_id: int | None) -> ImageWrite:
+    def work_of(self, path: str, image_id: int | None) -> Work:
         """Row and features of one picture; without features if the same file is stored and lacks
         nothing. Raises InvalidInput."""
         try:
@@ -240,35 +293,85 @@ class Worker:
         there = self._same_file(sha256, image_id, path)
         if there is not None:
             image_id = there.image_id
-            missing = missing_spaces(self.store, self.extractors, [image_id])
+            missing = missing_spaces(self.store, self._spaces, [image_id])
             if there.has_preview and not missing.get(image_id, {"gone"}):
                 size = there.width, there.height
-                return ImageWrite(image_id, sha256, *size, self.wanted, {}, source=path)
+                write = ImageWrite(image_id, sha256, *size, self.wanted, {}, source=path)
+                return Work(path, write=write, already=True)
         picture = self.decoder.decode_blocking(data)
-        if picture.truncated:
-            self.truncated.add(path)
-        return ImageWrite(
+        lacking = self._lacking(image_id, sha256)
+        write = ImageWrite(
             image_id=image_id,
             sha256=sha256,
             width=picture.width,
             height=picture.height,
             wanted=self.wanted,
-            features=self._features(picture, self._lacking(image_id, sha256)),
+            features=self._features(picture, lacking),
             source=path,
             preview=picture.preview_jpeg(),
         )
+        left = tuple(space for space in self._networks if space in lacking)
+        preview = picture.preview if left else None
+        already = not (write.features or left)
+        return Work(path, "", write, left, preview, already, picture.truncated)
+
+    def _same_file(self, sha256: str, image_id: int | None, path: str) -> Image | None:
+        """An image of the same file, from this path or uploaded: under this id or, without one,
+        under any."""
+        ids = self.store.ids_by_sha256(sha256) if image_id is None else [image_id]
+        images = self.store.images_by_id(ids).values()
+        same = (one for one in images if one.sha256 == sha256 and one.source in ("online", path))
+        return next(same, None)
 
     def _lacking(self, image_id: int | None, sha256: str) -> Collection[Space]:
         """All spaces or, for a stored image, those in which it has no features."""
         image = None if image_id is None else self.store.image(image_id)
         if image is None or image.sha256 != sha256:
-            return self.extractors
-        missing = missing_spaces(self.store, self.extractors, [image.image_id])
-        return missing.get(image.image_id, self.extractors)
+            return self._spaces
+        missing = missing_spaces(self.store, self._spaces, [image.image_id])
+        return missing.get(image.image_id, self._spaces)
 
     def _features(self, picture: Picture, spaces: Collection[Space]) -> dict[Space, bytes]:
-        rows = {}
-        for space in spaces:
-            extractor = self.extractors[space]
-            rows[space] = extractor.to_row(extractor.extract(picture.view(extractor.view)))
-        return rows
+        return {
+            space: extractor.to_row(extractor.extract(picture.view(extractor.view)))
+            for space, extractor in self.extractors.items()
+            if space in spaces
+        }
+
+
+class Embedder:
+    """Extracts the features of one neural retriever, in batches across pictures."""
+
+    def __init__(self, space: Space, kind: RetrieverSpec, later: Collection[Space] = ()) -> None:
+        self.space = space
+        self.extractor = kind.make()
+        self.extractor.load()
+        self._later = frozenset(later)
+
+    def __call__(self, pieces: list[list[Work]]) -> list[list[Work]]:
+        """Adds features, and drops the previews that no `later` network needs."""
+        asked = [work for piece in pieces for work in piece if self.space in work.lacking]
+        previews = [work.preview for work in asked if work.preview is not None]
+        features = self.extractor.extract_many(previews)
+        for work, found in zip(asked, features, strict=True):
+            assert work.write is not None
+            row = self.extractor.to_row(found)
+            work.write = replace(work.write, features={**work.write.features, self.space: row})
+            if self._later.isdisjoint(work.lacking):
+                work.preview = None
+        return pieces
+
+
+class Writer:
+    """Commits pieces to the store."""
+
+    def __init__(self, store: str) -> None:
+        self.store = open_here(store)
+
+    def __call__(self, pieces: list[list[Work]]) -> list[list[Work]]:
+        """Returns the work without what is stored now."""
+        works = [work for piece in pieces for work in piece]
+        self.store.put_many([work.write for work in works if work.write is not None])
+        for work in works:
+            work.write = None
+        return pieces

@@ -9,9 +9,10 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import ray
 from rich.console import Console
@@ -29,6 +30,9 @@ from rich.text import Text
 
 from cluster.jobs import annotate as annotating
 from cluster.jobs.backfill import Outcome, plan, retriever_specs, run, spaces_of, write_bad_files
+from cluster.jobs.pace import Pace
+from cluster.jobs.pipeline import Piece, Stage, slowest
+from cluster.jobs.resources import Resources
 from cluster.jobs.sources import IGNORED, Ids
 from cluster.jobs.training import Lists, train_lists
 from cluster.service import environment
@@ -43,8 +47,6 @@ from indexes.store.url import open_store
 from models.errors import UnknownName
 
 __all__ = ["annotate", "backfill", "train", "write_annotations", "write_bad_files"]
-MODEL_WORKERS = 4
-"""Default limit on workers that each load the models."""
 
 
 def backfill(
@@ -54,6 +56,7 @@ def backfill(
     data: Path,
     workers: int | None,
     quiet: bool,
+    pace: Pace,
     ignore: Sequence[str] = IGNORED,
 ) -> Outcome:
     """Index what the source holds and the store lacks. Raises AmbienceError."""
@@ -68,17 +71,18 @@ def backfill(
         store.close()
     if not todo.todo:
         return todo.outcome()
-    cores = workers or os.cpu_count() or 1
-    with _ray(data) as err, _progress("indexing", len(todo.todo), quiet, err) as (progress, task):
-
-        def note(count: int) -> None:
-            progress.advance(task, count)
-
-        return run(todo, kinds, store_url(None), cores, note, decode_limits(given))
+    with _ray(data) as err, _pieces("indexing", len(todo.todo), quiet, err) as note:
+        resources, limits = Resources.of_ray(workers), decode_limits(given)
+        return run(todo, kinds, store_url(None), resources, pace, note, limits)
 
 
 def annotate(
-    only: Sequence[str], config: Path, data: Path, workers: int | None, quiet: bool
+    only: Sequence[str],
+    config: Path,
+    data: Path,
+    workers: int | None,
+    quiet: bool,
+    pace: Pace,
 ) -> annotating.Outcome:
     """Annotate the stored images that lack an annotation. Raises AmbienceError."""
     given = read_config(config)
@@ -97,15 +101,11 @@ def annotate(
         store.close()
     outcome = annotating.Outcome()
     if todo:
-        count = workers or min(os.cpu_count() or 1, MODEL_WORKERS)
-        with _ray(data) as err, _progress("annotating", len(todo), quiet, err) as (progress, task):
+        available = [spec for spec in chosen if spec.name in fingerprints]
+        with _ray(data) as err, _pieces("annotating", len(todo), quiet, err) as note:
+            resources, limits = Resources.of_ray(workers), decode_limits(given)
             outcome = annotating.run(
-                todo,
-                [spec for spec in chosen if spec.name in fingerprints],
-                store_url(None),
-                count,
-                lambda count: progress.advance(task, count),
-                decode_limits(given),
+                todo, available, store_url(None), resources, pace, note, limits
             )
     outcome.already, outcome.unavailable = already, unavailable
     return outcome
@@ -133,11 +133,34 @@ def write_annotations(folder: Path) -> dict[str, int]:
         store.close()
 
 
+class Slowest(ProgressColumn):
+    """Progress column: the stage that all others wait for."""
+
+    def render(self, task: Task) -> Text:
+        name = task.fields.get("slowest")
+        return Text(f"slowest: {name}" if name else "", no_wrap=True, overflow="ellipsis")
+
+
 class Speed(ProgressColumn):
     """Progress column: images per second; empty before the first batch."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.0f} pictures/s" if task.speed else "")
+
+
+@contextlib.contextmanager
+def _pieces(
+    what: str, total: int, quiet: bool, err: TextIO
+) -> Iterator[Callable[[Piece[Any], Sequence[Stage]], None]]:
+    """A function that takes finished pieces and shows the progress, with the slowest stage."""
+    with _progress(what, total, quiet, err) as (progress, task):
+        seconds: Counter[str] = Counter()
+
+        def note(piece: Piece[Any], stages: Sequence[Stage]) -> None:
+            seconds.update(piece.seconds)
+            progress.update(task, advance=len(piece.result), slowest=slowest(seconds, stages))
+
+        yield note
 
 
 @contextlib.contextmanager
@@ -148,6 +171,7 @@ def _progress(what: str, total: int, quiet: bool, err: TextIO) -> Iterator[tuple
         MofNCompleteColumn(),
         Speed(),
         TimeRemainingColumn(),
+        Slowest(),
     )
     with Progress(*columns, console=Console(file=err), disable=quiet) as progress:
         yield progress, progress.add_task(what, total=total)

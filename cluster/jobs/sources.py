@@ -256,9 +256,9 @@ def _kind_unless_picture(path: str) -> str | None:
 
 
 def _pattern(ignore: Sequence[str]) -> Callable[[str], bool]:
-    if not ignore:
+    if not any(ignore):
         return lambda _: False
-    together = re.compile("|".join(map(fnmatch.translate, ignore)), re.IGNORECASE)
+    together = re.compile("|".join(map(fnmatch.translate, filter(None, ignore))), re.IGNORECASE)
     return lambda name: together.match(name) is not None
 
 

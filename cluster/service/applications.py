@@ -65,6 +65,19 @@ def decode_limits(config: Mapping[str, Any]) -> DecodeLimits:
     return IngressArgs.model_validate(args).decode_limits()
 
 
+def gpus_of(config: Mapping[str, Any], name: str) -> float | None:
+    """GPUs that the config reserves for each replica of an application; None where it says
+    nothing."""
+    deployments = [
+        deployment
+        for application in config["applications"]
+        if application["name"] == name
+        for deployment in application.get("deployments") or ()
+    ]
+    options = [one.get("ray_actor_options") or {} for one in deployments]
+    return next((float(one["num_gpus"]) for one in options if "num_gpus" in one), None)
+
+
 def check_spaces(config: dict[str, Any], reindex: bool) -> None:
     """Refuse a changed extractor over stored features, unless re-indexing is requested."""
     from deployments.settings import store_url

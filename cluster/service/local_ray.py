@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
 from ray._private.node import Node
 
-OBJECT_STORE_BYTES = 256 * 2**20
+from models.machine import cores
+
+OBJECT_STORE_PER_CORE, LEAST_OBJECT_STORE, MOST_OBJECT_STORE = 128 * 2**20, 256 * 2**20, 4 * 2**30
+"""Bytes of shared memory for what processes pass to each other: the pictures of a job's stages."""
+SHARED_MEMORY = Path("/dev/shm")
 STOP_SECONDS = 5.0
 
 
@@ -52,6 +57,18 @@ def start_ray(folder: str, namespace: str | None = None) -> str:
     return str(ray.get_runtime_context().gcs_address)
 
 
+def object_store_bytes() -> int:
+    """Size of the object store: by the number of cores, but at most half of what is free.
+
+    Ray touches its pages only as they are used.
+    """
+    wanted = min(MOST_OBJECT_STORE, max(LEAST_OBJECT_STORE, OBJECT_STORE_PER_CORE * cores()))
+    free = psutil.virtual_memory().available
+    if SHARED_MEMORY.is_dir():
+        free = min(free, shutil.disk_usage(SHARED_MEMORY).free)
+    return max(LEAST_OBJECT_STORE, min(wanted, free // 2))
+
+
 def stop_ray() -> None:
     """Disconnect from Ray and end it, including processes that Ray forgets after an interrupted
     start."""
@@ -66,9 +83,9 @@ def stop_ray() -> None:
 def _init(folder: str, namespace: str | None) -> None:
     with _lean_nodes():
         ray.init(
-            num_cpus=max(2, os.cpu_count() or 2),
+            num_cpus=max(2, cores()),
             include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
+            object_store_memory=object_store_bytes(),
             log_to_driver=False,
             logging_level=logging.ERROR,
             namespace=namespace,

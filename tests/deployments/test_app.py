@@ -11,7 +11,9 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from cluster.jobs.batches import WORKER_CPUS
+from cluster.jobs.backfill import retriever_specs, stages_of
+from cluster.jobs.pace import Pace
+from cluster.jobs.resources import Resources
 from deployments.app import RESERVED_CPUS, build_annotator, build_ingress, build_retriever
 from models.errors import AmbienceError
 from models.registry import extractor_names
@@ -101,7 +103,10 @@ def test_everything_reserved_fits_two_cores_during_an_upgrade_and_a_backfill() -
             options = deployment.get("ray_actor_options") or {}
             each = options.get("num_cpus", RESERVED_CPUS)
             reserved += deployment.get("num_replicas", 1) * each
-    assert 2 * reserved + CORES * WORKER_CPUS <= CORES
+    resources = Resources(cpus=CORES, gpus=0, free_gpus=0, readers=CORES)
+    stages = stages_of(retriever_specs(config()), "lmdb:unused", resources, Pace())
+    job = sum(stage.workers * stage.cpus for stage in stages)
+    assert 2 * reserved + job <= CORES
 
 
 @pytest.mark.parametrize("builder", [build_retriever, build_annotator, build_ingress])

@@ -15,18 +15,20 @@ import yaml
 
 from cluster.jobs.annotate import (
     AnnotatorSpec,
-    Worker,
     annotator_specs,
     images_lacking,
     resolve_fingerprints,
+    stages_of,
     write_files,
 )
+from cluster.jobs.pace import Pace
 from indexes.store.annotations import annotations_of
 from indexes.store.base import ImageWrite, Space
 from indexes.store.lmdb.store import LmdbStore
 from models.pictures.decoding import decode
 from models.types import View
 from tests.annotators.brightness import Brightness, BrightnessOptions, StoredBrightness
+from tests.cluster.jobs.stages import ONE_CORE, through
 from tests.conftest import AMBIENCE, python_path_with_annotators
 from tests.drawing import jpeg
 
@@ -42,6 +44,15 @@ class Broken(Brightness):
         raise ImportError("No module named 'torch'")
 
 
+class OnGpu(Brightness):
+    uses_gpu = True
+    batch = 2
+
+
+class BrokenOnGpu(Broken):
+    uses_gpu = True
+
+
 class LocalAnnotatorSpec(AnnotatorSpec):
     """Specification that makes one of the tests' annotators directly."""
 
@@ -50,6 +61,8 @@ class LocalAnnotatorSpec(AnnotatorSpec):
             "brightness": Brightness,
             "whole": Whole,
             "broken": Broken,
+            "gpu": OnGpu,
+            "broken-gpu": BrokenOnGpu,
             "bits": StoredBrightness,
         }
         return kinds[self.annotator](BrightnessOptions())
@@ -81,11 +94,8 @@ def add(store: LmdbStore, image_id: int, **changed: Any) -> None:
 
 def ran(tmp_path: Path, *specs: AnnotatorSpec, ids: list[int]) -> dict[int, str]:
     """Annotate the images and return, by id, the reasons of those that were not annotated."""
-    worker = Worker(specs, f"lmdb:{tmp_path / 'store'}")
-    rows = worker({"image_id": ids})
-    worker.store.close()
-    pairs = zip(rows["image_id"], rows["reason"], strict=True)
-    return {int(image_id): str(reason) for image_id, reason in pairs if reason}
+    works = through(stages_of(specs, f"lmdb:{tmp_path / 'store'}", ONE_CORE, Pace()), ids)
+    return {work.image_id: "; ".join(work.reasons) for work in works if work.reasons}
 
 
 def test_the_annotators_of_a_config_are_those_built_as_such() -> None:
@@ -175,6 +185,21 @@ def test_what_another_model_said_is_renewed_and_what_a_person_said_is_not(
     assert said[1]["caption"]["text"] != "old"
     assert said[2] == {"caption": {"text": "Rex", "by": "person"}}
     assert 3 not in said
+
+
+def test_annotators_of_a_gpu_have_stages_of_their_own(store: LmdbStore, tmp_path: Path) -> None:
+    for image_id in range(5):
+        add(store, image_id)
+    gpu = LocalAnnotatorSpec("mood", "gpu", {})
+    broken = LocalAnnotatorSpec("worse", "broken-gpu", {})
+    stages = stages_of([CAPTION, gpu, broken], f"lmdb:{tmp_path / 'store'}", ONE_CORE, Pace())
+    assert [stage.name for stage in stages] == ["reading", "mood", "worse"]
+    reasons = ran(tmp_path, CAPTION, gpu, broken, ids=[*range(5), 77])
+    assert reasons == dict.fromkeys(range(5), "worse: No module named 'torch'")
+    said = annotations_of(store, range(5))
+    for image_id in range(5):
+        assert said[image_id].keys() == {"caption", "mood"}
+        assert said[image_id]["caption"]["tags"] == said[image_id]["mood"]["tags"]
 
 
 def test_the_gallerys_files_hold_tags_and_captions(store: LmdbStore, tmp_path: Path) -> None:

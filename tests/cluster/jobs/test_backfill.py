@@ -8,18 +8,29 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from cluster.jobs.backfill import RetrieverSpec, Worker, plan, retriever_specs, spaces_of
+from cluster.jobs.backfill import (
+    RetrieverSpec,
+    Work,
+    plan,
+    retriever_specs,
+    spaces_of,
+    stages_of,
+)
+from cluster.jobs.pace import Pace
 from cluster.service.applications import decode_limits
 from cluster.service.data_folder import job_log
 from cluster.service.ray_folder import PREFIX
 from indexes.store.base import ImageWrite, Space
 from indexes.store.lmdb.store import LmdbStore
+from models.pictures.decoding import decode
+from tests.cluster.jobs.stages import ONE_CORE, through
 from tests.conftest import AMBIENCE, light_config
 from tests.deployments import served
 from tests.drawing import jpeg
@@ -53,6 +64,13 @@ def backfill(pictures: Path, data: Path, *arguments: str) -> dict[str, Any]:
     assert (process.returncode, errors) == (0, "")
     outcome: dict[str, Any] = json.loads(printed)
     return outcome
+
+
+def worked(
+    kinds: Sequence[RetrieverSpec], store: Path, todo: Sequence[tuple[str, int]]
+) -> list[Work]:
+    """Put paths with ids through all stages."""
+    return through(stages_of(kinds, f"lmdb:{store}", ONE_CORE, Pace()), todo)
 
 
 def processes_over(data: Path) -> list[psutil.Process]:
@@ -125,15 +143,15 @@ def test_the_plan_leaves_out_only_pictures_that_lack_nothing(tmp_path: Path) -> 
 def test_a_worker_gives_every_kind_its_features_and_names_what_is_bad(tmp_path: Path) -> None:
     fill(tmp_path / "pictures", 1)
     kinds = [RetrieverSpec(name, name, {}) for name in ("phash", "color", "local")]
-    worker = Worker(kinds, f"lmdb:{tmp_path / 'store'}")
     paths = [str(tmp_path / "pictures" / "0.jpg"), str(tmp_path / "gone.jpg")]
-    rows = worker({"path": paths, "image_id": [-1, -1]})
-    assert rows["reason"][0] == ""
-    assert "can't be read" in rows["reason"][1]
-    (image,) = worker.store.images()
+    store = LmdbStore(tmp_path / "store")
+    good, bad = worked(kinds, tmp_path / "store", [(path, -1) for path in paths])
+    assert good.reason == ""
+    assert "can't be read" in bad.reason
+    (image,) = store.images()
     assert image.pending == frozenset()
     assert image.wanted == {"phash", "color", "local"}
-    worker.store.close()
+    store.close()
 
 
 def test_the_limits_of_the_configuration_hold_and_what_is_cut_short_is_noted(
@@ -154,12 +172,11 @@ def test_the_limits_of_the_configuration_hold_and_what_is_cut_short_is_noted(
     limits = decode_limits(config)
     assert (limits.max_pixels, limits.max_bytes) == (10**6, whole.stat().st_size - 1)
     kinds = [RetrieverSpec("phash", "phash", {})]
-    worker = Worker(kinds, f"lmdb:{tmp_path / 'store'}", limits)
-    rows = worker({"path": [str(whole), str(cut)], "image_id": [-1, -1]})
-    assert "the limit is" in rows["reason"][0]
-    assert rows["reason"][1] == ""
-    assert rows["truncated"].tolist() == [False, True]
-    worker.store.close()
+    stages = stages_of(kinds, f"lmdb:{tmp_path / 'store'}", ONE_CORE, Pace(), limits)
+    large, part = through(stages, [(str(whole), -1), (str(cut), -1)])
+    assert "the limit is" in large.reason
+    assert part.reason == ""
+    assert (large.truncated, part.truncated) == (False, True)
 
 
 def test_a_run_over_a_mixed_folder_indexes_its_pictures_and_says_what_it_left_out(
@@ -187,12 +204,11 @@ def test_a_file_that_was_rewritten_in_place_replaces_its_image(tmp_path: Path) -
     pictures = tmp_path / "pictures"
     fill(pictures, 2)
     kinds = [RetrieverSpec("phash", "phash", {})]
-    worker = Worker(kinds, f"lmdb:{tmp_path / 'store'}")
+    store = LmdbStore(tmp_path / "store")
 
     def run() -> tuple[list[tuple[str, int]], list[bool]]:
-        todo = plan(str(pictures), "filename", worker.store, spaces_of(kinds)).todo
-        rows = worker({"path": [path for path, _ in todo], "image_id": [at for _, at in todo]})
-        return todo, rows["already"].tolist()
+        todo = plan(str(pictures), "filename", store, spaces_of(kinds)).todo
+        return todo, [work.already for work in worked(kinds, tmp_path / "store", todo)]
 
     paths = [str(pictures / f"{image_id}.jpg") for image_id in range(2)]
     assert run() == ([(paths[0], 0), (paths[1], 1)], [False, False])
@@ -201,11 +217,11 @@ def test_a_file_that_was_rewritten_in_place_replaces_its_image(tmp_path: Path) -
     Path(paths[1]).write_bytes(jpeg(7, 160, 120))
     os.utime(paths[0], (later, later))
     os.utime(paths[1], (later, later))
-    before = known(worker.store, 0)
+    before = known(store, 0)
     assert run() == ([(paths[0], 0), (paths[1], 1)], [True, False])
-    assert known(worker.store, 0) == before
-    assert known(worker.store, 1).sha256 == hashlib.sha256(jpeg(7, 160, 120)).hexdigest()
-    worker.store.close()
+    assert known(store, 0) == before
+    assert known(store, 1).sha256 == hashlib.sha256(jpeg(7, 160, 120)).hexdigest()
+    store.close()
 
 
 def test_what_can_not_be_extracted_yet_is_left_pending(tmp_path: Path) -> None:
@@ -223,13 +239,12 @@ def test_what_can_not_be_extracted_yet_is_left_pending(tmp_path: Path) -> None:
         ]
     }
     path = str(tmp_path / "pictures" / "0.jpg")
-    batch = {"path": [path], "image_id": [0]}
     store = LmdbStore(tmp_path / "store")
     with served.with_test_extractors():
         kinds = retriever_specs(config)
         assert [kind.name for kind in kinds] == ["phash", "tint"]
         assert [space.kind for space in spaces_of(kinds)] == ["phash"]
-        assert Worker(kinds, f"lmdb:{tmp_path / 'store'}")(batch)["reason"].tolist() == [""]
+        assert worked(kinds, tmp_path / "store", [(path, 0)]) == [Work(path)]
         image = store.image(0)
         assert image is not None
         assert (image.wanted, image.pending) == ({"phash", "tint"}, {"tint"})
@@ -239,3 +254,30 @@ def test_what_can_not_be_extracted_yet_is_left_pending(tmp_path: Path) -> None:
     store.close()
     assert (done.todo, done.already) == ([], 1)
     assert again.todo == [(path, 0)]
+
+
+def test_networks_have_stages_of_their_own_that_batch_across_pictures(tmp_path: Path) -> None:
+    fill(tmp_path / "pictures", 6)
+    served.write_matrix(tmp_path / "matrix.npy")
+    options = {"path": str(tmp_path / "matrix.npy")}
+    store = LmdbStore(tmp_path / "store")
+    with served.with_test_extractors():
+        kinds = [
+            RetrieverSpec("phash", "phash", {}),
+            RetrieverSpec("one", "tint", options),
+            RetrieverSpec("two", "tint", options),
+        ]
+        stages = stages_of(kinds, f"lmdb:{tmp_path / 'store'}", ONE_CORE, Pace())
+        assert [stage.name for stage in stages] == [*("reading", "one", "two", "writing")]
+        todo = plan(str(tmp_path / "pictures"), "filename", store, spaces_of(kinds)).todo
+        works = through(stages, todo)
+        assert [work.preview for work in works] == [None] * 6
+        for image in store.images():
+            assert image.pending == frozenset()
+            picture = decode((tmp_path / "pictures" / f"{image.image_id}.jpg").read_bytes())
+            for space, kind in spaces_of(kinds).items():
+                extractor = kind.make()
+                extractor.load()
+                row = extractor.to_row(extractor.extract(picture.view(extractor.view)))
+                assert store.rows(space, [image.image_id]) == {image.image_id: row}
+    store.close()

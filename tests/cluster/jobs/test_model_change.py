@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from cluster.jobs.backfill import Worker, plan, retriever_specs, spaces_of
+from cluster.jobs.backfill import plan, retriever_specs, spaces_of, stages_of
 from cluster.jobs.model_change import compare, drop, switch
+from cluster.jobs.pace import Pace
 from cluster.service.applications import check_spaces
 from cluster.service.data_folder import CannotStart
 from indexes.store.base import ImageWrite, Space
@@ -17,6 +18,7 @@ from indexes.store.lmdb.store import LmdbStore
 from models.errors import Conflict, InvalidInput, RetrieverUnavailable, UnknownName
 from models.pictures.decoding import decode
 from models.registry import make_extractor
+from tests.cluster.jobs.stages import ONE_CORE, through
 from tests.deployments import served
 from tests.drawing import jpeg
 
@@ -199,10 +201,8 @@ def test_a_backfill_makes_what_the_next_model_lacks_and_no_more(tmp_path: Path) 
     def backfill(applications: dict[str, Any]) -> int:
         kinds = retriever_specs(applications)
         made = plan(str(folder), "filename", store, spaces_of(kinds))
-        batch = {"path": [one for one, _ in made.todo], "image_id": [at for _, at in made.todo]}
-        worker = Worker(kinds, where)
-        assert not any(worker(batch)["reason"])
-        worker.store.close()
+        works = through(stages_of(kinds, where, ONE_CORE, Pace()), made.todo)
+        assert not any(work.reason for work in works)
         return len(made.todo)
 
     assert backfill(config(OWN, None)) == 4

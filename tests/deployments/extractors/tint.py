@@ -35,6 +35,7 @@ class Tint(Extractor):
     reads_text: ClassVar[bool] = True
     additive: ClassVar[bool] = True
     batch = 4
+    uses_gpu = True
     device = "accelerator"
     options: TintOptions
     passes: ClassVar[list[int]] = []
