@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from models.errors import BrokenPicture
 
@@ -17,6 +18,7 @@ _METADATA = {0xFE, *range(0xE1, 0xEE), 0xEF}
 _FILLER = re.compile(rb"(\0{16,}|\xff{16,})\Z")
 _MAX_SCANS = 100
 _MAX_SEGMENTS = 10_000
+_MAX_HEAD_SEGMENTS = 100
 _NOISE = bytes((7 * n * n + 31 * n + n // 3) % 251 + 1 for n in range(4096))
 
 
@@ -129,7 +131,7 @@ def without_metadata(data: bytes) -> bytes:
 
 def size_of(data: bytes, begin: int = 0) -> tuple[int, int] | None:
     """Width and height of the JPEG that begins here; None unless it is one that browsers show."""
-    for segment in segments(data[begin : begin + (1 << 20)]):
+    for segment in islice(segments(data[begin : begin + (1 << 20)]), _MAX_HEAD_SEGMENTS):
         at = begin + segment.begin
         if segment.marker in _LOSSLESS or segment.marker in (SOS, EOI, SOI):
             return None
