@@ -19,14 +19,15 @@ def image_of(read: TiffPixels) -> Image.Image:
         return Image.fromarray((read.palette >> 8).astype(np.uint8)[read.samples[..., 0]])
     samples = read.samples
     used = [*range(read.colors), *([] if read.alpha is None else [read.alpha])]
-    if read.depth is None:
+    # What is stored in more bits than it needs is scaled by its range.
+    if read.depth is None or (read.depth > 16 and samples.max() < 1 << 16):
         bands = eight_bits(samples[..., : read.colors])
         alpha = samples[..., used[read.colors :]].astype(np.float32)
         high = 1.0 if samples.dtype.kind == "f" else float(np.iinfo(samples.dtype).max)
         bands = np.concatenate([bands, np.rint(np.clip(alpha / high, 0, 1) * 255)], 2)
     else:
         high = (1 << read.depth) - 1
-        bands = np.rint(samples[..., used] * (255 / high))
+        bands = np.rint(samples[..., used].astype(np.float32) * np.float32(255 / high))
     pixels = np.ascontiguousarray(bands.astype(np.uint8))
     if read.inverted:
         pixels[..., 0] = 255 - pixels[..., 0]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _READ = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
 """Photometric interpretations that are read, with their number of colour samples."""
-_UNSIGNED, _FLOAT = 1, 3
+_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _PILLOW_READS = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000}
 """Compressions: none, CCITT, LZW, JPEG, Deflate, PackBits, LZMA and Zstandard."""
 _OLD_JPEG, _JPEG = 6, 7
@@ -82,7 +82,8 @@ class TiffPage:
         if page.sampleformat == _UNSIGNED and bits in (1, 2, 4, 8):
             return page.planarconfig != _PLANAR or bits == 8
         chunky = page.samplesperpixel == 1 and int(page.photometric) == _BLACK_IS_ZERO
-        return chunky and (bits in (16, 32)) and page.sampleformat != 0
+        wide = bits == 32 and page.sampleformat in (_SIGNED, _FLOAT)
+        return chunky and (bits == 16 or wide) and page.sampleformat != 0
 
     @property
     def encoding(self) -> str:

@@ -137,3 +137,10 @@ def test_deep_samples_that_end_early_are_taken_from_half_on() -> None:
     assert picture.full[-1].min() == 255
     with pytest.raises(BrokenPicture, match="of its 80 rows are there"):
         decode(data[: int(len(data) * 0.4)])
+
+
+def test_gray_of_32_bits_is_scaled_by_its_bits_or_by_its_range_if_that_is_small() -> None:
+    want = GRAY[..., None].repeat(3, 2)
+    full_range = GRAY.astype(np.uint32) * 16843009
+    assert far(decode(tiff(full_range)).full, want) < 1
+    assert far(decode(tiff(GRAY.astype(np.uint32) * 257)).full, want) < 1
