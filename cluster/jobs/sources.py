@@ -6,7 +6,7 @@ import fnmatch
 import os
 import re
 import stat
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -215,11 +215,11 @@ def _listed_in(source: str) -> list[str]:
 
 def _walk(root: str, as_uri: bool, ignored: Callable[[str], bool], listing: Listing) -> None:
     """List a folder's files once each: links come last, and only to what is not listed yet."""
-    todo, links = [root], list[str]()
+    todo, links = [root], deque[str]()
     folders, files = set[tuple[int, int]](), set[tuple[int, int]]()
     while todo or links:
         is_link = not todo
-        at = links.pop(0) if is_link else todo.pop()
+        at = links.popleft() if is_link else todo.pop()
         try:
             about = os.stat(at)
             key = about.st_dev, about.st_ino
