@@ -39,7 +39,6 @@ _TURNS = {
 }
 
 Mask = npt.NDArray[np.bool_]
-Opener = Callable[[bytes], ImageFile]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
