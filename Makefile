@@ -58,7 +58,8 @@ endif
 	@touch $@
 
 # Pillow-SIMD in Pillow's place: resizes several times as fast. It is built here, against the image
-# libraries (libavif, libjpeg, libtiff, libwebp and their headers); where one is missing Pillow comes back.
+# libraries (libavif, libjpeg, liblcms, libopenjp2, libtiff, libwebp and their headers); where one is
+# missing Pillow comes back.
 simd: $(UV)
 	$(UV) pip uninstall -q --python $(VENV)/bin/python pillow pillow-simd
 	$(UV) pip install -q --python $(VENV)/bin/python --no-deps --no-binary pillow-simd $(SIMD) \

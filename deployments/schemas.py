@@ -20,6 +20,7 @@ ImageId = Annotated[int, Field(ge=0, le=MAX_IMAGE_ID)]
 MAX_RESULTS = 1000
 MAX_QUERIES = 16
 MAX_WORDS = 1000
+TRUNCATED = "True if the picture is cut short or damaged; what is there is used."
 
 
 def _readable(text: str) -> str:
@@ -173,12 +174,13 @@ class RetrieverOutcome(Answer):
     reason: str | None = Field(None, description="Why it is pending.")
 
 
-class AddAnswer(BaseModel):
+class AddAnswer(Answer):
     """An acknowledged, durable add."""
 
     image_id: int
     seq: int = Field(description="Seq of this change; pass it as `min_seq`.")
     retrievers: dict[str, RetrieverOutcome]
+    truncated: bool | None = Field(None, description=TRUNCATED)
 
 
 class ImageAnswer(BaseModel):
@@ -312,6 +314,7 @@ class FusedRow(Answer):
 class SearchResults(BaseModel):
     hits: list[FusedRow]
     next_cursor: str | None = None
+    truncated: bool = Field(False, description=TRUNCATED)
 
 
 class RetrieverRow(Measures):
@@ -323,6 +326,7 @@ class RetrieverRow(Measures):
 class RetrieverResults(BaseModel):
     hits: list[RetrieverRow]
     next_cursor: str | None = None
+    truncated: bool = Field(False, description=TRUNCATED)
 
 
 def _without_controls(text: str, allowed: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, IPvAnyNetwork, TypeAdapter
 
+from models.pictures.limits import DecodeLimits
 from models.types import Options
 
 STARTING = "AMBIENCE_STARTING"
@@ -107,6 +108,9 @@ class IngressArgs(Options):
     """Whether to keep a small JPEG of each image, for thumbnails and later models."""
     max_upload_bytes: int = Field(64 * 2**20, gt=0)
     max_pixels: int = Field(100_000_000, gt=0)
+    """Pixels that decoding one picture holds; a large JPEG is reduced while it is decoded."""
+    max_header_pixels: int = Field(500_000_000, gt=0)
+    """Pixels of one picture, however few of them decoding holds."""
     max_requests: int = Field(64, gt=0)
     """Maximum number of requests in flight; further ones get 503 with Retry-After."""
     requests_per_minute: int | None = Field(None, gt=0)
@@ -118,6 +122,14 @@ class IngressArgs(Options):
     trusted_clients: tuple[IPvAnyNetwork, ...] = ()
     """Addresses and networks whose requests need no key, unless a proxy has forwarded them."""
     cors_origins: tuple[str, ...] = ()
+
+    def decode_limits(self) -> DecodeLimits:
+        """Limits on the pictures that are decoded."""
+        return DecodeLimits(
+            max_bytes=self.max_upload_bytes,
+            max_pixels=self.max_pixels,
+            max_header_pixels=self.max_header_pixels,
+        )
 
 
 def data_folder() -> Path:

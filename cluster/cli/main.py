@@ -28,7 +28,7 @@ from cluster.cli.console import (
     service_url,
 )
 from cluster.jobs.failures import expected_error, keep_traceback
-from cluster.jobs.sources import Ids
+from cluster.jobs.sources import IGNORED, Ids
 from cluster.service import environment
 from cluster.service import supervisor as service
 from cluster.service.data_folder import NotRunning, end_leftovers, is_alive, running_service
@@ -157,7 +157,8 @@ def add(
         return
     waiting = [name for name, row in answer["retrievers"].items() if row["state"] == "pending"]
     later = f" (later: {', '.join(waiting)})" if waiting else ""
-    out.print(f"Added as image {answer['image_id']}{later}.")
+    part = "; the file is cut short or damaged" if answer.get("truncated") else ""
+    out.print(f"Added as image {answer['image_id']}{later}{part}.")
 
 
 @app.command(epilog="**Example**\n\n    ambience delete 7 8 9")
@@ -213,7 +214,7 @@ def search(
     "    ambience backfill /srv/gallery --ids filename\n\n"
     "    ambience backfill s3://bucket/pictures --json"
 )
-def backfill(
+def backfill(  # noqa: PLR0913, PLR0917
     source: Annotated[
         str, typer.Argument(help="A folder, a list or a Parquet file of paths, or a URI.")
     ],
@@ -229,6 +230,10 @@ def backfill(
         Path | None,
         typer.Option(help="Where to list files that can't be read; default: in the data folder."),
     ] = None,
+    ignore: Annotated[
+        list[str],
+        typer.Option(help="Names to leave out (repeat), instead of these; '' for none."),
+    ] = list(IGNORED),  # noqa: B006
     max_rate: MaxRate = None,
     window: Hours = None,
     as_json: Json = False,
@@ -244,20 +249,25 @@ def backfill(
     kinds = config or default_config()
     folder = data_folder()
     pace = _pace(max_rate, window)
-    outcome = runner.backfill(source, ids, kinds, folder, workers, quiet=as_json, pace=pace)
+    outcome = runner.backfill(source, ids, kinds, folder, workers, as_json, pace, ignore)
     listed = bad_files or folder / "backfill-bad-files.tsv"
-    runner.write_bad_files(listed, outcome.bad)
+    runner.write_bad_files(listed, [*outcome.bad, *outcome.notes])
     if as_json:
         bad = [{"path": one.path, "reason": one.reason} for one in outcome.bad]
-        print_json({"indexed": outcome.done, "already": outcome.already, "bad": bad})
+        notes = [{"path": one.path, "note": one.reason} for one in outcome.notes]
+        counts = {"indexed": outcome.done, "already": outcome.already, "ignored": outcome.ignored}
+        print_json({**counts, "left_out": dict(outcome.left_out), "bad": bad, "notes": notes})
         return
     for one in outcome.bad[:SHOWN_BAD]:
         err.print(f"{one.path}: {one.reason}", soft_wrap=True)
-    more = f"; bad files are listed in {listed}" if outcome.bad else ""
+    more = f"; bad files are listed in {listed}" if outcome.bad or outcome.notes else ""
     out.print(
         f"{outcome.done} indexed, {outcome.already} there already, {len(outcome.bad)} bad{more}.",
         soft_wrap=True,
     )
+    if outcome.left_out or outcome.ignored:
+        left = {**outcome.left_out, "ignored by name": outcome.ignored}
+        out.print(f"Left out: {', '.join(f'{left[kind]} {kind}' for kind in left if left[kind])}.")
 
 
 @app.command(

@@ -28,6 +28,7 @@ from models.annotator import Annotation, Annotator
 from models.errors import AmbienceError, InvalidInput, RetrieverUnavailable
 from models.pictures.decoder import Decoder
 from models.pictures.decoding import Picture
+from models.pictures.limits import DecodeLimits
 from models.registry import make_annotator
 from models.types import Pixels, View
 
@@ -112,11 +113,12 @@ def run(
     resources: Resources,
     pace: Pace,
     progress: Callable[[Piece[list[Work]], Sequence[Stage]], None],
+    limits: DecodeLimits | None = None,
 ) -> Outcome:
     """Annotate these images; `progress` receives each finished piece, and the stages. Ray must be
     connected."""
     outcome = Outcome()
-    stages = stages_of(specs, store, resources, pace)
+    stages = stages_of(specs, store, resources, pace, limits)
     for piece in run_stages(todo, stages, PIECE):
         for work in piece.result:
             if work.reasons:
@@ -128,7 +130,11 @@ def run(
 
 
 def stages_of(
-    specs: Sequence[AnnotatorSpec], store: str, resources: Resources, pace: Pace
+    specs: Sequence[AnnotatorSpec],
+    store: str,
+    resources: Resources,
+    pace: Pace,
+    limits: DecodeLimits | None = None,
 ) -> list[Stage]:
     """The stages of a job: readers, and one stage for each annotator that uses a GPU."""
     networks = [spec for spec in specs if spec.make().uses_gpu]
@@ -136,7 +142,7 @@ def stages_of(
     readers = Stage(
         "reading",
         Reader,
-        (others, networks, store, pace, resources.readers),
+        (others, networks, store, pace, resources.readers, limits),
         resources.readers,
         resources.reader_cpus,
     )
@@ -179,9 +185,10 @@ class Reader:
         store: str,
         pace: Pace,
         readers: int,
+        limits: DecodeLimits | None = None,
     ) -> None:
         self.store = open_here(store)
-        self.decoder = Decoder()
+        self.decoder = Decoder(limits)
         self.annotators: dict[str, Annotator] = {}
         self.unloaded: list[str] = []
         for spec in specs:

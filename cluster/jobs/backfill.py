@@ -19,7 +19,17 @@ import cv2
 from cluster.jobs.pace import Pace
 from cluster.jobs.pipeline import Piece, Stage, run_stages
 from cluster.jobs.resources import Resources
-from cluster.jobs.sources import NEW, Bad, Ids, list_paths, modified, read_bytes, with_ids
+from cluster.jobs.sources import (
+    IGNORED,
+    NEW,
+    Bad,
+    Ids,
+    Listing,
+    list_source,
+    modified,
+    read_bytes,
+    with_ids,
+)
 from cluster.service.applications import RETRIEVER, built_by, gpus_of
 from deployments.storing import open_here
 from indexes.store.base import Image, ImageWrite, Space, Store
@@ -28,6 +38,7 @@ from models.base import Extractor
 from models.errors import InvalidInput, RetrieverUnavailable
 from models.pictures.decoder import Decoder
 from models.pictures.decoding import Picture
+from models.pictures.limits import DecodeLimits
 from models.registry import make_extractor
 from models.types import Pixels
 
@@ -39,6 +50,7 @@ EMBED = 8
 """Pieces in one call of a network's worker: two batches of a GPU, so that one is prepared while it
 computes the other."""
 LOOK = 4096
+CUT_SHORT = "indexed, but the file is cut short or damaged and shows only a part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +75,12 @@ class Outcome:
     done: int = 0
     already: int = 0
     bad: list[Bad] = field(default_factory=list)
+    notes: list[Bad] = field(default_factory=list)
+    """Files that are indexed though they are cut short, and videos and the like."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Number of files that are no pictures, by kind."""
+    ignored: int = 0
+    """Number of files and folders with names that are to be ignored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +90,13 @@ class Plan:
     todo: list[tuple[str, int]]
     already: int
     bad: list[Bad]
+    listing: Listing = field(default_factory=Listing)
+
+    def outcome(self) -> Outcome:
+        """The outcome before anything is indexed."""
+        listing = self.listing
+        bad, notes = [*listing.bad, *self.bad], list(listing.notes)
+        return Outcome(0, self.already, bad, notes, dict(listing.left_out), listing.ignored)
 
 
 def retriever_specs(config: Mapping[str, Any]) -> list[RetrieverSpec]:
@@ -97,9 +122,16 @@ def spaces_of(kinds: Sequence[RetrieverSpec]) -> dict[Space, RetrieverSpec]:
     return spaces
 
 
-def plan(source: str, ids: Ids, store: Store, spaces: Collection[Space]) -> Plan:
+def plan(
+    source: str,
+    ids: Ids,
+    store: Store,
+    spaces: Collection[Space],
+    ignore: Sequence[str] = IGNORED,
+) -> Plan:
     """List the source and leave out images that lack nothing, unless their file is newer."""
-    named, bad = with_ids(list_paths(source), ids)
+    listing = list_source(source, ignore)
+    named, bad = with_ids(listing.paths, ids)
     known = store.ids_by_source()
     located = [
         (path, known.get(path, NEW) if image_id == NEW else image_id) for path, image_id in named
@@ -112,7 +144,7 @@ def plan(source: str, ids: Ids, store: Store, spaces: Collection[Space]) -> Plan
         complete = {image_id for image_id in there if not missing.get(image_id, {"gone"})}
         complete -= _rewritten(store, [(path, at) for path, at in part if at in complete])
         todo += [(path, image_id) for path, image_id in part if image_id not in complete]
-    return Plan(todo, len(located) - len(todo), bad)
+    return Plan(todo, len(located) - len(todo), bad, listing)
 
 
 def _rewritten(store: Store, located: Sequence[tuple[str, int]]) -> set[int]:
@@ -128,17 +160,20 @@ def run(
     resources: Resources,
     pace: Pace,
     progress: Callable[[Piece[list[Work]], Sequence[Stage]], None],
+    limits: DecodeLimits | None = None,
 ) -> Outcome:
     """Index what the plan holds; `progress` receives each finished piece, and the stages.
 
     Ray must be connected. Files that can't be read are listed and do not stop the run.
     """
-    outcome = Outcome(already=plan.already, bad=list(plan.bad))
+    outcome = plan.outcome()
     if not plan.todo:
         return outcome
-    stages = stages_of(kinds, store, resources, pace)
+    stages = stages_of(kinds, store, resources, pace, limits)
     for piece in run_stages(plan.todo, stages, PIECE):
         for work in piece.result:
+            if work.truncated:
+                outcome.notes.append(Bad(work.path, CUT_SHORT))
             if work.reason:
                 outcome.bad.append(Bad(work.path, work.reason))
             elif work.already:
@@ -150,7 +185,11 @@ def run(
 
 
 def stages_of(
-    kinds: Sequence[RetrieverSpec], store: str, resources: Resources, pace: Pace
+    kinds: Sequence[RetrieverSpec],
+    store: str,
+    resources: Resources,
+    pace: Pace,
+    limits: DecodeLimits | None = None,
 ) -> list[Stage]:
     """The stages of a backfill: readers, one stage for each network, a writer."""
     spaces = spaces_of(kinds)
@@ -161,7 +200,7 @@ def stages_of(
     readers = Stage(
         "reading",
         Reader,
-        (others, list(networks), wanted, store, pace, resources.readers),
+        (others, list(networks), wanted, store, pace, resources.readers, limits),
         resources.readers,
         resources.reader_cpus,
     )
@@ -205,6 +244,8 @@ class Work:
     """The view of those networks, until the last of them has seen it."""
     already: bool = False
     """Whether the image lacks nothing but its path."""
+    truncated: bool = False
+    """Whether the file is cut short or damaged."""
 
 
 class Reader:
@@ -218,10 +259,11 @@ class Reader:
         store: str,
         pace: Pace,
         readers: int,
+        limits: DecodeLimits | None = None,
     ) -> None:
         cv2.setNumThreads(1)
         self.store = open_here(store)
-        self.decoder = Decoder()
+        self.decoder = Decoder(limits)
         self.wanted = wanted
         self.extractors: dict[Space, Extractor] = {}
         for space, kind in kinds.items():
@@ -247,7 +289,7 @@ class Reader:
         """Row and features of one picture; without features if the same file is stored and lacks
         nothing. Raises InvalidInput."""
         try:
-            data = read_bytes(path)
+            data = read_bytes(path, self.decoder.limits.max_bytes)
         except OSError as exc:
             raise InvalidInput(f"can't be read: {exc.strerror or exc}") from exc
         sha256 = hashlib.sha256(data).hexdigest()
@@ -273,7 +315,8 @@ class Reader:
         )
         left = tuple(space for space in self._networks if space in lacking)
         preview = picture.preview if left else None
-        return Work(path, "", write, left, preview, already=not (write.features or left))
+        already = not (write.features or left)
+        return Work(path, "", write, left, preview, already, picture.truncated)
 
     def _same_file(self, sha256: str, image_id: int | None, path: str) -> Image | None:
         """An image of the same file, from this path or uploaded: under this id or, without one,

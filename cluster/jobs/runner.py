@@ -33,10 +33,10 @@ from cluster.jobs.backfill import Outcome, plan, retriever_specs, run, spaces_of
 from cluster.jobs.pace import Pace
 from cluster.jobs.pipeline import Piece, Stage, slowest
 from cluster.jobs.resources import Resources
-from cluster.jobs.sources import Ids
+from cluster.jobs.sources import IGNORED, Ids
 from cluster.jobs.training import Lists, train_lists
 from cluster.service import environment
-from cluster.service.applications import read_config
+from cluster.service.applications import decode_limits, read_config
 from cluster.service.data_folder import NotRunning, job_log, running_service
 from cluster.service.local_ray import start_ray, stop_ray
 from cluster.service.ray_folder import ray_folder
@@ -57,20 +57,23 @@ def backfill(
     workers: int | None,
     quiet: bool,
     pace: Pace,
+    ignore: Sequence[str] = IGNORED,
 ) -> Outcome:
     """Index what the source holds and the store lacks. Raises AmbienceError."""
-    kinds = retriever_specs(read_config(config))
+    given = read_config(config)
+    kinds = retriever_specs(given)
     data.mkdir(parents=True, exist_ok=True)
     where = source if "://" in source else str(Path(source).absolute())
     store = open_store(store_url(None))
     try:
-        todo = plan(where, ids, store, spaces_of(kinds))
+        todo = plan(where, ids, store, spaces_of(kinds), ignore)
     finally:
         store.close()
     if not todo.todo:
-        return Outcome(0, todo.already, todo.bad)
+        return todo.outcome()
     with _ray(data) as err, _pieces("indexing", len(todo.todo), quiet, err) as note:
-        return run(todo, kinds, store_url(None), Resources.of_ray(workers), pace, note)
+        resources, limits = Resources.of_ray(workers), decode_limits(given)
+        return run(todo, kinds, store_url(None), resources, pace, note, limits)
 
 
 def annotate(
@@ -82,7 +85,8 @@ def annotate(
     pace: Pace,
 ) -> annotating.Outcome:
     """Annotate the stored images that lack an annotation. Raises AmbienceError."""
-    specs = annotating.annotator_specs(read_config(config))
+    given = read_config(config)
+    specs = annotating.annotator_specs(given)
     for name in set(only) - {spec.name for spec in specs}:
         known = ", ".join(spec.name for spec in specs) or "none"
         raise UnknownName(f"{config} has no annotator {name!r}; there are {known}")
@@ -99,8 +103,9 @@ def annotate(
     if todo:
         available = [spec for spec in chosen if spec.name in fingerprints]
         with _ray(data) as err, _pieces("annotating", len(todo), quiet, err) as note:
+            resources, limits = Resources.of_ray(workers), decode_limits(given)
             outcome = annotating.run(
-                todo, available, store_url(None), Resources.of_ray(workers), pace, note
+                todo, available, store_url(None), resources, pace, note, limits
             )
     outcome.already, outcome.unavailable = already, unavailable
     return outcome

@@ -20,10 +20,12 @@ from typing import Any
 import yaml
 
 from cluster.service.data_folder import CannotStart
+from deployments.settings import IngressArgs
 from indexes.store.base import Store
 from indexes.store.url import open_store
 from models.base import Extractor
 from models.errors import AmbienceError, RetrieverUnavailable
+from models.pictures.limits import DecodeLimits
 from models.registry import make_extractor
 
 RETRIEVER, ANNOTATOR, INGRESS = "build_retriever", "build_annotator", "build_ingress"
@@ -55,6 +57,12 @@ def built_by(builder: str, config: Mapping[str, Any]) -> dict[str, dict[str, Any
         for application in config["applications"]
         if str(application.get("import_path", "")).endswith(f":{builder}")
     }
+
+
+def decode_limits(config: Mapping[str, Any]) -> DecodeLimits:
+    """The limits of the ingress, for jobs that decode the same pictures."""
+    args = next(iter(built_by(INGRESS, config).values()), {})
+    return IngressArgs.model_validate(args).decode_limits()
 
 
 def gpus_of(config: Mapping[str, Any], name: str) -> float | None:

@@ -79,6 +79,7 @@ REPORT = {
     "X-Ambience-Answered": header("Retrievers that answered, separated by commas."),
     "X-Ambience-Missing": header("Retrievers that did not, each with its reason."),
     "X-Ambience-Stale": header("`true` where the store could not be read."),
+    "X-Ambience-Truncated": header("`true` where an uploaded picture is cut short or damaged."),
 }
 """Headers of `deployments.ingress.report`."""
 TAGGED = {

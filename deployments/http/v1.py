@@ -249,7 +249,8 @@ async def search(request: Request) -> Response:
     body = await read_body(request)
     report = begin_report(request)
     hits, cursor = await fused_search(_gateway(request), _query_of(body), body.images, report)
-    content = {"hits": [hit.row() for hit in hits], "next_cursor": cursor}
+    rows = [hit.row() for hit in hits]
+    content = {"hits": rows, "next_cursor": cursor, **report.note_truncated()}
     return JsonAnswer(content, headers=report.headers())
 
 
@@ -292,7 +293,8 @@ async def search_retriever(
     hits = await gateway.searcher.search(call, scope, report)
     k = WHOLE.validate_python(params.get("k") or 0)
     cursor = encode_cursor(offset + k) if k and len(hits) == k else None
-    content = {"hits": [hit.row() for hit in hits], "next_cursor": cursor}
+    rows = [hit.row() for hit in hits]
+    content = {"hits": rows, "next_cursor": cursor, **report.note_truncated()}
     return JsonAnswer(content, headers=report.headers())
 
 
@@ -336,7 +338,8 @@ async def _add(
     options = AddOptions(metadata, body.upload_name(), check, if_version)
     added = await gateway.writer.add(image_id, body.image(), report, options)
     status = 201 if added.receipt.outcome == "created" else 200
-    return JsonAnswer(_added_row(added), status, headers=report.headers())
+    row = _added_row(added) | report.note_truncated()
+    return JsonAnswer(row, status, headers=report.headers())
 
 
 def _added_row(added: Added) -> dict[str, Any]:

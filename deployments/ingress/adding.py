@@ -159,6 +159,7 @@ class ImageWriter:
         ready = [model for entry in entries for model in entry.models if _can_extract(model)]
 
         def prepare(picture: Picture) -> Prepared:
+            report.truncated = report.truncated or picture.truncated
             if options.check is not None:
                 options.check.extract(picture)
             return self._prepare(picture, ready)

@@ -32,6 +32,7 @@ async def annotate(
     views = {entry.description.view for entry in ready if entry.description is not None}
 
     def seen(picture: Picture) -> Mapping[View, Pixels]:
+        report.truncated = picture.truncated
         return {view: picture.view(view) for view in views}
 
     with report.timed("decode"):

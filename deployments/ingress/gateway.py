@@ -24,7 +24,6 @@ from deployments.wire import Kind
 from indexes.store.base import ANNOTATE, Image
 from models.errors import InvalidInput, StoreUnavailable
 from models.pictures.decoder import Decoder
-from models.pictures.decoding import DecodeLimits
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +44,7 @@ class Gateway:
         self.args = args
         self.store = open_here(store_url(args.store))
         self.directory = RetrieverDirectory(application, self.store.active)
-        limits = DecodeLimits(max_bytes=args.max_upload_bytes, max_pixels=args.max_pixels)
-        self.decoder = Decoder(limits)
+        self.decoder = Decoder(args.decode_limits())
         self.searcher = Searcher(self.directory, self.decoder, args.retriever_deadline)
         self.writer = ImageWriter(
             self.store, self.directory, self.decoder, args.add_deadline, args.previews

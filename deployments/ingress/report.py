@@ -19,6 +19,8 @@ class Report:
     """Missing retrievers → reason."""
     seconds: dict[str, float] = field(default_factory=dict)
     stale: bool = False
+    truncated: bool = False
+    """Whether an uploaded picture is cut short or damaged, and shows only a part."""
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -30,8 +32,13 @@ class Report:
             spent = time.perf_counter() - began
             self.seconds[what] = self.seconds.get(what, 0.0) + spent
 
+    def note_truncated(self) -> dict[str, bool]:
+        """The field `truncated` of an answer; none for a picture that is whole."""
+        return {"truncated": True} if self.truncated else {}
+
     def headers(self) -> dict[str, str]:
-        """`Server-Timing` (milliseconds), `X-Ambience-Answered`, `-Missing` and `-Stale`."""
+        """`Server-Timing` (milliseconds), `X-Ambience-Answered`, `-Missing`, `-Stale` and
+        `-Truncated`."""
         timing = ", ".join(f"{name};dur={1000 * spent:.1f}" for name, spent in self.seconds.items())
         shown = {"Server-Timing": timing}
         shown["X-Ambience-Answered"] = ",".join(sorted(self.answered - self.missing.keys()))
@@ -42,6 +49,8 @@ class Report:
             )
         if self.stale:
             shown["X-Ambience-Stale"] = "true"
+        if self.truncated:
+            shown["X-Ambience-Truncated"] = "true"
         return {name: value for name, value in shown.items() if value}
 
 

@@ -93,6 +93,7 @@ class Searcher:
         thread."""
 
         def work(picture: Picture) -> QueryPicture:
+            report.truncated = report.truncated or picture.truncated
             if region is not None:
                 picture = picture.crop(*region)
             return self.query_picture(picture, entries, variants)

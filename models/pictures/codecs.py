@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import Any
 
 from PIL import Image, features
 
 from models.errors import AmbienceError
 from models.pictures.decoding import decode
 
-FORMATS = {
+FORMATS: dict[str, dict[str, Any]] = {
     "JPEG": {},
     "PNG": {},
     "WEBP": {},
@@ -20,23 +21,33 @@ FORMATS = {
     "TIFF": {"compression": "tiff_lzw"},
     "AVIF": {},
     "HEIF": {},
+    "JPEG XL": {},
+    "JPEG 2000": {},
+    "ICO": {"sizes": [(64, 64)]},
+    "TGA": {},
 }
 """Options for saving the test picture, by Pillow's name of the format. LZW tests libtiff, because
-nothing else reads it."""
+nothing else reads it. PSD, QOI and camera RAW need no library of Pillow's."""
+_PLUGINS = {"JPEG XL": "JXL", "JPEG 2000": "JPEG2000"}
 
 
 def unreadable() -> dict[str, str]:
     """Formats that can't be written and read again, each with the reason."""
     import pillow_heif
+    from pillow_jxl import JpegXLImagePlugin
 
+    assert JpegXLImagePlugin
     pillow_heif.register_heif_opener()
-    return {name: reason for name in FORMATS if (reason := _reason(name)) is not None}
+    missing = {name: reason for name in FORMATS if (reason := _reason(name)) is not None}
+    if not features.check("littlecms2"):
+        missing["ICC profile"] = "littleCMS is missing"
+    return missing
 
 
 def _reason(name: str) -> str | None:
     file = io.BytesIO()
     try:
-        Image.new("RGB", (64, 64), "red").save(file, name, **FORMATS[name])
+        Image.new("RGB", (64, 64), "red").save(file, _PLUGINS.get(name, name), **FORMATS[name])
         decode(file.getvalue())
     except (KeyError, OSError, ValueError, AmbienceError) as exc:
         return f"{type(exc).__name__}: {exc}"

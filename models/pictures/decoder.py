@@ -14,8 +14,9 @@ from typing import ParamSpec, TypeVar, overload
 from PIL import Image
 
 from models.machine import cores
-from models.pictures.decoding import DecodeLimits, Header, Picture, read_header
+from models.pictures.decoding import Header, Picture, read_header
 from models.pictures.formats import needs_child
+from models.pictures.limits import DecodeLimits
 from models.pictures.pixel_budget import PixelBudget
 from models.pictures.sandbox import Sandbox
 
@@ -28,7 +29,8 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    """A header whose decode must wait, because the pixel budget had no room."""
+    """A header whose decode must wait, because the pixel budget had no room or because a child is
+    to decode it."""
 
     header: Header
 
@@ -66,18 +68,21 @@ class Decoder:
         Raises what `models.pictures.decoding.decode` and `then` raise.
         """
         if needs_child(data):
-            apart = self._child_threads.submit(self._decode_in_child, data)
-            if then is None:
-                return await asyncio.wrap_future(apart)
-            return await self.run(then, await asyncio.wrap_future(apart))
+            return await self._apart(data, then)
         begun = await self.run(self._begin, data, then)
-        return await self._resume(begun.header, then) if isinstance(begun, _Waiting) else begun
+        if not isinstance(begun, _Waiting):
+            return begun
+        if begun.header.needs_child:
+            return await self._apart(data, then)
+        return await self._resume(begun.header, then)
 
     def decode_blocking(self, data: bytes) -> Picture:
         """Decode in the calling thread, for batch workers."""
         if needs_child(data):
             return self._decode_in_child(data)
         header = read_header(data, self.limits)
+        if header.needs_child:
+            return self._decode_in_child(data)
         self._budget.acquire(header.cost).result()
         try:
             return header.decode()
@@ -109,7 +114,7 @@ class Decoder:
     def _begin(self, data: bytes, then: Callable[[Picture], T] | None) -> Picture | T | _Waiting:
         header = read_header(data, self.limits)
         cost = header.cost
-        if not self._budget.try_acquire(cost):
+        if header.needs_child or not self._budget.try_acquire(cost):
             return _Waiting(header)
         try:
             picture = header.decode()
@@ -132,6 +137,11 @@ class Decoder:
         # when the job ends.
         job.add_done_callback(lambda _: self._budget.release(cost))
         picture = await asyncio.wrap_future(job)
+        return picture if then is None else await self.run(then, picture)
+
+    async def _apart(self, data: bytes, then: Callable[[Picture], T] | None) -> Picture | T:
+        decoded = self._child_threads.submit(self._decode_in_child, data)
+        picture = await asyncio.wrap_future(decoded)
         return picture if then is None else await self.run(then, picture)
 
     def _decode_in_child(self, data: bytes) -> Picture:

@@ -33,7 +33,8 @@ from models.errors import (
     Unavailable,
     UnsupportedPicture,
 )
-from models.pictures.decoding import DecodeLimits, Picture, read_header
+from models.pictures.decoding import Picture, read_header
+from models.pictures.limits import DecodeLimits
 from models.pictures.pixel_budget import PixelBudget
 
 _LENGTHS = struct.Struct("<II")
@@ -41,6 +42,8 @@ _ERRORS: dict[str, type[InvalidInput]] = {
     error.__name__: error for error in (BrokenPicture, UnsupportedPicture, PictureTooLarge)
 }
 _FIELD = "image"
+_ABOUT = ("width", "height", "format", "truncated")
+"""Fields of a Picture that the child sends with its pixels."""
 _START_SECONDS = 60.0
 
 
@@ -73,7 +76,7 @@ class Sandbox:
         finally:
             budget.release(cost)
         full = np.frombuffer(pixels, np.uint8).reshape(about["shape"])
-        return Picture(full, about["width"], about["height"], about["format"])
+        return Picture(full, *(about[name] for name in _ABOUT))
 
     def close(self) -> None:
         """Kill the child, if there is one."""
@@ -190,12 +193,8 @@ def _serve(connection: socket.socket, limits: DecodeLimits) -> None:
         except tuple(_ERRORS.values()) as exc:
             _send(connection, {"error": type(exc).__name__, "detail": exc.detail})
             continue
-        about = {
-            "shape": picture.full.shape,
-            "width": picture.width,
-            "height": picture.height,
-            "format": picture.format,
-        }
+        about = {name: getattr(picture, name) for name in _ABOUT}
+        about["shape"] = picture.full.shape
         _send(connection, about, picture.full.tobytes())
 
 

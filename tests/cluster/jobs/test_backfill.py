@@ -24,6 +24,7 @@ from cluster.jobs.backfill import (
     stages_of,
 )
 from cluster.jobs.pace import Pace
+from cluster.service.applications import decode_limits
 from cluster.service.data_folder import job_log
 from cluster.service.ray_folder import PREFIX
 from indexes.store.base import ImageWrite, Space
@@ -151,6 +152,52 @@ def test_a_worker_gives_every_kind_its_features_and_names_what_is_bad(tmp_path: 
     assert image.pending == frozenset()
     assert image.wanted == {"phash", "color", "local"}
     store.close()
+
+
+def test_the_limits_of_the_configuration_hold_and_what_is_cut_short_is_noted(
+    tmp_path: Path,
+) -> None:
+    fill(tmp_path, 2)
+    whole, cut = tmp_path / "0.jpg", tmp_path / "1.jpg"
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 4 // 5])
+    config = {
+        "applications": [
+            {
+                "name": "ingress",
+                "import_path": "deployments.app:build_ingress",
+                "args": {"max_upload_bytes": whole.stat().st_size - 1, "max_pixels": 10**6},
+            }
+        ]
+    }
+    limits = decode_limits(config)
+    assert (limits.max_pixels, limits.max_bytes) == (10**6, whole.stat().st_size - 1)
+    kinds = [RetrieverSpec("phash", "phash", {})]
+    stages = stages_of(kinds, f"lmdb:{tmp_path / 'store'}", ONE_CORE, Pace(), limits)
+    large, part = through(stages, [(str(whole), -1), (str(cut), -1)])
+    assert "the limit is" in large.reason
+    assert part.reason == ""
+    assert (large.truncated, part.truncated) == (False, True)
+
+
+def test_a_run_over_a_mixed_folder_indexes_its_pictures_and_says_what_it_left_out(
+    tmp_path: Path,
+) -> None:
+    pictures = tmp_path / "pictures"
+    fill(pictures, 2)
+    with open(os.path.join(os.fsencode(pictures), b"caf\xe9.jpg"), "wb") as file:
+        file.write((pictures / "1.jpg").read_bytes()[:-2])
+    (pictures / "film.mp4").write_bytes(b"\0\0\0\x18ftypisom" + bytes(99))
+    (pictures / "@eaDir").mkdir()
+    answer = backfill(pictures, tmp_path / "data")
+    assert answer["indexed"] == 3
+    assert answer["bad"] == []
+    assert answer["left_out"] == {"video": 1}
+    assert answer["ignored"] == 1
+    notes = {Path(one["path"]).name: one["note"] for one in answer["notes"]}
+    assert notes.keys() == {"film.mp4", "caf%E9.jpg"}
+    assert "cut short" in notes["caf%E9.jpg"]
+    listed = (tmp_path / "data" / "backfill-bad-files.tsv").read_text()
+    assert "film.mp4\tleft out, video" in listed
 
 
 def test_a_file_that_was_rewritten_in_place_replaces_its_image(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -56,6 +57,32 @@ def test_the_same_picture_again_changes_nothing(client: httpx.Client) -> None:
     assert answer.status_code == 200
     assert answer.json() == first
     assert put(client, 8, picture(2))["seq"] == first["seq"] + 1
+
+
+def test_a_picture_that_is_cut_short_is_taken_and_said_to_be_truncated(
+    client: httpx.Client,
+) -> None:
+    cut = picture(1)[: len(picture(1)) * 4 // 5]
+    answer = client.put("/v1/images/7", files=[image_part(cut)])
+    assert answer.status_code == 201
+    assert answer.json()["truncated"] is True
+    assert answer.headers["X-Ambience-Truncated"] == "true"
+    assert "truncated" not in put(client, 8, picture(1))
+    for path in ("/v1/search", "/v1/retrievers/phash/search"):
+        k = field_part("k", 5)
+        assert post_form(client, path, image_part(cut), k).json()["truncated"] is True
+        assert "truncated" not in post_form(client, path, image_part(picture(1)), k).json()
+    assert client.put("/v1/images/9", files=[image_part(cut[: len(cut) // 3])]).status_code == 400
+
+
+def test_files_that_are_no_pictures_are_refused_by_what_they_are(client: httpx.Client) -> None:
+    for data, named in (
+        (b"%PDF-1.7", "a PDF document.*send its pages"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing.*as PNG"),
+        (b"\0\0\0\x18ftypmp42" + bytes(99), "a video.*one of its frames"),
+    ):
+        answer = client.put("/v1/images/7", files=[image_part(data)])
+        assert re.search(named, problem_of(answer, 415)["detail"])
 
 
 def test_another_picture_under_the_id_replaces_it(client: httpx.Client) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from models.errors import BrokenPicture
 from models.pictures.decoder import Decoder
 from models.pictures.decoding import DecodeLimits, Picture
+from tests.models.pictures.test_colour import cmyk_profile
 
 
 def encoded(name: str, width: int = 64, height: int = 48) -> bytes:
@@ -61,6 +62,15 @@ async def test_fragile_formats_decode_in_a_child_that_closing_ends() -> None:
         assert it.decode_blocking(encoded("TIFF")).format == "TIFF"
         (child,) = (psutil.Process(pid) for pid in it.child_pids)
     assert not child.is_running()
+
+
+@in_loop
+async def test_a_profile_of_tables_is_evaluated_in_a_child() -> None:
+    file = io.BytesIO()
+    Image.new("CMYK", (64, 48)).save(file, "JPEG", icc_profile=cmyk_profile())
+    async with decoder() as it:
+        assert await it.decode(file.getvalue(), lambda picture: picture.width) == 64
+        assert len(it.child_pids) == 1
 
 
 @in_loop

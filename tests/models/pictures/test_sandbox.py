@@ -60,6 +60,11 @@ def test_the_child_gives_the_same_picture(sandbox: Sandbox, budget: PixelBudget)
         assert not apart.full.flags.writeable
 
 
+def test_the_child_says_what_is_cut_short(sandbox: Sandbox, budget: PixelBudget) -> None:
+    assert sandbox.decode(tiff()[:-300], budget).truncated
+    assert not sandbox.decode(tiff(), budget).truncated
+
+
 def test_one_child_serves_many_pictures(sandbox: Sandbox, budget: PixelBudget) -> None:
     child = running(sandbox, budget)
     assert running(sandbox, budget) == child

@@ -1,0 +1,141 @@
+"""The segments of JPEG files (ITU-T T.81): bombs of scans, and what a file that is cut short
+lacks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from models.errors import BrokenPicture
+
+SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
+MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}
+_METADATA = {0xFE, *range(0xE1, 0xEE), 0xEF}
+_FILLER = re.compile(rb"(\0{16,}|\xff{16,})\Z")
+_MAX_SCANS = 100
+_MAX_SEGMENTS = 10_000
+_MAX_HEAD_SEGMENTS = 100
+_NOISE = bytes((7 * n * n + 31 * n + n // 3) % 251 + 1 for n in range(4096))
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A marker, the position of its 0xFF, and the end of its body; a scan's pixels come after."""
+
+    marker: int
+    begin: int
+    end: int
+
+
+def segments(data: bytes, begin: int = 0) -> Iterator[Segment]:
+    """The segments from a SOI on, up to EOI or the end of the data; the last may be cut short."""
+    position = begin + 2
+    for _ in range(_MAX_SEGMENTS):
+        found = MARKER.search(data, position)
+        if found is None:
+            return
+        marker, position = found[1][0], found.end()
+        if marker != EOI:
+            position += max(2, int.from_bytes(data[position : position + 2], "big"))
+        yield Segment(marker, found.start(), position)
+        if marker == EOI:
+            return
+
+
+def refuse_scan_bombs(data: bytes) -> None:
+    """Raise BrokenPicture for a progressive JPEG of many nearly empty scans: each scan costs a pass
+    over all pixels."""
+    if data.count(b"\xff\xda") <= _MAX_SCANS:
+        return
+    # Scans inside metadata or after the end of the picture (phones append videos) don't count.
+    scans = 0
+    for segment in segments(data):
+        scans += segment.marker == SOS
+        if scans > _MAX_SCANS:
+            raise BrokenPicture(f"the JPEG has more than {_MAX_SCANS} scans", "image")
+
+
+def has_end(data: bytes) -> bool:
+    """Whether an end marker follows the first scan; where bytes that fill a file to a planned size
+    stand instead, a decoder takes those for pixels."""
+    if data.endswith(b"\xff\xd9"):
+        return True
+    scan = next((one.end for one in segments(data) if one.marker == SOS), len(data))
+    return data.find(b"\xff\xd9", scan) >= 0
+
+
+def ended(data: bytes) -> bytes | None:
+    """A JPEG that ends early, cut after the last whole segment or inside its scan and ended.
+
+    Bytes that fill a file to its planned size are cut, too. None if no pixels are there.
+    """
+    data = _FILLER.sub(b"", data).rstrip(b"\xff")
+    end = scan = 0
+    for segment in segments(data):
+        if segment.marker == EOI:
+            return data[: segment.begin] + b"\xff\xd9"
+        end = segment.begin
+        if segment.end >= len(data):
+            return data[:end] + b"\xff\xd9" if scan else None
+        if segment.marker == SOS:
+            scan = segment.end
+            end = len(data)
+    return data[:end] + b"\xff\xd9" if scan else None
+
+
+def continued(data: bytes) -> bytes:
+    """The JPEG with noise before its end: what decodes differently was not there."""
+    end = next((one.begin for one in segments(data) if one.marker == EOI), len(data))
+    return data[:end] + _NOISE + b"\xff\xd9"
+
+
+def scans_complete(data: bytes) -> bool:
+    """Whether the scans of a progressive JPEG bring every coefficient to its last bit."""
+    left: dict[int, set[int]] = {}
+    at = len(data)
+    for segment in segments(data):
+        body = data[segment.begin + 4 : segment.end]
+        if segment.marker in _FRAMES and len(body) > 5:
+            left = {body[at]: set(range(64)) for at in range(6, len(body) - 2, 3)}
+        if segment.marker == SOS:
+            at = segment.begin
+            break
+    # Inside a scan no marker occurs, so the next two bytes that look like one are one.
+    while at >= 0 and any(left.values()):
+        body = data[at + 4 : at + 4 + 64]
+        count = body[0] if body else 0
+        if len(parameters := body[1 + 2 * count : 4 + 2 * count]) == 3:
+            first, last, bits = parameters
+            if bits & 15 == 0:
+                for part in body[1 : 1 + 2 * count : 2]:
+                    left.get(part, set()).difference_update(range(first, last + 1))
+        at = data.find(b"\xff\xda", at + 2)
+    return not any(left.values())
+
+
+def without_metadata(data: bytes) -> bytes:
+    """The JPEG without its application segments and comments, except JFIF's and Adobe's."""
+    kept, at = [], 0
+    for segment in segments(data):
+        if segment.marker in _METADATA:
+            kept.append(data[at : segment.begin])
+            at = segment.end
+        if segment.marker in (SOS, EOI):
+            break
+    return b"".join([*kept, data[at:]])
+
+
+def size_of(data: bytes, begin: int = 0) -> tuple[int, int] | None:
+    """Width and height of the JPEG that begins here; None unless it is one that browsers show."""
+    for segment in islice(segments(data[begin : begin + (1 << 20)]), _MAX_HEAD_SEGMENTS):
+        at = begin + segment.begin
+        if segment.marker in _LOSSLESS or segment.marker in (SOS, EOI, SOI):
+            return None
+        if segment.marker in _FRAMES:
+            height, width = (int.from_bytes(data[at + n : at + n + 2], "big") for n in (5, 7))
+            return (width, height) if width and height and data[at + 4] == 8 else None
+    return None

@@ -1,0 +1,74 @@
+"""From samples to a picture of 8 bits."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from models.pictures.files.tiff import TiffPixels
+from models.pictures.flattening import eight_bits
+from models.types import Pixels
+
+_MOST_JXL_FRAMES = 10
+
+
+def image_of(read: TiffPixels) -> Image.Image:
+    """The picture in mode L, LA, RGB, RGBA or CMYK; unsigned samples are scaled by their number of
+    bits, others by their range."""
+    if read.palette is not None:
+        return Image.fromarray((read.palette >> 8).astype(np.uint8)[read.samples[..., 0]])
+    samples = read.samples
+    used = [*range(read.colors), *([] if read.alpha is None else [read.alpha])]
+    # What is stored in more bits than it needs is scaled by its range.
+    if read.depth is None or (read.depth > 16 and samples.max() < 1 << 16):
+        bands = eight_bits(samples[..., : read.colors])
+        alpha = samples[..., used[read.colors :]].astype(np.float32)
+        high = 1.0 if samples.dtype.kind == "f" else float(np.iinfo(samples.dtype).max)
+        bands = np.concatenate([bands, np.rint(np.clip(alpha / high, 0, 1) * 255)], 2)
+    else:
+        high = (1 << read.depth) - 1
+        bands = np.rint(samples[..., used].astype(np.float32) * np.float32(255 / high))
+    pixels = np.ascontiguousarray(bands.astype(np.uint8))
+    if read.inverted:
+        pixels[..., 0] = 255 - pixels[..., 0]
+    if read.cmyk:
+        image = Image.fromarray(np.ascontiguousarray(pixels[..., :4]), "CMYK")
+        if read.alpha is None:
+            return image
+        image = image.convert("RGB")
+        image.putalpha(Image.fromarray(np.ascontiguousarray(pixels[..., 4])))
+        return image
+    image = image_of_bands(pixels)
+    if read.premultiplied and image.mode in ("LA", "RGBA"):
+        multiplied = Image.frombytes(image.mode[:-1] + "a", image.size, image.tobytes())
+        return multiplied.convert(image.mode)
+    return image
+
+
+def image_of_bands(pixels: Pixels) -> Image.Image:
+    """The picture of uint8 (height, width, bands): gray or RGB, with alpha or without."""
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[pixels.shape[2]]
+    return Image.fromarray(pixels[..., 0] if mode == "L" else pixels, mode)
+
+
+def first_jxl_frame(data: bytes, errors: tuple[type[Exception], ...]) -> Image.Image:
+    """The first frame of a JPEG XL animation that has more than one colour, else the first.
+
+    Raises one of these errors if it can't be decoded.
+    """
+    from imagecodecs import jpegxl_decode
+
+    frames: list[Image.Image] = []
+    while len(frames) < _MOST_JXL_FRAMES:
+        try:
+            frame = np.asarray(jpegxl_decode(data, index=len(frames)))
+        except errors:
+            if frames:
+                break
+            raise
+        high = 1 if frame.dtype.kind == "f" else np.iinfo(frame.dtype).max
+        bands = np.rint(np.clip(frame / high, 0, 1) * 255).astype(np.uint8)
+        frames.append(image_of_bands(bands if bands.ndim == 3 else bands[..., None]))
+        if frame.min() != frame.max():
+            return frames[-1]
+    return frames[0]

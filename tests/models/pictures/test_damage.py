@@ -1,0 +1,241 @@
+"""Files that are cut short or slightly damaged: what is lost decides, not which marker is there."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.errors import BrokenPicture
+from models.pictures.decoding import decode
+from models.pictures.files import jpeg
+from tests.models.pictures.test_decoding import encoded, far, png
+
+EOI = b"\xff\xd9"
+
+
+def scene(width: int = 320, height: int = 240) -> Image.Image:
+    """Return a noisy gradient, so that every row costs about as many bytes."""
+    rng = np.random.default_rng(5)
+    ramp = np.linspace(0, 200, height)[:, None, None] + np.linspace(0, 40, width)[None, :, None]
+    noise = rng.integers(0, 15, (height // 4, width // 4, 3)).repeat(4, 0).repeat(4, 1)
+    return Image.fromarray((ramp + noise).clip(0, 255).astype(np.uint8))
+
+
+JPEGS: dict[str, dict[str, Any]] = {
+    "baseline": {},
+    "optimized": {"optimize": True},
+    "restarts": {"restart_marker_rows": 1},
+    "gray": {},
+    "cmyk": {},
+    "large": {},
+}
+
+
+def made(kind: str) -> bytes:
+    image = scene(3200, 2400) if kind == "large" else scene()
+    mode = {"gray": "L", "cmyk": "CMYK"}.get(kind, "RGB")
+    return encoded(image.convert(mode), "JPEG", quality=90, **JPEGS[kind])
+
+
+def scan_cut(data: bytes, share: float) -> bytes:
+    begin = max(one.end for one in jpeg.segments(data) if one.marker == jpeg.SOS)
+    return data[: begin + int((len(data) - begin) * share)].rstrip(b"\xff")
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_jpeg_that_lacks_its_end_marker_is_whole_and_says_that_it_is_cut(kind: str) -> None:
+    data = made(kind)
+    whole = decode(data)
+    assert not whole.truncated
+    for cut in (data[:-2], data[:-1], data[:-2] + bytes(500), data[:-2] + b"\xff" * 500):
+        picture = decode(cut)
+        assert picture.truncated
+        assert np.array_equal(picture.full, whole.full)
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+@pytest.mark.parametrize("tail", [b"", EOI, bytes(900), EOI + b"after the end"])
+def test_a_jpeg_of_which_a_quarter_is_lost_is_taken_whatever_stands_at_its_end(
+    kind: str, tail: bytes
+) -> None:
+    data = made(kind)
+    picture = decode(scan_cut(data, 0.75) + tail)
+    assert picture.truncated
+    rows = len(picture.full) // 2
+    assert far(picture.full[:rows], decode(data).full[:rows]) == 0
+    assert (picture.width, picture.height) == (decode(data).width, decode(data).height)
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+@pytest.mark.parametrize("tail", [b"", EOI, bytes(90_000)])
+def test_a_jpeg_of_which_two_thirds_are_lost_is_refused_whatever_stands_at_its_end(
+    kind: str, tail: bytes
+) -> None:
+    with pytest.raises(BrokenPicture, match=r"of its (240|2400) rows are there, and at least half"):
+        decode(scan_cut(made(kind), 0.33) + tail)
+
+
+def test_a_progressive_jpeg_without_its_last_scans_is_there_but_blurred() -> None:
+    data = encoded(scene(), "JPEG", progressive=True, quality=90)
+    whole = decode(data)
+    assert not whole.truncated
+    scans = [one.begin for one in jpeg.segments(data) if one.marker == jpeg.SOS]
+    for cut in (data[: scans[-1]], data[: scans[-1]] + EOI, data[: int(len(data) * 0.9)]):
+        picture = decode(cut)
+        assert picture.truncated
+        assert far(picture.full, whole.full) < 8
+    first = data[: scans[0] + (scans[1] - scans[0]) // 4]
+    for cut in (first, first + EOI):
+        with pytest.raises(BrokenPicture, match="at least half"):
+            decode(cut)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+@pytest.mark.parametrize("level", [127, 128])
+def test_a_picture_that_is_gray_below_is_not_taken_for_a_cut_one(
+    level: int, options: dict[str, Any]
+) -> None:
+    image = scene()
+    image.paste((level,) * 3, (0, 60, 320, 240))
+    picture = decode(encoded(image, "JPEG", **options))
+    assert not picture.truncated
+    assert far(picture.full, np.asarray(image)) < 3
+    assert not decode(encoded(Image.new("L", (50, 50), level), "JPEG", **options)).truncated
+
+
+def test_a_jpeg_cut_before_its_pixels_is_refused() -> None:
+    data = made("baseline")
+    begin = next(one.end for one in jpeg.segments(data) if one.marker == jpeg.SOS)
+    for length in (3, 100, begin - 3):
+        with pytest.raises(BrokenPicture, match="JPEG"):
+            decode(data[:length])
+
+
+def test_what_phones_append_to_a_jpeg_is_no_damage() -> None:
+    assert not decode(made("baseline") + b"\xff\xd8\xff\xe0 a video").truncated
+
+
+FILES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "png": ("PNG", "RGB", {}),
+    "png-alpha": ("PNG", "RGBA", {}),
+    "png-palette": ("PNG", "P", {}),
+    "png-16": ("PNG", "I;16", {}),
+    "gif": ("GIF", "P", {"interlace": 0}),
+    "gif-interlaced": ("GIF", "P", {"interlace": 1}),
+    "bmp": ("BMP", "RGB", {}),
+    "pnm": ("PPM", "RGB", {}),
+    "tiff": ("TIFF", "RGB", {}),
+    "tiff-tiles": ("TIFF", "L", {"tile": True}),
+}
+
+
+def stored(kind: str) -> bytes:
+    name, mode, options = FILES[kind]
+    image = scene()
+    if mode == "I;16":
+        return encoded(Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) << 8), name)
+    if kind == "tiff-tiles":
+        return encoded(image.convert(mode), name)
+    return encoded(image.convert(mode), name, **options)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_other_files_of_which_a_third_is_lost_are_taken_and_white_there(kind: str) -> None:
+    data = stored(kind)
+    # BMP begins with the last row.
+    rows = slice(120, 240) if kind == "bmp" else slice(0, 120)
+    picture = decode(data[: int(len(data) * 0.67)])
+    assert picture.truncated
+    if kind == "gif-interlaced":
+        assert far(picture.full, decode(data).full) < 10
+    else:
+        assert np.array_equal(picture.full[rows], decode(data).full[rows])
+        assert np.unique(picture.full[3 if kind == "bmp" else -3]).tolist() == [255]
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_other_files_of_which_two_thirds_are_lost_are_refused(kind: str) -> None:
+    data = stored(kind)
+    with pytest.raises(BrokenPicture, match="at least half are needed"):
+        decode(data[: int(len(data) * 0.35)])
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate"])
+def test_a_compressed_tiff_with_damaged_strips_is_taken_as_far_as_it_goes(compression: str) -> None:
+    data = bytearray(encoded(scene(), "TIFF", compression=compression, strip_size=320 * 3 * 8))
+    whole = decode(bytes(data))
+    assert not whole.truncated
+    with Image.open(io.BytesIO(data)) as image:
+        strips = image.tag_v2[273]
+    data[strips[20] : strips[21]] = b"\xff" * (strips[21] - strips[20])
+    picture = decode(bytes(data))
+    assert picture.truncated
+    assert np.array_equal(picture.full[:160], whole.full[:160])
+
+
+def png_pixels(image: Image.Image) -> bytes:
+    rows = np.asarray(image)
+    return b"".join(b"\0" + row.tobytes() for row in rows)
+
+
+def test_a_png_with_wrong_checksums_is_whole() -> None:
+    packed = zlib.compress(png_pixels(scene()))
+    whole = decode(png(320, 240, 8, 2, packed))
+    wrong_sum = decode(png(320, 240, 8, 2, packed[:-4] + b"\1\2\3\4"))
+    assert wrong_sum.truncated
+    assert np.array_equal(wrong_sum.full, whole.full)
+    wrong_crc = png(320, 240, 8, 2, packed)[:-16] + b"\1\2\3\4" + png(320, 240, 8, 2, packed)[-12:]
+    assert np.array_equal(decode(wrong_crc).full, whole.full)
+    missing_end = decode(png(320, 240, 8, 2, packed)[:-12])
+    assert np.array_equal(missing_end.full, whole.full)
+
+
+def test_a_png_whose_packed_pixels_break_off_is_taken_from_half_on() -> None:
+    packed = bytearray(zlib.compress(png_pixels(scene()), 1))
+    packed[int(len(packed) * 0.8) :] = bytes(len(packed) - int(len(packed) * 0.8))
+    picture = decode(png(320, 240, 8, 2, bytes(packed)))
+    assert picture.truncated
+    assert np.array_equal(picture.full[:160], np.asarray(scene())[:160])
+
+
+def adam7(image: Image.Image) -> bytes:
+    pixels = np.asarray(image)
+    passes = [
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    ]
+    raw = b"".join(
+        b"\0" + row.tobytes()
+        for top, left, down, across in passes
+        for row in pixels[top::down, left::across]
+    )
+    data = bytearray(png(*image.size, 8, 2, zlib.compress(raw)))
+    data[28] = 1
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+def test_an_interlaced_png_is_filled_from_the_rows_that_are_there() -> None:
+    data = adam7(scene())
+    assert np.array_equal(decode(data).full, np.asarray(scene()))
+    picture = decode(data[: int(len(data) * 0.75)])
+    assert picture.truncated
+    assert far(picture.full, np.asarray(scene())) < 3
+
+
+@pytest.mark.parametrize("name", ["AVIF", "HEIF", "WEBP", "JPEG2000"])
+def test_formats_of_which_a_part_shows_nothing_are_refused(name: str) -> None:
+    data = encoded(scene(), name)
+    with pytest.raises(BrokenPicture):
+        decode(data[: int(len(data) * 0.9)])
