@@ -161,6 +161,9 @@ class RetrieverState(Answer):
     next: ModelState | None = Field(None, description="The model to switch to.")
     previous: ModelState | None = Field(None, description="The model to switch back to.")
     shards: int = Field(1, description="Number of deployments over which its images are split.")
+    replicas: int = Field(0, description="Number of its replicas that run.")
+    device: str = Field("cpu", description="Where its model computes: `cpu`, `cuda`, …")
+    threads: int = Field(1, description="Pictures and searches that a replica works on at once.")
 
 
 class RetrieverStates(BaseModel):

@@ -102,6 +102,16 @@ class Applier:
         else:
             self.set_state("loading", "loading: the log no longer reaches back")
 
+    def maintain(self) -> bool:
+        """Let the index do some upkeep. Returns whether there is more to do at once."""
+        if self.state == "loading":
+            return False
+        with self.turns.alone():
+            more = self.index.maintain()
+        if self.index.kind != self.status.kind:
+            self.set_state("ready")
+        return more
+
     def rebuild(self) -> None:
         """Rebuild the index from a snapshot or from all rows. Raises StoreUnavailable."""
         with self.turns.alone():  # Afterwards no search is in the index.

@@ -217,7 +217,7 @@ class Follower:
         grown = not self._fitted_at / 2 < self.count < self._fitted_at * 2
         if self.state == "ready" and self.count and grown:
             self._fit_background()
-        while self.state == "ready" and self.submit(lambda index: index.maintain()).result():
+        while self.state == "ready" and self._write(self.applier.maintain).result():
             pass
 
     def _fit_background(self) -> None:

@@ -66,12 +66,14 @@ def test_status_wraps_no_cell_and_gives_the_reason_of_a_next_model_too(
     lacking = "a model [of 7 layers] can't be fetched; " + " ".join(["put its files there."] * 9)
     state = {"state": "ready", "count": 1234567, "bytes": 2**30, "reason": None}
     named = {"name": "a_retriever_of_a_long_name", "index": "pq-inverted-lists", "applied_seq": 9}
+    named |= {"replicas": 2, "device": "cpu", "threads": 16}
     row = state | named | {"next": state | {"state": "unavailable", "reason": lacking}}
     print_states("http://127.0.0.1:1", [row])
     lines = capsys.readouterr().out.splitlines()
     own, other, end, reason = lines[-4:]
     assert len(own) == len(other) == len(end) > 80
     assert own.split("│")[1:3] == [" a_retriever_of_a_long_name ", " ready       "]
+    assert own.split("│")[-2].strip() == "2 × 16 threads"
     assert [cell.strip() for cell in other.split("│")[1:3]] == ["its next model", "unavailable"]
     assert reason == f"a_retriever_of_a_long_name, its next model: {lacking}"
 
