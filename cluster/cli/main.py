@@ -349,9 +349,10 @@ def print_states(url: str, rows: list[dict[str, Any]]) -> None:
 
 def _placement(row: dict[str, Any]) -> str:
     """Where a retriever runs, such as `2 × 8 threads` or `1 × cuda`."""
-    threads = row.get("threads", 1)
-    on_cpu = f"{threads} thread{'s' if threads > 1 else ''}"
-    return f"{row.get('replicas', 1)} × {on_cpu if row.get('device', 'cpu') == 'cpu' else row['device']}"
+    where, threads = row.get("device", "cpu"), row.get("threads", 1)
+    if where == "cpu":
+        where = f"{threads} thread{'s' if threads > 1 else ''}"
+    return f"{row.get('replicas', 1)} × {where}"
 
 
 def _print_annotated(outcome: Outcome, written: dict[str, int]) -> None:
