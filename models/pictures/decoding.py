@@ -284,6 +284,15 @@ def _ignore_codec_warnings() -> None:
         warnings.filterwarnings("ignore", module=_LIBRARY.pattern)
 
 
+def gray_lengths(width: int, height: int) -> list[float]:
+    """Possible long sides of the gray view of a picture of this size.
+
+    There are two if the decoder of its format may have reduced it below GRAY_LONG.
+    """
+    lengths = [max(width, height), max(width, height) / _reduction(min(width, height))]
+    return sorted({min(float(GRAY_LONG), length) for length in lengths})
+
+
 def _reduction(short: int) -> int:
     """Factor by which the JPEG decoder reduces a picture; the short side stays ≥ 768.
 
