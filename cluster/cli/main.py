@@ -53,8 +53,7 @@ STOP_SECONDS = 60.0
 SHOWN_BAD = 20
 
 MaxRate = Annotated[
-    float | None,
-    typer.Option(min=0.001, help="At most so many pictures a second."),
+    float | None, typer.Option(min=0.001, help="At most so many pictures a second.")
 ]
 Hours = Annotated[
     str | None,

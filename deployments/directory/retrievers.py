@@ -335,7 +335,7 @@ def _running_replicas(application: Mapping[str, Any]) -> int:
     return sum(
         replica["state"] == "RUNNING"
         for deployment in application["deployments"].values()
-        for replica in deployment["replicas"]
+        for replica in deployment.get("replicas", ())
     )
 
 
