@@ -36,7 +36,8 @@ from PIL import Image, ImageChops, ImageOps
 from benchmarks import loading, old_services
 from cluster.jobs import backfill
 from cluster.jobs.backfill import COMMIT, PIECE, Reader, RetrieverSpec, Writer, spaces_of
-from cluster.jobs.pace import Pace
+from cluster.jobs.resources import Resources
+from cluster.jobs.settings import JobSettings
 from cluster.jobs.sources import NEW
 from indexes.store.url import open_store
 from models.pictures.decoding import Picture
@@ -50,6 +51,7 @@ SMALL_QUALITY = 85
 STAGED = 256
 """Files whose stages are timed."""
 CORES = os.cpu_count() or 1
+ONE_READER = Resources(cpus=1, gpus=0, free_gpus=0, readers=1)
 SPAWN = multiprocessing.get_context("spawn")
 TARGET_POOL, TARGET_OLD = 0.95, 3.0
 
@@ -91,7 +93,7 @@ class Worker:
 
     def __init__(self, store: str) -> None:
         names = frozenset(kind.name for kind in KINDS)
-        self.reader = Reader(spaces_of(KINDS), [], names, store, Pace(), 1)
+        self.reader = Reader(spaces_of(KINDS), [], names, JobSettings(store, ONE_READER))
         self.writer = Writer(store)
 
     def __call__(self, paths: Sequence[str]) -> list[str]:

@@ -35,7 +35,8 @@ from benchmarks import loading
 from benchmarks.backfill import rate_of
 from benchmarks.neural import MODELS
 from cluster.jobs.backfill import PIECE, Reader, RetrieverSpec, spaces_of
-from cluster.jobs.pace import Pace
+from cluster.jobs.resources import Resources
+from cluster.jobs.settings import JobSettings
 from cluster.jobs.sources import NEW
 from models.machine import cores
 from models.neural import NeuralExtractor
@@ -44,6 +45,7 @@ from models.registry import make_extractor
 
 SIZE = (1024, 768)
 ROUNDS = 3
+ONE_READER = Resources(cpus=1, gpus=0, free_gpus=0, readers=1)
 SPAWN = multiprocessing.get_context("spawn")
 CPU_KINDS = ("phash", "color", "local")
 
@@ -171,7 +173,7 @@ def make_files(photographs: Path, folder: Path, count: int) -> list[Path]:
 
 def _begin_reading(names: Sequence[str], store: str) -> None:
     kinds = [RetrieverSpec(name, name, {}) for name in names]
-    Here.reader = Reader(spaces_of(kinds), [], frozenset(names), store, Pace(), 1)
+    Here.reader = Reader(spaces_of(kinds), [], frozenset(names), JobSettings(store, ONE_READER))
 
 
 def _read(paths: Sequence[str]) -> int:
@@ -280,7 +282,8 @@ def measure_service(
         subprocess.run(status, env=os.environ | environment, check=False)
         bodies = [loading.multipart(image, query="{}") for image in queries]
         search = loading.posting(f"{url}/v1/search", bodies, lambda *_: None)
-        add = loading.adding(f"{url}/v1/images", [loading.multipart(one) for one in queries])
+        uploads = [loading.multipart(image) for image in queries]
+        add = loading.posting(f"{url}/v1/images", uploads, lambda *_: None, status=201)
         rows = []
         for title, step, connections in (
             ("fused search", search, 1),

@@ -82,7 +82,10 @@ def median(speeds: Sequence[Speed]) -> Speed:
 
 
 def posting(
-    url: str, bodies: Sequence[bytes], check: Callable[[aiohttp.ClientResponse, bytes], None]
+    url: str,
+    bodies: Sequence[bytes],
+    check: Callable[[aiohttp.ClientResponse, bytes], None],
+    status: int = 200,
 ) -> Step:
     """POST the multipart bodies in turn."""
     turns = itertools.cycle(bodies)
@@ -91,23 +94,9 @@ def posting(
     async def step(session: aiohttp.ClientSession) -> None:
         async with session.post(url, data=io.BytesIO(next(turns)), headers=headers) as answer:
             body = await answer.read()
-            if answer.status != 200:
+            if answer.status != status:
                 raise SystemExit(f"{url}: {answer.status} {body[:300]!r}")
             check(answer, body)
-
-    return step
-
-
-def adding(url: str, bodies: Sequence[bytes]) -> Step:
-    """POST the multipart bodies of pictures in turn; each is added under an id of its own."""
-    turns = itertools.cycle(bodies)
-    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-
-    async def step(session: aiohttp.ClientSession) -> None:
-        async with session.post(url, data=io.BytesIO(next(turns)), headers=headers) as answer:
-            body = await answer.read()
-            if answer.status != 201:
-                raise SystemExit(f"{url}: {answer.status} {body[:300]!r}")
 
     return step
 

@@ -16,9 +16,8 @@ from typing import Any
 
 import orjson
 
-from cluster.jobs.pace import Pace
 from cluster.jobs.pipeline import Piece, Stage, run_stages
-from cluster.jobs.resources import Resources
+from cluster.jobs.settings import JobSettings
 from cluster.jobs.sources import read_bytes
 from cluster.service.applications import ANNOTATOR, built_by, gpus_of
 from deployments.storing import open_here
@@ -28,7 +27,6 @@ from models.annotator import Annotation, Annotator
 from models.errors import AmbienceError, InvalidInput, RetrieverUnavailable
 from models.pictures.decoder import Decoder
 from models.pictures.decoding import Picture
-from models.pictures.limits import DecodeLimits
 from models.registry import make_annotator
 from models.types import Pixels, View
 
@@ -109,16 +107,13 @@ def images_lacking(store: Store, fingerprints: Mapping[str, str]) -> Iterator[in
 def run(
     todo: Sequence[int],
     specs: Sequence[AnnotatorSpec],
-    store: str,
-    resources: Resources,
-    pace: Pace,
+    settings: JobSettings,
     progress: Callable[[Piece[list[Work]], Sequence[Stage]], None],
-    limits: DecodeLimits | None = None,
 ) -> Outcome:
     """Annotate these images; `progress` receives each finished piece, and the stages. Ray must be
     connected."""
     outcome = Outcome()
-    stages = stages_of(specs, store, resources, pace, limits)
+    stages = stages_of(specs, settings)
     for piece in run_stages(todo, stages, PIECE):
         for work in piece.result:
             if work.reasons:
@@ -129,36 +124,18 @@ def run(
     return outcome
 
 
-def stages_of(
-    specs: Sequence[AnnotatorSpec],
-    store: str,
-    resources: Resources,
-    pace: Pace,
-    limits: DecodeLimits | None = None,
-) -> list[Stage]:
+def stages_of(specs: Sequence[AnnotatorSpec], settings: JobSettings) -> list[Stage]:
     """The stages of a job: readers, and one stage for each annotator that uses a GPU."""
     networks = [spec for spec in specs if spec.make().uses_gpu]
     others = [spec for spec in specs if spec not in networks]
-    readers = Stage(
-        "reading",
-        Reader,
-        (others, networks, store, pace, resources.readers, limits),
-        resources.readers,
-        resources.reader_cpus,
-    )
-    shares = resources.network_shares([spec.gpus for spec in networks])
-    return [readers] + [
-        Stage(
-            spec.name,
-            Describer,
-            (spec, networks[number + 1 :], store),
-            share.workers,
-            share.cpus,
-            share.gpus,
-            in_background=not share.on_gpu,
+    shares = settings.resources.network_shares([spec.gpus for spec in networks])
+    describing = [
+        settings.network(
+            spec.name, Describer, (spec, networks[number + 1 :], settings.store), share
         )
         for number, (spec, share) in enumerate(zip(networks, shares, strict=True))
     ]
+    return [settings.reading(Reader, others, networks), *describing]
 
 
 @dataclass(slots=True)
@@ -182,13 +159,10 @@ class Reader:
         self,
         specs: Sequence[AnnotatorSpec],
         networks: Sequence[AnnotatorSpec],
-        store: str,
-        pace: Pace,
-        readers: int,
-        limits: DecodeLimits | None = None,
+        settings: JobSettings,
     ) -> None:
-        self.store = open_here(store)
-        self.decoder = Decoder(limits)
+        self.store = open_here(settings.store)
+        self.decoder = Decoder(settings.limits)
         self.annotators: dict[str, Annotator] = {}
         self.unloaded: list[str] = []
         for spec in specs:
@@ -210,7 +184,7 @@ class Reader:
             for name, one in self.annotators.items()
             if (reads := one.reads()) is not None
         }
-        self._pace = pace.of_worker(readers)
+        self._pace = settings.pace_of_reader
 
     def __call__(self, pieces: Sequence[Sequence[int]]) -> list[list[Work]]:
         """Takes image ids."""

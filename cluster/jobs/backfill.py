@@ -16,9 +16,8 @@ from typing import Any
 
 import cv2
 
-from cluster.jobs.pace import Pace
 from cluster.jobs.pipeline import Piece, Stage, run_stages
-from cluster.jobs.resources import Resources
+from cluster.jobs.settings import JobSettings
 from cluster.jobs.sources import (
     IGNORED,
     NEW,
@@ -38,7 +37,6 @@ from models.base import Extractor
 from models.errors import InvalidInput, RetrieverUnavailable
 from models.pictures.decoder import Decoder
 from models.pictures.decoding import Picture
-from models.pictures.limits import DecodeLimits
 from models.registry import make_extractor
 from models.types import Pixels
 
@@ -156,11 +154,8 @@ def _rewritten(store: Store, located: Sequence[tuple[str, int]]) -> set[int]:
 def run(
     plan: Plan,
     kinds: Sequence[RetrieverSpec],
-    store: str,
-    resources: Resources,
-    pace: Pace,
+    settings: JobSettings,
     progress: Callable[[Piece[list[Work]], Sequence[Stage]], None],
-    limits: DecodeLimits | None = None,
 ) -> Outcome:
     """Index what the plan holds; `progress` receives each finished piece, and the stages.
 
@@ -169,7 +164,7 @@ def run(
     outcome = plan.outcome()
     if not plan.todo:
         return outcome
-    stages = stages_of(kinds, store, resources, pace, limits)
+    stages = stages_of(kinds, settings)
     for piece in run_stages(plan.todo, stages, PIECE):
         for work in piece.result:
             if work.truncated:
@@ -184,44 +179,29 @@ def run(
     return outcome
 
 
-def stages_of(
-    kinds: Sequence[RetrieverSpec],
-    store: str,
-    resources: Resources,
-    pace: Pace,
-    limits: DecodeLimits | None = None,
-) -> list[Stage]:
+def stages_of(kinds: Sequence[RetrieverSpec], settings: JobSettings) -> list[Stage]:
     """The stages of a backfill: readers, one stage for each network, a writer."""
     spaces = spaces_of(kinds)
     networks = {space: kind for space, kind in spaces.items() if kind.make().uses_gpu}
     others = {space: kind for space, kind in spaces.items() if space not in networks}
     wanted = frozenset(kind.name for kind in kinds)
-    shares = resources.network_shares([kind.gpus for kind in networks.values()])
-    readers = Stage(
-        "reading",
-        Reader,
-        (others, list(networks), wanted, store, pace, resources.readers, limits),
-        resources.readers,
-        resources.reader_cpus,
-    )
+    shares = settings.resources.network_shares([kind.gpus for kind in networks.values()])
+    order = list(networks)
     embedding = [
-        Stage(
-            kind.name,
-            Embedder,
-            (space, kind, list(networks)[number + 1 :]),
-            share.workers,
-            share.cpus,
-            share.gpus,
-            pieces=EMBED if share.on_gpu else 1,
-            in_background=not share.on_gpu,
-        )
+        settings.network(kind.name, Embedder, (space, kind, order[number + 1 :]), share, EMBED)
         for number, ((space, kind), share) in enumerate(zip(networks.items(), shares, strict=True))
     ]
     # At the usual priority, because others wait while it holds the store's lock.
     writer = Stage(
-        "writing", Writer, (store,), 1, resources.writer_cpus, pieces=COMMIT, in_background=False
+        "writing",
+        Writer,
+        (settings.store,),
+        1,
+        settings.resources.writer_cpus,
+        pieces=COMMIT,
+        in_background=False,
     )
-    return [readers, *embedding, writer]
+    return [settings.reading(Reader, others, order, wanted), *embedding, writer]
 
 
 def write_bad_files(path: Path, bad: Sequence[Bad]) -> None:
@@ -256,14 +236,11 @@ class Reader:
         kinds: Mapping[Space, RetrieverSpec],
         networks: Sequence[Space],
         wanted: frozenset[str],
-        store: str,
-        pace: Pace,
-        readers: int,
-        limits: DecodeLimits | None = None,
+        settings: JobSettings,
     ) -> None:
         cv2.setNumThreads(1)
-        self.store = open_here(store)
-        self.decoder = Decoder(limits)
+        self.store = open_here(settings.store)
+        self.decoder = Decoder(settings.limits)
         self.wanted = wanted
         self.extractors: dict[Space, Extractor] = {}
         for space, kind in kinds.items():
@@ -272,7 +249,7 @@ class Reader:
             self.extractors[space] = extractor
         self._networks = networks
         self._spaces = [*self.extractors, *networks]
-        self._pace = pace.of_worker(readers)
+        self._pace = settings.pace_of_reader
 
     def __call__(self, pieces: Sequence[Sequence[tuple[str, int]]]) -> list[list[Work]]:
         """Takes paths with image ids, or NEW."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.service.sizing import LEAST_GPU, gpu_share
+from cluster.service.sizing import gpu_share, reservable
 
 READERS_SHARE, NETWORKS_SHARE, WRITER_SHARE = 0.5, 0.15, 0.05
 """Shares of all cores that the stages reserve."""
@@ -73,7 +73,7 @@ class Resources:
         if sum(asked) * workers > self.free_gpus:
             asked = [self.free_gpus / (count * workers)] * count
         cpus = self._network_cpus(count * workers)
-        return [NetworkShare(workers, cpus, _gpu(one), on_gpu=True) for one in asked]
+        return [NetworkShare(workers, cpus, reservable(one), on_gpu=True) for one in asked]
 
     def _network_cpus(self, workers: int) -> float:
         return _down(NETWORKS_SHARE * self.cpus / workers) if workers else 0.0
@@ -82,9 +82,3 @@ class Resources:
 def _down(cpus: float) -> float:
     """Rounded down to what Ray can reserve, but something."""
     return max(0.0001, math.floor(cpus * 10_000) / 10_000)
-
-
-def _gpu(share: float) -> float:
-    """Rounded down to what Ray can reserve; 0 where that is nothing."""
-    whole = math.floor(share / LEAST_GPU) * LEAST_GPU
-    return round(whole, 4) if share < 1 else float(int(share))

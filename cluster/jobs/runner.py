@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,6 +33,7 @@ from cluster.jobs.backfill import Outcome, plan, retriever_specs, run, spaces_of
 from cluster.jobs.pace import Pace
 from cluster.jobs.pipeline import Piece, Stage, slowest
 from cluster.jobs.resources import Resources
+from cluster.jobs.settings import JobSettings
 from cluster.jobs.sources import IGNORED, Ids
 from cluster.jobs.training import Lists, train_lists
 from cluster.service import environment
@@ -72,8 +73,7 @@ def backfill(
     if not todo.todo:
         return todo.outcome()
     with _ray(data) as err, _pieces("indexing", len(todo.todo), quiet, err) as note:
-        resources, limits = Resources.of_ray(workers), decode_limits(given)
-        return run(todo, kinds, store_url(None), resources, pace, note, limits)
+        return run(todo, kinds, _settings(given, workers, pace), note)
 
 
 def annotate(
@@ -103,12 +103,13 @@ def annotate(
     if todo:
         available = [spec for spec in chosen if spec.name in fingerprints]
         with _ray(data) as err, _pieces("annotating", len(todo), quiet, err) as note:
-            resources, limits = Resources.of_ray(workers), decode_limits(given)
-            outcome = annotating.run(
-                todo, available, store_url(None), resources, pace, note, limits
-            )
+            outcome = annotating.run(todo, available, _settings(given, workers, pace), note)
     outcome.already, outcome.unavailable = already, unavailable
     return outcome
+
+
+def _settings(config: Mapping[str, Any], workers: int | None, pace: Pace) -> JobSettings:
+    return JobSettings(store_url(None), Resources.of_ray(workers), pace, decode_limits(config))
 
 
 def train(name: str, config: Path, data: Path, quiet: bool) -> Lists:

@@ -168,18 +168,24 @@ def apply(
     config: dict[str, Any],
     only: Collection[str] | None = None,
     beside: Mapping[str, Deployments] | None = None,
+    usual: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Deploy the applications of the config, or some of them; with all, remove those that it does
     not name.
 
-    `beside` are deployments that keep running beside those of the config. Ray must be connected.
+    `beside` are deployments that keep running beside those of the config. `usual` are settings of
+    all deployments of an application, where the config gives none. Ray must be connected.
     """
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     schema = validated(config)
     targets = [
-        _built(application, (beside or {}).get(application.name, {}))
+        target_of(
+            application,
+            (beside or {}).get(application.name, {}),
+            (usual or {}).get(application.name, {}),
+        )
         for application in schema.applications
         if only is None or application.name in only
     ]
@@ -202,8 +208,8 @@ def validated(config: Mapping[str, Any]) -> Any:
         raise CannotStart(f"the config of the applications: {exc}") from exc
 
 
-def _built(application: Any, beside: Deployments) -> Any:
-    """One application of the schema, built, with its deployments' settings."""
+def target_of(application: Any, beside: Deployments, usual: Mapping[str, Any]) -> Any:
+    """One application of the schema, built, with its deployments' settings; see `apply`."""
     from ray.serve import Application
     from ray.serve.api import RunTarget
 
@@ -215,7 +221,7 @@ def _built(application: Any, beside: Deployments) -> Any:
         raise CannotStart(f"application {application.name}: {exc}") from exc
     others = [one for one in built._bound_deployment.init_args if isinstance(one, Application)]
     bound: dict[str, Any] = {one._bound_deployment.name: one for one in (built, *others)}
-    settings = {name: {"version": _version(application)} | beside.get(name, {}) for name in bound}
+    settings: Deployments = {name: beside.get(name, {}) for name in bound}
     for deployment in application.deployments:
         if deployment.name not in bound:
             raise CannotStart(
@@ -224,8 +230,24 @@ def _built(application: Any, beside: Deployments) -> Any:
             )
         settings[deployment.name] |= deployment.model_dump(exclude_unset=True, exclude={"name"})
     for name, one in bound.items():
-        one._bound_deployment = one._bound_deployment.options(**settings[name], _internal=True)
+        deployment = one._bound_deployment
+        options = _with_usual(settings[name], usual, deployment.ray_actor_options)
+        one._bound_deployment = deployment.options(
+            **options, version=_version(application), _internal=True
+        )
     return RunTarget(built, application.name, application.route_prefix)
+
+
+def _with_usual(
+    given: Mapping[str, Any], usual: Mapping[str, Any], resources: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Given settings of a deployment over the usual ones, with its own resources where none of
+    their kind is given."""
+    settings = {**usual, **given}
+    if "autoscaling_config" in given:
+        settings.pop("num_replicas", None)
+    asked = [resources, *(one.get("ray_actor_options") or {} for one in (usual, given))]
+    return settings | {"ray_actor_options": {key: one[key] for one in asked for key in one}}
 
 
 def _settings(running: Mapping[str, Any]) -> dict[str, Any]:

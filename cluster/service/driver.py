@@ -25,6 +25,7 @@ from ray import serve
 from cluster.service.applications import (
     ANNOTATOR,
     INGRESS,
+    Deployments,
     apply,
     built_by,
     configured_extractors,
@@ -34,7 +35,7 @@ from cluster.service.applications import (
 )
 from cluster.service.data_folder import CannotStart, Running, http_url, service_log, write_running
 from cluster.service.local_ray import start_ray
-from cluster.service.sizing import sized
+from cluster.service.sizing import usual_settings
 from cluster.service.terminal import output_in
 from deployments.settings import (
     STARTING,
@@ -70,13 +71,13 @@ def run(config_path: Path, folder: str, stop: threading.Event, out: TextIO) -> N
     host, port = address()
     write_running(data_folder(), Running(os.getppid(), host, port, ray_address, folder))
     try:
-        config = _sized(config)
+        usual = _usual_settings(config)
         # Neural retrievers and annotators are many and slow to start: the others answer first.
         first = weightless_retrievers(config).keys()
-        apply(config, first | built_by(INGRESS, config).keys())
+        apply(config, first | built_by(INGRESS, config).keys(), usual=usual)
         _wait(_subset(config, set(first)), _all_ready(first), _client(config), stop)
         if not stop.is_set():
-            apply(config)
+            apply(config, usual=usual)
         starting.unlink()
         _wait(config, _is_ready, _client(config), stop)
         if not stop.is_set():
@@ -94,23 +95,23 @@ def redeploy(config: dict[str, Any], ray_address: str) -> None:
         address=ray_address, namespace="serve", log_to_driver=False, logging_level=logging.ERROR
     )
     try:
-        config = _sized(config)
+        usual = _usual_settings(config)
         if old := replaced_shards(config):
             # Serve ends at once what a config no longer names. So both layouts are
             # deployed first, and the new one alone once all new shards are ready
             # (deployments.replicas.joining).
-            apply(config, beside=old)
+            apply(config, beside=old, usual=usual)
             _until(lambda: _all_run(config), "not everything runs")
-        apply(config)
+        apply(config, usual=usual)
         _until(lambda: _all_run(config), "not everything runs")
     finally:
         ray.shutdown()
 
 
-def _sized(config: dict[str, Any]) -> dict[str, Any]:
-    """The config for the Ray that is connected."""
+def _usual_settings(config: Mapping[str, Any]) -> Deployments:
+    """Settings by the size of the Ray that is connected."""
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return sized(config, resources.get("CPU", 1), resources.get("GPU", 0))
+    return usual_settings(config, resources.get("CPU", 1), resources.get("GPU", 0))
 
 
 def _until(reached: Callable[[], bool], otherwise: str) -> None:

@@ -1,4 +1,4 @@
-"""What the config leaves open, filled in by the size of the machine or cluster.
+"""Settings of deployments by the size of the machine or cluster, where the config gives none.
 
 Threads need no setting: each replica takes as many as it has cores (`models.machine`).
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cluster.service.applications import ANNOTATOR, INGRESS, RETRIEVER, built_by
+from cluster.service.applications import ANNOTATOR, INGRESS, RETRIEVER, Deployments, built_by
 from models.method import Method
 from models.registry import make_annotator, make_extractor
 
@@ -20,26 +20,20 @@ GPU_SHARES = 3
 LEAST_GPU = 0.0001
 """Smallest fraction of a GPU that Ray reserves."""
 
-Settings = dict[str, Any]
 
+def usual_settings(config: Mapping[str, Any], cpus: float, gpus: float) -> Deployments:
+    """Settings of all deployments of an application, by its name.
 
-def sized(config: Mapping[str, Any], cpus: float, gpus: float) -> dict[str, Any]:
-    """The config with numbers of replicas and shares of GPUs where it gives none.
-
-    A fraction of a GPU is a reservation, not a limit.
+    The ingress gets a number of replicas, each neural application a share of the GPUs, which is a
+    reservation, not a limit. Raises AmbienceError for an unknown method or option.
     """
-    neural = neural_applications(config) if gpus else []
-    share = gpu_share(gpus, len(neural))
-    ingresses = built_by(INGRESS, config)
-    applications = []
-    for application in config["applications"]:
-        given = application.get("deployments") or []
-        if application["name"] in ingresses:
-            given = _with_default(given, "num_replicas", ingress_replicas(cpus), "Ingress")
-        elif application["name"] in neural and share:
-            given = [_on_gpu(one, share) for one in given or [{"name": "Retriever"}]]
-        applications.append({**application, "deployments": [_reserved(one) for one in given]})
-    return {**config, "applications": applications}
+    settings: Deployments = {
+        name: {"num_replicas": ingress_replicas(cpus)} for name in built_by(INGRESS, config)
+    }
+    neural = neural_applications(config)
+    if share := gpu_share(gpus, len(neural)):
+        settings |= {name: {"ray_actor_options": {"num_gpus": share}} for name in neural}
+    return settings
 
 
 def ingress_replicas(cpus: float) -> int:
@@ -51,8 +45,12 @@ def gpu_share(gpus: float, applications: int) -> float:
     """The fraction of a GPU that each of these applications reserves per replica; 0 for none."""
     if not gpus or not applications:
         return 0.0
-    share = min(1.0, gpus / (GPU_SHARES * applications))
-    return max(LEAST_GPU, int(share / LEAST_GPU) * LEAST_GPU)
+    return max(LEAST_GPU, reservable(min(1.0, gpus / (GPU_SHARES * applications))))
+
+
+def reservable(share: float) -> float:
+    """GPUs rounded down to what Ray can reserve: a fraction of one, or a whole number."""
+    return float(int(share)) if share > 1 else round(int(share / LEAST_GPU) * LEAST_GPU, 4)
 
 
 def neural_applications(config: Mapping[str, Any]) -> list[str]:
@@ -69,26 +67,3 @@ def neural_applications(config: Mapping[str, Any]) -> list[str]:
         for name, args in built_by(ANNOTATOR, config).items()
     }
     return [name for name, method in methods.items() if method.uses_gpu]
-
-
-def _with_default(given: list[Settings], key: str, value: Any, name: str) -> list[Settings]:
-    if not given:
-        return [{"name": name, key: value}]
-    both = ("num_replicas", "autoscaling_config")
-    return [one if any(other in one for other in both) else {**one, key: value} for one in given]
-
-
-def _on_gpu(given: Settings, share: float) -> Settings:
-    options = given.get("ray_actor_options") or {}
-    return given | {"ray_actor_options": {"num_gpus": round(share, 4), **options}}
-
-
-def _reserved(given: Settings) -> Settings:
-    """With our reservation of CPUs where only other resources are given: Serve's own is a whole
-    core."""
-    from deployments.app import RESERVED_CPUS
-
-    options = given.get("ray_actor_options")
-    if not options:
-        return given
-    return given | {"ray_actor_options": {"num_cpus": RESERVED_CPUS, **options}}

@@ -12,8 +12,8 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from cluster.jobs.backfill import retriever_specs, stages_of
-from cluster.jobs.pace import Pace
 from cluster.jobs.resources import Resources
+from cluster.jobs.settings import JobSettings
 from deployments.app import RESERVED_CPUS, build_annotator, build_ingress, build_retriever
 from models.errors import AmbienceError
 from models.registry import extractor_names
@@ -104,7 +104,7 @@ def test_everything_reserved_fits_two_cores_during_an_upgrade_and_a_backfill() -
             each = options.get("num_cpus", RESERVED_CPUS)
             reserved += deployment.get("num_replicas", 1) * each
     resources = Resources(cpus=CORES, gpus=0, free_gpus=0, readers=CORES)
-    stages = stages_of(retriever_specs(config()), "lmdb:unused", resources, Pace())
+    stages = stages_of(retriever_specs(config()), JobSettings("lmdb:unused", resources))
     job = sum(stage.workers * stage.cpus for stage in stages)
     assert 2 * reserved + job <= CORES
 

@@ -93,6 +93,40 @@ def test_a_lower_precision_that_loses_too_much_is_not_used(
     assert np.array_equal(extractor.extract(picture(2)), expected.extract(picture(2)))
 
 
+def test_pictures_are_prepared_on_the_device_only_if_their_features_are_alike(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    extractor = loaded()
+    pixels = [picture(seed) for seed in range(5)]
+    on_cpu = np.array(extractor.extract_many(pixels))
+    reference = extractor._probe()
+    extractor._choose_preparation(reference)
+    assert extractor._prepares_on_device
+    on_device = np.array(extractor.extract_many(pixels))
+    assert (on_device * on_cpu).sum(axis=1).min() > 0.9995
+    with caplog.at_level(logging.WARNING, "models.neural"):
+        extractor._choose_preparation(np.roll(reference, 1, axis=1))
+    assert not extractor._prepares_on_device
+    assert "prepared on the CPU" in caplog.text
+
+
+def test_the_number_of_pictures_in_a_pass_is_an_option() -> None:
+    extractor, pixels = loaded(batch=2), [picture(seed) for seed in range(5)]
+    passes: list[int] = []
+    encode = extractor._encode
+
+    def counted(batch: Any) -> Any:
+        passes.append(len(batch))
+        return encode(batch)
+
+    extractor._encode = counted  # type: ignore[method-assign]
+    together = extractor.extract_many(pixels)
+    assert passes == [2, 2, 1]
+    for one, alone in zip(together, pixels, strict=True):
+        assert np.allclose(one, loaded().extract(alone), atol=1e-6)
+    assert extractor.extract_many([]) == []
+
+
 def test_how_a_model_runs_is_no_part_of_the_fingerprint() -> None:
     plain = Means(Means.Config()).fingerprint
     assert Means(Means.Config(device="cpu", precision="bfloat16", threads=4)).fingerprint == plain

@@ -21,7 +21,7 @@ from cluster.jobs.annotate import (
     stages_of,
     write_files,
 )
-from cluster.jobs.pace import Pace
+from cluster.jobs.settings import JobSettings
 from indexes.store.annotations import annotations_of
 from indexes.store.base import ImageWrite, Space
 from indexes.store.lmdb.store import LmdbStore
@@ -94,7 +94,7 @@ def add(store: LmdbStore, image_id: int, **changed: Any) -> None:
 
 def ran(tmp_path: Path, *specs: AnnotatorSpec, ids: list[int]) -> dict[int, str]:
     """Annotate the images and return, by id, the reasons of those that were not annotated."""
-    works = through(stages_of(specs, f"lmdb:{tmp_path / 'store'}", ONE_CORE, Pace()), ids)
+    works = through(stages_of(specs, JobSettings(f"lmdb:{tmp_path / 'store'}", ONE_CORE)), ids)
     return {work.image_id: "; ".join(work.reasons) for work in works if work.reasons}
 
 
@@ -192,7 +192,7 @@ def test_annotators_of_a_gpu_have_stages_of_their_own(store: LmdbStore, tmp_path
         add(store, image_id)
     gpu = LocalAnnotatorSpec("mood", "gpu", {})
     broken = LocalAnnotatorSpec("worse", "broken-gpu", {})
-    stages = stages_of([CAPTION, gpu, broken], f"lmdb:{tmp_path / 'store'}", ONE_CORE, Pace())
+    stages = stages_of([CAPTION, gpu, broken], JobSettings(f"lmdb:{tmp_path / 'store'}", ONE_CORE))
     assert [stage.name for stage in stages] == ["reading", "mood", "worse"]
     reasons = ran(tmp_path, CAPTION, gpu, broken, ids=[*range(5), 77])
     assert reasons == dict.fromkeys(range(5), "worse: No module named 'torch'")

@@ -23,7 +23,7 @@ from cluster.jobs.backfill import (
     spaces_of,
     stages_of,
 )
-from cluster.jobs.pace import Pace
+from cluster.jobs.settings import JobSettings
 from cluster.service.applications import decode_limits
 from cluster.service.data_folder import job_log
 from cluster.service.ray_folder import PREFIX
@@ -70,7 +70,7 @@ def worked(
     kinds: Sequence[RetrieverSpec], store: Path, todo: Sequence[tuple[str, int]]
 ) -> list[Work]:
     """Put paths with ids through all stages."""
-    return through(stages_of(kinds, f"lmdb:{store}", ONE_CORE, Pace()), todo)
+    return through(stages_of(kinds, JobSettings(f"lmdb:{store}", ONE_CORE)), todo)
 
 
 def processes_over(data: Path) -> list[psutil.Process]:
@@ -172,7 +172,7 @@ def test_the_limits_of_the_configuration_hold_and_what_is_cut_short_is_noted(
     limits = decode_limits(config)
     assert (limits.max_pixels, limits.max_bytes) == (10**6, whole.stat().st_size - 1)
     kinds = [RetrieverSpec("phash", "phash", {})]
-    stages = stages_of(kinds, f"lmdb:{tmp_path / 'store'}", ONE_CORE, Pace(), limits)
+    stages = stages_of(kinds, JobSettings(f"lmdb:{tmp_path / 'store'}", ONE_CORE, limits=limits))
     large, part = through(stages, [(str(whole), -1), (str(cut), -1)])
     assert "the limit is" in large.reason
     assert part.reason == ""
@@ -267,7 +267,7 @@ def test_networks_have_stages_of_their_own_that_batch_across_pictures(tmp_path: 
             RetrieverSpec("one", "tint", options),
             RetrieverSpec("two", "tint", options),
         ]
-        stages = stages_of(kinds, f"lmdb:{tmp_path / 'store'}", ONE_CORE, Pace())
+        stages = stages_of(kinds, JobSettings(f"lmdb:{tmp_path / 'store'}", ONE_CORE))
         assert [stage.name for stage in stages] == [*("reading", "one", "two", "writing")]
         todo = plan(str(tmp_path / "pictures"), "filename", store, spaces_of(kinds)).todo
         works = through(stages, todo)

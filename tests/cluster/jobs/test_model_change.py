@@ -10,7 +10,7 @@ import pytest
 
 from cluster.jobs.backfill import plan, retriever_specs, spaces_of, stages_of
 from cluster.jobs.model_change import compare, drop, switch
-from cluster.jobs.pace import Pace
+from cluster.jobs.settings import JobSettings
 from cluster.service.applications import check_spaces
 from cluster.service.data_folder import CannotStart
 from indexes.store.base import ImageWrite, Space
@@ -201,7 +201,7 @@ def test_a_backfill_makes_what_the_next_model_lacks_and_no_more(tmp_path: Path) 
     def backfill(applications: dict[str, Any]) -> int:
         kinds = retriever_specs(applications)
         made = plan(str(folder), "filename", store, spaces_of(kinds))
-        works = through(stages_of(kinds, where, ONE_CORE, Pace()), made.todo)
+        works = through(stages_of(kinds, JobSettings(where, ONE_CORE)), made.todo)
         assert not any(work.reason for work in works)
         return len(made.todo)
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cluster.service import local_ray
-from cluster.service.local_ray import start_ray
+from cluster.service.local_ray import object_store_bytes, start_ray
 
 
 class FakeRayInit:
@@ -46,3 +47,20 @@ def test_any_other_failure_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ValueError, match="no room"):
         start_ray("/tmp/nowhere")
     assert len(starts.raised) == 1
+
+
+def test_the_object_store_grows_with_the_cores_within_what_is_free(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sizes = []
+    for count in (1, 2, 16, 1000):
+        monkeypatch.setattr(local_ray, "cores", lambda count=count: count)
+        monkeypatch.setattr(local_ray, "SHARED_MEMORY", tmp_path / "none")
+        free = SimpleNamespace(available=100 * 2**30)
+        monkeypatch.setattr(local_ray.psutil, "virtual_memory", lambda free=free: free)
+        sizes.append(object_store_bytes() / 2**20)
+    assert sizes == [256, 256, 2048, 4096]
+    monkeypatch.setattr(
+        local_ray.psutil, "virtual_memory", lambda: SimpleNamespace(available=2 * 2**30)
+    )
+    assert object_store_bytes() == 2**30

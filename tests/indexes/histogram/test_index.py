@@ -198,6 +198,7 @@ def test_an_index_whose_rows_are_all_gone_finds_nothing() -> None:
     some.apply({1: solid(1), 2: solid(2)})
     some.stored.clear()
     assert some.search([solid(1)], k=5) == []
+    assert len(some.index) == 2  # A search changes nothing.
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
 
-from indexes.base import DistanceParams, Hit, Query, Rows, SearchParams
+from indexes.base import DistanceParams, Rows
 from indexes.hamming.index import BinaryIndex
 from indexes.replica import adaptive_batch, applier
 from indexes.replica import follower as follower_module
@@ -247,112 +247,6 @@ def test_closing_ends_a_rebuild_and_cancels_what_waits(memory: MemoryStore) -> N
         waiting.result()
 
 
-class WatchedIndex(TinyIndex):
-    """An index that fails when a change meets a search or another change, and counts searches that
-    run at once."""
-
-    def __init__(self) -> None:
-        super().__init__(Options(), no_rows)
-        self.lock = threading.Lock()
-        self.changing = False
-        self.searching = self.most_searching = 0
-
-    def apply(self, changes: Mapping[int, Features | None]) -> None:
-        with self.lock:
-            assert not self.changing
-            assert not self.searching
-            self.changing = True
-        time.sleep(0.001)
-        super().apply(changes)
-        self.changing = False
-
-    def _search(self, query: Query, params: SearchParams) -> list[Hit]:
-        with self.lock:
-            assert not self.changing
-            self.searching += 1
-            self.most_searching = max(self.most_searching, self.searching)
-        time.sleep(0.002)
-        hits = super()._search(query, params)
-        with self.lock:
-            self.searching -= 1
-        return hits
-
-
-def test_searches_run_at_once_and_a_change_has_the_index_alone(store: Store) -> None:
-    index = WatchedIndex()
-    follower = follow(store, index, searches=3)
-    follower.rebuild()
-    follower.start(poll=0.001)
-    store.put(picture(0, "0"))
-    right: list[bool] = []
-
-    def ask(first: int) -> None:
-        for n in range(first, first + 10):
-            store.put(picture(n, str(n)))
-            answer = follower.search(*nearest(row_of(str(n))))
-            right.append(best(answer) == (n, 0.0))
-            assert follower.status.count >= 1
-
-    threads = [threading.Thread(target=ask, args=(first,)) for first in (100, 200, 300)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert right == [True] * 30
-    assert index.most_searching > 1
-    follower.close()
-
-
-class CountingStore(SlowStore):
-    """Counts the reads of the log."""
-
-    reads = 0
-
-    def before(self, name: str) -> None:
-        self.reads += name == "changes"
-        super().before(name)
-
-
-def test_one_application_of_the_log_serves_all_searches_that_wait_for_it(
-    memory: MemoryStore,
-) -> None:
-    slow = CountingStore(memory, 0.05)
-    follower = follow(slow, searches=8)
-    follower.rebuild()
-    memory.put(picture(1, "a"))
-    before = slow.reads
-    with ThreadPoolExecutor(8) as threads:
-        asked = [threads.submit(follower.search, *nearest(row_of("a"))) for _ in range(8)]
-        assert [best(one.result()) for one in asked] == [(1, 0.0)] * 8
-    assert slow.reads - before <= 2
-    follower.close()
-
-
-def test_changes_are_applied_below_a_stream_of_searches(memory: MemoryStore) -> None:
-    follower = follow(memory, WatchedIndex(), searches=4)
-    follower.rebuild()
-    follower.start(poll=0.001)
-    memory.put(picture(0, "0"))
-    ended = threading.Event()
-
-    def ask() -> None:
-        while not ended.is_set():
-            follower.search(*nearest(row_of("0")), stale_ok=True)
-
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    try:
-        for n in range(1, 20):
-            head = memory.put(picture(n, str(n))).seq
-            wait_for(lambda head=head: follower.applied >= head)  # type: ignore[misc]
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
-        follower.close()
-
-
 def test_search_parameters_reach_the_index(store: Store) -> None:
     store.put_many([picture(n, str(n)) for n in range(10)])
     follower = ready(store)
@@ -397,6 +291,28 @@ class PreallocatingIndex(TinyIndex):
         self.threads.add(threading.get_ident())
         self.left = max(0, self.left - 1)
         return self.left > 0
+
+
+class RenamingIndex(TinyIndex):
+    """An index that changes its kind by upkeep, as one does whose training has ended."""
+
+    renamed = False
+
+    @property
+    def kind(self) -> str:
+        return "renamed" if self.renamed else super().kind
+
+    def maintain(self) -> bool:
+        self.renamed = True
+        return False
+
+
+def test_the_status_tells_what_upkeep_has_changed(memory: MemoryStore) -> None:
+    follower = follow(memory, RenamingIndex(Options(), no_rows))
+    follower.start(poll=0.01)
+    wait_for(lambda: follower.kind == "renamed")
+    assert follower.state == "ready"
+    follower.close()
 
 
 def test_room_is_made_on_the_thread_of_the_index_once_the_log_is_applied(store: Store) -> None:
