@@ -347,11 +347,11 @@ def print_states(url: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _placement(row: dict[str, Any]) -> str:
-    """Where a retriever runs, such as `2 × 8 threads` or `1 × cuda`."""
+    """Where a retriever runs, such as `2 × 8 threads` or `1 × cuda`; empty if nowhere yet."""
     where, threads = row.get("device", "cpu"), row.get("threads", 1)
     if where == "cpu":
         where = f"{threads} thread{'s' if threads > 1 else ''}"
-    return f"{row.get('replicas', 1)} × {where}"
+    return f"{row['replicas']} × {where}" if row["replicas"] else ""
 
 
 def _print_annotated(outcome: Outcome, written: dict[str, int]) -> None:

@@ -68,9 +68,11 @@ def test_status_wraps_no_cell_and_gives_the_reason_of_a_next_model_too(
     named = {"name": "a_retriever_of_a_long_name", "index": "pq-inverted-lists", "applied_seq": 9}
     named |= {"replicas": 2, "device": "cpu", "threads": 16}
     row = state | named | {"next": state | {"state": "unavailable", "reason": lacking}}
-    print_states("http://127.0.0.1:1", [row])
+    starting = state | named | {"name": "starting", "replicas": 0}
+    print_states("http://127.0.0.1:1", [starting, row])
     lines = capsys.readouterr().out.splitlines()
-    own, other, end, reason = lines[-4:]
+    first, own, other, end, reason = lines[-5:]
+    assert first.split("│")[-2].strip() == ""  # It runs nowhere yet.
     assert len(own) == len(other) == len(end) > 80
     assert own.split("│")[1:3] == [" a_retriever_of_a_long_name ", " ready       "]
     assert own.split("│")[-2].strip() == "2 × 16 threads"
