@@ -240,6 +240,11 @@ class Index(ABC):
         one beside this one."""
         return False
 
+    @property
+    def has_learnt(self) -> bool:
+        """Whether it has trained itself on its rows, which only a snapshot saves the next start."""
+        return False
+
     def image_ids(self) -> npt.NDArray[np.int64]:
         """Ids (n,) of the indexed images in any order; empty if no background is to be fitted."""
         return np.empty(0, np.int64)

@@ -116,6 +116,10 @@ class LocalIndex(Index):
         return self._trained is not None and self._table.dead > self._renew_at
 
     @property
+    def has_learnt(self) -> bool:
+        return self._trained is None and isinstance(self._search_by, IvfPqSearch)
+
+    @property
     def depends_on(self) -> Mapping[str, Any]:
         return {"trained": self._trained and self._trained.checksum}
 

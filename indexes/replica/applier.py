@@ -43,6 +43,7 @@ class Status:
     nbytes: int
     kind: str
     needs_compaction: bool
+    has_learnt: bool
 
 
 class Applier:
@@ -80,9 +81,16 @@ class Applier:
     def set_state(self, state: State, reason: str = "") -> None:
         """Set the state, and the status with all that belongs to the same moment."""
         self.state = state
-        size = len(self.index), self.index.nbytes
+        index = self.index
         self.status = Status(
-            state, reason, self.applied, *size, self.index.kind, self.index.needs_compaction
+            state,
+            reason,
+            self.applied,
+            len(index),
+            index.nbytes,
+            index.kind,
+            index.needs_compaction,
+            index.has_learnt,
         )
 
     def catch_up(self) -> None:

@@ -28,7 +28,8 @@ SHARE = 10
 """A snapshot is due after CHANGES log entries, or after 1/SHARE of the number of images if that is
 more."""
 SECONDS = 1800.0
-"""A snapshot is also due after so many seconds if anything has changed."""
+"""A snapshot is also due after so many seconds if anything has changed, and at once when the index
+has trained itself."""
 RENEWAL = 3600.0
 """Seconds between two renewals of the mark that keeps the log after a snapshot."""
 LEASE = 600.0
@@ -68,6 +69,8 @@ def compact(snapshots: Snapshots) -> None:
 def _is_due(written: Mapping[str, Any] | None, status: Status) -> bool:
     if written is None:
         return True
+    if status.has_learnt and not written.get("learnt", False):
+        return True
     changes: int = status.applied - written["seq"]
     late = time.time() - written["written"] > SECONDS
     return changes >= max(CHANGES, status.count // SHARE) or (changes > 0 and late)
@@ -88,24 +91,25 @@ def _save_alone(follower: Follower, snapshots: Snapshots, index: Index) -> bool:
 
 
 def _save(follower: Follower, snapshots: Snapshots) -> None:
-    index, applied, frozen = _on_thread(follower, lambda index: _frozen(follower, index))
+    index, state, frozen = _on_thread(follower, lambda index: _frozen(follower, index))
     path = snapshots.path(index)
-    header = {**snapshots.header(index), "seq": applied, "written": time.time()}
+    header = {**snapshots.header(index), **state, "written": time.time()}
     try:
         write(
             path, header, frozen, lambda pieces: _on_thread(follower, lambda _: next(pieces, None))
         )
     finally:
         _release(follower, frozen)
-    snapshots.mark(index, applied)
+    snapshots.mark(index, state["seq"])
     compact(snapshots)
     _remove_old(snapshots.folder, snapshots.prefix)
 
 
-def _frozen(follower: Follower, index: Index) -> tuple[Index, int, Frozen]:
-    """Freeze the index and read its seq; both match, because this runs on the index's thread."""
+def _frozen(follower: Follower, index: Index) -> tuple[Index, dict[str, Any], Frozen]:
+    """Freeze the index and read its state; both match, because this runs on the index's thread."""
     follower.check()
-    return index, follower.applied, index.freeze()
+    state = {"seq": follower.applied, "learnt": index.has_learnt}
+    return index, state, index.freeze()
 
 
 def _release(follower: Follower, frozen: Frozen) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from indexes.base import Index
+from indexes.local.index import LocalIndex
 from indexes.replica import saving
 from indexes.replica.follower import Follower
 from indexes.replica.saving import DAY, RENEWAL, compact, save_if_due
@@ -20,6 +21,7 @@ from indexes.store.base import Space, Store
 from indexes.store.lmdb.store import LmdbStore
 from indexes.store.memory.store import MemoryStore
 from models.errors import RetrieverUnavailable
+from tests.indexes.local.scenes import random_features
 from tests.indexes.pictures import LOCAL, PHASH, picture, row_of
 from tests.indexes.replica.index_with_rows import IndexWithRows
 from tests.indexes.store.forks import wait_for
@@ -93,6 +95,28 @@ def test_few_changes_wait_for_some_time_and_none_for_ever(
     add(store, follower, 1)
     assert save_if_due(follower)
     assert seq_of(follower) == 11
+
+
+def test_an_index_that_has_trained_itself_is_written_once_more(
+    store: MemoryStore, tmp_path: Path
+) -> None:
+    rows = IndexWithRows("local", {"train_above": 1000})
+    follower = ready(store, tmp_path / "local", LOCAL, rows.index)
+    assert save_if_due(follower)
+    for number in range(11):
+        rows.apply({number: random_features(number, 100)})
+    index = rows.index
+    assert isinstance(index, LocalIndex)
+    assert not save_if_due(follower), "it trains, which is not worth a snapshot"
+    index.wait_for_training()
+    follower.applier.set_state("ready")
+    assert save_if_due(follower)
+    assert not save_if_due(follower)
+    follower.close()
+    again = LocalIndex(index.options, index.rows)
+    assert not again.has_learnt
+    assert Snapshots(tmp_path / "local", store, LOCAL).load(again) is not None
+    assert again.has_learnt
 
 
 def test_a_snapshot_that_has_gone_is_written_anew(follower: Follower) -> None:
