@@ -61,8 +61,16 @@ def built_by(builder: str, config: Mapping[str, Any]) -> dict[str, dict[str, Any
 
 def decode_limits(config: Mapping[str, Any]) -> DecodeLimits:
     """The limits of the ingress, for jobs that decode the same pictures."""
-    args = next(iter(built_by(INGRESS, config).values()), {})
-    return IngressArgs.model_validate(args).decode_limits()
+    return _ingress_args(config).decode_limits()
+
+
+def required_retrievers(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The retrievers without which the ingress is not ready."""
+    return _ingress_args(config).required
+
+
+def _ingress_args(config: Mapping[str, Any]) -> IngressArgs:
+    return IngressArgs.model_validate(next(iter(built_by(INGRESS, config).values()), {}))
 
 
 def gpus_of(config: Mapping[str, Any], name: str) -> float | None:
@@ -122,7 +130,7 @@ def _check_space(store: Store, name: str, given: Mapping[str, Any], reindex: boo
 
 
 def weightless_retrievers(config: Mapping[str, Any]) -> dict[str, Extractor]:
-    """The retrievers that a first answer needs: those of pictures, without weights.
+    """The retrievers of pictures that need no weights.
 
     Raises CannotStart for an unknown method or option.
     """

@@ -20,7 +20,6 @@ from typing import Any, TextIO
 
 import httpx
 import ray
-from ray import serve
 
 from cluster.service.applications import (
     ANNOTATOR,
@@ -31,6 +30,7 @@ from cluster.service.applications import (
     configured_extractors,
     read_config,
     replaced_shards,
+    required_retrievers,
     weightless_retrievers,
 )
 from cluster.service.data_folder import CannotStart, Running, http_url, service_log, write_running
@@ -61,8 +61,8 @@ def run(config_path: Path, folder: str, stop: threading.Event, out: TextIO) -> N
     """
     began = time.monotonic()
     config = read_config(config_path)
-    # Ray's own processes take seconds to start; the modules that `apply` needs are imported
-    # meanwhile.
+    # Ray's own processes take seconds to start; the modules that `apply` needs, with Serve, are
+    # imported meanwhile.
     threading.Thread(target=_import_applications, args=(config,), daemon=True).start()
     starting = Path(folder) / "starting"
     starting.write_bytes(PlannedApplications.dump_json(_planned(config)))
@@ -72,10 +72,12 @@ def run(config_path: Path, folder: str, stop: threading.Event, out: TextIO) -> N
     write_running(data_folder(), Running(os.getppid(), host, port, ray_address, folder))
     try:
         usual = _usual_settings(config)
-        # Neural retrievers and annotators are many and slow to start: the others answer first.
-        first = weightless_retrievers(config).keys()
-        apply(config, first | built_by(INGRESS, config).keys(), usual=usual)
-        _wait(_subset(config, set(first)), _all_ready(first), _client(config), stop)
+        # The processes of a replica take seconds of CPU to start. So first come those without
+        # which nothing is answered, then those that need no weights, then all.
+        for names in _stages(config):
+            if not stop.is_set():
+                apply(config, names | built_by(INGRESS, config).keys(), usual=usual)
+                _wait(_subset(config, names), _all_ready(names), _client(config), stop)
         if not stop.is_set():
             apply(config, usual=usual)
         starting.unlink()
@@ -85,6 +87,8 @@ def run(config_path: Path, folder: str, stop: threading.Event, out: TextIO) -> N
         stop.wait()
         print("Stopping …", file=out)
     finally:
+        from ray import serve
+
         serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
 
@@ -133,6 +137,13 @@ def _planned(config: Mapping[str, Any]) -> dict[str, PlannedApplication]:
     }
 
 
+def _stages(config: Mapping[str, Any]) -> list[set[str]]:
+    """Retrievers that start before all others, some before the rest."""
+    weightless = set(weightless_retrievers(config))
+    required = weightless & set(required_retrievers(config))
+    return [required, weightless] if required else [weightless]
+
+
 def _subset(config: dict[str, Any], names: set[str]) -> dict[str, Any]:
     chosen = [one for one in config["applications"] if one["name"] in names]
     return config | {"applications": chosen}
@@ -150,6 +161,8 @@ def _import_applications(config: dict[str, Any]) -> None:
 def _all_run(config: dict[str, Any]) -> bool:
     """Whether every application runs. Raises CannotStart with the message of an application that
     failed."""
+    from ray import serve
+
     applications = serve.status().applications
     for name, application in applications.items():
         if application.status == "DEPLOY_FAILED":

@@ -8,7 +8,6 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import fft, sparse
 
 from models.base import Extractor, dihedral
 from models.types import Features, Pixels, Variants
@@ -66,6 +65,8 @@ def _rounded(values: npt.NDArray[np.float32]) -> Pixels:
 @lru_cache(maxsize=128)
 def _lanczos(length: int) -> Any:
     """Weights of the antialiased 3-lobed Lanczos filter as a sparse (96, length) float32 matrix."""
+    from scipy import sparse
+
     scale = max(length / _GRID, 1.0)
     centre = (np.arange(_GRID)[:, None] + 0.5) * length / _GRID
     taps = np.arange(int(2 * _LOBES * scale) + 2)
@@ -82,5 +83,7 @@ def _lanczos(length: int) -> Any:
 
 
 def _hash(grid: Pixels) -> Features:
+    from scipy import fft  # Most processes that import this module compute no hash.
+
     frequencies = fft.dct(fft.dct(grid.astype(np.float64), axis=0), axis=1)[:_LOW, :_LOW]
     return np.packbits(frequencies > np.median(frequencies))
