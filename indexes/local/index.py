@@ -35,12 +35,18 @@ from indexes.local.ranking import DEFAULT_K, MIN_INLIERS, LocalParams, Ranking, 
 from indexes.local.slots import SlotTable, quantise_geometry
 from indexes.local.training import Training
 from indexes.local.verification import KeypointArrays, agreeing, follows, match
-from indexes.local.voting import NearestDescriptors, by_votes, candidates_of, nearest, shortlist
+from indexes.local.voting import (
+    SHORTLIST,
+    NearestDescriptors,
+    by_votes,
+    candidates_of,
+    nearest,
+    shortlist,
+)
 from models.errors import InvalidInput
 from models.extractors.local import LOCAL_DTYPE
 from models.types import Features, Options
 
-SHORTLIST = 32
 LONGEST_SHORTLIST = 512
 AT_ONCE = 64
 """Images that are added together; assigning many rows to lists at once takes a fraction of the

@@ -16,6 +16,8 @@ CANDIDATE = np.dtype(
 )
 """An image that one variant of the query voted for; `agreeing` votes agree on scale and angle."""
 Candidates = npt.NDArray[np.void]
+SHORTLIST = 32
+"""Number of candidates that are verified on a few votes."""
 CHANCE_VOTES = 10
 """Number of agreeing votes that unrelated images of a collection often have."""
 
@@ -84,12 +86,14 @@ def by_votes(candidates: Candidates, mirrors: bool) -> list[Hit]:
 def shortlist(candidates: Candidates, length: int) -> list[tuple[int, int]]:
     """Image id and variant of the candidates that most likely verify, best first, up to a limit.
 
-    Every image gets a few agreeing votes by chance. If more candidates than fit share a number of
-    votes below CHANCE_VOTES, that number tells nothing, and none of them is verified.
+    Every image gets a few agreeing votes by chance. So beyond SHORTLIST only candidates with
+    CHANCE_VOTES are verified. If more candidates than fit share a number of votes below that, the
+    number tells nothing, and none of them is verified.
     """
     keys = [candidates["variant"], candidates["image_id"]]
     order = np.lexsort([*keys, -candidates["votes"], -candidates["agreeing"]])
     agreeing = candidates["agreeing"][order]
+    length = min(length, max(SHORTLIST, int((agreeing >= CHANCE_VOTES).sum())))
     if len(order) > length and agreeing[length] < CHANCE_VOTES:
         length = int(np.searchsorted(-agreeing, -agreeing[length]))
     chosen = candidates[order[:length]]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from indexes.local.voting import CANDIDATE, CHANCE_VOTES, Candidates, shortlist
+from indexes.local.voting import CANDIDATE, CHANCE_VOTES, SHORTLIST, Candidates, shortlist
 
 
 def candidates(agreeing: Sequence[int]) -> Candidates:
@@ -47,3 +47,10 @@ def test_copies_are_taken_even_when_not_all_fit(votes: int) -> None:
 
 def test_when_all_have_equally_few_votes_none_is_worth_verifying() -> None:
     assert chosen([1] * 9, 4) == []
+
+
+def test_beyond_the_shortlist_only_those_with_more_than_chance_votes_are_verified() -> None:
+    likely = [CHANCE_VOTES + 5] * (SHORTLIST + 8)
+    assert len(chosen([*likely, *[CHANCE_VOTES - 1] * 50], 200)) == len(likely)
+    falling = [CHANCE_VOTES] * 5 + [*range(CHANCE_VOTES - 1, 1, -1)] * 10
+    assert len(chosen(sorted(falling, reverse=True), 200)) <= SHORTLIST
