@@ -16,6 +16,7 @@ from rich.table import Table
 from cluster.cli import model as model_commands
 from cluster.cli import store as store_commands
 from cluster.cli import train as train_commands
+from cluster.cli import transfer
 from cluster.cli.console import (
     Config,
     Json,
@@ -47,6 +48,7 @@ app = typer.Typer(
 app.add_typer(train_commands.app, name="train")
 app.add_typer(model_commands.app, name="model")
 app.add_typer(store_commands.app, name="store")
+app.add_typer(transfer.app)
 
 EXIT_ERROR, EXIT_NOTHING, EXIT_NOT_RUNNING = 1, 3, 4
 STOP_SECONDS = 60.0
@@ -302,14 +304,8 @@ def annotate(
     environment.prepare(data_folder(), *address())
     from cluster.jobs import runner
 
-    outcome = runner.annotate(
-        only or [],
-        config or default_config(),
-        data_folder(),
-        workers,
-        quiet=as_json,
-        pace=_pace(max_rate, window),
-    )
+    kinds, folder, pace = config or default_config(), data_folder(), _pace(max_rate, window)
+    outcome = runner.annotate(only or [], kinds, folder, workers, as_json, pace)
     written = runner.write_annotations(write) if write is not None else {}
     if as_json:
         bad = [{"image_id": one.image_id, "reason": one.reason} for one in outcome.bad]

@@ -54,6 +54,12 @@ class Header:
         """Whether its colour profile is one that only a killable child process evaluates."""
         return is_fragile(self.opened.tags.icc)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels as it is shown."""
+        width, height = self.opened.width, self.opened.height
+        return (height, width) if self.opened.orientation >= 5 else (width, height)
+
     def decode(self) -> Picture:
         """Decode the picture. Raises BrokenPicture, or UnsupportedPicture for an encoding that
         shows only now."""
@@ -66,11 +72,8 @@ class Header:
                 f"the {opened.format} file is truncated or damaged: {exc or type(exc).__name__}",
                 FIELD,
             ) from exc
-        width, height = opened.width, opened.height
-        if opened.orientation >= 5:
-            width, height = height, width
         upright = np.ascontiguousarray(oriented(full, opened.orientation))
-        return Picture(upright, width, height, opened.format, loaded.truncated)
+        return Picture(upright, *self.size, opened.format, loaded.truncated)
 
     def _full(self, loaded: Loaded) -> Pixels:
         tags = self.opened.tags

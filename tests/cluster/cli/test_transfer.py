@@ -1,0 +1,41 @@
+"""`ambience import` and `ambience export`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from tests.cluster.jobs.transfer.old_folder import contents, old_folder
+from tests.cluster.jobs.transfer.test_importing import phash_of
+from tests.conftest import AMBIENCE
+
+
+def ambience(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(AMBIENCE), *arguments],
+        env=os.environ | {"AMBIENCE_DATA": str(data)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_an_import_and_an_export_say_what_they_did(tmp_path: Path) -> None:
+    images = {at: (f"{at}.jpg", phash_of(at)) for at in (1, 2)}
+    old = old_folder(tmp_path / "old", "phashes.lmdb", images)
+    data = tmp_path / "data"
+    done = ambience(data, "import", "phash", str(old))
+    assert done.stdout == "2 added, 0 extended, 0 there already, 0 left out.\n"
+    new = tmp_path / "new"
+    written = json.loads(ambience(data, "export", "phash", str(new), "--json").stdout)
+    assert written == {"written": 2, "bad": []}
+    assert contents(new / "phashes.lmdb") == contents(old / "phashes.lmdb")
+
+
+def test_a_retriever_with_other_features_than_the_old_ones_is_refused(tmp_path: Path) -> None:
+    done = ambience(tmp_path, "import", "local", str(tmp_path))
+    assert done.returncode == 1
+    assert "no features like those of 'local'; this config has phash, color" in done.stderr
