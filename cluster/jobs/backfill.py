@@ -179,7 +179,9 @@ def run(
     return outcome
 
 
-def stages_of(kinds: Sequence[RetrieverSpec], settings: JobSettings) -> list[Stage]:
+def stages_of(
+    kinds: Sequence[RetrieverSpec], settings: JobSettings, reader: type[Reader] | None = None
+) -> list[Stage]:
     """The stages of a backfill: readers, one stage for each network, a writer."""
     spaces = spaces_of(kinds)
     networks = {space: kind for space, kind in spaces.items() if kind.make().uses_gpu}
@@ -201,7 +203,7 @@ def stages_of(kinds: Sequence[RetrieverSpec], settings: JobSettings) -> list[Sta
         pieces=COMMIT,
         in_background=False,
     )
-    return [settings.reading(Reader, others, order, wanted), *embedding, writer]
+    return [settings.reading(reader or Reader, others, order, wanted), *embedding, writer]
 
 
 def write_bad_files(path: Path, bad: Sequence[Bad]) -> None:
@@ -248,7 +250,7 @@ class Reader:
             extractor.load()
             self.extractors[space] = extractor
         self._networks = networks
-        self._spaces = [*self.extractors, *networks]
+        self.spaces = [*self.extractors, *networks]
         self._pace = settings.pace_of_reader
 
     def __call__(self, pieces: Sequence[Sequence[tuple[str, int]]]) -> list[list[Work]]:
@@ -265,21 +267,35 @@ class Reader:
     def work_of(self, path: str, image_id: int | None) -> Work:
         """Row and features of one picture; without features if the same file is stored and lacks
         nothing. Raises InvalidInput."""
-        try:
-            data = read_bytes(path, self.decoder.limits.max_bytes)
-        except OSError as exc:
-            raise InvalidInput(f"can't be read: {exc.strerror or exc}") from exc
-        sha256 = hashlib.sha256(data).hexdigest()
-        there = self._same_file(sha256, image_id, path)
+        data, sha256 = self.read(path)
+        there = self.same_file(sha256, image_id, path)
         if there is not None:
             image_id = there.image_id
-            missing = missing_spaces(self.store, self._spaces, [image_id])
+            missing = missing_spaces(self.store, self.spaces, [image_id])
             if there.has_preview and not missing.get(image_id, {"gone"}):
                 size = there.width, there.height
                 write = ImageWrite(image_id, sha256, *size, self.wanted, {}, source=path)
                 return Work(path, write=write, already=True)
         picture = self.decoder.decode_blocking(data)
-        lacking = self._lacking(image_id, sha256)
+        return self.work(picture, path, image_id, sha256, self._lacking(image_id, sha256))
+
+    def read(self, path: str) -> tuple[bytes, str]:
+        """The bytes of a file and their SHA-256. Raises InvalidInput."""
+        try:
+            data = read_bytes(path, self.decoder.limits.max_bytes)
+        except OSError as exc:
+            raise InvalidInput(f"can't be read: {exc.strerror or exc}") from exc
+        return data, hashlib.sha256(data).hexdigest()
+
+    def work(
+        self,
+        picture: Picture,
+        path: str,
+        image_id: int | None,
+        sha256: str,
+        lacking: Collection[Space],
+    ) -> Work:
+        """The row of one picture, with features of the spaces that it lacks."""
         write = ImageWrite(
             image_id=image_id,
             sha256=sha256,
@@ -295,7 +311,7 @@ class Reader:
         already = not (write.features or left)
         return Work(path, "", write, left, preview, already, picture.truncated)
 
-    def _same_file(self, sha256: str, image_id: int | None, path: str) -> Image | None:
+    def same_file(self, sha256: str, image_id: int | None, path: str) -> Image | None:
         """An image of the same file, from this path or uploaded: under this id or, without one,
         under any."""
         ids = self.store.ids_by_sha256(sha256) if image_id is None else [image_id]
@@ -307,9 +323,9 @@ class Reader:
         """All spaces or, for a stored image, those in which it has no features."""
         image = None if image_id is None else self.store.image(image_id)
         if image is None or image.sha256 != sha256:
-            return self._spaces
-        missing = missing_spaces(self.store, self._spaces, [image.image_id])
-        return missing.get(image.image_id, self._spaces)
+            return self.spaces
+        missing = missing_spaces(self.store, self.spaces, [image.image_id])
+        return missing.get(image.image_id, self.spaces)
 
     def _features(self, picture: Picture, spaces: Collection[Space]) -> dict[Space, bytes]:
         return {

@@ -29,6 +29,7 @@ from rich.progress import (
 from rich.text import Text
 
 from cluster.jobs import annotate as annotating
+from cluster.jobs import fsck as checking
 from cluster.jobs.backfill import Outcome, plan, retriever_specs, run, spaces_of, write_bad_files
 from cluster.jobs.pace import Pace
 from cluster.jobs.pipeline import Piece, Stage, slowest
@@ -47,7 +48,7 @@ from indexes.inverted.learning import Step
 from indexes.store.url import open_store
 from models.errors import UnknownName
 
-__all__ = ["annotate", "backfill", "train", "write_annotations", "write_bad_files"]
+__all__ = ["annotate", "backfill", "fsck", "train", "write_annotations", "write_bad_files"]
 
 
 def backfill(
@@ -74,6 +75,34 @@ def backfill(
         return todo.outcome()
     with _ray(data) as err, _pieces("indexing", len(todo.todo), quiet, err) as note:
         return run(todo, kinds, _settings(given, workers, pace), note)
+
+
+def fsck(
+    source: str,
+    ids: Ids,
+    config: Path,
+    data: Path,
+    heal: bool,
+    quiet: bool,
+    ignore: Sequence[str] = IGNORED,
+) -> checking.Report:
+    """Compare what the source holds with the store. Raises AmbienceError."""
+    given = read_config(config)
+    kinds = retriever_specs(given)
+    data.mkdir(parents=True, exist_ok=True)
+    where = source if "://" in source else str(Path(source).absolute())
+    with contextlib.closing(open_store(store_url(None))) as store:
+        todo, findings = checking.plan(where, ids, store, ignore)
+        if todo:
+            with _ray(data) as err, _pieces("checking", len(todo), quiet, err) as note:
+                settings = _settings(given, None, Pace())
+                findings += checking.run(todo, kinds, settings, heal, note)
+        ids_of_files = {image_id for _, image_id in todo}
+        folder = checking.folder_of(where)
+        findings += checking.look_through(store, kinds, folder, ids_of_files)
+        if heal:
+            checking.heal_store(store, findings)
+        return checking.Report(len(todo), store.count(), findings, heal)
 
 
 def annotate(
