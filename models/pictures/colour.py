@@ -120,10 +120,10 @@ def _transform(icc: bytes, mode: Mode) -> ImageCms.ImageCmsTransform | None:
         return None
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        intent = (
-            ImageCms.Intent.PERCEPTUAL if mode == "CMYK" else ImageCms.Intent.RELATIVE_COLORIMETRIC
-        )
-        made = ImageCms.buildTransform(profile, _srgb_profile(), mode, "RGB", intent)
+        # A press has no black as dark as a screen's; programs that show photographs make up for it.
+        flags = ImageCms.Flags.BLACKPOINTCOMPENSATION if mode == "CMYK" else ImageCms.Flags.NONE
+        intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+        made = ImageCms.buildTransform(profile, _srgb_profile(), mode, "RGB", intent, flags)
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         return None
     return None if _changes_nothing(made, mode) else made
