@@ -32,10 +32,16 @@ from models.pictures.damage import (
     looks_cut,
     refuse_less_than_half,
 )
-from models.pictures.files import heif, jpeg, jxl, png, raw
+from models.pictures.files import bmp, heif, ico, jpeg, jxl, png, psd, raw
 from models.pictures.files.color_tags import ColorTags
 from models.pictures.files.tiff import TiffPage
-from models.pictures.samples import first_jxl_frame, image_of
+from models.pictures.samples import (
+    first_jxl_frame,
+    image_of,
+    image_of_bands,
+    image_of_psd,
+    with_used_alpha,
+)
 
 # Exceptions of Pillow and its codecs for damaged files; its readers are not written defensively.
 CODEC_ERRORS = (
@@ -70,8 +76,7 @@ _PILLOW = {
     "HEIC": ("HEIF",),
     "JPEG XL": ("JXL",),
     "JPEG 2000": ("JPEG2000",),
-    "PSD": ("PSD",),
-    "ICO": ("ICO", "CUR"),
+    "ICO": ("ICO",),
     "TGA": ("TGA",),
 }
 """Names of Pillow's plugins by format."""
@@ -103,7 +108,7 @@ def open_picture(data: bytes) -> Opened:
     """
     kind = formats.kind_of(data)
     if kind is None:
-        raise UnsupportedPicture(_refusal(data), FIELD)
+        raise UnsupportedPicture(formats.refusal(data), FIELD)
     _prepare_pillow()
     try:
         return _opener(kind)(data)
@@ -111,17 +116,6 @@ def open_picture(data: bytes) -> Opened:
         raise BrokenPicture(f"the header of this {kind} file is damaged", FIELD) from exc
     except CODEC_ERRORS as exc:
         raise BrokenPicture(f"the header of this {kind} file is damaged: {exc}", FIELD) from exc
-
-
-def _refusal(data: bytes) -> str:
-    other = formats.other_kind(data)
-    if other is None:
-        return f"this is no picture of an accepted format ({formats.ACCEPTED})"
-    article = "an" if other[0] in "AOao" or other.startswith("SVG") else "a"
-    return (
-        f"this is {article} {other}, and not of an accepted format ({formats.ACCEPTED}): "
-        + (formats.OTHERS[other][1])
-    )
 
 
 def _opener(kind: str) -> Callable[[bytes], Opened]:
@@ -135,6 +129,8 @@ def _opener(kind: str) -> Callable[[bytes], Opened]:
         "JPEG XL": _open_jxl,
         "QOI": _open_qoi,
         "PSD": _open_psd,
+        "BMP": _open_bmp,
+        "ICO": _open_ico,
     }
     return special.get(kind, partial(_open_usual, kind))
 
@@ -188,6 +184,7 @@ def _load(image: ImageFile, again: Callable[[], ImageFile]) -> Loaded:
         if image.format not in TOLERANT:
             raise
         return load_damaged(again, CODEC_ERRORS)
+    with_used_alpha(image)
     return Loaded(image, there=None if area is None else covered(area, image.size))
 
 
@@ -212,24 +209,13 @@ def _open_jpeg(data: bytes) -> Opened:
             ) from exc
         data = jpeg.without_metadata(data)
         image = JpegImageFile(_ReadLimitedFile(data))
-    reduction = _reduction(min(image.size))
+    reduction = jpeg.reduction(min(image.size))
     opened = _opened(image, partial(_load_jpeg, image, data, reduction))
     opened.cost = -(-image.width // reduction) * -(-image.height // reduction)
     if image.info.get("progressive"):
-        opened.cost += _coefficients(image) // 2
+        layers = getattr(image, "layer", ())
+        opened.cost += jpeg.coefficients(image.size, layers) // 2
     return opened
-
-
-def _coefficients(image: ImageFile) -> int:
-    """Number of coefficients, of two bytes each, that a progressive JPEG holds, whatever the
-    reduction."""
-    shares = [(across, down) for _, across, down, *_ in getattr(image, "layer", ())]
-    most = (
-        max((across for across, _ in shares), default=1),
-        max((down for _, down in shares), default=1),
-    )
-    samples = sum(across * down for across, down in shares) / (most[0] * most[1])
-    return int(image.width * image.height * samples)
 
 
 def _load_jpeg(image: ImageFile, data: bytes, reduction: int) -> Loaded:
@@ -254,16 +240,6 @@ def _load_jpeg(image: ImageFile, data: bytes, reduction: int) -> Loaded:
         return load_jpeg(data, decode, height)
     incomplete = bool(image.info.get("progressive")) and not jpeg.scans_complete(data)
     return Loaded(image, incomplete)
-
-
-def _reduction(short: int) -> int:
-    """Factor by which the JPEG decoder reduces a picture; the short side stays ≥ 768.
-
-    A factor of 4 applies only from 5120 pixels up: at a quarter of the size, the colours of finely
-    detailed 12–24 MP pictures move by up to 6 %, at half the size by under 3 %, and a quarter saves
-    only a tenth of the decoding time.
-    """
-    return next((by for by, least in ((8, 10240), (4, 5120), (2, 1536)) if short >= least), 1)
 
 
 def _open_png(data: bytes) -> Opened:
@@ -320,14 +296,37 @@ def _open_qoi(data: bytes) -> Opened:
 
 
 def _open_psd(data: bytes) -> Opened:
-    depth, mode = struct.unpack_from(">HH", data, 22)
-    if depth not in (1, 8) or mode not in (0, 1, 2, 3, 4, 8, 9):
-        raise UnsupportedPicture(
-            f"this PSD has samples of {depth} bits in colour mode {mode}, which are not read: "
-            "save it as 8-bit RGB",
-            FIELD,
-        )
-    return _open_usual("PSD", data)
+    head = psd.header_of(data)
+
+    def load() -> Loaded:
+        return Loaded(image_of_psd(psd.flattened_picture(data, head), head))
+
+    # The planes are held beside Pillow's picture.
+    cost = head.width * head.height * (head.colors + head.has_alpha + 4) // 4
+    return Opened("PSD", head.width, head.height, cost, load, ColorTags(head.icc))
+
+
+def _open_ico(data: bytes) -> Opened:
+    return _open_usual("ICO", ico.mended(data))
+
+
+def _open_bmp(data: bytes) -> Opened:
+    try:
+        return _open_usual("BMP", data)
+    except OSError:
+        layout = bmp.bit_fields(data)
+        if layout is None:
+            raise
+
+    def load() -> Loaded:
+        samples, there = bmp.samples_of(data, layout)
+        refuse_less_than_half(float(there.mean()), "BMP", layout.height)
+        image = image_of_bands(samples)
+        image.format = "BMP"
+        with_used_alpha(image)
+        return Loaded(image, not there.all(), None if there.all() else there)
+
+    return Opened("BMP", layout.width, layout.height, 3 * layout.width * layout.height, load)
 
 
 def _open_raw(data: bytes) -> Opened:

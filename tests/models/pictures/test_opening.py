@@ -172,46 +172,6 @@ def test_a_jpeg_xl_animation_shows_its_first_frame_with_content() -> None:
         assert np.array_equal(decode(data).full, SHOWN)
 
 
-def psd(image: Image.Image, mode: int, packed: bool) -> bytes:
-    """Return a flattened Photoshop document (Adobe Photoshop File Formats Specification)."""
-    pixels = np.asarray(image)
-    bands = [pixels] if pixels.ndim == 2 else list(np.moveaxis(pixels, 2, 0))
-    if mode == 4:
-        bands = [255 - band for band in bands]
-    head = b"8BPS" + struct.pack(">H6xHIIHH", 1, len(bands), image.height, image.width, 8, mode)
-    rows = [row.tobytes() for band in bands for row in band]
-    if packed:  # PackBits, each row as literal runs.
-        rows = [
-            b"".join(
-                bytes([len(part) - 1]) + part
-                for part in (row[at : at + 128] for at in range(0, len(row), 128))
-            )
-            for row in rows
-        ]
-        body = b"\0\1" + b"".join(struct.pack(">H", len(row)) for row in rows) + b"".join(rows)
-    else:
-        body = b"\0\0" + b"".join(rows)
-    return head + struct.pack(">III", 0, 0, 0) + body
-
-
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize(("kind", "mode"), [("RGB", 3), ("L", 1), ("CMYK", 4)])
-def test_a_photoshop_document_shows_its_flattened_picture(
-    kind: str, mode: int, packed: bool
-) -> None:
-    image = drawing().convert(kind)
-    picture = decode(psd(image, mode, packed))
-    assert picture.format == "PSD"
-    assert far(picture.full, np.asarray(image.convert("RGB"))) < 1
-
-
-def test_a_photoshop_document_of_16_bits_is_refused_by_its_depth() -> None:
-    data = bytearray(psd(drawing(), 3, False))
-    data[22:24] = b"\0\x10"
-    with pytest.raises(UnsupportedPicture, match="16 bits"):
-        decode(bytes(data))
-
-
 @pytest.mark.parametrize(
     ("data", "named"),
     [
@@ -225,6 +185,10 @@ def test_a_photoshop_document_of_16_bits_is_refused_by_its_depth() -> None:
         (b"PK\3\4" + bytes(60), r"an archive.*unpack"),
         (b"%!PS-Adobe", r"a PostScript file"),
         (b"v/1\1\2\0\0\0", r"an OpenEXR picture"),
+        (b"P7\nWIDTH 4\n", r"a PAM or colour PFM picture.*send a JPEG or PNG"),
+        (b"PF\n4 4\n-1.0\n", r"a PAM or colour PFM picture"),
+        (b"II\xbc\1", r"a JPEG XR picture"),
+        (b"\x8aMNG\r\n\x1a\n", r"an MNG or JNG animation"),
         (b"hello", r"no picture of an accepted format"),
     ],
 )
