@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from models.pictures.files.color_tags import ColorTags
+from models.pictures.files.color_tags import SRGB_CURVE, TELEVISION_CURVES, ColorTags
 
 _MAX_BOXES = 10_000
 _FULL_BOX = 4
@@ -99,7 +99,8 @@ def color_tags(data: bytes) -> ColorTags:
             return ColorTags(icc=data[body + 4 : end])
         if name == b"colr" and kind == b"nclx" and cicp is None and end >= body + 8:
             first, second = struct.unpack_from(">HH", data, body + 4)
-            cicp = first, second
+            # Browsers take the curves of television for sRGB's here, but not in PNG.
+            cicp = first, SRGB_CURVE if second in TELEVISION_CURVES else second
     return ColorTags(cicp=cicp)
 
 

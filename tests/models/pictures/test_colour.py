@@ -243,6 +243,31 @@ def test_the_code_points_of_a_png_are_converted() -> None:
     assert np.array_equal(decode(same).full, samples)
 
 
+@pytest.mark.parametrize("transfer", [1, 6, 14, 15])
+def test_the_curve_of_television_counts_in_png_and_not_in_containers(transfer: int) -> None:
+    light = colour._srgb_light(muted() / 255)
+    samples = np.rint(light ** (1 / 2.4) * 255).astype(np.uint8)
+    data = tagged_png(samples, {b"cICP": bytes([1, transfer, 0, 1])})
+    assert far(decode(data).full, muted()) < 1
+    assert far(samples, muted()) > 3
+    avif = bytearray(encoded(Image.fromarray(muted()), "AVIF", quality=95))
+    at = avif.index(b"nclx") + 4
+    plain = decode(bytes(avif)).full
+    avif[at : at + 4] = struct.pack(">HH", 1, transfer)
+    assert np.array_equal(decode(bytes(avif)).full, plain)
+
+
+@pytest.mark.parametrize("primaries", [5, 6, 7])
+def test_the_primaries_of_television_are_converted(primaries: int) -> None:
+    light = colour._srgb_light(muted() / 255)
+    to_theirs = np.linalg.inv(colour._to_srgb_primaries(colour._PRIMARIES[primaries])).T
+    levels = np.rint(np.clip(light @ to_theirs, 0, 1) * 65535).astype(int)
+    data = tagged_png(colour._encoding()[levels], {b"cICP": bytes([primaries, 13, 0, 1])})
+    assert far(decode(data).full, muted()) < 1
+    red = colour._to_srgb_primaries(colour._PRIMARIES[primaries])[:, 0]
+    assert abs(red - [1, 0, 0]).max() > 0.01
+
+
 def hdr(shown: np.ndarray, transfer: int) -> np.ndarray:
     """Return samples of BT.2020 primaries that show sRGB colours, with white at 203 nits."""
     light = (
