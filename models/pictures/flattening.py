@@ -27,7 +27,7 @@ def flattened(image: Image.Image, there: npt.NDArray[np.bool_] | None = None) ->
     """
     paint, alpha = _paint_and_alpha(image)
     if there is not None:
-        mask = Image.fromarray(np.where(there, 255, 0).astype(np.uint8))
+        mask = Image.fromarray(there.view(np.uint8) * np.uint8(255))
         if alpha is None:
             return _on(paint, mask, _OPAQUE)
         alpha = Image.composite(alpha, Image.new("L", alpha.size), mask)

@@ -24,11 +24,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 from models.errors import BrokenPicture, UnsupportedPicture
 from models.pictures import formats
 from models.pictures.damage import (
-    TOLERANT,
     Loaded,
-    covered,
-    load_damaged,
     load_jpeg,
+    load_tolerantly,
     looks_cut,
     refuse_less_than_half,
 )
@@ -177,15 +175,9 @@ def _load(image: ImageFile, again: Callable[[], ImageFile]) -> Loaded:
         if with_frames is not None:
             return Loaded(with_frames)
         image = again()
-    area = image.tile[0][1] if image.format == "GIF" and image.tile else None
-    try:
-        image.load()
-    except CODEC_ERRORS:
-        if image.format not in TOLERANT:
-            raise
-        return load_damaged(again, CODEC_ERRORS)
-    with_used_alpha(image)
-    return Loaded(image, there=None if area is None else covered(area, image.size))
+    loaded = load_tolerantly(image, again, CODEC_ERRORS)
+    with_used_alpha(loaded.image)
+    return loaded
 
 
 def _first_frame(image: ImageFile) -> ImageFile | None:
@@ -250,8 +242,12 @@ def _open_png(data: bytes) -> Opened:
         image.info.update(png.info_of(clean))
         return image
 
+    @cache
+    def packed_again() -> bytes:
+        return png.packed_again(clean.data)
+
     def open_mended() -> ImageFile:
-        return open_again(png.packed_again(clean.data))
+        return open_again(packed_again())
 
     image = open_again(clean.data)
     return replace(_opened(image, partial(_load, image, open_mended)), tags=clean.colors)
