@@ -33,10 +33,12 @@ from models.pictures.damage import (
 from models.pictures.files import bmp, heif, ico, jpeg, jxl, png, psd, raw
 from models.pictures.files.color_tags import ColorTags
 from models.pictures.files.tiff import TiffPage
+from models.pictures.limits import ReadLimitedFile
 from models.pictures.samples import (
     first_jxl_frame,
     image_of,
     image_of_bands,
+    image_of_deep_jpeg2000,
     image_of_psd,
     with_used_alpha,
 )
@@ -60,7 +62,6 @@ CODEC_ERRORS = (
 )
 FIELD = "image"
 _ORIENTATION = 0x0112
-_MAX_READS = 100_000
 _LIBRARY = re.compile(r"(PIL|pillow_heif|pillow_jxl|tifffile)\b")
 _PILLOW = {
     "JPEG": ("JPEG",),
@@ -127,27 +128,15 @@ def _opener(kind: str) -> Callable[[bytes], Opened]:
         "JPEG XL": _open_jxl,
         "QOI": _open_qoi,
         "PSD": _open_psd,
+        "JPEG 2000": _open_jpeg2000,
         "BMP": _open_bmp,
-        "ICO": _open_ico,
+        "ICO": lambda data: _open_usual("ICO", ico.mended(data)),
     }
     return special.get(kind, partial(_open_usual, kind))
 
 
-class _ReadLimitedFile(io.BytesIO):
-    """A file object that limits the number of reads, because a file of millions of tiny chunks
-    would keep Pillow busy for minutes."""
-
-    reads = 0
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.reads += 1
-        if self.reads > _MAX_READS:
-            raise OSError(f"it consists of more than {_MAX_READS:,} chunks")
-        return super().read(size)
-
-
 def _pillow(kind: str, data: bytes) -> ImageFile:
-    file = io.BytesIO(data) if formats.needs_child(data) else _ReadLimitedFile(data)
+    file = io.BytesIO(data) if formats.needs_child(data) else ReadLimitedFile(data)
     image = Image.open(file, formats=_PILLOW[kind])
     # Pillow would turn a TIFF by what its XMP says.
     image.info.pop("xmp", None)
@@ -200,7 +189,7 @@ def _open_jpeg(data: bytes) -> Opened:
                 FIELD,
             ) from exc
         data = jpeg.without_metadata(data)
-        image = JpegImageFile(_ReadLimitedFile(data))
+        image = JpegImageFile(ReadLimitedFile(data))
     reduction = jpeg.reduction(min(image.size))
     opened = _opened(image, partial(_load_jpeg, image, data, reduction))
     opened.cost = -(-image.width // reduction) * -(-image.height // reduction)
@@ -258,15 +247,24 @@ def _open_heif(kind: str, data: bytes) -> Opened:
     if kind == formats.HEIF:
         _register_heif()
     mended = heif.mended(data, b"avif" if kind == formats.AVIF else b"heic")
-    opened = _open_usual(kind, mended)
-    return replace(opened, tags=heif.color_tags(data))
+    opened = replace(_open_usual(kind, mended), tags=heif.color_tags(data))
+    shown = heif.clean_aperture(data, (opened.width, opened.height))
+    if shown is None or kind == formats.HEIF:  # The library for HEIC crops by itself.
+        return opened
+    width, height = shown[2] - shown[0], shown[3] - shown[1]
+    load = opened.load
+    return replace(
+        opened, width=width, height=height, load=lambda: Loaded(load().image.crop(shown))
+    )
 
 
 def _open_jxl(data: bytes) -> Opened:
     head = jxl.header_of(data)
 
     def load() -> Loaded:
-        _register_jxl()
+        from pillow_jxl import JpegXLImagePlugin
+
+        assert JpegXLImagePlugin
         image = _pillow("JPEG XL", data)
         opened.tags = ColorTags(image.info.get("icc_profile"))
         # The plugin shows an animation's last frame.
@@ -276,6 +274,17 @@ def _open_jxl(data: bytes) -> Opened:
     pixels = head.width * head.height
     opened = Opened("JXL", head.width, head.height, 2 * pixels, load)
     return opened
+
+
+def _open_jpeg2000(data: bytes) -> Opened:
+    opened = _open_usual("JPEG 2000", data)
+    usual = opened.load
+
+    def load() -> Loaded:
+        deep = image_of_deep_jpeg2000(data)
+        return usual() if deep is None else Loaded(deep)
+
+    return replace(opened, load=load)
 
 
 def _open_qoi(data: bytes) -> Opened:
@@ -300,10 +309,6 @@ def _open_psd(data: bytes) -> Opened:
     # The planes are held beside Pillow's picture.
     cost = head.width * head.height * (head.colors + head.has_alpha + 4) // 4
     return Opened("PSD", head.width, head.height, cost, load, ColorTags(head.icc))
-
-
-def _open_ico(data: bytes) -> Opened:
-    return _open_usual("ICO", ico.mended(data))
 
 
 def _open_bmp(data: bytes) -> Opened:
@@ -377,13 +382,6 @@ def _register_heif() -> None:
     import pillow_heif
 
     pillow_heif.register_heif_opener()
-
-
-@cache
-def _register_jxl() -> None:
-    from pillow_jxl import JpegXLImagePlugin
-
-    assert JpegXLImagePlugin
 
 
 def _prepare_pillow() -> None:

@@ -17,6 +17,8 @@ from models.types import Pixels
 _MOST_JXL_FRAMES = 10
 _OLD = {"BMP", "TGA", "ICO"}
 _OPAQUE = 255
+_JPEG2000_SIZE, _JPEG2000_DEPTH = b"\xff\x4f\xff\x51", 42
+"""The beginning of a codestream, and where the depth of its first component stands (SIZ)."""
 
 
 def image_of(read: TiffPixels) -> Image.Image:
@@ -72,6 +74,23 @@ def image_of_psd(planes: Pixels, head: PsdHeader) -> Image.Image:
         image = image if image.mode in ("L", "RGB") else image.convert("RGB")
         image.putalpha(bands[head.colors])
     return image
+
+
+def image_of_deep_jpeg2000(data: bytes) -> Image.Image | None:
+    """A JPEG 2000 of colours of more than 8 bits, whose white Pillow makes black; None for others.
+
+    Raises RuntimeError or ValueError if it is damaged.
+    """
+    at = data.find(_JPEG2000_SIZE)
+    bits = (data[at + _JPEG2000_DEPTH] & 0x7F) + 1 if 0 <= at < len(data) - _JPEG2000_DEPTH else 8
+    components = data[at + _JPEG2000_DEPTH - 1] if bits > 8 else 1
+    if components not in (2, 3, 4):
+        return None
+    from imagecodecs import jpeg2k_decode
+
+    samples = np.asarray(jpeg2k_decode(data)).astype(np.float32)
+    bands = np.rint(samples * np.float32(255 / ((1 << bits) - 1)))
+    return image_of_bands(np.clip(bands, 0, 255).astype(np.uint8))
 
 
 def with_used_alpha(image: Image.Image) -> None:

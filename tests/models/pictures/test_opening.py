@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pillow_heif
 import pytest
-from imagecodecs import jpegxl_encode
+from imagecodecs import jpeg2k_encode, jpegxl_encode
 from PIL import Image
 from pillow_jxl import JpegXLImagePlugin
 
@@ -73,6 +73,46 @@ def test_the_orientation_of_a_container_is_applied_once_and_its_exif_not_at_all(
         assert decode(turned).full.shape == (120, 80, 3)
         assert any(kind != b"Exif" for _, kind in heif.item_kinds(turned))
         assert plain.shape == (80, 120, 3)
+
+
+def cropped(data: bytes, width: int, height: int, right_by: int, down_by: int) -> bytes:
+    """Return an AVIF of one picture with a clean aperture (ISO/IEC 14496-12, `clap`)."""
+    parts = bytearray(data)
+
+    def grow(name: bytes, by: int) -> None:
+        at = parts.index(name) - 4
+        parts[at : at + 4] = struct.pack(">I", int.from_bytes(parts[at : at + 4], "big") + by)
+
+    begin, end = heif.box(data, "meta/iprp/ipco") or (0, 0)
+    number = len(list(heif.boxes(data, begin, end))) + 1
+    values = (width, 1, height, 1, right_by, 1, down_by, 1)
+    parts[end:end] = struct.pack(">I4sIIIIiIiI", 40, b"clap", *values)
+    count = parts.index(b"ipma") + 14
+    parts[count + 1 + parts[count] : count + 1 + parts[count]] = bytes([0x80 | number])
+    parts[count] += 1
+    for name, by in ((b"ipco", 40), (b"ipma", 1), (b"iprp", 41), (b"meta", 41)):
+        grow(name, by)
+    at = parts.index(b"iloc") + 8
+    assert parts[at - 4] == 0
+    assert parts[at : at + 4] == b"\x44\0\0\1"  # One item with one extent, at 32 bits.
+    offset = at + 10
+    moved = int.from_bytes(parts[offset : offset + 4], "big") + 41
+    parts[offset : offset + 4] = struct.pack(">I", moved)
+    return bytes(parts)
+
+
+def test_the_clean_aperture_of_an_avif_is_what_is_shown() -> None:
+    data = encoded(drawing(), "AVIF", quality=95)
+    for left, top, (right_by, down_by) in (
+        (30, 20, (0, 0)),
+        (0, 0, (-30, -20)),
+        (40, 30, (10, 10)),
+    ):
+        picture = decode(cropped(data, 60, 40, right_by, down_by))
+        assert (picture.width, picture.height) == (60, 40)
+        assert far(picture.full, SHOWN[top : top + 40, left : left + 60]) < 4
+    for nonsense in ((0, 40, 0, 0), (60, 40, 900, 0), (4000, 40, 0, 0)):
+        assert decode(cropped(data, *nonsense)).full.shape == (80, 120, 3)
 
 
 def test_an_orientation_that_only_xmp_names_does_not_count() -> None:
@@ -147,6 +187,22 @@ def test_further_formats_are_read_in_every_mode(name: str, mode: str) -> None:
     want = image if mode != "I;16" else drawing().convert("L")
     assert (picture.width, picture.height, picture.format) == (120, 80, name)
     assert far(picture.full, np.asarray(want.convert("RGB"))) < 4
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+@pytest.mark.parametrize("bands", [2, 3, 4])
+@pytest.mark.parametrize("kind", ["jp2", "j2k"])
+def test_white_of_a_deep_jpeg_2000_is_white(bits: int, bands: int, kind: str) -> None:
+    shown = SHOWN.copy()
+    shown[:20] = 255
+    samples = {2: shown[..., :1], 3: shown, 4: shown}[bands]
+    if bands != 3:
+        samples = np.dstack([samples, np.full(shown.shape[:2], 255, np.uint8)])
+    deep = (samples.astype(np.uint32) * ((1 << bits) - 1) // 255).astype(np.uint16)
+    data = jpeg2k_encode(deep, level=0, codecformat=kind, bitspersample=bits, reversible=True)
+    full = decode(bytes(data)).full
+    assert (full[:20] == 255).all()
+    assert far(full, shown if bands > 2 else shown[..., :1].repeat(3, 2)) < 1
 
 
 def test_a_run_length_tga_and_the_largest_picture_of_an_icon_are_read() -> None:
