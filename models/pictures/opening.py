@@ -239,6 +239,8 @@ def _open_png(data: bytes) -> Opened:
         return open_again(packed_again())
 
     image = open_again(clean.data)
+    if image.info.get("default_image"):
+        image = open_again(png.with_clear_default(clean.data))
     return replace(_opened(image, partial(_load, image, open_mended)), tags=clean.colors)
 
 
