@@ -238,10 +238,13 @@ def _open_png(data: bytes) -> Opened:
     def open_mended() -> ImageFile:
         return open_again(packed_again())
 
+    def load() -> Loaded:
+        animated = image.info.get("default_image")
+        first = open_again(png.with_clear_default(clean.data)) if animated else image
+        return _load(first, open_mended)
+
     image = open_again(clean.data)
-    if image.info.get("default_image"):
-        image = open_again(png.with_clear_default(clean.data))
-    return replace(_opened(image, partial(_load, image, open_mended)), tags=clean.colors)
+    return replace(_opened(image, load), tags=clean.colors)
 
 
 def _open_heif(kind: str, data: bytes) -> Opened:

@@ -10,6 +10,7 @@ import pillow_heif
 import pytest
 from PIL import Image, ImageDraw
 
+from models.errors import PictureTooLarge
 from models.pictures.decoding import decode
 from models.registry import make_extractor
 from tests.models.pictures.test_decoding import drawing, encoded, far, png
@@ -195,3 +196,14 @@ def test_an_animation_is_not_drawn_over_the_picture_for_other_programs(
     weight = alpha[..., None] / 255
     want[top:bottom, left:right] = shown * weight + 255 * (1 - weight)
     assert far(full, want) <= 1.5
+
+
+def test_a_huge_animation_is_refused_before_any_of_it_is_made() -> None:
+    frames = [drawing(), drawing().rotate(180)]
+    data = bytearray(
+        encoded(drawing(), "PNG", save_all=True, append_images=frames, default_image=True)
+    )
+    data[16:24] = struct.pack(">II", 2**31 - 1, 2**31 - 1)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    with pytest.raises(PictureTooLarge, match="2147483647x2147483647"):
+        decode(bytes(data))
