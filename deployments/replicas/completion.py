@@ -18,10 +18,14 @@ from models.errors import AmbienceError, InvalidInput
 from models.machine import yield_to_others
 from models.pictures.decoder import Decoder
 from models.pictures.decoding import Picture
+from models.pictures.limits import DecodeLimits
 from models.types import View
 
 logger = logging.getLogger(__name__)
 LEASE_SECONDS = 30.0
+_ANY = 1 << 62
+_ACCEPTED = DecodeLimits(max_bytes=_ANY, max_pixels=_ANY, max_header_pixels=_ANY)
+"""Stored originals were decoded within the ingress's limits, so no other limits may refuse them."""
 
 
 class Completer(ABC):
@@ -31,7 +35,7 @@ class Completer(ABC):
         self.kind = kind
         self.store = store
         self.view = view
-        self._decoder = Decoder()
+        self._decoder = Decoder(_ACCEPTED)
         self._holder = uuid.uuid4().hex
         self._held_until = 0.0
         self._hopeless: set[tuple[int, int]] = set()

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
-from models.pictures.files.color_tags import MAX_PROFILE, ColorTags, Point
+from models.pictures.files.color_tags import MAX_PROFILE, TELEVISION_CURVES, ColorTags, Point
 from models.types import Pixels
 
 Mode = Literal["L", "RGB", "CMYK"]
@@ -35,18 +35,22 @@ _TABLES = (b"A2B", b"B2A", b"D2B", b"B2D")
 _D65 = (0.3127, 0.3290)
 _SRGB = (_D65, (0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
 _P3 = (_D65, (0.680, 0.320), (0.265, 0.690), (0.150, 0.060))
+_SMPTE = (_D65, (0.630, 0.340), (0.310, 0.595), (0.155, 0.070))
 _PRIMARIES: dict[int, tuple[Point, ...]] = {
     4: ((0.310, 0.316), (0.67, 0.33), (0.21, 0.71), (0.14, 0.08)),
+    5: (_D65, (0.64, 0.33), (0.29, 0.60), (0.15, 0.06)),
+    6: _SMPTE,
+    7: _SMPTE,
     8: ((0.310, 0.316), (0.681, 0.319), (0.243, 0.692), (0.145, 0.049)),
     9: (_D65, (0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
     11: ((0.314, 0.351), *_P3[1:]),
     12: _P3,
     22: (_D65, (0.630, 0.340), (0.295, 0.605), (0.155, 0.077)),
 }
-"""CIE x and y of white, red, green and blue by colour primaries. Others, such as those of standard
-television (5, 6), are taken for sRGB's, as in browsers."""
+"""CIE x and y of white, red, green and blue by colour primaries; others are taken for sRGB's."""
 _GAMMA22, _GAMMA28, _LINEAR, _PQ, _HLG = 4, 5, 8, 16, 18
-_CONVERTED = {_GAMMA22, _GAMMA28, _LINEAR, _PQ, _HLG}
+_EXPONENTS = {_GAMMA22: 2.2, _GAMMA28: 2.8, **dict.fromkeys(TELEVISION_CURVES, 2.4)}
+_CONVERTED = {_LINEAR, _PQ, _HLG, *_EXPONENTS}
 """Transfer characteristics that differ from sRGB's in what browsers show."""
 _WHITE_NITS = 203.0
 """Luminance of diffuse white in HDR (ITU-R BT.2408)."""
@@ -120,10 +124,10 @@ def _transform(icc: bytes, mode: Mode) -> ImageCms.ImageCmsTransform | None:
         return None
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        intent = (
-            ImageCms.Intent.PERCEPTUAL if mode == "CMYK" else ImageCms.Intent.RELATIVE_COLORIMETRIC
-        )
-        made = ImageCms.buildTransform(profile, _srgb_profile(), mode, "RGB", intent)
+        # A press has no black as dark as a screen's; programs that show photographs make up for it.
+        flags = ImageCms.Flags.BLACKPOINTCOMPENSATION if mode == "CMYK" else ImageCms.Flags.NONE
+        intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+        made = ImageCms.buildTransform(profile, _srgb_profile(), mode, "RGB", intent, flags)
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         return None
     return None if _changes_nothing(made, mode) else made
@@ -196,8 +200,8 @@ def _linear_light(transfer: int) -> npt.NDArray[np.float32]:
     elif transfer == _HLG:  # ITU-R BT.2100
         a, b, c = 0.17883277, 0.28466892, 0.55991073
         light = np.where(samples <= 0.5, samples**2 / 3, (np.exp((samples - c) / a) + b) / 12)
-    elif transfer in (_GAMMA22, _GAMMA28):
-        light = samples ** (2.2 if transfer == _GAMMA22 else 2.8)
+    elif transfer in _EXPONENTS:
+        light = samples ** _EXPONENTS[transfer]
     else:
         light = samples if transfer == _LINEAR else _srgb_light(samples)
     return light.astype(np.float32)

@@ -7,7 +7,7 @@ and rows of a JPEG that depend on bytes after its end are not there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,14 @@ from PIL.ImageFile import ImageFile
 from models.errors import BrokenPicture
 from models.pictures.files import jpeg
 
-TOLERANT = {"PNG", "GIF", "BMP", "PPM", "TIFF"}
+_ENDS_SILENTLY = {"PNG", "GIF"}
+"""Formats whose decoders don't complain where the packed pixels end early."""
+_TOLERANT = {"PNG", "GIF", "BMP", "PPM", "TIFF"}
 """Formats whose decoders leave the pixels before the damage in memory, by Pillow's names."""
 MOST_LOST = 0.5
-MOST_PIXELS = 40_000_000
-"""Pixels of the largest picture of these formats that is mended, which holds several copies."""
+_INK = 91
+_BAND = 256
+"""Rows that are compared at once, so that two decodes are all that is held."""
 _FILLER = (127, 128)
 """The gray that libjpeg puts where pixels are missing, and its negative for CMYK."""
 
@@ -38,6 +41,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+Area = tuple[int, int, int, int]
+"""Left, top, right and bottom."""
 Mask = npt.NDArray[np.bool_]
 
 
@@ -51,28 +56,59 @@ class Loaded:
     """Which pixels (height, width) are there; None for all."""
 
 
-def load_damaged(open_file: Callable[[], ImageFile], errors: tuple[type[Exception], ...]) -> Loaded:
-    """Decode what is there of a PNG, GIF, BMP, PNM or TIFF. Raises BrokenPicture if half is
-    lost."""
+def load_tolerantly(
+    image: ImageFile, again: Callable[[], ImageFile], errors: tuple[type[Exception], ...]
+) -> Loaded:
+    """Decode a picture, or what is there of a PNG, GIF, BMP, PNM or TIFF.
+
+    `again` opens the file anew. Raises BrokenPicture if half is lost, else one of these errors.
+    """
+    area = _area(image)
+    try:
+        if image.format not in _ENDS_SILENTLY:
+            image.load()
+        elif _untouched_at_end(image, area):
+            image.close()
+            return _load_damaged(again, errors, complained=False)
+    except errors:
+        if image.format not in _TOLERANT:
+            raise
+        image.close()  # Its pixels would be a third copy.
+        return _load_damaged(again, errors, complained=True)
+    return Loaded(image, there=_covered(area, image.size))
+
+
+def _untouched_at_end(image: ImageFile, area: Area) -> bool:
+    """Decode, and return whether one of the last rows seems untouched."""
+    left, top, right, bottom = area
+    ink = 0 if image.mode == "1" else _INK
+    _fill_before(image, ink)
+    image.load()
+    # An interlaced picture ends with its last odd row.
+    last = np.asarray(image.crop((left, max(top, bottom - 2), right, bottom)))
+    samples = np.ascontiguousarray(last).view(np.uint8).reshape(len(last), -1)
+    return bool((samples == ink).all(axis=1).any())
+
+
+def _load_damaged(
+    open_file: Callable[[], ImageFile], errors: tuple[type[Exception], ...], complained: bool
+) -> Loaded:
+    """Decode twice; without complaint and with all pixels there, the picture is whole."""
     opened = open_file()
     kind = opened.format or ""
-    if opened.width * opened.height > MOST_PIXELS:
-        raise BrokenPicture(
-            f"the {kind} file is truncated or damaged, and too large to be mended", "image"
-        )
     interlaced = bool(opened.info.get("interlace"))
     if kind == "GIF" and isinstance(options := opened.tile[0].args, tuple):
         interlaced = bool(options[1])
-    first, second = _filled(opened, 0, errors), _filled(open_file(), 255, errors)
-    one, two = np.asarray(first), np.asarray(second)
-    there: Mask = np.equal(one, two)
-    if there.ndim == 3:
-        there = np.logical_and.reduce(there, axis=2)
-    refuse_less_than_half(float(there.mean()), kind, there.shape[0])
-    if there.all():
-        return Loaded(first, True)
+    area = _area(opened)
+    first = _filled(opened, 0, errors)
+    there = _equal_pixels(first, _filled(open_file(), 255, errors))
+    left, top, right, bottom = area = area if kind == "GIF" else (0, 0, *first.size)
+    inside = there[top:bottom, left:right]
+    refuse_less_than_half(float(inside.mean()), kind, len(inside))
+    if inside.all():
+        return Loaded(first, complained, _covered(area, first.size))
     if interlaced:
-        return Loaded(_spread(first, there), True)
+        return Loaded(_spread(first, there), True, _covered(area, first.size))
     return Loaded(first, True, there)
 
 
@@ -86,8 +122,15 @@ def refuse_less_than_half(share: float, kind: str, rows: int) -> None:
         )
 
 
-def covered(area: tuple[int, int, int, int], size: tuple[int, int]) -> Mask | None:
-    """Which pixels a frame covers that is smaller than its picture; None for all."""
+def _area(image: ImageFile) -> Area:
+    """What a file stores of its picture; only a GIF's frame may be smaller."""
+    if image.format == "GIF" and image.tile and (area := image.tile[0].extents) is not None:
+        return area
+    return 0, 0, *image.size
+
+
+def _covered(area: Area, size: tuple[int, int]) -> Mask | None:
+    """Which pixels an area covers; None for all."""
     if area == (0, 0, *size):
         return None
     left, top, right, bottom = area
@@ -132,15 +175,7 @@ def _gray_rows(pixels: npt.NDArray[np.uint8]) -> int:
 
 def _filled(image: ImageFile, ink: int, errors: tuple[type[Exception], ...]) -> Image.Image:
     """Decode into memory that is filled with one value before."""
-    prepare = image.load_prepare
-
-    def load_prepare() -> None:
-        prepare()
-        bands = len(image.im.mode) if image.im.mode in ("RGB", "RGBA", "CMYK", "LA") else 1
-        value: Any = (ink,) * bands if bands > 1 else ink
-        image.im.paste(value, (0, 0, *image.im.size))
-
-    setattr(image, "load_prepare", load_prepare)  # noqa: B010
+    _fill_before(image, ink)
     try:
         image.load()
     except errors as exc:
@@ -157,16 +192,47 @@ def _filled(image: ImageFile, ink: int, errors: tuple[type[Exception], ...]) -> 
     return filled
 
 
+def _fill_before(image: ImageFile, ink: int) -> None:
+    prepare = image.load_prepare
+
+    def load_prepare() -> None:
+        prepare()
+        bands = len(image.im.mode) if image.im.mode in ("RGB", "RGBA", "CMYK", "LA") else 1
+        value: Any = (ink,) * bands if bands > 1 else ink
+        image.im.paste(value, (0, 0, *image.im.size))
+
+    setattr(image, "load_prepare", load_prepare)  # noqa: B010
+
+
+def _bands(height: int) -> Iterator[tuple[int, int]]:
+    return ((top, min(top + _BAND, height)) for top in range(0, height, _BAND))
+
+
+def _equal_pixels(first: Image.Image, second: Image.Image) -> Mask:
+    width, height = first.size
+    equal = np.empty((height, width), np.bool_)
+    for top, end in _bands(height):
+        one, two = (np.asarray(image.crop((0, top, width, end))) for image in (first, second))
+        same = np.equal(one, two)
+        equal[top:end] = same if same.ndim == 2 else same.all(axis=2)
+    return equal
+
+
 def _spread(image: Image.Image, there: Mask) -> Image.Image:
     """Fill the missing pixels of an interlaced picture by those to the left, then above."""
-    pixels = np.asarray(image)
-    columns = np.maximum.accumulate(np.where(there, np.arange(there.shape[1]), -1), axis=1)
-    pixels = np.take_along_axis(
-        pixels, np.maximum(columns, 0)[(..., None) if pixels.ndim == 3 else ...], axis=1
-    )
-    known = columns[:, -1] >= 0
-    rows = np.maximum.accumulate(np.where(known, np.arange(len(known)), -1))
-    filled = Image.fromarray(pixels[np.maximum(rows, 0)], image.mode)
+    pixels = np.array(image)
+    last = None
+    for top, end in _bands(len(there)):
+        known = there[top:end]
+        columns = np.where(known, np.arange(known.shape[1], dtype=np.int32), -1)
+        columns = np.maximum(np.maximum.accumulate(columns, axis=1), 0)
+        pixels[top:end] = pixels[np.arange(top, end)[:, None], columns]
+        for row in range(top, end):
+            if there[row].any():
+                last = row
+            elif last is not None:
+                pixels[row] = pixels[last]
+    filled = Image.fromarray(pixels, image.mode)
     if image.mode == "P" and image.palette is not None:
         filled.putpalette(image.palette)
     filled.info = image.info

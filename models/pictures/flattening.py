@@ -27,7 +27,7 @@ def flattened(image: Image.Image, there: npt.NDArray[np.bool_] | None = None) ->
     """
     paint, alpha = _paint_and_alpha(image)
     if there is not None:
-        mask = Image.fromarray(np.where(there, 255, 0).astype(np.uint8))
+        mask = Image.fromarray(there.view(np.uint8) * np.uint8(255))
         if alpha is None:
             return _on(paint, mask, _OPAQUE)
         alpha = Image.composite(alpha, Image.new("L", alpha.size), mask)
@@ -44,14 +44,14 @@ def is_empty(image: Image.Image) -> bool:
 
 
 def eight_bits(samples: npt.NDArray[Any]) -> Pixels:
-    """Scale samples of unknown range to 8 bits: the range is 0–1 (floats), 0–255 or 0–65535,
-    whichever fits, else that of the samples."""
+    """Scale samples of unknown range to 8 bits: the range is 0–1 (floats), 0–255, 0–32767 (signed
+    samples of 16 bits) or 0–65535, whichever fits, else that of the samples."""
     values = np.nan_to_num(samples.astype(np.float32), posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= 1 and samples.dtype.kind == "f":
         values *= 255
     elif low >= 0 and 255 < high <= 65535:
-        values *= 1 / 257
+        values *= 255 / (32767 if samples.dtype == np.int16 else 65535)
     elif low < 0 or high > 65535:
         values -= low
         values *= 255 / max(high - low, 1.0)

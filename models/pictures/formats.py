@@ -19,7 +19,7 @@ SIGNATURES = {
     "WebP": re.compile(rb"RIFF....WEBP", re.DOTALL),
     "GIF": re.compile(rb"GIF8[79]a"),
     "BMP": re.compile(rb"BM.{12}[\x0c-\x7f]\0\0\0", re.DOTALL),
-    "PNM": re.compile(rb"P[1-6fF]\s"),
+    "PNM": re.compile(rb"P[1-6f]\s"),
     # Panasonic's RW2, Olympus's ORF and Canon's CRW look like TIFF; Fujifilm's RAF does not.
     RAW: re.compile(rb"IIU\0|IIR[OS]|MMOR|II\x1a\0\0\0HEAPCCDR|FUJIFILMCCD-RAW|FOVb|II\*\0.{4}CR"),
     "TIFF": re.compile(rb"II[*+]\0|MM\0[*+]"),
@@ -63,6 +63,15 @@ OTHERS = {
     "audio file": (re.compile(rb"ID3|fLaC|RIFF.{4}WAVE|\xff[\xfb\xf3\xf2]", re.DOTALL), _SEND),
     "OpenEXR picture": (re.compile(rb"v/1\x01"), _SEND),
     "Radiance HDR picture": (re.compile(rb"#\?RADIANCE|#\?RGBE"), _SEND),
+    "PAM or colour PFM picture": (re.compile(rb"P7\nWIDTH|P7\n#|PF\n"), _SEND),
+    "JPEG XR picture": (re.compile(rb"II\xbc"), _SEND),
+    "MNG or JNG animation": (re.compile(rb"\x8aMNG|\x8bJNG"), _SEND),
+    "SGI picture": (re.compile(rb"\x01\xda[\x00\x01][\x01\x02]"), _SEND),
+    "BPG picture": (re.compile(rb"BPG\xfb"), _SEND),
+    "Windows metafile": (
+        re.compile(rb"\xd7\xcd\xc6\x9a|\x01\0\0\0.{36} EMF", re.DOTALL),
+        "send it drawn, as PNG",
+    ),
     "DDS texture": (re.compile(rb"DDS "), _SEND),
     "PostScript file": (re.compile(rb"%!PS|\xc5\xd0\xd3\xc6"), "send it drawn, as PNG or JPEG"),
     "DjVu document": (re.compile(rb"AT&TFORM"), "send its pages as PNG or JPEG"),
@@ -89,6 +98,18 @@ def kind_of(data: bytes) -> str | None:
         return _media_kind(head)
     kind = next((kind for kind, magic in SIGNATURES.items() if magic.match(head)), None)
     return kind or (TGA if other_kind(head) is None and _looks_like_tga(head) else None)
+
+
+def refusal(data: bytes) -> str:
+    """The sentence for a file that is no accepted picture: what it is, and what to send instead."""
+    other = other_kind(data)
+    if other is None:
+        return f"this is no picture of an accepted format ({ACCEPTED})"
+    article = "an" if other.startswith(("A", "O", "a", "e", "o", "MNG", "SGI", "SVG")) else "a"
+    return (
+        f"this is {article} {other}, and not of an accepted format ({ACCEPTED}): "
+        + (OTHERS[other][1])
+    )
 
 
 def other_kind(data: bytes) -> str | None:

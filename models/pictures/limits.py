@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 from pydantic import Field
 
 from models.types import Options
+
+_MAX_READS = 100_000
 
 
 class DecodeLimits(Options):
@@ -44,3 +48,16 @@ class DecodeLimits(Options):
         ge=1 << 28,
         description="Maximum bytes of memory that a child takes beyond its start.",
     )
+
+
+class ReadLimitedFile(io.BytesIO):
+    """A file object that limits the number of reads, because a file of millions of tiny chunks
+    would keep Pillow busy for minutes."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > _MAX_READS:
+            raise OSError(f"it consists of more than {_MAX_READS:,} chunks")
+        return super().read(size)

@@ -24,18 +24,24 @@ from PIL.JpegImagePlugin import JpegImageFile
 from models.errors import BrokenPicture, UnsupportedPicture
 from models.pictures import formats
 from models.pictures.damage import (
-    TOLERANT,
     Loaded,
-    covered,
-    load_damaged,
     load_jpeg,
+    load_tolerantly,
     looks_cut,
     refuse_less_than_half,
 )
-from models.pictures.files import heif, jpeg, jxl, png, raw
+from models.pictures.files import bmp, heif, ico, jpeg, jxl, png, psd, raw
 from models.pictures.files.color_tags import ColorTags
 from models.pictures.files.tiff import TiffPage
-from models.pictures.samples import first_jxl_frame, image_of
+from models.pictures.limits import ReadLimitedFile
+from models.pictures.samples import (
+    first_jxl_frame,
+    image_of,
+    image_of_bands,
+    image_of_deep_jpeg2000,
+    image_of_psd,
+    with_used_alpha,
+)
 
 # Exceptions of Pillow and its codecs for damaged files; its readers are not written defensively.
 CODEC_ERRORS = (
@@ -56,7 +62,6 @@ CODEC_ERRORS = (
 )
 FIELD = "image"
 _ORIENTATION = 0x0112
-_MAX_READS = 100_000
 _LIBRARY = re.compile(r"(PIL|pillow_heif|pillow_jxl|tifffile)\b")
 _PILLOW = {
     "JPEG": ("JPEG",),
@@ -70,8 +75,7 @@ _PILLOW = {
     "HEIC": ("HEIF",),
     "JPEG XL": ("JXL",),
     "JPEG 2000": ("JPEG2000",),
-    "PSD": ("PSD",),
-    "ICO": ("ICO", "CUR"),
+    "ICO": ("ICO",),
     "TGA": ("TGA",),
 }
 """Names of Pillow's plugins by format."""
@@ -103,7 +107,7 @@ def open_picture(data: bytes) -> Opened:
     """
     kind = formats.kind_of(data)
     if kind is None:
-        raise UnsupportedPicture(_refusal(data), FIELD)
+        raise UnsupportedPicture(formats.refusal(data), FIELD)
     _prepare_pillow()
     try:
         return _opener(kind)(data)
@@ -111,17 +115,6 @@ def open_picture(data: bytes) -> Opened:
         raise BrokenPicture(f"the header of this {kind} file is damaged", FIELD) from exc
     except CODEC_ERRORS as exc:
         raise BrokenPicture(f"the header of this {kind} file is damaged: {exc}", FIELD) from exc
-
-
-def _refusal(data: bytes) -> str:
-    other = formats.other_kind(data)
-    if other is None:
-        return f"this is no picture of an accepted format ({formats.ACCEPTED})"
-    article = "an" if other[0] in "AOao" or other.startswith("SVG") else "a"
-    return (
-        f"this is {article} {other}, and not of an accepted format ({formats.ACCEPTED}): "
-        + (formats.OTHERS[other][1])
-    )
 
 
 def _opener(kind: str) -> Callable[[bytes], Opened]:
@@ -135,25 +128,15 @@ def _opener(kind: str) -> Callable[[bytes], Opened]:
         "JPEG XL": _open_jxl,
         "QOI": _open_qoi,
         "PSD": _open_psd,
+        "JPEG 2000": _open_jpeg2000,
+        "BMP": _open_bmp,
+        "ICO": lambda data: _open_usual("ICO", ico.mended(data)),
     }
     return special.get(kind, partial(_open_usual, kind))
 
 
-class _ReadLimitedFile(io.BytesIO):
-    """A file object that limits the number of reads, because a file of millions of tiny chunks
-    would keep Pillow busy for minutes."""
-
-    reads = 0
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.reads += 1
-        if self.reads > _MAX_READS:
-            raise OSError(f"it consists of more than {_MAX_READS:,} chunks")
-        return super().read(size)
-
-
 def _pillow(kind: str, data: bytes) -> ImageFile:
-    file = io.BytesIO(data) if formats.needs_child(data) else _ReadLimitedFile(data)
+    file = io.BytesIO(data) if formats.needs_child(data) else ReadLimitedFile(data)
     image = Image.open(file, formats=_PILLOW[kind])
     # Pillow would turn a TIFF by what its XMP says.
     image.info.pop("xmp", None)
@@ -181,14 +164,9 @@ def _load(image: ImageFile, again: Callable[[], ImageFile]) -> Loaded:
         if with_frames is not None:
             return Loaded(with_frames)
         image = again()
-    area = image.tile[0][1] if image.format == "GIF" and image.tile else None
-    try:
-        image.load()
-    except CODEC_ERRORS:
-        if image.format not in TOLERANT:
-            raise
-        return load_damaged(again, CODEC_ERRORS)
-    return Loaded(image, there=None if area is None else covered(area, image.size))
+    loaded = load_tolerantly(image, again, CODEC_ERRORS)
+    with_used_alpha(loaded.image)
+    return loaded
 
 
 def _first_frame(image: ImageFile) -> ImageFile | None:
@@ -211,25 +189,14 @@ def _open_jpeg(data: bytes) -> Opened:
                 FIELD,
             ) from exc
         data = jpeg.without_metadata(data)
-        image = JpegImageFile(_ReadLimitedFile(data))
-    reduction = _reduction(min(image.size))
+        image = JpegImageFile(ReadLimitedFile(data))
+    reduction = jpeg.reduction(min(image.size))
     opened = _opened(image, partial(_load_jpeg, image, data, reduction))
     opened.cost = -(-image.width // reduction) * -(-image.height // reduction)
     if image.info.get("progressive"):
-        opened.cost += _coefficients(image) // 2
+        layers = getattr(image, "layer", ())
+        opened.cost += jpeg.coefficients(image.size, layers) // 2
     return opened
-
-
-def _coefficients(image: ImageFile) -> int:
-    """Number of coefficients, of two bytes each, that a progressive JPEG holds, whatever the
-    reduction."""
-    shares = [(across, down) for _, across, down, *_ in getattr(image, "layer", ())]
-    most = (
-        max((across for across, _ in shares), default=1),
-        max((down for _, down in shares), default=1),
-    )
-    samples = sum(across * down for across, down in shares) / (most[0] * most[1])
-    return int(image.width * image.height * samples)
 
 
 def _load_jpeg(image: ImageFile, data: bytes, reduction: int) -> Loaded:
@@ -256,16 +223,6 @@ def _load_jpeg(image: ImageFile, data: bytes, reduction: int) -> Loaded:
     return Loaded(image, incomplete)
 
 
-def _reduction(short: int) -> int:
-    """Factor by which the JPEG decoder reduces a picture; the short side stays ≥ 768.
-
-    A factor of 4 applies only from 5120 pixels up: at a quarter of the size, the colours of finely
-    detailed 12–24 MP pictures move by up to 6 %, at half the size by under 3 %, and a quarter saves
-    only a tenth of the decoding time.
-    """
-    return next((by for by, least in ((8, 10240), (4, 5120), (2, 1536)) if short >= least), 1)
-
-
 def _open_png(data: bytes) -> Opened:
     clean = png.cleaned(data)
 
@@ -274,11 +231,20 @@ def _open_png(data: bytes) -> Opened:
         image.info.update(png.info_of(clean))
         return image
 
+    @cache
+    def packed_again() -> bytes:
+        return png.packed_again(clean.data)
+
     def open_mended() -> ImageFile:
-        return open_again(png.packed_again(clean.data))
+        return open_again(packed_again())
+
+    def load() -> Loaded:
+        animated = image.info.get("default_image")
+        first = open_again(png.with_clear_default(clean.data)) if animated else image
+        return _load(first, open_mended)
 
     image = open_again(clean.data)
-    return replace(_opened(image, partial(_load, image, open_mended)), tags=clean.colors)
+    return replace(_opened(image, load), tags=clean.colors)
 
 
 def _open_heif(kind: str, data: bytes) -> Opened:
@@ -286,15 +252,24 @@ def _open_heif(kind: str, data: bytes) -> Opened:
     if kind == formats.HEIF:
         _register_heif()
     mended = heif.mended(data, b"avif" if kind == formats.AVIF else b"heic")
-    opened = _open_usual(kind, mended)
-    return replace(opened, tags=heif.color_tags(data))
+    opened = replace(_open_usual(kind, mended), tags=heif.color_tags(data))
+    shown = heif.clean_aperture(data, (opened.width, opened.height))
+    if shown is None or kind == formats.HEIF:  # The library for HEIC crops by itself.
+        return opened
+    width, height = shown[2] - shown[0], shown[3] - shown[1]
+    load = opened.load
+    return replace(
+        opened, width=width, height=height, load=lambda: Loaded(load().image.crop(shown))
+    )
 
 
 def _open_jxl(data: bytes) -> Opened:
     head = jxl.header_of(data)
 
     def load() -> Loaded:
-        _register_jxl()
+        from pillow_jxl import JpegXLImagePlugin
+
+        assert JpegXLImagePlugin
         image = _pillow("JPEG XL", data)
         opened.tags = ColorTags(image.info.get("icc_profile"))
         # The plugin shows an animation's last frame.
@@ -304,6 +279,17 @@ def _open_jxl(data: bytes) -> Opened:
     pixels = head.width * head.height
     opened = Opened("JXL", head.width, head.height, 2 * pixels, load)
     return opened
+
+
+def _open_jpeg2000(data: bytes) -> Opened:
+    opened = _open_usual("JPEG 2000", data)
+    usual = opened.load
+
+    def load() -> Loaded:
+        deep = image_of_deep_jpeg2000(data)
+        return usual() if deep is None else Loaded(deep)
+
+    return replace(opened, load=load)
 
 
 def _open_qoi(data: bytes) -> Opened:
@@ -320,14 +306,33 @@ def _open_qoi(data: bytes) -> Opened:
 
 
 def _open_psd(data: bytes) -> Opened:
-    depth, mode = struct.unpack_from(">HH", data, 22)
-    if depth not in (1, 8) or mode not in (0, 1, 2, 3, 4, 8, 9):
-        raise UnsupportedPicture(
-            f"this PSD has samples of {depth} bits in colour mode {mode}, which are not read: "
-            "save it as 8-bit RGB",
-            FIELD,
-        )
-    return _open_usual("PSD", data)
+    head = psd.header_of(data)
+
+    def load() -> Loaded:
+        return Loaded(image_of_psd(psd.flattened_picture(data, head), head))
+
+    # The planes are held beside Pillow's picture.
+    cost = head.width * head.height * (head.colors + head.has_alpha + 4) // 4
+    return Opened("PSD", head.width, head.height, cost, load, ColorTags(head.icc))
+
+
+def _open_bmp(data: bytes) -> Opened:
+    try:
+        return _open_usual("BMP", data)
+    except OSError:
+        layout = bmp.bit_fields(data)
+        if layout is None:
+            raise
+
+    def load() -> Loaded:
+        samples, there = bmp.samples_of(data, layout)
+        refuse_less_than_half(float(there.mean()), "BMP", layout.height)
+        image = image_of_bands(samples)
+        image.format = "BMP"
+        with_used_alpha(image)
+        return Loaded(image, not there.all(), None if there.all() else there)
+
+    return Opened("BMP", layout.width, layout.height, 3 * layout.width * layout.height, load)
 
 
 def _open_raw(data: bytes) -> Opened:
@@ -382,13 +387,6 @@ def _register_heif() -> None:
     import pillow_heif
 
     pillow_heif.register_heif_opener()
-
-
-@cache
-def _register_jxl() -> None:
-    from pillow_jxl import JpegXLImagePlugin
-
-    assert JpegXLImagePlugin
 
 
 def _prepare_pillow() -> None:

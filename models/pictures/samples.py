@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import IO
+
 import numpy as np
 from PIL import Image
+from PIL.IcoImagePlugin import IcoImageFile
 
+from models.pictures.files import ico
+from models.pictures.files.psd import PsdHeader
 from models.pictures.files.tiff import TiffPixels
 from models.pictures.flattening import eight_bits
 from models.types import Pixels
 
 _MOST_JXL_FRAMES = 10
+_OLD = {"BMP", "TGA", "ICO"}
+_OPAQUE = 255
+_JPEG2000_SIZE, _JPEG2000_DEPTH = b"\xff\x4f\xff\x51", 42
+"""The beginning of a codestream, and where the depth of its first component stands (SIZ)."""
 
 
 def image_of(read: TiffPixels) -> Image.Image:
@@ -49,6 +58,56 @@ def image_of_bands(pixels: Pixels) -> Image.Image:
     """The picture of uint8 (height, width, bands): gray or RGB, with alpha or without."""
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[pixels.shape[2]]
     return Image.fromarray(pixels[..., 0] if mode == "L" else pixels, mode)
+
+
+def image_of_psd(planes: Pixels, head: PsdHeader) -> Image.Image:
+    """The flattened picture of a Photoshop document, of samples (planes, height, width)."""
+    bands = [Image.fromarray(plane) for plane in planes]
+    if head.palette:
+        palette = np.zeros((3, 256), np.uint8)
+        entries = len(head.palette) // 3
+        palette[:, :entries] = np.frombuffer(head.palette, np.uint8, 3 * entries).reshape(3, -1)
+        image = Image.fromarray(palette.T[planes[0]])
+    else:
+        image = Image.merge(head.mode, bands[: head.colors])
+    if head.has_alpha:
+        image = image if image.mode in ("L", "RGB") else image.convert("RGB")
+        image.putalpha(bands[head.colors])
+    return image
+
+
+def image_of_deep_jpeg2000(data: bytes) -> Image.Image | None:
+    """A JPEG 2000 of colours of more than 8 bits, whose white Pillow makes black; None for others.
+
+    Raises RuntimeError or ValueError if it is damaged.
+    """
+    at = data.find(_JPEG2000_SIZE)
+    bits = (data[at + _JPEG2000_DEPTH] & 0x7F) + 1 if 0 <= at < len(data) - _JPEG2000_DEPTH else 8
+    components = data[at + _JPEG2000_DEPTH - 1] if bits > 8 else 1
+    if components not in (2, 3, 4):
+        return None
+    from imagecodecs import jpeg2k_decode
+
+    samples = np.asarray(jpeg2k_decode(data)).astype(np.float32)
+    bands = np.rint(samples * np.float32(255 / ((1 << bits) - 1)))
+    return image_of_bands(np.clip(bands, 0, 255).astype(np.uint8))
+
+
+def with_used_alpha(image: Image.Image) -> None:
+    """Replace an alpha that is 0 everywhere, as programs of the time before alpha left it: an icon
+    has a mask then, and other pictures are opaque."""
+    if image.format not in _OLD or image.mode != "RGBA" or any(image.getchannel("A").getextrema()):
+        return
+    shown = None
+    if isinstance(image, IcoImageFile):
+        entry = image.ico.entry[image.ico.getentryindex(image.size)]
+        shown = ico.mask(_all_of(image.ico.buf), entry.offset, image.size)
+    image.putalpha(_OPAQUE if shown is None else Image.fromarray(shown.astype(np.uint8) * 255))
+
+
+def _all_of(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 def first_jxl_frame(data: bytes, errors: tuple[type[Exception], ...]) -> Image.Image:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 MAX_PROFILE = 4 << 20
 """Bytes of the largest ICC profile that is applied; those of printers have up to 3 MB."""
 
+SRGB_CURVE, TELEVISION_CURVES = 13, frozenset({1, 6, 14, 15})
+"""Transfer characteristics of ITU-T H.273."""
+
 Point = tuple[float, float]
 
 

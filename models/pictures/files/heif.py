@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from models.pictures.files.color_tags import ColorTags
+from models.pictures.files.color_tags import SRGB_CURVE, TELEVISION_CURVES, ColorTags
 
 _MAX_BOXES = 10_000
 _FULL_BOX = 4
@@ -85,25 +85,47 @@ def mended(data: bytes, brand: bytes) -> bytes:
 
 def color_tags(data: bytes) -> ColorTags:
     """What the boxes of the primary picture say of its colours; a profile goes before codes."""
-    where = box(data, "meta/iprp/ipco")
-    if where is None:
-        return ColorTags()
-    properties = list(boxes(data, *where))
     cicp = None
-    for number in _properties_of_primary(data) or range(1, len(properties) + 1):
-        if not 0 < number <= len(properties):
-            continue
-        name, body, end = properties[number - 1]
+    for name, body, end in _properties_of_primary(data):
         kind = data[body : body + 4]
         if name == b"colr" and kind in (b"prof", b"rICC"):
             return ColorTags(icc=data[body + 4 : end])
         if name == b"colr" and kind == b"nclx" and cicp is None and end >= body + 8:
             first, second = struct.unpack_from(">HH", data, body + 4)
-            cicp = first, second
+            # Browsers take the curves of television for sRGB's here, but not in PNG.
+            cicp = first, SRGB_CURVE if second in TELEVISION_CURVES else second
     return ColorTags(cicp=cicp)
 
 
-def _properties_of_primary(data: bytes) -> list[int]:
+def clean_aperture(data: bytes, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+    """Left, top, right and bottom of what is shown of the primary picture of this width and height,
+    before it is turned (`clap`); None for all of it, or where the box makes no sense."""
+    found = (body for name, body, end in _properties_of_primary(data) if name == b"clap")
+    body = next((at for at in found if at + 32 <= len(data)), None)
+    if body is None:
+        return None
+    # Width, height and the offset of the centre, each as numerator and denominator.
+    values = struct.unpack_from(">IIIIiIiI", data, body)
+    if not all(values[1::2]):
+        return None
+    across, down, right_by, down_by = (
+        top / bottom for top, bottom in zip(values[::2], values[1::2], strict=True)
+    )
+    left, top = (size[0] - across) / 2 + right_by, (size[1] - down) / 2 + down_by
+    area = round(left), round(top), round(left + across), round(top + down)
+    inside = 0 <= area[0] < area[2] <= size[0] and 0 <= area[1] < area[3] <= size[1]
+    return area if inside else None
+
+
+def _properties_of_primary(data: bytes) -> list[tuple[bytes, int, int]]:
+    """Name, begin and end of the primary item's properties; all where it is not said which."""
+    where = box(data, "meta/iprp/ipco")
+    properties = [] if where is None else list(boxes(data, *where))
+    numbers = _property_numbers(data) or range(1, len(properties) + 1)
+    return [properties[one - 1] for one in numbers if 0 < one <= len(properties)]
+
+
+def _property_numbers(data: bytes) -> list[int]:
     """One-based numbers of the primary item's properties; none where that is not said."""
     primary, where = box(data, "meta/pitm"), box(data, "meta/iprp/ipma")
     if primary is None or where is None:

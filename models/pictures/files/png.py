@@ -13,6 +13,9 @@ from models.pictures.files.color_tags import MAX_PROFILE, ColorTags
 _SIGNATURE = 8
 _MAX_CHUNKS = 100_000
 _PIECE = 512
+_ZEROS = 1 << 20
+_REPLACE = b"\0"
+"""The blend operation of a frame that replaces what is below."""
 _PIXELS = {b"IDAT", b"fdAT"}
 _KEPT = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT"}
 _CHECKED = {b"acTL", b"fcTL", b"tRNS"}
@@ -145,9 +148,37 @@ def packed_again(data: bytes) -> bytes:
             parts.append(data[at : at + 12 + length])
         at += 12 + length
     body = _repacked(b"".join(packed)[2:], _unpacked_bytes(data[16:29]))
-    checksum = zlib.crc32(b"IDAT" + body)
-    parts.append(struct.pack(">I4s", len(body), b"IDAT") + body + struct.pack(">I", checksum))
-    return b"".join(parts)
+    return b"".join([*parts, _chunk(b"IDAT", body)])
+
+
+def with_clear_default(data: bytes) -> bytes:
+    """A cleaned PNG whose first picture is 0 everywhere.
+
+    Where that picture is no part of the animation, its frames must not be drawn over it. The first
+    frame replaces it instead of being blended, because Pillow would weigh its colours twice.
+    """
+    packer, left = zlib.compressobj(1), _unpacked_bytes(data[16:29])
+    parts = [packer.compress(bytes(min(_ZEROS, left - at))) for at in range(0, left, _ZEROS)]
+    clear = _chunk(b"IDAT", b"".join([*parts, packer.flush()]))
+    kept, at, is_first = [data[:_SIGNATURE]], _SIGNATURE, True
+    while at + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if name == b"IDAT":
+            kept.append(clear)
+            clear = b""
+        elif name == b"fcTL" and is_first:
+            kept.append(_chunk(name, data[at + 8 : end - 5] + _REPLACE))
+            is_first = False
+        else:
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(name + body))
+    return struct.pack(">I4s", len(body), name) + body + checksum
 
 
 def _unpacked_bytes(head: bytes) -> int:

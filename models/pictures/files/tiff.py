@@ -83,7 +83,7 @@ class TiffPage:
             return page.planarconfig != _PLANAR or bits == 8
         chunky = page.samplesperpixel == 1 and int(page.photometric) == _BLACK_IS_ZERO
         wide = bits == 32 and page.sampleformat in (_SIGNED, _FLOAT)
-        return chunky and (bits == 16 or wide) and page.sampleformat != 0
+        return chunky and (wide or (bits == 16 and page.sampleformat == _UNSIGNED))
 
     @property
     def encoding(self) -> str:

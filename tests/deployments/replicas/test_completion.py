@@ -8,7 +8,7 @@ from deployments.replicas.completion import AnnotationCompleter, FeatureComplete
 from indexes.store.annotations import annotations_of
 from indexes.store.base import ANNOTATE, ImageWrite, Space
 from indexes.store.lmdb.store import LmdbStore
-from models.pictures.decoding import decode
+from models.pictures.decoding import DecodeLimits, decode
 from models.registry import make_extractor
 from models.types import View
 from tests.annotators.brightness import Brightness, BrightnessOptions, StoredBrightness
@@ -46,6 +46,15 @@ def test_one_that_can_not_be_decoded_does_not_stop_the_others(tmp_path: Path) ->
     while completer.complete_one():
         pass
     assert store.rows(SPACE, [1, 2]).keys() == {2}
+    store.close()
+
+
+def test_what_the_ingress_accepted_under_higher_limits_is_completed(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path)
+    beyond = DecodeLimits().max_bytes + 1
+    store.put(pending(1, jpeg(1) + bytes(beyond)))
+    assert FeatureCompleter("phash", store, PHASH).complete_one()
+    assert store.rows(SPACE, [1]).keys() == {1}
     store.close()
 
 

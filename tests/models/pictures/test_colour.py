@@ -131,23 +131,38 @@ def test_a_gray_profile_is_converted() -> None:
     assert abs(full[0, :, 0].astype(int) - want).max() <= 2
 
 
-def cmyk_profile() -> bytes:
-    """Return a profile whose table makes of any ink the Lab colour of its black only."""
-    grid = np.stack(np.meshgrid(*[np.arange(2)] * 4, indexing="ij"), -1).reshape(-1, 4)
-    lightness = (1 - grid[:, 3]) * 255
-    lab = np.stack([lightness, np.full(16, 128), np.full(16, 128)], 1).astype(np.uint8)
+def lut8(channels: tuple[int, int], nodes: Any) -> bytes:
+    """Return a table of two grid points a channel (ICC.1, lut8Type)."""
     identity = np.arange(256, dtype=np.uint8).tobytes()
-    table = (
+    return (
         b"mft1\0\0\0\0"
-        + bytes([4, 3, 2, 0])
+        + bytes([*channels, 2, 0])
         + b"".join(struct.pack(">i", 65536 * one) for one in (1, 0, 0, 0, 1, 0, 0, 0, 1))
-        + identity * 4
-        + lab.tobytes()
-        + identity * 3
+        + identity * channels[0]
+        + np.asarray(nodes, np.uint8).tobytes()
+        + identity * channels[1]
     )
-    made = bytearray(icc(b"CMYK", {b"wtpt": xyz(D50), b"A2B0": table}))
+
+
+def cmyk_profile(black: int = 0) -> bytes:
+    """Return a profile that makes of any ink the Lab colour of its black only.
+
+    The darkest black has this lightness, of 255.
+    """
+    inks = np.stack(np.meshgrid(*[np.arange(2)] * 4, indexing="ij"), -1).reshape(-1, 4)
+    to_lab = [(black if ink[3] else 255, 128, 128) for ink in inks]
+    labs = np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    to_inks = [(0, 0, 0, 0 if lab[0] else 255) for lab in labs]
+    tables = {b"A2B0": lut8((4, 3), to_lab), b"B2A0": lut8((3, 4), to_inks)}
+    made = bytearray(icc(b"CMYK", {b"wtpt": xyz(D50), **tables}))
     made[12:24] = b"prtrCMYKLab "
     return bytes(made)
+
+
+def test_the_darkest_black_of_a_press_is_shown_as_black() -> None:
+    image = Image.new("CMYK", (50, 40), (0, 0, 0, 255))
+    data = encoded(image, "JPEG", icc_profile=cmyk_profile(black=50), quality=95)
+    assert decode(data).full.max() <= 3
 
 
 def test_a_cmyk_profile_is_converted_and_only_in_a_child() -> None:
@@ -226,6 +241,31 @@ def test_the_code_points_of_a_png_are_converted() -> None:
     assert far(decode(data).full, muted()) < 1
     same = tagged_png(samples, {b"cICP": bytes([1, 13, 0, 1])})
     assert np.array_equal(decode(same).full, samples)
+
+
+@pytest.mark.parametrize("transfer", [1, 6, 14, 15])
+def test_the_curve_of_television_counts_in_png_and_not_in_containers(transfer: int) -> None:
+    light = colour._srgb_light(muted() / 255)
+    samples = np.rint(light ** (1 / 2.4) * 255).astype(np.uint8)
+    data = tagged_png(samples, {b"cICP": bytes([1, transfer, 0, 1])})
+    assert far(decode(data).full, muted()) < 1
+    assert far(samples, muted()) > 3
+    avif = bytearray(encoded(Image.fromarray(muted()), "AVIF", quality=95))
+    at = avif.index(b"nclx") + 4
+    plain = decode(bytes(avif)).full
+    avif[at : at + 4] = struct.pack(">HH", 1, transfer)
+    assert np.array_equal(decode(bytes(avif)).full, plain)
+
+
+@pytest.mark.parametrize("primaries", [5, 6, 7])
+def test_the_primaries_of_television_are_converted(primaries: int) -> None:
+    light = colour._srgb_light(muted() / 255)
+    to_theirs = np.linalg.inv(colour._to_srgb_primaries(colour._PRIMARIES[primaries])).T
+    levels = np.rint(np.clip(light @ to_theirs, 0, 1) * 65535).astype(int)
+    data = tagged_png(colour._encoding()[levels], {b"cICP": bytes([primaries, 13, 0, 1])})
+    assert far(decode(data).full, muted()) < 1
+    red = colour._to_srgb_primaries(colour._PRIMARIES[primaries])[:, 0]
+    assert abs(red - [1, 0, 0]).max() > 0.01
 
 
 def hdr(shown: np.ndarray, transfer: int) -> np.ndarray:

@@ -204,7 +204,7 @@ def test_a_png_whose_packed_pixels_break_off_is_taken_from_half_on() -> None:
     assert np.array_equal(picture.full[:160], np.asarray(scene())[:160])
 
 
-def adam7(image: Image.Image) -> bytes:
+def unpacked_adam7(image: Image.Image) -> bytes:
     pixels = np.asarray(image)
     passes = [
         (0, 0, 8, 8),
@@ -215,12 +215,15 @@ def adam7(image: Image.Image) -> bytes:
         (0, 1, 2, 2),
         (1, 0, 2, 1),
     ]
-    raw = b"".join(
+    return b"".join(
         b"\0" + row.tobytes()
         for top, left, down, across in passes
         for row in pixels[top::down, left::across]
     )
-    data = bytearray(png(*image.size, 8, 2, zlib.compress(raw)))
+
+
+def adam7(image: Image.Image) -> bytes:
+    data = bytearray(png(*image.size, 8, 2, zlib.compress(unpacked_adam7(image))))
     data[28] = 1
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     return bytes(data)
@@ -232,6 +235,104 @@ def test_an_interlaced_png_is_filled_from_the_rows_that_are_there() -> None:
     picture = decode(data[: int(len(data) * 0.75)])
     assert picture.truncated
     assert far(picture.full, np.asarray(scene())) < 3
+
+
+def few_rows(image: Image.Image, rows: int, *, interlaced: bool = False) -> bytes:
+    """Return a PNG that ends as it should, but stores only so many of its rows."""
+    pixels = np.asarray(image)
+    depth, kind = 8 * pixels.itemsize, 2 if pixels.ndim == 3 else 0
+    if image.mode == "1":
+        pixels, depth = np.packbits(pixels, axis=1), 1
+    pixels = pixels.astype(pixels.dtype.newbyteorder(">"))
+    raw = (
+        unpacked_adam7(image)[: int(rows / image.height * pixels.nbytes)]
+        if interlaced
+        else b"".join(b"\0" + row.tobytes() for row in pixels[:rows])
+    )
+    data = bytearray(png(*image.size, depth, kind, zlib.compress(raw)))
+    data[28] = interlaced
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16", "1"])
+def test_a_png_that_stores_too_few_rows_and_ends_as_it_should_is_cut_short(mode: str) -> None:
+    image = scene().convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    whole = decode(few_rows(image, 240))
+    assert not whole.truncated
+    picture = decode(few_rows(image, 170))
+    assert picture.truncated
+    assert np.array_equal(picture.full[:170], whole.full[:170])
+    assert np.unique(picture.full[170:]).tolist() == [255]
+    with pytest.raises(BrokenPicture, match="only 100 of its 240 rows are there"):
+        decode(few_rows(image, 100))
+
+
+@pytest.mark.parametrize("rows", [239, 200, 160])
+def test_an_interlaced_png_that_stores_too_few_rows_is_cut_short(rows: int) -> None:
+    picture = decode(few_rows(scene(), rows, interlaced=True))
+    assert picture.truncated
+    assert far(picture.full, np.asarray(scene())) < 5
+    assert not decode(few_rows(scene(), 250, interlaced=True)).truncated
+
+
+@pytest.mark.parametrize("level", [0, 91, 255])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "I;16", "RGBA"])
+def test_a_picture_of_one_colour_is_not_taken_for_a_cut_one(level: int, mode: str) -> None:
+    flat = Image.new(mode, (40, 30), (level,) * len(mode) if mode.startswith("RGB") else level)
+    assert not decode(encoded(flat, "PNG")).truncated
+    if mode in ("L", "P"):
+        assert not decode(encoded(flat, "GIF")).truncated
+
+
+def gif(rows: int, *, area: tuple[int, int, int, int] = (0, 0, 40, 30), level: int = 7) -> bytes:
+    """Return a GIF of 40x30 pixels whose frame ends as it should, after so many of its rows."""
+    left, top, right, bottom = area
+    width = right - left
+    # Each code of 9 bits is one pixel, because the table is cleared before it grows.
+    codes = [256]
+    for at in range(rows * width):
+        codes += [256, level] if at % 100 == 99 else [level]
+    bits = sum(code << (9 * at) for at, code in enumerate([*codes, 257]))
+    packed = bits.to_bytes(-(-9 * (len(codes) + 1) // 8), "little")
+    blocks = (packed[at : at + 255] for at in range(0, len(packed), 255))
+    palette = np.arange(256, dtype=np.uint8).repeat(3).tobytes()
+    return b"".join(
+        [
+            b"GIF89a" + struct.pack("<HHBBB", 40, 30, 0xF7, 0, 0) + palette,
+            b"," + struct.pack("<HHHHB", left, top, width, bottom - top, 0) + b"\x08",
+            *(bytes([len(block)]) + block for block in blocks),
+            b"\0;",
+        ]
+    )
+
+
+@pytest.mark.parametrize("area", [(0, 0, 40, 30), (5, 4, 35, 26)])
+def test_a_gif_whose_frame_ends_before_its_rows_is_cut_short(
+    area: tuple[int, int, int, int],
+) -> None:
+    left, top, right, bottom = area
+    rows = bottom - top
+    for level in (7, 91):
+        whole = decode(gif(rows, area=area, level=level))
+        assert not whole.truncated
+        assert np.unique(whole.full[top:bottom, left:right]).tolist() == [level]
+    picture = decode(gif(rows - 5, area=area))
+    assert picture.truncated
+    assert np.unique(picture.full[top : bottom - 5, left:right]).tolist() == [7]
+    assert np.unique(picture.full[bottom - 5 :]).tolist() == [255]
+    with pytest.raises(BrokenPicture, match=f"only {rows // 3} of its {rows} rows are there"):
+        decode(gif(rows // 3, area=area))
+
+
+def test_a_large_file_is_taken_as_far_as_it_goes_like_a_small_one() -> None:
+    packed = zlib.compress(bytes(30_000) * 1400, 1)
+    picture = decode(png(30_000, 1800, 8, 0, packed[: len(packed) - 20]))
+    assert picture.truncated
+    assert picture.full[0].max() == 0
+    assert picture.full[-1].min() == 255
 
 
 @pytest.mark.parametrize("name", ["AVIF", "HEIF", "WEBP", "JPEG2000"])

@@ -10,6 +10,7 @@ import pillow_heif
 import pytest
 from PIL import Image, ImageDraw
 
+from models.errors import PictureTooLarge
 from models.pictures.decoding import decode
 from models.registry import make_extractor
 from tests.models.pictures.test_decoding import drawing, encoded, far, png
@@ -170,3 +171,39 @@ def test_a_png_shows_the_first_frame_of_its_animation_and_not_its_default_pictur
 
 def test_a_still_picture_of_one_colour_stays_one() -> None:
     assert np.unique(decode(encoded(Image.new("L", (9, 9), 3), "GIF")).full).tolist() == [3]
+
+
+@pytest.mark.parametrize("area", [(0, 0, 120, 80), (20, 10, 100, 70)])
+@pytest.mark.parametrize("blend", [0, 1])
+def test_an_animation_is_not_drawn_over_the_picture_for_other_programs(
+    area: tuple[int, int, int, int], blend: int
+) -> None:
+    left, top, right, bottom = area
+    shown = np.asarray(drawing())[top:bottom, left:right]
+    alpha = np.full(shown.shape[:2], 255, np.uint8)
+    alpha[:30] = 128
+    rows = [b"\0" + row.tobytes() for row in np.dstack([shown, alpha])]
+    red = b"".join(b"\0" + b"\xff\0\0\xff" * 120 for _ in range(80))
+    about = struct.pack(">IIIIIHHBB", 0, right - left, bottom - top, left, top, 1, 1, 0, blend)
+    data = png(120, 80, 8, 6, zlib.compress(red), {b"acTL": struct.pack(">II", 1, 0)})
+    frame = struct.pack(">I", 1) + zlib.compress(b"".join(rows))
+    parts = [
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in ((b"fcTL", about), (b"fdAT", frame))
+    ]
+    full = decode(data[:-12] + b"".join(parts) + data[-12:]).full
+    want = np.full((80, 120, 3), 255.0)
+    weight = alpha[..., None] / 255
+    want[top:bottom, left:right] = shown * weight + 255 * (1 - weight)
+    assert far(full, want) <= 1.5
+
+
+def test_a_huge_animation_is_refused_before_any_of_it_is_made() -> None:
+    frames = [drawing(), drawing().rotate(180)]
+    data = bytearray(
+        encoded(drawing(), "PNG", save_all=True, append_images=frames, default_image=True)
+    )
+    data[16:24] = struct.pack(">II", 2**31 - 1, 2**31 - 1)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    with pytest.raises(PictureTooLarge, match="2147483647x2147483647"):
+        decode(bytes(data))

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pillow_heif
 import pytest
-from imagecodecs import jpegxl_encode
+from imagecodecs import jpeg2k_encode, jpegxl_encode
 from PIL import Image
 from pillow_jxl import JpegXLImagePlugin
 
@@ -73,6 +73,46 @@ def test_the_orientation_of_a_container_is_applied_once_and_its_exif_not_at_all(
         assert decode(turned).full.shape == (120, 80, 3)
         assert any(kind != b"Exif" for _, kind in heif.item_kinds(turned))
         assert plain.shape == (80, 120, 3)
+
+
+def cropped(data: bytes, width: int, height: int, right_by: int, down_by: int) -> bytes:
+    """Return an AVIF of one picture with a clean aperture (ISO/IEC 14496-12, `clap`)."""
+    parts = bytearray(data)
+
+    def grow(name: bytes, by: int) -> None:
+        at = parts.index(name) - 4
+        parts[at : at + 4] = struct.pack(">I", int.from_bytes(parts[at : at + 4], "big") + by)
+
+    begin, end = heif.box(data, "meta/iprp/ipco") or (0, 0)
+    number = len(list(heif.boxes(data, begin, end))) + 1
+    values = (width, 1, height, 1, right_by, 1, down_by, 1)
+    parts[end:end] = struct.pack(">I4sIIIIiIiI", 40, b"clap", *values)
+    count = parts.index(b"ipma") + 14
+    parts[count + 1 + parts[count] : count + 1 + parts[count]] = bytes([0x80 | number])
+    parts[count] += 1
+    for name, by in ((b"ipco", 40), (b"ipma", 1), (b"iprp", 41), (b"meta", 41)):
+        grow(name, by)
+    at = parts.index(b"iloc") + 8
+    assert parts[at - 4] == 0
+    assert parts[at : at + 4] == b"\x44\0\0\1"  # One item with one extent, at 32 bits.
+    offset = at + 10
+    moved = int.from_bytes(parts[offset : offset + 4], "big") + 41
+    parts[offset : offset + 4] = struct.pack(">I", moved)
+    return bytes(parts)
+
+
+def test_the_clean_aperture_of_an_avif_is_what_is_shown() -> None:
+    data = encoded(drawing(), "AVIF", quality=95)
+    for left, top, (right_by, down_by) in (
+        (30, 20, (0, 0)),
+        (0, 0, (-30, -20)),
+        (40, 30, (10, 10)),
+    ):
+        picture = decode(cropped(data, 60, 40, right_by, down_by))
+        assert (picture.width, picture.height) == (60, 40)
+        assert far(picture.full, SHOWN[top : top + 40, left : left + 60]) < 4
+    for nonsense in ((0, 40, 0, 0), (60, 40, 900, 0), (4000, 40, 0, 0)):
+        assert decode(cropped(data, *nonsense)).full.shape == (80, 120, 3)
 
 
 def test_an_orientation_that_only_xmp_names_does_not_count() -> None:
@@ -149,6 +189,22 @@ def test_further_formats_are_read_in_every_mode(name: str, mode: str) -> None:
     assert far(picture.full, np.asarray(want.convert("RGB"))) < 4
 
 
+@pytest.mark.parametrize("bits", [10, 12, 16])
+@pytest.mark.parametrize("bands", [2, 3, 4])
+@pytest.mark.parametrize("kind", ["jp2", "j2k"])
+def test_white_of_a_deep_jpeg_2000_is_white(bits: int, bands: int, kind: str) -> None:
+    shown = SHOWN.copy()
+    shown[:20] = 255
+    samples = {2: shown[..., :1], 3: shown, 4: shown}[bands]
+    if bands != 3:
+        samples = np.dstack([samples, np.full(shown.shape[:2], 255, np.uint8)])
+    deep = (samples.astype(np.uint32) * ((1 << bits) - 1) // 255).astype(np.uint16)
+    data = jpeg2k_encode(deep, level=0, codecformat=kind, bitspersample=bits, reversible=True)
+    full = decode(bytes(data)).full
+    assert (full[:20] == 255).all()
+    assert far(full, shown if bands > 2 else shown[..., :1].repeat(3, 2)) < 1
+
+
 def test_a_run_length_tga_and_the_largest_picture_of_an_icon_are_read() -> None:
     assert far(decode(encoded(drawing(), "TGA", compression="tga_rle")).full, SHOWN) == 0
     icon = encoded(drawing(256, 256), "ICO", sizes=[(16, 16), (64, 64), (256, 256)])
@@ -172,46 +228,6 @@ def test_a_jpeg_xl_animation_shows_its_first_frame_with_content() -> None:
         assert np.array_equal(decode(data).full, SHOWN)
 
 
-def psd(image: Image.Image, mode: int, packed: bool) -> bytes:
-    """Return a flattened Photoshop document (Adobe Photoshop File Formats Specification)."""
-    pixels = np.asarray(image)
-    bands = [pixels] if pixels.ndim == 2 else list(np.moveaxis(pixels, 2, 0))
-    if mode == 4:
-        bands = [255 - band for band in bands]
-    head = b"8BPS" + struct.pack(">H6xHIIHH", 1, len(bands), image.height, image.width, 8, mode)
-    rows = [row.tobytes() for band in bands for row in band]
-    if packed:  # PackBits, each row as literal runs.
-        rows = [
-            b"".join(
-                bytes([len(part) - 1]) + part
-                for part in (row[at : at + 128] for at in range(0, len(row), 128))
-            )
-            for row in rows
-        ]
-        body = b"\0\1" + b"".join(struct.pack(">H", len(row)) for row in rows) + b"".join(rows)
-    else:
-        body = b"\0\0" + b"".join(rows)
-    return head + struct.pack(">III", 0, 0, 0) + body
-
-
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize(("kind", "mode"), [("RGB", 3), ("L", 1), ("CMYK", 4)])
-def test_a_photoshop_document_shows_its_flattened_picture(
-    kind: str, mode: int, packed: bool
-) -> None:
-    image = drawing().convert(kind)
-    picture = decode(psd(image, mode, packed))
-    assert picture.format == "PSD"
-    assert far(picture.full, np.asarray(image.convert("RGB"))) < 1
-
-
-def test_a_photoshop_document_of_16_bits_is_refused_by_its_depth() -> None:
-    data = bytearray(psd(drawing(), 3, False))
-    data[22:24] = b"\0\x10"
-    with pytest.raises(UnsupportedPicture, match="16 bits"):
-        decode(bytes(data))
-
-
 @pytest.mark.parametrize(
     ("data", "named"),
     [
@@ -225,6 +241,10 @@ def test_a_photoshop_document_of_16_bits_is_refused_by_its_depth() -> None:
         (b"PK\3\4" + bytes(60), r"an archive.*unpack"),
         (b"%!PS-Adobe", r"a PostScript file"),
         (b"v/1\1\2\0\0\0", r"an OpenEXR picture"),
+        (b"P7\nWIDTH 4\n", r"a PAM or colour PFM picture.*send a JPEG or PNG"),
+        (b"PF\n4 4\n-1.0\n", r"a PAM or colour PFM picture"),
+        (b"II\xbc\1", r"a JPEG XR picture"),
+        (b"\x8aMNG\r\n\x1a\n", r"an MNG or JNG animation"),
         (b"hello", r"no picture of an accepted format"),
     ],
 )

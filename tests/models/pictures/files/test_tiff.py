@@ -67,6 +67,15 @@ def test_white_is_zero_is_no_negative(samples: np.ndarray) -> None:
     assert np.array_equal(full, GRAY[..., None].repeat(3, 2))
 
 
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_gray_of_half_floats_and_of_signed_samples_is_read(photometric: str) -> None:
+    shown = GRAY if photometric == "minisblack" else 255 - GRAY
+    half = (shown / 255).astype(np.float16)
+    signed = (shown.astype(np.float32) * (32767 / 255)).astype(np.int16)
+    for samples in (half, signed):
+        assert far(decode(tiff(samples, photometric=photometric)).full[..., 0], GRAY) < 2
+
+
 def test_samples_of_12_bits_are_scaled_by_their_bits() -> None:
     full = decode(tiff(GRAY.astype(np.uint16) << 4, bitspersample=12)).full
     assert far(full[..., 0], GRAY) < 1
