@@ -50,6 +50,7 @@ app.add_typer(store_commands.app, name="store")
 
 EXIT_ERROR, EXIT_NOTHING, EXIT_NOT_RUNNING = 1, 3, 4
 STOP_SECONDS = 60.0
+_MEASURES = ("distance", "inliers")
 SHOWN_BAD = 20
 
 MaxRate = Annotated[
@@ -383,11 +384,9 @@ def _print_hits(hits: list[dict[str, Any]]) -> None:
     out.print(table)
 
 
-_MEASURES = ("distance", "inliers")
-
-
 def main() -> None:
     """Entry point: every error becomes one sentence and an exit status."""
+    environment.keep_compiled(data_folder())
     try:
         app()
     except NotRunning as exc:

@@ -110,7 +110,7 @@ class Environment:
         self._next_check = 0.0
         self._size = 0
         with self.translated():
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._env = self._open()
             self._open_tables()
 
