@@ -133,6 +133,11 @@ class IngressArgs(Options):
     """Names of the service beside loopback and the host that it binds; `.example.org` stands for
     all names that end so, `*` for any."""
 
+    access_log: Literal["off", "text", "json"] = "text"
+    """Whether requests are logged, in `access.log` of the data folder, and how."""
+    access_log_bytes: int = Field(16 * 2**20, gt=0)
+    """Size at which the access log is rotated; three earlier files stay."""
+
     def decode_limits(self) -> DecodeLimits:
         """Limits on the pictures that are decoded."""
         return DecodeLimits(

@@ -29,6 +29,9 @@ RAY_ENVIRONMENT = {
     # them.
     "RAY_worker_niceness": "0",
     "RAY_DEDUP_LOGS": "0",
+    # By default each file may grow to 512 MB, five times.
+    "RAY_ROTATION_MAX_BYTES": str(16 * 2**20),
+    "RAY_ROTATION_BACKUP_COUNT": "1",
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }

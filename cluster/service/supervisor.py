@@ -26,6 +26,7 @@ from cluster.service.data_folder import (
     running_service,
     service_log,
 )
+from cluster.service.logs import keep_bounded
 from cluster.service.ray_folder import RayFolder, ray_folder, temp_dir, token_file
 from cluster.service.terminal import output_in
 
@@ -57,6 +58,7 @@ def serve(config_path: Path, data: Path, host: str, port: int, reindex: bool) ->
             environment.use_token(folder.token)
             logs = f"{temp_dir(folder.path)}/session_latest/logs"
             print(f"Starting over {data} (Ray's logs: {logs}) …", flush=True)
+            keep_bounded(data, folder.path)
             try:
                 _supervise(config_path, folder, stop, service_log(data))
             finally:

@@ -16,6 +16,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from ray import serve
 
 from deployments.http import editing, health, metrics, openapi, problems, v1
+from deployments.http.access_log import AccessLog
 from deployments.http.admission.connections import BoundedConnection
 from deployments.http.admission.headers import SecurityHeaders
 from deployments.http.admission.keys import ApiKeys, document_keys
@@ -27,7 +28,7 @@ from deployments.http.gallery import services
 from deployments.ingress.gateway import Gateway
 from deployments.loopback import keep_sockets_on_loopback
 from deployments.page import routes as page
-from deployments.settings import IngressArgs, address
+from deployments.settings import IngressArgs, address, data_folder
 
 logger = logging.getLogger(__name__)
 DRAIN_SECONDS = 1.0
@@ -97,6 +98,12 @@ def make_app(gateway: Gateway) -> FastAPI:
     app.add_middleware(Admission, args=gateway.args, draining=draining, bound=bound)
     app.add_middleware(metrics.RequestCounter)
     app.add_middleware(HeadRequests)
+    app.add_middleware(
+        AccessLog,
+        style=gateway.args.access_log,
+        path=data_folder() / "access.log",
+        max_bytes=gateway.args.access_log_bytes,
+    )
     # The framework answers an unforeseen error outside of all added middleware.
     build = app.build_middleware_stack
     setattr(app, "build_middleware_stack", lambda: SecurityHeaders(build()))  # noqa: B010
