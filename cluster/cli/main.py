@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
+from cluster.cli import backup as backup_commands
 from cluster.cli import model as model_commands
 from cluster.cli import store as store_commands
 from cluster.cli import train as train_commands
@@ -47,11 +48,11 @@ app = typer.Typer(
 app.add_typer(train_commands.app, name="train")
 app.add_typer(model_commands.app, name="model")
 app.add_typer(store_commands.app, name="store")
+app.add_typer(backup_commands.app)
 
 EXIT_ERROR, EXIT_NOTHING, EXIT_NOT_RUNNING = 1, 3, 4
-STOP_SECONDS = 60.0
+STOP_SECONDS, SHOWN_BAD = 60.0, 20
 _MEASURES = ("distance", "inliers")
-SHOWN_BAD = 20
 
 MaxRate = Annotated[
     float | None, typer.Option(min=0.001, help="At most so many pictures a second.")

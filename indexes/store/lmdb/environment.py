@@ -145,6 +145,15 @@ class Environment:
 
         return txn, close
 
+    def copy(self, folder: Path) -> None:
+        """Copy the environment as it is now, compactly, to an empty folder, beside its writers."""
+        self._gate.enter(scan=True)
+        try:
+            with self.translated():
+                self._env.copy(str(folder), compact=True)
+        finally:
+            self._gate.leave(scan=True)
+
     def free_dead_readers(self) -> int:
         """Free the reader slots of dead processes, which keep old pages from being reused.
 
