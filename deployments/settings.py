@@ -101,6 +101,12 @@ class IngressArgs(Options):
     """Seconds that an add waits for extractors; missing features are completed later."""
     upload_deadline: float = Field(120.0, gt=0)
     """Seconds within which a request's body must arrive."""
+    min_upload_rate: int = Field(32 * 2**10, gt=0)
+    """Bytes a second at which a body must arrive, after its first seconds."""
+    max_receiving_bytes: int = Field(512 * 2**20, gt=0)
+    """Bytes of all bodies in memory, arriving or in work; further ones get 503 unread."""
+    max_uploads_per_client: int = Field(64, gt=0)
+    """Bodies of one client address that may arrive at once."""
     import_check_unavailable: Literal["error", "block"] = "error"
     """Answer of the gallery's duplicate check when phash can't answer: 503 (`error`), or a
     block."""
@@ -122,6 +128,15 @@ class IngressArgs(Options):
     trusted_clients: tuple[IPvAnyNetwork, ...] = ()
     """Addresses and networks whose requests need no key, unless a proxy has forwarded them."""
     cors_origins: tuple[str, ...] = ()
+    """Origins of web pages that may call the API, such as `https://photos.example.org`."""
+    allowed_hosts: tuple[str, ...] = ("ambience",)
+    """Names of the service beside loopback and the host that it binds; `.example.org` stands for
+    all names that end so, `*` for any."""
+
+    access_log: Literal["off", "text", "json"] = "text"
+    """Whether requests are logged, in `access.log` of the data folder, and how."""
+    access_log_bytes: int = Field(16 * 2**20, gt=0)
+    """Size at which the access log is rotated; three earlier files stay."""
 
     def decode_limits(self) -> DecodeLimits:
         """Limits on the pictures that are decoded."""

@@ -108,6 +108,10 @@ class PostgresServer:
             self._process.wait(START_SECONDS)
             self._process = None
 
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of PostgreSQL's programs to its end."""
+        assert self._run(program, *arguments).wait(60) == 0, (self.folder / "log").read_text()
+
     def remove(self) -> None:
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self.folder)

@@ -58,8 +58,11 @@ ROOMS: dict[str, str] = {
     "deployments.ingress": "directory schemas settings storing wire indexes models",
     "deployments.page": "",
     "deployments.http": "directory ingress schemas settings wire indexes models",
+    "deployments.http.admission": "http settings models",
     "deployments.http.gallery": "directory http ingress schemas wire indexes models",
-    "deployments.http.application": "http http.gallery ingress loopback page settings",
+    "deployments.http.application": (
+        "http http.admission http.gallery ingress loopback page settings"
+    ),
     "deployments.replicas": "layout loopback settings statuses storing wire indexes models",
     "deployments.app": "directory http http.application layout replicas settings indexes models",
     "cluster.service": "deployments indexes models",

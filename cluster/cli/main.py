@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from cluster.cli import collection, transfer
+from cluster.cli import backup, collection, transfer
 from cluster.cli import model as model_commands
 from cluster.cli import store as store_commands
 from cluster.cli import train as train_commands
@@ -48,12 +48,12 @@ app = typer.Typer(
 app.add_typer(train_commands.app, name="train")
 app.add_typer(model_commands.app, name="model")
 app.add_typer(store_commands.app, name="store")
-app.add_typer(collection.app)
-app.add_typer(transfer.app)
+for top_level in (backup, collection, transfer):
+    app.add_typer(top_level.app)
 
 EXIT_ERROR, EXIT_NOTHING, EXIT_NOT_RUNNING = 1, 3, 4
-STOP_SECONDS = 60.0
-SHOWN_BAD = 20
+STOP_SECONDS, SHOWN_BAD = 60.0, 20
+_MEASURES = ("distance", "inliers")
 
 MaxRate = Annotated[
     float | None, typer.Option(min=0.001, help="At most so many pictures a second.")
@@ -380,11 +380,9 @@ def _print_hits(hits: list[dict[str, Any]]) -> None:
     out.print(table)
 
 
-_MEASURES = ("distance", "inliers")
-
-
 def main() -> None:
     """Entry point: every error becomes one sentence and an exit status."""
+    environment.keep_compiled(data_folder())
     try:
         app()
     except NotRunning as exc:

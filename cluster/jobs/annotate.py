@@ -346,4 +346,5 @@ def _write(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
     """Write beside the target, then rename, so that no importer reads a partial file."""
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(orjson.dumps(entries))
+    part.chmod(0o644)  # The gallery may run as another user.
     os.replace(part, path)

@@ -89,7 +89,7 @@ def keep_traceback(exc: Exception, data: Path) -> str:
     report = "".join(traceback.format_exception(exc))
     log = job_log(data)
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
         with log.open("a") as file:
             file.write(report)
     except OSError:

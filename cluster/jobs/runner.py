@@ -39,9 +39,9 @@ from cluster.jobs.sources import IGNORED, Ids
 from cluster.jobs.training import Lists, train_lists
 from cluster.service import environment
 from cluster.service.applications import decode_limits, read_config
-from cluster.service.data_folder import NotRunning, job_log, running_service
+from cluster.service.data_folder import NotRunning, job_log, make_private, running_service
 from cluster.service.local_ray import start_ray, stop_ray
-from cluster.service.ray_folder import ray_folder
+from cluster.service.ray_folder import ray_folder, token_file
 from cluster.service.terminal import output_in
 from deployments.settings import store_url
 from indexes.inverted.learning import Step
@@ -64,7 +64,7 @@ def backfill(
     """Index what the source holds and the store lacks. Raises AmbienceError."""
     given = read_config(config)
     kinds = retriever_specs(given)
-    data.mkdir(parents=True, exist_ok=True)
+    make_private(data)
     where = source if "://" in source else str(Path(source).absolute())
     store = open_store(store_url(None))
     try:
@@ -121,7 +121,7 @@ def annotate(
         raise UnknownName(f"{config} has no annotator {name!r}; there are {known}")
     chosen = [spec for spec in specs if not only or spec.name in only]
     fingerprints, unavailable = annotating.resolve_fingerprints(chosen)
-    data.mkdir(parents=True, exist_ok=True)
+    make_private(data)
     store = open_store(store_url(None))
     try:
         todo = list(annotating.images_lacking(store, fingerprints))
@@ -143,7 +143,7 @@ def _settings(config: Mapping[str, Any], workers: int | None, pace: Pace) -> Job
 
 def train(name: str, config: Path, data: Path, quiet: bool) -> Lists:
     """Train a retriever's inverted lists on the stored features. Raises AmbienceError."""
-    data.mkdir(parents=True, exist_ok=True)
+    make_private(data)
     with _ray(data) as err, _progress("training", 1, quiet, err) as (progress, task):
 
         def note(step: Step) -> None:
@@ -217,11 +217,16 @@ def _ray(data: Path) -> Iterator[TextIO]:
     with output_in(job_log(data)) as terminal, contextlib.ExitStack() as stack:
         try:
             # KubeRay sets the cluster's address in every process of a pod.
-            address = os.environ.get("RAY_ADDRESS") or running_service(data).ray_address
+            address = os.environ.get(environment.OF_A_CLUSTER)
+            if not address:
+                running = running_service(data)
+                address = running.ray_address
+                environment.use_token(token_file(running.ray_folder))
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except NotRunning:
             del os.environ[environment.MARK]  # A service that starts meanwhile must not end us.
             folder = stack.enter_context(ray_folder())
+            environment.use_token(folder.token)
             stack.callback(stop_ray)  # Before the start, which may be interrupted.
             with _interrupts_wait():
                 start_ray(folder.path)

@@ -16,6 +16,8 @@ RAYSERVICE = Path(__file__).with_name("rayservice.yaml")
 """A RayService that ends with `serveConfigV2: |`, after which the applications are inserted."""
 HTTP = {"host": "0.0.0.0", "port": 8000}
 """Address of Serve's proxies, unless the config sets it."""
+HOSTS = ["ambience", "ambience-serve-svc", ".svc", ".svc.cluster.local"]
+"""Names by which a cluster's own programs call the service, unless the config sets them."""
 
 
 def serve_config(config: dict[str, Any]) -> str:
@@ -27,7 +29,7 @@ def serve_config(config: dict[str, Any]) -> str:
     if not ingresses:
         raise CannotStart(f"no application of the config is built by {INGRESS}")
     applications = [
-        one | {"args": ingresses[one["name"]] | {"listen": False}}
+        one | {"args": {"allowed_hosts": HOSTS} | ingresses[one["name"]] | {"listen": False}}
         if one["name"] in ingresses
         else one
         for one in config["applications"]

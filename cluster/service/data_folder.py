@@ -7,6 +7,8 @@ import fcntl
 import json
 import os
 import socket
+import stat
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -14,10 +16,15 @@ from pathlib import Path
 
 import psutil
 
-from cluster.service.environment import MARK
+from cluster.service.environment import MARK, PRIVATE
 from models.errors import AmbienceError
 
 LEFTOVER_SECONDS = 10.0
+OURS = (
+    *("store", "snapshots", "trained", "whitening", "compiled", "lock", "service.json"),
+    *("ray.log", "ray-job.log", "access.log", "backfill-bad-files.tsv"),
+)
+"""What lies in the data folder."""
 
 
 class CannotStart(AmbienceError):
@@ -49,13 +56,37 @@ def http_url(host: str, port: int) -> str:
     return f"http://{shown}:{port}"
 
 
+def make_private(data: Path) -> None:
+    """Make the data folder, or tighten an existing one, so that only its owner reads it.
+
+    Says so on standard error where it changes something, or can't. Raises OSError when the folder
+    can't be made.
+    """
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = data.stat()
+    if not found.st_mode & PRIVATE:
+        return
+    mode = f"{stat.S_IMODE(found.st_mode):04o}"
+    if found.st_uid != os.getuid() or found.st_mode & stat.S_ISVTX:
+        # A volume of a container, or a temporary directory.
+        said = f"others may open the data folder {data} ({mode}), which is not yours alone"
+    else:
+        data.chmod(stat.S_IMODE(found.st_mode) & ~PRIVATE)
+        ours = [path for name in OURS for path in (data / name, *(data / name).rglob("*"))]
+        for path in ours:
+            with contextlib.suppress(OSError):
+                path.chmod(path.stat().st_mode & ~PRIVATE)
+        said = f"the data folder {data} was open to others ({mode}); now only its owner may open it"
+    print(f"ambience: {said}", file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def locked(data: Path, host: str, port: int) -> Iterator[None]:
     """Hold the data folder. Raises CannotStart when it can't be written or another service holds
     it."""
     try:
-        data.mkdir(parents=True, exist_ok=True)
-        handle = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        make_private(data)
+        handle = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as exc:
         raise CannotStart(
             f"can't write to the data folder {data} ({exc.strerror}); "

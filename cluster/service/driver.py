@@ -34,7 +34,7 @@ from cluster.service.applications import (
     weightless_retrievers,
 )
 from cluster.service.data_folder import CannotStart, Running, http_url, service_log, write_running
-from cluster.service.local_ray import start_ray
+from cluster.service.local_ray import shared_memory_warning, start_ray
 from cluster.service.sizing import usual_settings
 from cluster.service.terminal import output_in
 from deployments.settings import (
@@ -67,6 +67,8 @@ def run(config_path: Path, folder: str, stop: threading.Event, out: TextIO) -> N
     starting = Path(folder) / "starting"
     starting.write_bytes(PlannedApplications.dump_json(_planned(config)))
     os.environ[STARTING] = str(starting)
+    if too_small := shared_memory_warning():
+        print(too_small, file=out)
     ray_address = start_ray(folder, namespace="serve")
     host, port = address()
     write_running(data_folder(), Running(os.getppid(), host, port, ray_address, folder))

@@ -16,6 +16,7 @@ import psutil
 import ray
 from ray._private.node import Node
 
+from cluster.service.ray_folder import temp_dir
 from models.machine import cores
 
 OBJECT_STORE_PER_CORE, LEAST_OBJECT_STORE, MOST_OBJECT_STORE = 128 * 2**20, 256 * 2**20, 4 * 2**30
@@ -57,6 +58,20 @@ def start_ray(folder: str, namespace: str | None = None) -> str:
     return str(ray.get_runtime_context().gcs_address)
 
 
+def shared_memory_warning() -> str | None:
+    """A sentence about shared memory that is too small, which Ray replaces by a file."""
+    if not SHARED_MEMORY.is_dir():
+        return None
+    free, wanted = shutil.disk_usage(SHARED_MEMORY).free, LEAST_OBJECT_STORE
+    if free >= wanted:
+        return None
+    return (
+        f"{SHARED_MEMORY} has {free >> 20} MiB free, less than the {wanted >> 20} MiB of Ray's "
+        "object store, which lies in a file instead and is slower; give a container "
+        "`--shm-size 512m`"
+    )
+
+
 def object_store_bytes() -> int:
     """Size of the object store: by the number of cores, but at most half of what is free.
 
@@ -89,7 +104,7 @@ def _init(folder: str, namespace: str | None) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
             namespace=namespace,
-            _temp_dir=folder,
+            _temp_dir=temp_dir(folder),
         )
 
 

@@ -1,5 +1,6 @@
-"""The folder of our Ray, with its sockets and logs, in the system's temporary directory.
+"""The folder of our Ray, with its token, sockets and logs, in the system's temporary directory.
 
+It is its owner's alone, and holds the folder that Ray makes open to everybody.
 Its owner holds a lock on it until the process ends, in whatever way. A folder of our name without a
 holder was left by a killed run, and the next start removes it.
 """
@@ -10,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import tempfile
 import time
@@ -28,6 +30,21 @@ class RayFolder:
     path: str
     handle: int
     """File descriptor of the locked folder. A process that inherits it also holds the folder."""
+
+    @property
+    def token(self) -> Path:
+        """The file with the word without which our Ray takes no connection."""
+        return token_file(self.path)
+
+
+def token_file(folder: str) -> Path:
+    """The token of the Ray in this folder."""
+    return Path(folder) / "token"
+
+
+def temp_dir(folder: str) -> str:
+    """The temporary directory of the Ray in this folder, with its logs."""
+    return f"{folder}/r"
 
 
 @contextlib.contextmanager
@@ -67,7 +84,10 @@ def _made(parent: Path) -> RayFolder:
         if (handle := _held(Path(path), wait=True)) is None:
             continue
         if os.path.exists(path):
-            return RayFolder(path, handle)
+            made = RayFolder(path, handle)
+            made.token.touch(0o600)
+            made.token.write_text(secrets.token_hex(32))
+            return made
         os.close(handle)
 
 

@@ -26,7 +26,8 @@ from cluster.service.data_folder import (
     running_service,
     service_log,
 )
-from cluster.service.ray_folder import RayFolder, ray_folder
+from cluster.service.logs import keep_bounded
+from cluster.service.ray_folder import RayFolder, ray_folder, temp_dir, token_file
 from cluster.service.terminal import output_in
 
 STOP_SECONDS = 20.0
@@ -54,7 +55,10 @@ def serve(config_path: Path, data: Path, host: str, port: int, reindex: bool) ->
         environment.prepare(data, host, port)
         check_spaces(config, reindex)
         with ray_folder() as folder:
-            print(f"Starting over {data} (Ray's logs: {folder.path}) …", flush=True)
+            environment.use_token(folder.token)
+            logs = f"{temp_dir(folder.path)}/session_latest/logs"
+            print(f"Starting over {data} (Ray's logs: {logs}) …", flush=True)
+            keep_bounded(data, folder.path)
             try:
                 _supervise(config_path, folder, stop, service_log(data))
             finally:
@@ -66,6 +70,7 @@ def deploy(config_path: Path, data: Path, reindex: bool) -> None:
     """Apply an edited config to the running service; only what changed restarts."""
     running = running_service(data)
     environment.prepare(data, running.host, running.port)
+    environment.use_token(token_file(running.ray_folder))
     from cluster.service import driver  # It imports Ray, which reads the environment then.
 
     config = read_config(config_path)

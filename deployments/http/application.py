@@ -16,15 +16,19 @@ from fastapi.middleware.cors import CORSMiddleware
 from ray import serve
 
 from deployments.http import editing, health, metrics, openapi, problems, v1
-from deployments.http.admission import Admission
+from deployments.http.access_log import AccessLog
+from deployments.http.admission.connections import BoundedConnection
+from deployments.http.admission.headers import SecurityHeaders
+from deployments.http.admission.keys import ApiKeys, document_keys
+from deployments.http.admission.middleware import Admission
+from deployments.http.admission.origins import WILDCARD
 from deployments.http.conditional import HeadRequests
 from deployments.http.gallery import routes as gallery
 from deployments.http.gallery import services
-from deployments.http.keys import ApiKeys, document_keys
 from deployments.ingress.gateway import Gateway
 from deployments.loopback import keep_sockets_on_loopback
 from deployments.page import routes as page
-from deployments.settings import IngressArgs, address
+from deployments.settings import IngressArgs, address, data_folder
 
 logger = logging.getLogger(__name__)
 DRAIN_SECONDS = 1.0
@@ -89,9 +93,20 @@ def make_app(gateway: Gateway) -> FastAPI:
             allow_headers=["*"],
             expose_headers=EXPOSED,
         )
-    app.add_middleware(Admission, args=gateway.args, draining=draining)
+    # Behind Serve's proxies it is not known here under which names they are reached.
+    bound = address()[0] if gateway.args.listen else WILDCARD
+    app.add_middleware(Admission, args=gateway.args, draining=draining, bound=bound)
     app.add_middleware(metrics.RequestCounter)
     app.add_middleware(HeadRequests)
+    app.add_middleware(
+        AccessLog,
+        style=gateway.args.access_log,
+        path=data_folder() / "access.log",
+        max_bytes=gateway.args.access_log_bytes,
+    )
+    # The framework answers an unforeseen error outside of all added middleware.
+    build = app.build_middleware_stack
+    setattr(app, "build_middleware_stack", lambda: SecurityHeaders(build()))  # noqa: B010
     return app
 
 
@@ -112,7 +127,7 @@ class Listener:
         self._socket.bind((host, port))
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=BoundedConnection,
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -110,7 +110,7 @@ class Environment:
         self._next_check = 0.0
         self._size = 0
         with self.translated():
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._env = self._open()
             self._open_tables()
 
@@ -144,6 +144,15 @@ class Environment:
                 self._gate.leave(scan=True)
 
         return txn, close
+
+    def copy(self, folder: Path) -> None:
+        """Copy the environment as it is now, compactly, to an empty folder, beside its writers."""
+        self._gate.enter(scan=True)
+        try:
+            with self.translated():
+                self._env.copy(str(folder), compact=True)
+        finally:
+            self._gate.leave(scan=True)
 
     def free_dead_readers(self) -> int:
         """Free the reader slots of dead processes, which keep old pages from being reused.

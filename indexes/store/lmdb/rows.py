@@ -2,7 +2,8 @@
 
 Numbers in keys are big-endian, so that keys sort numerically, and have 8 bytes unless noted.
 
-    meta       name                    → seq, tail, next id, bytes of originals, uuid, schema
+    meta       name                    → seq, tail, next id, bytes of originals, uuid, schema,
+                                          whether it is a backup
                "active" 0 kind         → fingerprint
     images     id                      → ImageRow
     features   space no. (4) id        → features
@@ -37,6 +38,8 @@ from indexes.store.checks import is_image_id, name_hash
 from models.types import MAX_IMAGE_ID
 
 SCHEMA = 1
+BACKUP = b"backup"
+"""Key in `meta`: whether the store is a backup, which gets a UUID of its own when it is opened."""
 ACTIVE = b"active\0"
 _NUMBER = struct.Struct(">Q")
 _SPACE = struct.Struct(">I")

@@ -24,7 +24,7 @@ from indexes.store.base import (
 )
 from indexes.store.checks import check_writes, is_image_id, name_hash, wanted_terms
 from indexes.store.lmdb.environment import Environment, LmdbOptions, acquire, release
-from indexes.store.lmdb.rows import SCHEMA, Reader, number, pending_key
+from indexes.store.lmdb.rows import BACKUP, SCHEMA, Reader, number, pending_key
 from indexes.store.lmdb.writes import Writer
 from models.errors import StoreUnavailable
 
@@ -255,19 +255,27 @@ class LmdbStore(Store):
 
 
 def _read_or_create_uuid(writer: Writer) -> str:
-    """Read the UUID of the store, or create it in a new store.
+    """Read the UUID of the store, or create it in a new store and in each restored backup.
 
     Raises StoreUnavailable for a store with another layout.
     """
     known = writer.get("meta", b"uuid")
     if known is None:
         writer.put_meta(b"schema", SCHEMA)
+    if known is None or writer.meta(BACKUP):
+        writer.put_meta(BACKUP, 0)
         known = uuid.uuid4().hex.encode()
         writer.keep("meta", b"uuid", known)
-    if writer.meta(b"schema") != SCHEMA:
+    layout = writer.meta(b"schema")
+    if layout != SCHEMA:
+        advice = (
+            "start the version of ambience that wrote it, or a newer one"
+            if layout > SCHEMA
+            else "copy it to PostgreSQL with the version that wrote it (`ambience store copy`), "
+            "and back with this one"
+        )
         raise StoreUnavailable(
-            f"the store has layout {writer.meta(b'schema')}, this version reads {SCHEMA}: "
-            "export it with the version that wrote it and import it here"
+            f"the store has layout {layout}, this version reads {SCHEMA}: {advice}"
         )
     if not writer.meta(b"contents"):  # An older version did not index contents.
         for image_id, row in list(writer.image_rows()):

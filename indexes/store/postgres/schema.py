@@ -1,6 +1,7 @@
 """The schema of the PostgreSQL store, as numbered steps; a released step never changes.
 
-store      one row: the store's uuid, and the seq up to which the log was compacted
+store      one row: the store's uuid, the seq up to which the log was compacted, and in `home` the
+           table that it was written to
 images     id → image row; `have` maps kinds to the numbers of the spaces with its features
 features   space number, image id → features
 spaces     number, kind, fingerprint
@@ -76,16 +77,40 @@ STEPS: tuple[str, ...] = (
     );
     CREATE INDEX claims_ends ON claims (ends);
     """,
+    "ALTER TABLE store ADD COLUMN home text",
 )
+
+HOME = """
+    SELECT store.home, here.home FROM store, (
+        SELECT concat_ws('/', system_identifier, 'ambience.store'::regclass::oid) AS home
+        FROM pg_control_system()
+    ) AS here
+"""
+"""The server and table in which the row of `store` was written last, and those in which it is: they
+differ in a restored backup."""
 
 MIGRATION_LOCK = 0x616D6269656E6365
 """Key of the advisory lock under which one process at a time migrates the tables."""
 
 
 def migrate(connection: Connection) -> None:
-    """Migrate the tables in one transaction. Raises StoreUnavailable for a newer schema."""
-    if _version(connection) == len(STEPS):
-        return
+    """Migrate the tables in one transaction. Raises StoreUnavailable for a newer schema.
+
+    A restored backup gets a new uuid, so that nothing which knew the old store takes it for that.
+    """
+    if _version(connection) != len(STEPS):
+        _migrate(connection)
+    was, now = connection.execute(HOME.encode()).fetchone() or ("", "")
+    if was != now:
+        new = uuid.uuid4().hex
+        connection.execute(
+            "UPDATE store SET uuid = CASE WHEN home IS NULL THEN uuid ELSE %s END, home = %s "
+            "WHERE home IS DISTINCT FROM %s",
+            [new, now, now],
+        )
+
+
+def _migrate(connection: Connection) -> None:
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
         found = _version(connection)

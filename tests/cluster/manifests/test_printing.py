@@ -159,6 +159,9 @@ def test_the_rayservice_carries_the_applications_of_the_config_built_as_everywhe
     for carried, shipped in zip(schema.applications, expected.applications, strict=True):
         args = dict(carried.args)
         assert args.pop("listen", None) is (False if shipped.route_prefix == "/" else None)
+        assert ("ambience-serve-svc" in args.pop("allowed_hosts", ())) is (
+            shipped.route_prefix == "/"
+        )
         assert carried.model_copy(update={"args": args}) == shipped
     assert schema.proxy_location == "EveryNode"
 

@@ -25,6 +25,7 @@ from tests.drawing import jpeg
 from tests.postgres_server import PostgresServer
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
+TOKEN = {"RAY_AUTH_TOKEN": "a-word-of-the-tests-of-many-letters"}
 LIMIT = 240.0
 """Seconds to wait for any condition: a limit, not a measurement."""
 
@@ -35,7 +36,7 @@ class Cluster:
     def __init__(self, folder: Path, store: str) -> None:
         self.folder = folder
         port = free_port()
-        environment_of = os.environ | environment.RAY_ENVIRONMENT
+        environment_of = os.environ | environment.RAY_ENVIRONMENT | TOKEN
         environment_of |= {
             "AMBIENCE_STORE": store,
             "AMBIENCE_DATA": str(folder / "data"),

@@ -13,7 +13,7 @@ import psutil
 
 from cluster.service.data_folder import job_log, running_service, service_log, service_processes
 from cluster.service.environment import RAY_ENVIRONMENT
-from cluster.service.ray_folder import RayFolder, ray_folder
+from cluster.service.ray_folder import RayFolder, ray_folder, token_file
 from tests.cluster.jobs.test_backfill import backfill, fill
 from tests.cluster.service.test_supervisor import ambience
 from tests.conftest import Service
@@ -29,6 +29,12 @@ publish_error_to_driver("worker_pool_large", sys.argv[2], gcs_client=worker.gcs_
 time.sleep(1)
 """
 """Program that sends a warning to all drivers, as a raylet does when there are many workers."""
+
+
+def joining(data: Path) -> dict[str, str]:
+    """Return the environment of a process that joins the service's Ray."""
+    token = token_file(running_service(data).ray_folder)
+    return os.environ | RAY_ENVIRONMENT | {"RAY_AUTH_TOKEN_PATH": str(token)}
 
 
 def listening(data: Path) -> dict[str, set[str]]:
@@ -88,7 +94,7 @@ def test_a_warning_of_rays_about_many_workers_goes_to_the_services_log(
 ) -> None:
     address = running_service(shared_service.data).ray_address
     publish = [sys.executable, "-c", PUBLISH, address, WARNING]
-    subprocess.run(publish, env=os.environ | RAY_ENVIRONMENT, check=True, timeout=60)
+    subprocess.run(publish, env=joining(shared_service.data), check=True, timeout=60)
     until = time.monotonic() + 20
     while WARNING not in service_log(shared_service.data).read_text():
         assert time.monotonic() < until

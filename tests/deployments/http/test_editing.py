@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 async def client(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the gateway's routes."""
     transport = httpx.ASGITransport(make_app(gateway), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as made:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as made:
         yield made
 
 

@@ -18,7 +18,7 @@ def test_a_running_service_is_alive_and_ready(shared_service_client: httpx.Clien
 @pytest.mark.anyio
 async def test_a_service_without_phash_is_alive_but_not_ready(gateway: Gateway) -> None:
     transport = httpx.ASGITransport(make_app(gateway))
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         assert (await client.get("/healthz")).status_code == 200
         answer = await client.get("/readyz")
     assert problem_of(answer, 503)["detail"] == "phash: not deployed"

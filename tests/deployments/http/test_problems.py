@@ -30,7 +30,7 @@ async def raised(error: Exception) -> httpx.Response:
         raise error
 
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         if isinstance(error, LookupError):
             return await client.get("/", params={"number": "x"})
         return await client.get("/")

@@ -29,7 +29,7 @@ async def sent(content: bytes, kind: str | None) -> httpx.Response:
 
     headers = {"content-type": kind} if kind else {}
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         return await client.post("/", content=content, headers=headers)
 
 

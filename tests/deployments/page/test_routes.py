@@ -17,6 +17,7 @@ from tests.drawing import encoded, scene
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
+POLICY = "Content Security Policy"
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 
 
@@ -35,12 +36,13 @@ def test_the_page_loads_nothing_from_elsewhere() -> None:
 
 @pytest.fixture
 def page(shared_service: Service) -> Iterator[Page]:
-    """The open page; an error in its script fails the test."""
+    """The open page; an error in its script, or what its policy refuses, fails the test."""
     errors: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         page = browser.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda said: errors.append(said.text) if POLICY in said.text else None)
         page.goto(shared_service.url)
         yield page
         browser.close()

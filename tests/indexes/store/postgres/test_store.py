@@ -155,6 +155,32 @@ def test_another_store_under_a_running_process_is_refused(
     again.close()
 
 
+def test_a_restored_dump_is_another_store(
+    store: PostgresStore, url: str, new_database: Callable[[], str], postgres: PostgresServer
+) -> None:
+    store.put(picture(1, "a"))
+    known = {store.uuid}
+    dump = postgres.folder / "dump.sql"
+    postgres.run("pg_dump", "--schema=ambience", "--clean", "--if-exists", f"--file={dump}", url)
+    for target in (new_database(), url):
+        postgres.run("psql", "--quiet", f"--file={dump}", target)
+        again = PostgresStore(target)
+        assert again.image(1) is not None
+        assert again.uuid not in known
+        known.add(again.uuid)
+        again.close()
+    postgres.cut_connections(url)
+    with pytest.raises(StoreUnavailable, match="restart ambience"):
+        store.put(picture(2))
+
+
+def test_a_user_without_privileges_opens_it(url: str, postgres: PostgresServer) -> None:
+    postgres.execute("CREATE ROLE plain LOGIN")
+    name = url.partition("@/")[2].partition("?")[0]
+    postgres.execute(f"GRANT CREATE ON DATABASE {name} TO plain")
+    PostgresStore(postgres.url(name, "plain")).close()
+
+
 def test_a_database_of_another_encoding_is_refused(postgres: PostgresServer) -> None:
     postgres.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
     with pytest.raises(StoreUnavailable, match="ENCODING 'UTF8'"):

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from deployments.http.application import make_app
 from deployments.ingress.gateway import Gateway
 from deployments.settings import IngressArgs
-from tests.deployments.http.test_admission import admission, client
+from tests.deployments.http.admission.test_middleware import admission, client
 from tests.deployments.pictures import problem_of
 
 pytestmark = pytest.mark.anyio
@@ -117,7 +117,7 @@ async def test_the_document_says_which_operations_need_a_key(gateway: Gateway) -
 async def test_the_documents_are_served_without_a_key(gateway: Gateway) -> None:
     gateway.args = gateway.args.model_copy(update={"read_keys": ("reader",)})
     transport = httpx.ASGITransport(make_app(gateway))
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         for path in ("/", "/docs", "/openapi.json", "/problems/forbidden"):
             assert (await http.get(path)).status_code == 200, path
         problem_of(await http.get("/v1/images"), 401)

@@ -10,7 +10,8 @@ import pytest
 from fastapi import FastAPI, Request
 
 from deployments.http import problems
-from deployments.http.admission import FORM_OVERHEAD_BYTES, Admission
+from deployments.http.admission.middleware import Admission
+from deployments.http.admission.receiving import FORM_OVERHEAD_BYTES
 from deployments.settings import IngressArgs
 from tests.deployments.pictures import problem_of
 
@@ -44,7 +45,7 @@ def admission(**args: object) -> Admission:
 
 def client(app: Admission, address: str = "10.0.0.1") -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app, client=(address, 1234))
-    return httpx.AsyncClient(transport=transport, base_url="http://test")
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
 
 async def chunks(count: int) -> AsyncIterator[bytes]:

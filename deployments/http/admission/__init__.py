@@ -1,0 +1,1 @@
+"""Who may ask, how much at once, how large: middleware before the routes."""

@@ -1,0 +1,55 @@
+"""Security headers of every answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+
+from deployments.http.application import make_app
+from deployments.ingress.gateway import Gateway
+
+pytestmark = pytest.mark.anyio
+
+
+async def answers(gateway: Gateway) -> list[httpx.Response]:
+    app = make_app(gateway)
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError
+
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        paths = ("/", "/docs", "/redoc", "/openapi.json", "/healthz", "/v1/images", "/broken", "/x")
+        refused = http.post("/v1/search", headers={"Origin": "https://evil.example"})
+        return await asyncio.gather(*(http.get(path) for path in paths), refused)
+
+
+async def test_every_answer_has_security_headers(gateway: Gateway) -> None:
+    found = await answers(gateway)
+    assert {answer.status_code for answer in found} == {200, 403, 404, 500}
+    for answer in found:
+        assert answer.headers["x-content-type-options"] == "nosniff", answer.url
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        policies = answer.headers.get_list("content-security-policy")
+        assert len(policies) == 1
+        assert "default-src 'none'" in policies[0]
+        assert "frame-ancestors 'none'" in policies[0]
+
+
+async def test_the_page_runs_its_own_script_only(gateway: Gateway) -> None:
+    policy = (await answers(gateway))[0].headers["content-security-policy"]
+    assert "unsafe" not in policy
+    assert "script-src 'sha256-" in policy
+    assert "http" not in policy
+
+
+async def test_the_documents_may_load_their_scripts(gateway: Gateway) -> None:
+    _, docs, redoc, *_ = await answers(gateway)
+    for answer in (docs, redoc):
+        policy = answer.headers["content-security-policy"]
+        for source in ("cdn.jsdelivr.net", "fastapi.tiangolo.com", "'unsafe-inline'"):
+            assert source in policy
+        assert "cdn.jsdelivr.net" in answer.text
