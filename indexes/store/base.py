@@ -133,6 +133,16 @@ class Changes:
     rows: Mapping[int, bytes | None]
 
 
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """A part of the log."""
+
+    head: int
+    """Seq of the last entry that was read."""
+    seqs: Mapping[int, int]
+    """Of each image that changed, the seq of its last entry; the image may be gone."""
+
+
 class Store(ABC):
     """A thread-safe store. Its methods raise StoreUnavailable, never the backend's own errors."""
 
@@ -284,6 +294,13 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def log(self, after: int, limit: int) -> LogPage | None:
+        """At most `limit` log entries after `after`.
+
+        Returns None where `changes` does.
+        """
+
+    @abstractmethod
     def scan(self, space: Space, batch: int = 4096) -> Scan:
         """Head and all rows of a space in one snapshot. Use it as a context manager."""
 
@@ -291,8 +308,8 @@ class Store(ABC):
     def rows(self, space: Space, image_ids: Sequence[int]) -> dict[int, bytes]:
         """Features by id; missing ids are left out."""
 
-    @abstractmethod
-    def image(self, image_id: int) -> Image | None: ...
+    def image(self, image_id: int) -> Image | None:
+        return self.images_by_id([image_id]).get(image_id)
 
     @abstractmethod
     def images(self, after: int = -1, limit: int = 100) -> list[Image]:

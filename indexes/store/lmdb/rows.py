@@ -33,7 +33,7 @@ from typing import Any
 import lmdb
 import orjson
 
-from indexes.store.base import Changes, Image, Pending, Space, file_name_of
+from indexes.store.base import Changes, Image, LogPage, Pending, Space, file_name_of
 from indexes.store.checks import is_image_id, name_hash
 from models.types import MAX_IMAGE_ID
 
@@ -193,19 +193,34 @@ class Reader:
         return sorted(held)
 
     def changes(self, space: Space, after: int, limit: int | None) -> Changes | None:
-        head = self.meta(b"seq")
-        if not self.meta(b"tail") <= after <= head:
+        read = self._entries(after, limit)
+        if read is None:
             return None
+        head, entries = read
         wanted = self.space_number(space)
-        with self.txn.cursor(db=self.tables["log"]) as cursor:
-            found = cursor.set_range(number(after + 1))
-            entries = list(islice(cursor, limit)) if found else []
-        if len(entries) == limit:
-            head = unpack_number(entries[-1][0])
         sought = b"" if wanted is None else _SPACE.pack(wanted)
         ids = {entry_image_id(data) for _, data in entries if entry_names_space(data, sought)}
         rows = self.features(wanted, sorted(ids))
         return Changes(head, {image_id: rows.get(image_id) for image_id in ids})
+
+    def log(self, after: int, limit: int) -> LogPage | None:
+        read = self._entries(after, limit)
+        if read is None:
+            return None
+        head, entries = read
+        return LogPage(head, {entry_image_id(data): unpack_number(key) for key, data in entries})
+
+    def _entries(
+        self, after: int, limit: int | None
+    ) -> tuple[int, list[tuple[bytes, bytes]]] | None:
+        """The seq up to which the log was read, and its entries; None if `after` lies outside."""
+        head = self.meta(b"seq")
+        if not self.meta(b"tail") <= after <= head:
+            return None
+        with self.txn.cursor(db=self.tables["log"]) as cursor:
+            found = cursor.set_range(number(after + 1))
+            entries = list(islice(cursor, limit)) if found else []
+        return (unpack_number(entries[-1][0]) if len(entries) == limit else head), entries
 
     # --- images ----------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from indexes.store.base import (
     Guard,
     Image,
     ImageWrite,
+    LogPage,
     Pending,
     Receipt,
     Scan,
@@ -129,6 +130,9 @@ class LmdbStore(Store):
     def changes(self, space: Space, after: int, limit: int | None = None) -> Changes | None:
         return self._read(lambda reader: reader.changes(space, after, limit))
 
+    def log(self, after: int, limit: int) -> LogPage | None:
+        return self._read(lambda reader: reader.log(after, limit))
+
     def scan(self, space: Space, batch: int = 4096) -> Scan:
         environment = self._environment
         txn, close = environment.snapshot()
@@ -150,9 +154,6 @@ class LmdbStore(Store):
             return reader.features(reader.space_number(space), map(int, image_ids))
 
         return self._read(work)
-
-    def image(self, image_id: int) -> Image | None:
-        return self.images_by_id([image_id]).get(image_id)
 
     def images(self, after: int = -1, limit: int = 100) -> list[Image]:
         def work(reader: Reader) -> list[Image]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 
 from indexes.store.annotations import annotated_kinds
-from indexes.store.base import ANNOTATIONS, Image, Space, missing_kinds
+from indexes.store.base import ANNOTATIONS, Image, ImageWrite, Space, missing_kinds
 from indexes.store.checks import image_terms
 
 
@@ -17,6 +18,23 @@ class StoredImage:
     original: bytes | None = None
     stored: int = 0
     """Seq of the write that stored the original; the oldest originals are removed first."""
+
+    @classmethod
+    def begun(cls, image_id: int, seq: int, write: ImageWrite) -> StoredImage:
+        """A new generation, still without what the write gives."""
+        return cls(
+            Image(
+                image_id=image_id,
+                generation=seq,
+                sha256=write.sha256,
+                width=write.width,
+                height=write.height,
+                source=write.source,
+                created=time.time() if write.created is None else write.created,
+                wanted=frozenset(),
+                pending=frozenset(),
+            )
+        )
 
     def missing(self) -> frozenset[str]:
         """Wanted kinds that have neither features nor annotations."""

@@ -20,6 +20,7 @@ from indexes.store.base import (
     Guard,
     Image,
     ImageWrite,
+    LogPage,
     Pending,
     Receipt,
     Scan,
@@ -197,18 +198,7 @@ class MemoryStore(Store):
         if old is not None and old.image.sha256 == write.sha256:
             return self._extend(image_id, old, write)
         seq = self._seq + 1
-        fresh = Image(
-            image_id=image_id,
-            generation=seq,
-            sha256=write.sha256,
-            width=write.width,
-            height=write.height,
-            source=write.source,
-            created=time.time() if write.created is None else write.created,
-            wanted=frozenset(),
-            pending=frozenset(),
-        )
-        self._kept[image_id] = self._filled(StoredImage(fresh), write)
+        self._kept[image_id] = self._filled(StoredImage.begun(image_id, seq, write), write)
         return Receipt(
             image_id, self._entry(image_id), seq, "created" if old is None else "replaced"
         )
@@ -291,6 +281,13 @@ class MemoryStore(Store):
             ids = {self._log[seq] for seq in range(after + 1, head + 1)}
             return Changes(head, {image_id: self._row(space, image_id) for image_id in ids})
 
+    def log(self, after: int, limit: int) -> LogPage | None:
+        with self._open():
+            if not self._tail <= after <= self._seq:
+                return None
+            head = min(self._seq, after + limit)
+            return LogPage(head, {self._log[seq]: seq for seq in range(after + 1, head + 1)})
+
     def scan(self, space: Space, batch: int = 4096) -> Scan:
         with self._open():
             found = [(image_id, self._row(space, image_id)) for image_id in sorted(self._kept)]
@@ -306,9 +303,6 @@ class MemoryStore(Store):
         with self._open():
             found = ((int(image_id), self._row(space, image_id)) for image_id in image_ids)
             return {image_id: data for image_id, data in found if data is not None}
-
-    def image(self, image_id: int) -> Image | None:
-        return self.images_by_id([image_id]).get(image_id)
 
     def images(self, after: int = -1, limit: int = 100) -> list[Image]:
         with self._open():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from indexes.store.base import Changes, Image, Pending, Space
+from indexes.store.base import Changes, Image, LogPage, Pending, Space
 from indexes.store.checks import is_image_id, name_hash
 from indexes.store.postgres.connections import Connection
 from models.types import MAX_IMAGE_ID
@@ -29,6 +29,15 @@ _CHANGES = f"""
     SELECT (SELECT tail FROM store), {HEAD}, (SELECT max(seq) FROM span), t.image_id, f.data
     FROM (VALUES (1)) AS one LEFT JOIN touched t ON true
     LEFT JOIN features f ON f.image_id = t.image_id AND f.space = {SPACE}
+"""
+
+_LOG = f"""
+    WITH span AS (
+        SELECT seq, image_id FROM log WHERE seq > %(after)s ORDER BY seq LIMIT %(limit)s
+    )
+    SELECT (SELECT tail FROM store), {HEAD}, changed.image_id, changed.seq
+    FROM (VALUES (1)) AS one
+    LEFT JOIN (SELECT image_id, max(seq) AS seq FROM span GROUP BY image_id) changed ON true
 """
 
 
@@ -59,6 +68,14 @@ class Reader:
             return None
         rows = {at: data for *_, at, data in found if at is not None}
         return Changes(after if last is None else last, rows)
+
+    def log(self, after: int, limit: int) -> LogPage | None:
+        found = self.all(_LOG, {"after": after, "limit": limit})
+        tail, head = found[0][:2]
+        if not tail <= after <= head:
+            return None
+        seqs = {image_id: seq for *_, image_id, seq in found if image_id is not None}
+        return LogPage(max(seqs.values(), default=after), seqs)
 
     def rows(self, space: Space, image_ids: Iterable[int]) -> dict[int, bytes]:
         sql = f"SELECT image_id, data FROM features WHERE space = {SPACE}"

@@ -13,6 +13,7 @@ from indexes.store.base import (
     Guard,
     Image,
     ImageWrite,
+    LogPage,
     Pending,
     Receipt,
     Scan,
@@ -207,6 +208,9 @@ class PostgresStore(Store):
     def changes(self, space: Space, after: int, limit: int | None = None) -> Changes | None:
         return self._read(lambda reader: reader.changes(space, after, limit))
 
+    def log(self, after: int, limit: int) -> LogPage | None:
+        return self._read(lambda reader: reader.log(after, limit))
+
     def scan(self, space: Space, batch: int = 4096) -> Scan:
         connection = self._connections.connect()
 
@@ -232,9 +236,6 @@ class PostgresStore(Store):
 
     def rows(self, space: Space, image_ids: Sequence[int]) -> dict[int, bytes]:
         return self._read(lambda reader: reader.rows(space, image_ids))
-
-    def image(self, image_id: int) -> Image | None:
-        return self.images_by_id([image_id]).get(image_id)
 
     def images(self, after: int = -1, limit: int = 100) -> list[Image]:
         return self._read(lambda reader: reader.images(after, limit))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from indexes.store.base import Changes, Store
+from indexes.store.base import Changes, LogPage, Store
 from models.errors import StoreUnavailable
 from models.types import MAX_IMAGE_ID
 from tests.indexes.opening import OpeningContract
@@ -78,6 +78,18 @@ class ReadContract(OpeningContract):
             after, steps = step.head, steps + 1
         assert seen == {n: row_of(str(n)) for n in range(10)}
         assert steps == 4
+
+    def test_the_log_names_each_changed_image_once_by_its_last_entry(self, store: Store) -> None:
+        store.put_many([picture(n, str(n)) for n in range(4)])
+        store.delete(1)
+        store.put(picture(0, "another"))
+        assert store.log(0, 100) == LogPage(6, {1: 5, 2: 3, 3: 4, 0: 6})
+        assert store.log(2, 2) == LogPage(4, {2: 3, 3: 4})
+        assert store.log(6, 10) == LogPage(6, {})
+        assert store.log(7, 10) is None
+        store.compact(3)
+        assert store.log(2, 10) is None
+        assert store.log(3, 10) == LogPage(6, {3: 4, 1: 5, 0: 6})
 
     def test_a_follower_behind_the_compacted_log_must_rebuild(self, store: Store) -> None:
         store.put_many([picture(n, str(n)) for n in range(10)])
