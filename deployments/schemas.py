@@ -256,6 +256,53 @@ class ImageEdit(Options):
     )
 
 
+class BatchItem(Options):
+    """What is said of one picture of a batch."""
+
+    image_id: int | None = Field(
+        None, ge=0, le=MAX_IMAGE_ID, description="Default: the next free id."
+    )
+    metadata: dict[str, Any] | None = None
+
+
+class BatchOutcome(Answer):
+    """The outcome of one picture of a batch: an add, or a problem."""
+
+    status: int = Field(description="As of a request of its own.")
+    image_id: int | None = None
+    seq: int | None = None
+    retrievers: dict[str, RetrieverOutcome] | None = None
+    truncated: bool | None = Field(None, description=TRUNCATED)
+    problem: dict[str, Any] | None = Field(None, description="As of a request of its own.")
+
+
+class BatchAnswer(BaseModel):
+    items: list[BatchOutcome] = Field(description="In the order of the pictures.")
+
+
+class ImagesToDelete(Options):
+    ids: list[Annotated[int, Field(ge=0, le=MAX_IMAGE_ID)]] = Field(min_length=1, max_length=1000)
+
+
+class DeletedImages(BaseModel):
+    deleted: list[int]
+    unknown: list[int] = Field(description="There were no such images.")
+
+
+class Change(Answer):
+    """An image that changed."""
+
+    image_id: int
+    seq: int = Field(description="Seq of its last change.")
+    deleted: bool
+    image: ImageAnswer | None = Field(None, description="The image as it is now.")
+
+
+class ChangeList(BaseModel):
+    changes: list[Change]
+    head: int = Field(description="Pass it as `after` next time.")
+
+
 class ImageList(BaseModel):
     images: list[ImageAnswer]
     next_cursor: str | None = None

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from ray import serve
 
-from deployments.http import editing, health, metrics, openapi, problems, v1
+from deployments.http import bulk, editing, health, metrics, openapi, problems, v1
 from deployments.http.access_log import AccessLog
 from deployments.http.admission.connections import BoundedConnection
 from deployments.http.admission.headers import SecurityHeaders
@@ -82,7 +82,7 @@ def make_app(gateway: Gateway) -> FastAPI:
     )
     app.state.gateway = gateway
     problems.install(app)
-    for routes in (v1, editing, gallery, services, health, metrics, problems, page):
+    for routes in (v1, bulk, editing, gallery, services, health, metrics, problems, page):
         app.include_router(routes.router)
     document_keys(app, ApiKeys(gateway.args))
     if gateway.args.cors_origins:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from deployments.schemas import ImageEdit, RetrieverQuery, SearchQuery
+from deployments.schemas import ImageEdit, ImagesToDelete, RetrieverQuery, SearchQuery
 
 IMAGE = {"type": "string", "format": "binary", "description": "The picture's bytes."}
 _METADATA = {"type": "string", "description": "A JSON object kept with the picture."}
@@ -43,7 +43,7 @@ _COMPONENTS = "#/components/schemas/{model}"
 def bodies() -> dict[str, Any]:
     """The schemas of JSON bodies, by name, as the document's components."""
     models: list[tuple[type[BaseModel], Literal["validation"]]] = [
-        (model, "validation") for model in (SearchQuery, RetrieverQuery, ImageEdit)
+        (model, "validation") for model in (SearchQuery, RetrieverQuery, ImageEdit, ImagesToDelete)
     ]
     _, shown = models_json_schema(models, ref_template=_COMPONENTS)
     schemas: dict[str, Any] = shown["$defs"]
@@ -146,6 +146,20 @@ _RETRIEVER_FORM = _form(
 RETRIEVER_SEARCH = _body({"application/json": _reference(RetrieverQuery)})
 RETRIEVER_SEARCH_UPLOAD = _body({"multipart/form-data": _RETRIEVER_FORM})
 EDIT = _body({"application/json": _reference(ImageEdit)}) | EDITED
+BATCH = _body(
+    {
+        "multipart/form-data": _form(
+            ["image"],
+            image={"type": "array", "items": IMAGE, "minItems": 1, "maxItems": 100},
+            items={
+                "type": "string",
+                "description": "A JSON list with an object for each picture: its `image_id` and "
+                "`metadata`, both optional.",
+            },
+        )
+    }
+)
+DELETE_MANY = _body({"application/json": _reference(ImagesToDelete)})
 ANNOTATE = _body(
     {
         "multipart/form-data": _form(

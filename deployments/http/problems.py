@@ -71,7 +71,16 @@ class ProblemResponse(JSONResponse):
 
 def problem(error: AmbienceError) -> ProblemResponse:
     """The response for an error."""
-    body = Problem(
+    return _response(_described(error), HEADERS.get(error.status))
+
+
+def problem_of(error: AmbienceError) -> dict[str, Any]:
+    """An error as JSON inside another answer."""
+    return _described(error).model_dump(exclude_none=True)
+
+
+def _described(error: AmbienceError) -> Problem:
+    return Problem(
         type=type_of(type(error)),
         title=error.title,
         status=error.status,
@@ -79,7 +88,6 @@ def problem(error: AmbienceError) -> ProblemResponse:
         field=error.field,
         image_id=error.image_id if isinstance(error, DuplicatePicture) else None,
     )
-    return _response(body, HEADERS.get(error.status))
 
 
 def type_of(kind: type[AmbienceError]) -> str:

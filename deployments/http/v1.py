@@ -338,11 +338,11 @@ async def _add(
     options = AddOptions(metadata, body.upload_name(), check, if_version)
     added = await gateway.writer.add(image_id, body.image(), report, options)
     status = 201 if added.receipt.outcome == "created" else 200
-    row = _added_row(added) | report.note_truncated()
+    row = added_row(added) | report.note_truncated()
     return JsonAnswer(row, status, headers=report.headers())
 
 
-def _added_row(added: Added) -> dict[str, Any]:
+def added_row(added: Added) -> dict[str, Any]:
     return {
         "image_id": added.receipt.image_id,
         "seq": added.receipt.seq,

@@ -1,0 +1,208 @@
+"""The routes of /v1 for many images at once, and for systems that follow what changes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from pydantic import TypeAdapter, ValidationError
+
+from deployments.http import openapi
+from deployments.http.answers import JsonAnswer
+from deployments.http.editing import image_rows
+from deployments.http.problems import documented, problem_of
+from deployments.http.reading import (
+    Body,
+    invalid_field,
+    read_body,
+    refuse_unknown_parameters,
+    validated,
+)
+from deployments.http.v1 import UnlessQuery, added_row
+from deployments.ingress.adding import AddOptions
+from deployments.ingress.copies import copy_check
+from deployments.ingress.gateway import Gateway
+from deployments.ingress.report import Report
+from deployments.schemas import (
+    BatchAnswer,
+    BatchItem,
+    ChangeList,
+    DeletedImages,
+    ImagesToDelete,
+)
+from indexes.store.base import LogPage
+from models.errors import AmbienceError, InvalidInput
+from models.machine import cores
+
+router = APIRouter(prefix="/v1", tags=["v1"], dependencies=[Depends(refuse_unknown_parameters)])
+
+MOST_PICTURES = 100
+LOOK_SECONDS = 0.25
+"""Seconds between two looks for changes while a request waits for some."""
+MARK_SECONDS = 24 * 3600.0
+_ITEMS = TypeAdapter(list[BatchItem])
+
+
+class ChangesGone(AmbienceError):
+    """The log no longer reaches back so far, or never got there: list all images anew, and follow
+    from the `head` that this answer's question gave before."""
+
+    status = 410
+    title = "Changes gone"
+
+
+@router.post(
+    "/images:batch",
+    summary="Add many images",
+    response_model=BatchAnswer,
+    responses={**openapi.answer({}), **documented(400, 413, 503)},
+    openapi_extra=openapi.BATCH,
+)
+async def add_images(
+    request: Request,
+    unless: UnlessQuery = None,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            min_length=1,
+            max_length=240,
+            description="The same key within 24 hours adds each picture of the batch once.",
+        ),
+    ] = None,
+) -> Response:
+    """Up to 100 pictures in one form, each with an outcome of its own, in their order. What was
+    added is durable when answered. A batch as a whole may be as large as one upload."""
+    body = await read_body(request)
+    items = _items(body)
+    gateway: Gateway = request.app.state.gateway
+    places = asyncio.Semaphore(cores())
+
+    async def one(number: int) -> dict[str, Any]:
+        key = None if idempotency_key is None else f"{idempotency_key}:{number}"
+        async with places:
+            try:
+                return await _add_one(gateway, body.images[number], items[number], key, unless)
+            except AmbienceError as exc:
+                found = problem_of(exc)
+                return {"status": found["status"], "problem": found}
+
+    rows = await asyncio.gather(*map(one, range(len(items))))
+    return JsonAnswer({"items": rows})
+
+
+@router.post(
+    "/images:delete",
+    summary="Delete many images",
+    response_model=DeletedImages,
+    responses=documented(400, 503),
+    openapi_extra=openapi.DELETE_MANY,
+)
+async def delete_images(request: Request) -> Response:
+    """Durable, and removed from every retriever, when answered. Unknown ids are accepted."""
+    body = await read_body(request)
+    wanted = validated(ImagesToDelete, body.fields)
+    gateway: Gateway = request.app.state.gateway
+    deleted: list[int] = []
+    unknown: list[int] = []
+    for image_id in dict.fromkeys(wanted.ids):
+        existed = await gateway.writer.delete(image_id)
+        (deleted if existed else unknown).append(image_id)
+    return JsonAnswer({"deleted": deleted, "unknown": unknown})
+
+
+@router.get(
+    "/changes",
+    summary="What has changed since",
+    response_model=ChangeList,
+    responses=documented(400, 410, 503),
+)
+async def list_changes(
+    request: Request,
+    after: Annotated[
+        int, Query(ge=0, le=2**62, description="`head` of the previous answer; 0 for all.")
+    ],
+    limit: Annotated[int, Query(ge=1, le=1000, description="Log entries a page.")] = 100,
+    wait: Annotated[
+        float, Query(ge=0, le=30, description="Seconds to wait for a change if there is none.")
+    ] = 0,
+    consumer: Annotated[
+        str | None,
+        Query(
+            pattern="^[A-Za-z0-9_.-]{1,64}$",
+            description="A name under which the log after `after` is kept for another 24 hours.",
+        ),
+    ] = None,
+) -> Response:
+    """The images that were added, replaced, completed, annotated or deleted, each once, as it is
+    now, in the order of their last changes.
+
+    Ask again with the answer's `head`. 410 when the log no longer reaches back to `after`; it is
+    kept as long as a retriever of the service, or a `consumer`, needs it.
+    """
+    gateway: Gateway = request.app.state.gateway
+    store = gateway.store
+    if consumer is not None:
+        await asyncio.to_thread(store.mark, f"changes:{consumer}", after, MARK_SECONDS)
+    until = time.monotonic() + wait
+    page = await asyncio.to_thread(store.log, after, limit)
+    while page is not None and not page.seqs and time.monotonic() < until:
+        await asyncio.sleep(LOOK_SECONDS)
+        page = await asyncio.to_thread(store.log, after, limit)
+    if page is None:
+        raise ChangesGone(
+            f"the log does not reach back to {after}, or not up to it: list all images anew",
+            "after",
+        )
+    rows = await asyncio.to_thread(_change_rows, gateway, page)
+    return JsonAnswer({"changes": rows, "head": page.head})
+
+
+def _change_rows(gateway: Gateway, page: LogPage) -> list[dict[str, Any]]:
+    there = gateway.store.images_by_id(list(page.seqs))
+    shown = {row["image_id"]: row for row in image_rows(gateway, list(there.values()))}
+    order = sorted(page.seqs, key=lambda image_id: page.seqs[image_id])
+    return [
+        {"image_id": at, "seq": page.seqs[at], "deleted": at not in shown}
+        | ({"image": shown[at]} if at in shown else {})
+        for at in order
+    ]
+
+
+def _items(body: Body) -> Sequence[BatchItem]:
+    """What is said of each picture. Raises InvalidInput."""
+    count = len(body.images)
+    if not 1 <= count <= MOST_PICTURES:
+        raise InvalidInput(f"image: send 1 to {MOST_PICTURES} pictures, not {count}", "image")
+    if not body.given("items"):
+        return [BatchItem() for _ in body.images]
+    try:
+        items = _ITEMS.validate_python(_list_of(body.fields))
+    except ValidationError as exc:
+        raise invalid_field(exc, "items") from exc
+    if len(items) != count:
+        raise InvalidInput(f"items: {len(items)} for {count} pictures", "items")
+    return items
+
+
+def _list_of(fields: Mapping[str, Any]) -> Any:
+    try:
+        return orjson.loads(fields["items"])
+    except orjson.JSONDecodeError as exc:
+        raise InvalidInput(f"items: not JSON: {exc}", "items") from exc
+
+
+async def _add_one(
+    gateway: Gateway, data: bytes, item: BatchItem, key: str | None, unless: str | None
+) -> dict[str, Any]:
+    image_id, report = item.image_id, Report()
+    if image_id is None and key is not None:
+        image_id = await gateway.writer.claim_id(key, data)
+    check = await copy_check(gateway, image_id, report) if unless == "same" else None
+    added = await gateway.writer.add(image_id, data, report, AddOptions(item.metadata, None, check))
+    status = 201 if added.receipt.outcome == "created" else 200
+    return {"status": status, **added_row(added), **report.note_truncated()}

@@ -1,0 +1,155 @@
+"""Many images at once, and what has changed, over HTTP with real retrievers."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from indexes.store.url import open_store
+from tests.conftest import Service
+from tests.deployments.pictures import field_part, image_part, picture, post_form, problem_of
+
+
+def add_many(
+    client: httpx.Client, pictures: list[bytes], items: Any = None, **options: Any
+) -> httpx.Response:
+    parts = [image_part(one) for one in pictures]
+    if items is not None:
+        parts.append(field_part("items", items if isinstance(items, str) else json.dumps(items)))
+    return client.post("/v1/images:batch", files=parts, **options)
+
+
+def changes(client: httpx.Client, after: int, **params: Any) -> Any:
+    answer = client.get("/v1/changes", params={"after": after, **params})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def head_of(client: httpx.Client) -> int:
+    """The seq of a change that this function makes."""
+    answer = client.put("/v1/images/99", files=[image_part(picture(99))])
+    seq: int = answer.json()["seq"]
+    return seq
+
+
+def test_each_picture_of_a_batch_has_an_outcome_of_its_own(client: httpx.Client) -> None:
+    items = [{"image_id": 7, "metadata": {"album": "a"}}, {}, {}]
+    answer = add_many(client, [picture(1), b"no picture", picture(2)], items)
+    assert answer.status_code == 200
+    first, second, third = answer.json()["items"]
+    assert (first["status"], first["image_id"]) == (201, 7)
+    assert set(first["retrievers"]) == {"color", "local", "phash"}
+    assert second["status"] == 415
+    assert second["problem"]["field"] == "image"
+    assert third["status"] == 201
+    assert client.get("/v1/images/7").json()["metadata"] == {"album": "a"}
+    hits = post_form(client, "/v1/search", image_part(picture(2))).json()["hits"]
+    assert hits[0]["image_id"] == third["image_id"]
+
+
+def test_a_batch_with_a_key_is_added_once(client: httpx.Client) -> None:
+    headers = {"Idempotency-Key": "a batch"}
+    pictures = [picture(1), picture(2)]
+    first = add_many(client, pictures, headers=headers).json()["items"]
+    again = add_many(client, pictures, headers=headers).json()["items"]
+    assert [row["image_id"] for row in first] == [row["image_id"] for row in again]
+    assert [row["status"] for row in (*first, *again)] == [201, 201, 200, 200]
+    assert client.get("/v1/images").json()["total"] == 2
+    other = add_many(client, [picture(3), picture(2)], headers=headers).json()["items"]
+    assert [row["status"] for row in other] == [422, 200]
+
+
+def test_of_two_copies_in_a_batch_one_is_added(client: httpx.Client) -> None:
+    answer = add_many(client, [picture(1), picture(1), picture(2)], params={"unless": "same"})
+    rows = answer.json()["items"]
+    assert sorted(row["status"] for row in rows) == [201, 201, 409]
+    assert client.get("/v1/images").json()["total"] == 2
+
+
+@pytest.mark.parametrize(
+    ("count", "items", "field", "says"),
+    [
+        (0, None, "image", "send 1 to 100 pictures, not 0"),
+        (101, None, "image", "send 1 to 100 pictures, not 101"),
+        (1, "{", "items", "not JSON"),
+        (1, [{}, {}], "items", "2 for 1 pictures"),
+        (1, [{"image_id": -1}], "0.image_id", "greater than or equal to 0"),
+        (1, [{"id": 1}], "0.id", "Extra inputs"),
+    ],
+)
+def test_a_batch_that_is_none_is_refused_by_field(
+    client: httpx.Client, count: int, items: Any, field: str, says: str
+) -> None:
+    answer = add_many(client, [picture(1)] * count, items or ("" if not count else None))
+    problem = problem_of(answer, 400)
+    assert problem["field"] == field
+    assert says in problem["detail"]
+
+
+def test_many_are_deleted_at_once(client: httpx.Client) -> None:
+    add_many(client, [picture(1), picture(2)], [{"image_id": 1}, {"image_id": 2}])
+    answer = client.post("/v1/images:delete", json={"ids": [2, 5, 2]})
+    assert answer.json() == {"deleted": [2], "unknown": [5]}
+    assert [row["image_id"] for row in client.get("/v1/images").json()["images"]] == [1]
+    for wrong in ({}, {"ids": []}, {"ids": [-1]}, {"ids": list(range(1001))}, {"ids": "1"}):
+        assert "ids" in problem_of(client.post("/v1/images:delete", json=wrong), 400)["field"]
+
+
+def test_changes_tell_adds_deletes_and_annotations_in_order(client: httpx.Client) -> None:
+    start = head_of(client)
+    items = [{"image_id": number} for number in (1, 2, 3)]
+    for number, item in zip((1, 2, 3), items, strict=True):
+        add_many(client, [picture(number)], [item])
+    client.delete("/v1/images/2")
+    edit = {"annotations": {"note": {"text": "a hill"}}}
+    client.patch("/v1/images/1", json=edit)
+    told = changes(client, start)
+    assert [(row["image_id"], row["deleted"]) for row in told["changes"]] == [
+        (3, False),
+        (2, True),
+        (1, False),
+    ]
+    assert told["changes"][2]["image"]["annotations"]["note"]["text"] == "a hill"
+    assert "image" not in told["changes"][1]
+    assert changes(client, told["head"]) == {"changes": [], "head": told["head"]}
+    seen, after = [], start
+    while (page := changes(client, after, limit=1))["changes"]:
+        seen += [row["image_id"] for row in page["changes"]]
+        after = page["head"]
+    assert set(seen) == {1, 2, 3}
+    assert after == told["head"]
+
+
+def test_a_question_can_wait_for_a_change(client: httpx.Client) -> None:
+    head = head_of(client)
+    began = time.monotonic()
+    assert changes(client, head, wait=0.5)["changes"] == []
+    assert time.monotonic() - began >= 0.5
+    adding = threading.Timer(
+        0.5, lambda: client.put("/v1/images/9", files=[image_part(picture(9))])
+    )
+    adding.start()
+    told = changes(client, head, wait=25)
+    adding.join()
+    assert [row["image_id"] for row in told["changes"]] == [9]
+
+
+def test_a_place_that_the_log_does_not_reach_is_gone(client: httpx.Client) -> None:
+    problem = problem_of(client.get("/v1/changes", params={"after": 2**61}), 410)
+    assert problem["title"] == "Changes gone"
+    assert problem["field"] == "after"
+
+
+def test_a_consumer_keeps_the_log(client: httpx.Client, service: Service) -> None:
+    head = head_of(client)
+    changes(client, head, consumer="my-gallery")
+    store = open_store(f"lmdb:{service.data / 'store'}")
+    try:
+        assert store.marks()["changes:my-gallery"] == head
+    finally:
+        store.close()
