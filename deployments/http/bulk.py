@@ -48,8 +48,8 @@ _ITEMS = TypeAdapter(list[BatchItem])
 
 
 class ChangesGone(AmbienceError):
-    """The log no longer reaches back so far, or never got there: list all images anew, and follow
-    from the `head` that this answer's question gave before."""
+    """The log no longer reaches back so far, or never got there: ask for the `head`, list all
+    images, and follow from there."""
 
     status = 410
     title = "Changes gone"
@@ -124,8 +124,9 @@ async def delete_images(request: Request) -> Response:
 async def list_changes(
     request: Request,
     after: Annotated[
-        int, Query(ge=0, le=2**62, description="`head` of the previous answer; 0 for all.")
-    ],
+        int | None,
+        Query(ge=0, le=2**62, description="`head` of the previous answer; default: the newest."),
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="Log entries a page.")] = 100,
     wait: Annotated[
         float, Query(ge=0, le=30, description="Seconds to wait for a change if there is none.")
@@ -146,6 +147,8 @@ async def list_changes(
     """
     gateway: Gateway = request.app.state.gateway
     store = gateway.store
+    if after is None:
+        after = await asyncio.to_thread(store.head)
     if consumer is not None:
         await asyncio.to_thread(store.mark, f"changes:{consumer}", after, MARK_SECONDS)
     until = time.monotonic() + wait
