@@ -14,6 +14,7 @@ from cluster.cli.console import Config, Json, default_config, err, out, print_js
 from cluster.jobs.sources import Bad
 from cluster.service import environment
 from cluster.service.applications import RETRIEVER, built_by, decode_limits, read_config
+from cluster.service.data_folder import make_private
 from deployments.settings import address, data_folder, store_url
 from indexes.store.base import Space, Store
 from indexes.store.url import open_store
@@ -108,7 +109,7 @@ def export(
 @contextmanager
 def _store() -> Iterator[Store]:
     environment.prepare(data_folder(), *address())
-    data_folder().mkdir(parents=True, exist_ok=True)
+    make_private(data_folder())
     with closing(open_store(store_url(None))) as store:
         yield store
 

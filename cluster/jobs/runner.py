@@ -89,7 +89,7 @@ def fsck(
     """Compare what the source holds with the store. Raises AmbienceError."""
     given = read_config(config)
     kinds = retriever_specs(given)
-    data.mkdir(parents=True, exist_ok=True)
+    make_private(data)
     where = source if "://" in source else str(Path(source).absolute())
     with contextlib.closing(open_store(store_url(None))) as store:
         todo, findings = checking.plan(where, ids, store, ignore)

@@ -22,7 +22,8 @@ from models.errors import AmbienceError
 LEFTOVER_SECONDS = 10.0
 OURS = (
     *("store", "snapshots", "trained", "whitening", "compiled", "lock", "service.json"),
-    *("ray.log", "ray-job.log", "access.log", "backfill-bad-files.tsv"),
+    *("ray.log", "ray-job.log", "access.log"),
+    *("backfill-bad-files.tsv", "fsck-findings.tsv"),
 )
 """What lies in the data folder."""
 
