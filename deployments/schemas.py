@@ -303,6 +303,13 @@ class RankedMeasures(Measures):
     rank: int = Field(ge=0, description="Rank in the retriever's list; 0 is the best.")
 
 
+class ChangedRegion(BaseModel):
+    """A region that differs: x, y, width, height in pixels of both pictures."""
+
+    query: tuple[int, int, int, int]
+    image: tuple[int, int, int, int]
+
+
 class FusedRow(Answer):
     """One found image: its fused score, and its rank and measures in each retriever's list."""
 
@@ -310,6 +317,20 @@ class FusedRow(Answer):
     score: float
     confidence: float | None = Field(
         None, description="Probability of being a true match, not a chance neighbour."
+    )
+    relation: Literal["same", "edited", "part", "shares", "like"] | None = Field(
+        None,
+        description="How the query picture and the image relate, by their pixels: `same`, "
+        "`edited` and `part` are verified; `shares` has an element in common; `like` has none.",
+    )
+    changes: list[Literal["mirrored", "turned", "bordered", "negative"]] | None = Field(
+        None, description="What happened to a picture that is the same or edited."
+    )
+    overlap: tuple[float, float] | None = Field(
+        None, description="Shares of the query's and the image's area that both show."
+    )
+    regions: list[ChangedRegion] | None = Field(
+        None, description="With `explain`: where they differ."
     )
     retrievers: dict[str, RankedMeasures] = Field(description="By retriever.")
 

@@ -85,6 +85,13 @@ class PlannedApplication(Options):
 PlannedApplications = TypeAdapter(dict[str, PlannedApplication])
 
 
+class ImportCheckArgs(Options):
+    """What the gallery's import check refuses."""
+
+    blocks: tuple[Literal["same", "edited", "part"], ...] = ("same",)
+    """Relations to a stored image that block an import."""
+
+
 class IngressArgs(Options):
     """Arguments of the ingress application."""
 
@@ -101,6 +108,7 @@ class IngressArgs(Options):
     """Seconds that an add waits for extractors; missing features are completed later."""
     upload_deadline: float = Field(120.0, gt=0)
     """Seconds within which a request's body must arrive."""
+    import_check: ImportCheckArgs = ImportCheckArgs()
     import_check_unavailable: Literal["error", "block"] = "error"
     """Answer of the gallery's duplicate check when phash can't answer: 503 (`error`), or a
     block."""

@@ -86,6 +86,8 @@ class LocalIndex(Index):
     options: Config
     Params: ClassVar[type[SearchParams]] = LocalParams
     verifying = True
+    fused: ClassVar[Mapping[str, Any]] = {"k": 200, "aligned": True, "min_inliers": 5}
+    """Fewer inliers suffice, because a fused search compares the pictures."""
 
     def __init__(self, options: Config, rows: Rows) -> None:
         super().__init__(options, rows)
@@ -360,6 +362,8 @@ class LocalIndex(Index):
             if ranking.is_settled(len(matches)):
                 break
             ranking.add(image_id, variant, matches)
+        if params.use_ransac and params.aligned:
+            ranking.propose(matched)
         return ranking.hits()
 
 

@@ -115,6 +115,14 @@ class Image:
         return file_name_of(self.image_id, self.source)
 
 
+class Preview(NamedTuple):
+    """The preview of an image, with the size of the original in pixels."""
+
+    width: int
+    height: int
+    jpeg: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Pending:
     """An image that still lacks features or annotations of a kind."""
@@ -317,8 +325,14 @@ class Store(ABC):
         A stored list matches if it contains the value. `tags` includes the tags of annotations.
         """
 
+    def preview(self, image_id: int) -> bytes | None:
+        """The preview of one image as JPEG."""
+        found = self.previews([image_id]).get(image_id)
+        return None if found is None else found.jpeg
+
     @abstractmethod
-    def preview(self, image_id: int) -> bytes | None: ...
+    def previews(self, image_ids: Sequence[int]) -> dict[int, Preview]:
+        """Previews by id, read in one snapshot; ids without one are left out."""
 
     @abstractmethod
     def original(self, image_id: int, generation: int) -> bytes | None: ...

@@ -36,6 +36,7 @@ from models.pictures.files import heif, jpeg, jxl, png, raw
 from models.pictures.files.color_tags import ColorTags
 from models.pictures.files.tiff import TiffPage
 from models.pictures.samples import first_jxl_frame, image_of
+from models.pictures.views import reduction
 
 # Exceptions of Pillow and its codecs for damaged files; its readers are not written defensively.
 CODEC_ERRORS = (
@@ -212,9 +213,9 @@ def _open_jpeg(data: bytes) -> Opened:
             ) from exc
         data = jpeg.without_metadata(data)
         image = JpegImageFile(_ReadLimitedFile(data))
-    reduction = _reduction(min(image.size))
-    opened = _opened(image, partial(_load_jpeg, image, data, reduction))
-    opened.cost = -(-image.width // reduction) * -(-image.height // reduction)
+    factor = reduction(min(image.size))
+    opened = _opened(image, partial(_load_jpeg, image, data, factor))
+    opened.cost = -(-image.width // factor) * -(-image.height // factor)
     if image.info.get("progressive"):
         opened.cost += _coefficients(image) // 2
     return opened
@@ -232,14 +233,14 @@ def _coefficients(image: ImageFile) -> int:
     return int(image.width * image.height * samples)
 
 
-def _load_jpeg(image: ImageFile, data: bytes, reduction: int) -> Loaded:
+def _load_jpeg(image: ImageFile, data: bytes, factor: int) -> Loaded:
     def decode(data: bytes, image: ImageFile | None = None) -> ImageFile:
         image = JpegImageFile(io.BytesIO(data)) if image is None else image
         # The decoder gets the whole file as one block, because after each block it would wait
         # for the Python code of other threads.
         image.decodermaxblock = len(data)
-        if reduction > 1:
-            image.draft("RGB", (image.width // reduction, image.height // reduction))
+        if factor > 1:
+            image.draft("RGB", (image.width // factor, image.height // factor))
         image.load()
         return image
 
@@ -254,16 +255,6 @@ def _load_jpeg(image: ImageFile, data: bytes, reduction: int) -> Loaded:
         return load_jpeg(data, decode, height)
     incomplete = bool(image.info.get("progressive")) and not jpeg.scans_complete(data)
     return Loaded(image, incomplete)
-
-
-def _reduction(short: int) -> int:
-    """Factor by which the JPEG decoder reduces a picture; the short side stays ≥ 768.
-
-    A factor of 4 applies only from 5120 pixels up: at a quarter of the size, the colours of finely
-    detailed 12–24 MP pictures move by up to 6 %, at half the size by under 3 %, and a quarter saves
-    only a tenth of the decoding time.
-    """
-    return next((by for by, least in ((8, 10240), (4, 5120), (2, 1536)) if short >= least), 1)
 
 
 def _open_png(data: bytes) -> Opened:

@@ -82,6 +82,25 @@ class Picture:
         return Picture(part, *size, self.format, self.truncated)
 
 
+def reduction(short: int) -> int:
+    """Factor by which the JPEG decoder reduces a picture; the short side stays ≥ 768.
+
+    A factor of 4 applies only from 5120 pixels up: at a quarter of the size, the colours of finely
+    detailed 12–24 MP pictures move by up to 6 %, at half the size by under 3 %, and a quarter saves
+    only a tenth of the decoding time.
+    """
+    return next((by for by, least in ((8, 10240), (4, 5120), (2, 1536)) if short >= least), 1)
+
+
+def gray_lengths(width: int, height: int) -> list[float]:
+    """Possible long sides of the gray view of a picture of this size.
+
+    There are two if the decoder of its format may have reduced it below GRAY_LONG.
+    """
+    lengths = [max(width, height), max(width, height) / reduction(min(width, height))]
+    return sorted({min(float(GRAY_LONG), length) for length in lengths})
+
+
 def full_view(image: Image.Image) -> Pixels:
     factor = max(image.size) / FULL_LONG
     if factor >= 3:

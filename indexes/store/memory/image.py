@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from indexes.store.annotations import annotated_kinds
-from indexes.store.base import ANNOTATIONS, Image, Space, missing_kinds
+from indexes.store.base import ANNOTATIONS, Image, Preview, Space, missing_kinds
 from indexes.store.checks import image_terms
 
 
@@ -17,6 +17,13 @@ class StoredImage:
     original: bytes | None = None
     stored: int = 0
     """Seq of the write that stored the original; the oldest originals are removed first."""
+
+    @property
+    def shown(self) -> Preview | None:
+        """The preview with the image's size."""
+        if self.preview is None:
+            return None
+        return Preview(self.image.width, self.image.height, self.preview)
 
     def missing(self) -> frozenset[str]:
         """Wanted kinds that have neither features nor annotations."""

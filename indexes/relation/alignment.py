@@ -1,0 +1,204 @@
+"""Alignments of two pictures: homographies from pixels of one to pixels of the other.
+
+Candidates come from a hash (whole on whole, in one of eight orientations, with or without borders)
+or from local features. `refined` improves one by tracking points (Lucas & Kanade 1981; Bouguet
+2001).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from models.types import Pixels
+
+Matrix = npt.NDArray[np.float64]
+"""Homography (3, 3), applied to (x, y, 1)."""
+Floats = npt.NDArray[np.float32]
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels; the right and bottom edges are exclusive."""
+
+THUMB = 32
+"""Side of the squashed pictures by which orientations are compared."""
+BORDER_RANGE = 24
+"""A row or column whose grey values span less than this may be a border."""
+STEP = 24
+"""Pixels between tracked points."""
+WINDOW = (15, 15)
+LEVELS = 3
+
+
+def orientations() -> list[Matrix]:
+    """The maps of the unit square onto itself that `models.base.dihedral` applies, in its order."""
+    turn = np.array([[0, 1, 0], [-1, 0, 1], [0, 0, 1]], np.float64)
+    mirror = np.array([[-1, 0, 1], [0, 1, 0], [0, 0, 1]], np.float64)
+    turns = [np.linalg.matrix_power(turn, count) for count in range(4)]
+    return [turned @ side for turned in turns for side in (np.eye(3), mirror)]
+
+
+ORIENTATIONS = orientations()
+
+
+def thumb(gray: Pixels, box: Box) -> Floats:
+    """The box of a grey picture squashed to (THUMB, THUMB), less its mean, of unit length."""
+    left, top, right, bottom = (round(edge) for edge in box)
+    small = cv2.resize(gray[top:bottom, left:right], (THUMB, THUMB), interpolation=cv2.INTER_AREA)
+    values = small.astype(np.float32)
+    values -= values.mean()
+    return np.asarray(values / max(float(np.linalg.norm(values)), 1e-6), np.float32)
+
+
+def content_box(gray: Pixels) -> Box:
+    """The box without plain borders; the whole picture if nothing is inside."""
+    height, width = gray.shape
+    rows = np.flatnonzero(gray.max(axis=1).astype(np.int16) - gray.min(axis=1) >= BORDER_RANGE)
+    columns = np.flatnonzero(gray.max(axis=0).astype(np.int16) - gray.min(axis=0) >= BORDER_RANGE)
+    if len(rows) < 8 or len(columns) < 8:
+        return 0, 0, width, height
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def whole_on_whole(query: Pixels, image: Pixels) -> Iterator[Matrix]:
+    """Alignments of two whole grey pictures in the most similar orientation, without and, where one
+    has borders, within them."""
+    wholes = _whole(query), _whole(image)
+    yield _best_orientation(query, image, *wholes)
+    inner = content_box(query), content_box(image)
+    if inner != wholes:
+        yield _best_orientation(query, image, *inner)
+
+
+def _whole(gray: Pixels) -> Box:
+    return 0, 0, gray.shape[1], gray.shape[0]
+
+
+def _best_orientation(query: Pixels, image: Pixels, one: Box, other: Box) -> Matrix:
+    square, target = thumb(query, one), thumb(image, other)
+    sides = [np.rot90(side, turns) for turns in range(4) for side in (square, square[:, ::-1])]
+    likeness = [abs(float((side * target).sum())) for side in sides]
+    return (
+        _from_unit(other) @ ORIENTATIONS[int(np.argmax(likeness))] @ np.linalg.inv(_from_unit(one))
+    )
+
+
+def _from_unit(box: Box) -> Matrix:
+    """From the unit square to pixel positions, whose whole numbers are centres of pixels."""
+    left, top, right, bottom = box
+    return np.array(
+        [[right - left, 0, left - 0.5], [0, bottom - top, top - 0.5], [0, 0, 1]], np.float64
+    )
+
+
+def rescaled(matrix: Matrix, query: float, image: float) -> Matrix:
+    """A homography between two pictures as one between them enlarged by these factors."""
+    return _scaling(image) @ matrix @ np.linalg.inv(_scaling(query))
+
+
+def _scaling(factor: float) -> Matrix:
+    shift = 0.5 * factor - 0.5
+    return np.array([[factor, 0, shift], [0, factor, shift], [0, 0, 1]], np.float64)
+
+
+def applied(matrix: Matrix, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The points (n, 2) mapped by a homography."""
+    mapped = np.column_stack([points, np.ones(len(points))]) @ matrix.T
+    weights = np.where(abs(mapped[:, 2:]) < 1e-9, 1e-9, mapped[:, 2:])
+    return np.asarray(mapped[:, :2] / weights, np.float64)
+
+
+def magnification(matrix: Matrix, point: tuple[float, float]) -> float:
+    """Factor by which lengths grow at a point; 0 if the point lies behind the horizon."""
+    x, y = point
+    weight = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2]
+    if weight <= 1e-9:
+        return 0.0
+    # The determinant of the Jacobian of a homography is det / weight³.
+    return math.sqrt(abs(float(np.linalg.det(matrix))) / float(weight) ** 3)
+
+
+def overlap(
+    query: tuple[int, int], image: tuple[int, int], matrix: Matrix
+) -> npt.NDArray[np.float64] | None:
+    """The polygon (n, 2), in query pixels, that both pictures cover."""
+    try:
+        back = np.asarray(np.linalg.inv(matrix), np.float64)
+    except np.linalg.LinAlgError:
+        return None
+    quad = _corners(image)
+    weights = np.column_stack([quad, np.ones(4)]) @ back[2]
+    if (weights <= 0).any() and (weights >= 0).any():
+        return None
+    projected = np.asarray(applied(back, quad), np.float32)
+    if not np.isfinite(projected).all() or abs(projected).max() > 1e5:
+        return None
+    hull = cv2.convexHull(projected)
+    area, common = cv2.intersectConvexConvex(hull, _corners(query).astype(np.float32))
+    if area < 1 or common is None or len(common) < 3:
+        return None
+    return np.asarray(common.reshape(-1, 2), np.float64)
+
+
+def _corners(shape: tuple[int, int]) -> npt.NDArray[np.float64]:
+    height, width = shape
+    return np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float64) - 0.5
+
+
+def covered_areas(
+    query: tuple[int, int], image: tuple[int, int], matrix: Matrix
+) -> tuple[float, float]:
+    """Shares of both pictures' areas that the overlap takes."""
+    polygon = overlap(query, image, matrix)
+    if polygon is None:
+        return 0.0, 0.0
+    here = cv2.contourArea(polygon.astype(np.float32)) / (query[0] * query[1])
+    mapped = applied(matrix, polygon).astype(np.float32)
+    there = cv2.contourArea(mapped) / (image[0] * image[1])
+    return min(1.0, float(here)), min(1.0, float(there))
+
+
+def refined(query: Floats, warped: Floats, spread: Floats) -> Matrix | None:
+    """The homography from the query to its warped partner that tracked points follow.
+
+    `query` and `warped` are locally normalised (height, width) pictures; `spread` is 0 where
+    nothing may be tracked, and larger where there is more to see. None if too few points agree.
+    """
+    points = _trackable(spread)
+    if len(points) < 6:
+        return None
+    one, other = (_eight_bits(side) for side in (query, warped))
+    moved, found, _ = cv2.calcOpticalFlowPyrLK(
+        one, other, points, np.empty_like(points), winSize=WINDOW, maxLevel=LEVELS
+    )
+    kept = found.ravel() == 1
+    if kept.sum() < 6:
+        return None
+    cv2.setRNGSeed(0)
+    if kept.sum() < 16:
+        affine, _ = cv2.estimateAffine2D(
+            points[kept], moved[kept], ransacReprojThreshold=2.0, maxIters=200
+        )
+        return None if affine is None else np.vstack([affine, [0, 0, 1]]).astype(np.float64)
+    matrix, _ = cv2.findHomography(points[kept], moved[kept], cv2.RANSAC, 2.0, maxIters=200)
+    return None if matrix is None else np.asarray(matrix, np.float64)
+
+
+def _trackable(spread: Floats) -> Floats:
+    """The position (n, 2) with the largest spread in each cell of STEP pixels."""
+    rows, columns = (side // STEP for side in spread.shape)
+    if not rows or not columns:
+        return np.empty((0, 2), np.float32)
+    cells = spread[: rows * STEP, : columns * STEP].reshape(rows, STEP, columns, STEP)
+    flat = cells.transpose(0, 2, 1, 3).reshape(rows * columns, -1)
+    best = flat.argmax(axis=1)
+    kept = flat[np.arange(len(flat)), best] > 0
+    down, across = np.divmod(np.arange(len(flat)), columns)
+    y, x = down * STEP + best // STEP, across * STEP + best % STEP
+    return np.asarray(np.column_stack([x, y])[kept], np.float32)
+
+
+def _eight_bits(values: Floats) -> Pixels:
+    return np.clip(values * 40 + 128, 0, 255).astype(np.uint8)

@@ -1,0 +1,207 @@
+"""From what an alignment says to a relation, with a confidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from indexes.relation.alignment import Matrix, applied, whole_on_whole
+from indexes.relation.comparison import Agreement, Side, compare
+
+Kind = Literal["same", "edited", "part", "shares", "like"]
+VERIFIED: frozenset[Kind] = frozenset({"same", "edited", "part"})
+Alteration = Literal["mirrored", "turned", "bordered", "negative"]
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """The relation of a query picture to a stored one."""
+
+    kind: Kind
+    confidence: float
+    """Probability that the relation is verified: that it is `same`, `edited` or `part`."""
+    overlap: tuple[float, float] | None = None
+    """Share of the query's and of the stored picture's area that both show."""
+    explained: float = 0.0
+    """Mean of the shares of both pictures' content that the other explains."""
+    changes: tuple[Alteration, ...] = ()
+    evidence: Agreement | None = None
+    """What the pixels say; None where they were not compared."""
+    regions: tuple[tuple[Box, Box], ...] = ()
+    """Regions that differ: boxes (x, y, width, height) in the pixels of both."""
+
+    @property
+    def is_verified(self) -> bool:
+        return self.kind in VERIFIED
+
+    @property
+    def words(self) -> str:
+        """The relation in words, such as `same, mirrored`."""
+        return ", ".join((self.kind, *self.changes))
+
+    def row(self) -> dict[str, Any]:
+        """The relation as JSON, without what is not known."""
+        shown: dict[str, Any] = {"relation": self.kind}
+        if self.changes:
+            shown["changes"] = self.changes
+        if self.overlap is not None:
+            shown["overlap"] = self.overlap
+        if self.regions:
+            shown["regions"] = [{"query": one, "image": other} for one, other in self.regions]
+        return shown
+
+    def enlarged(self, query: float, image: float) -> Relation:
+        """The relation with its regions in pixels of pictures that are larger by these factors."""
+        regions = tuple(
+            (_enlarged(one, query), _enlarged(other, image)) for one, other in self.regions
+        )
+        return replace(self, regions=regions)
+
+
+def _enlarged(box: Box, factor: float) -> Box:
+    left, top, width, height = (round(edge * factor) for edge in box)
+    return left, top, width, height
+
+
+LIKE = Relation("like", 0.0)
+
+
+def relate(query: Side, image: Side, alignments: Iterable[Matrix], whole: bool) -> Relation:
+    """The relation of two pictures under the best of these alignments, and whole on whole."""
+    if query.is_smooth or image.is_smooth:
+        return _smooth(query, image)
+    best: Agreement | None = None
+    matrices = list(alignments)
+    if whole or not matrices:
+        matrices += whole_on_whole(query.gray, image.gray)
+    for matrix in matrices:
+        found = compare(query, image, matrix)
+        if found is not None and (best is None or merit(found) > merit(best)):
+            best = found
+        if best is not None and best.inside > 0.97 and min(best.query, best.image) > 0.95:
+            break
+    return LIKE if best is None else judged(best, query, image)
+
+
+def merit(found: Agreement) -> float:
+    """By how much an alignment explains; the better of two explains more of both pictures."""
+    return found.inside * math.sqrt(found.windows)
+
+
+FULL = 0.93
+"""Share of a picture's content that lies in the overlap if the picture lies in it."""
+SAME_INSIDE, SAME_CHANGED = (0.93, 0.98), (0.02, 0.01)
+"""Explained share from which, and share of changed regions up to which, pictures are the same: of
+photographs and of drawings."""
+PRESERVED = 0.965
+"""Explained share of one picture's content if the other only adds to it."""
+ADDED_INSIDE = 0.72
+"""Explained share of the overlap of such drawings."""
+DRAWN_INSIDE, PHOTO_INSIDE = 0.95, 0.62
+"""Explained share of the overlap from which the pictures are one: of drawings, whose elements recur
+in others, and of photographs."""
+MIN_WINDOWS = 6.0
+"""Number of explained windows below which agreement may be chance."""
+PARTIAL_INSIDE = 0.985
+"""The same of drawings that overlap in part; patterns can overlap with any shift."""
+MIN_PARTIAL = 0.12
+"""Share of both pictures in an overlap that holds neither whole."""
+SMOOTH_STEPS = 5.0
+"""Root mean square difference of smooth pictures, in grey values, up to which they are the same."""
+
+
+def judged(found: Agreement, query: Side, image: Side) -> Relation:
+    """The relation that an agreement means."""
+    overlap = round(found.query_area, 3), round(found.image_area, 3)
+    whole = found.query_inside >= FULL, found.image_inside >= FULL
+    drawn = DRAWN_INSIDE if any(whole) else PARTIAL_INSIDE
+    if all(whole) and max(found.query, found.image) >= PRESERVED:
+        drawn = ADDED_INSIDE
+    threshold = PHOTO_INSIDE + (drawn - PHOTO_INSIDE) * found.plain
+    margin = (found.inside - threshold) / (1 - threshold)
+    partial = min(found.query, found.image) >= MIN_PARTIAL
+    confidence = _confidence(margin, found.windows)
+    explained = (found.query + found.image) / 2
+    kind: Kind
+    if margin < 0 or found.windows < MIN_WINDOWS or not (any(whole) or partial):
+        kind = "shares" if found.windows >= MIN_WINDOWS else "like"
+        return Relation(kind, min(confidence, 0.3), overlap, explained, (), found)
+    if all(whole):
+        inside, changed = (
+            least + found.plain * (most - least) for least, most in (SAME_INSIDE, SAME_CHANGED)
+        )
+        unchanged = found.inside >= inside and found.changed <= changed
+        kind = "same" if unchanged else "edited"
+    else:
+        kind = "part"
+    changes = _changes(found, query) if kind != "part" else ()
+    regions = () if kind == "same" else _regions(found, query, image)
+    return Relation(kind, confidence, overlap, explained, changes, found, regions)
+
+
+def _confidence(margin: float, windows: float) -> float:
+    sure = 1 / (1 + math.exp(-max(-50.0, margin * 5 + 1.5)))
+    return round(float(sure * (1 - 0.5 ** (windows / 4))), 4)
+
+
+def _changes(found: Agreement, query: Side) -> tuple[Alteration, ...]:
+    """What happened to the whole picture."""
+    height, width = query.shape
+    centre = np.array(
+        [[width / 2, height / 2], [width / 2 + 8, height / 2], [width / 2, height / 2 + 8]]
+    )
+    origin, across, down = applied(found.matrix, centre)
+    axis_x, axis_y = across - origin, down - origin
+    changes: list[Alteration] = []
+    mirrored = axis_x[0] * axis_y[1] - axis_x[1] * axis_y[0] < 0
+    if mirrored:
+        changes.append("mirrored")
+        axis_x = -axis_x
+    if abs(math.degrees(math.atan2(axis_x[1], axis_x[0]))) > 5:
+        changes.append("turned")
+    if min(found.query_area, found.image_area) < 0.93:
+        changes.append("bordered")
+    if found.negative:
+        changes.append("negative")
+    return tuple(changes)
+
+
+def _regions(found: Agreement, query: Side, image: Side) -> tuple[tuple[Box, Box], ...]:
+    rows = []
+    for left, top, right, bottom in found.regions:
+        corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+        rows.append((_box(corners, query.shape), _box(applied(found.matrix, corners), image.shape)))
+    return tuple(rows)
+
+
+def _box(corners: Any, shape: tuple[int, int]) -> Box:
+    height, width = shape
+    low = np.clip(np.floor(corners.min(axis=0)), 0, (width - 1, height - 1)).astype(int)
+    high = np.clip(np.ceil(corners.max(axis=0)), low + 1, (width, height)).astype(int)
+    return int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])
+
+
+def _smooth(query: Side, image: Side) -> Relation:
+    """The relation of pictures without edges: the same only in the same colours."""
+    if not (query.is_smooth and image.is_smooth):
+        return LIKE
+    one = cv2.resize(query.rgb, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32)
+    other = cv2.resize(image.rgb, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32)
+    best, which = np.inf, 0
+    for number in range(8):
+        side = one[:, ::-1] if number % 2 else one
+        gap = float(np.sqrt(((np.rot90(side, number // 2) - other) ** 2).mean()))
+        if gap < best - 0.5:
+            best, which = gap, number
+    if best > SMOOTH_STEPS:
+        return LIKE
+    changes: tuple[Alteration, ...] = ("mirrored",) if which % 2 else ()
+    if which // 2:
+        changes = (*changes, "turned")
+    return Relation("same", 0.99, (1.0, 1.0), 1.0, changes)

@@ -1,0 +1,157 @@
+"""Relations of a query to the images that retrievers propose, by their previews."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from indexes.base import Hit
+from indexes.relation.alignment import Matrix, rescaled
+from indexes.relation.comparison import Side
+from indexes.relation.judging import LIKE, Relation, relate
+from indexes.store.base import Preview
+from models.pictures.views import Picture, gray_lengths
+from models.types import Pixels
+
+SURE_DISTANCE, SURE_INLIERS = 24, 25
+"""Distance below which, and inliers from which, pictures count as related without being compared.
+"""
+MAX_COMPARED = 48
+"""Images that are compared with one query, at most."""
+
+
+@dataclass(slots=True)
+class Proposal:
+    """What retrievers say of one image."""
+
+    distance: float | None = None
+    inliers: int = 0
+    homography: Matrix | None = None
+    """From the query's grey view to the image's."""
+
+    @property
+    def key(self) -> tuple[bool, float, int]:
+        """Sort key: what is most likely the same comes first."""
+        near = 64.0 if self.distance is None else self.distance
+        return self.inliers < 12 and near >= 48, near - 2 * self.inliers, 0
+
+    def without_pixels(self) -> Relation:
+        """The relation as far as the hash and the inliers tell it."""
+        near = 64.0 if self.distance is None else self.distance
+        if near < SURE_DISTANCE or (near < 64 and self.inliers >= SURE_INLIERS):
+            return Relation("same", 0.9)
+        if self.inliers >= SURE_INLIERS:
+            return Relation("part", 0.7)
+        return Relation("shares", 0.3) if self.inliers else LIKE
+
+
+@dataclass(frozen=True, slots=True)
+class QuerySide:
+    """A query picture as it is compared."""
+
+    side: Side
+    factor: float
+    """Side of the preview as a factor of the grey view's."""
+    long_side: float
+    """Long side of the original in pixels."""
+
+    @property
+    def smooth(self) -> bool:
+        return self.side.is_smooth
+
+    @classmethod
+    def of(cls, picture: Picture) -> QuerySide:
+        factor = max(picture.preview.shape[:2]) / max(picture.gray.shape)
+        return cls(Side(picture.preview), factor, max(picture.width, picture.height))
+
+
+def stored_sides(preview: Preview) -> list[QuerySide]:
+    """A stored image as a query, for each size that its grey view may have."""
+    pixels = decoded(preview.jpeg)
+    if pixels is None:
+        return []
+    side = Side(pixels)
+    lengths = gray_lengths(preview.width, preview.height)
+    original = max(preview.width, preview.height)
+    return [QuerySide(side, max(side.shape) / length, original) for length in lengths]
+
+
+@dataclass(slots=True)
+class Proposals:
+    """The images that retrievers propose as copies of one query picture."""
+
+    images: dict[int, Proposal] = field(default_factory=dict)
+
+    def add(self, hits: Sequence[Hit]) -> None:
+        """Add the hits of a verifying retriever."""
+        for hit in hits:
+            found = self.images.setdefault(hit.image_id, Proposal())
+            if hit.distance is not None and (
+                found.distance is None or hit.distance < found.distance
+            ):
+                found.distance = hit.distance
+            if hit.homography is not None and (hit.inliers or 0) > found.inliers:
+                found.inliers, found.homography = hit.inliers or 0, np.array(hit.homography)
+
+    def compared(self) -> list[int]:
+        """Ids of the images that are worth a comparison, at most MAX_COMPARED."""
+        order = sorted(self.images, key=lambda at: (self.images[at].key, at))
+        return order[:MAX_COMPARED]
+
+
+def relations(
+    query: QuerySide | None, proposals: Proposals, previews: Mapping[int, Preview]
+) -> dict[int, Relation]:
+    """The relations to all proposed images.
+
+    Without previews, and beyond the images that are compared, they follow from the hash and the
+    number of inliers.
+    """
+    found = {}
+    compared = set(proposals.compared())
+    for image_id, proposal in proposals.images.items():
+        preview = previews.get(image_id)
+        if query is None or preview is None or image_id not in compared:
+            found[image_id] = proposal.without_pixels()
+        else:
+            found[image_id] = relation_to(query, proposal, preview)
+    return found
+
+
+def better(one: Relation | None, other: Relation) -> Relation:
+    """The relation that verifies more."""
+    if one is None or _strength(other) > _strength(one):
+        return other
+    return one
+
+
+def _strength(relation: Relation) -> tuple[bool, float, float]:
+    return relation.is_verified, relation.confidence, relation.explained
+
+
+def relation_to(query: QuerySide, proposal: Proposal, preview: Preview) -> Relation:
+    """The relation of a query to one image."""
+    pixels = decoded(preview.jpeg)
+    if pixels is None:
+        return LIKE
+    image = Side(pixels)
+    matrices = []
+    if proposal.homography is not None:
+        long_side = max(image.shape)
+        for gray_long in gray_lengths(preview.width, preview.height):
+            factor = long_side / gray_long
+            matrices.append(rescaled(proposal.homography, query.factor, factor))
+    relation = relate(query.side, image, matrices, whole=proposal.distance is not None)
+    return relation.enlarged(
+        query.long_side / max(query.side.shape),
+        max(preview.width, preview.height) / max(image.shape),
+    )
+
+
+def decoded(jpeg: bytes) -> Pixels | None:
+    """A stored preview as RGB; None if it is damaged."""
+    bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    return None if bgr is None else np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
