@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 
 from deployments.ingress.gateway import Gateway
@@ -12,6 +13,9 @@ from indexes.base import Hit
 from indexes.relation.judging import Relation
 from indexes.relation.proposals import Proposals, QuerySide, better, relations, stored_sides
 from indexes.store.base import Preview
+from models.errors import StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 COLOR = "color"
 """The retriever that proposes copies of a picture without edges."""
@@ -26,7 +30,7 @@ async def relate_hits(
 ) -> dict[int, Relation]:
     """The best relation of any query picture to each image that a verifying retriever proposes.
 
-    All previews are read in one call of the store.
+    All previews are read in one call of the store. Without it, hash and inliers alone decide.
     """
     queries, proposals = _by_query(calls, lists)
     if not queries:
@@ -34,7 +38,11 @@ async def relate_hits(
     stored = {call.image_id for call in queries.values() if call.image_id is not None}
     wanted = {at for one in proposals.values() for at in one.compared()}
     with report.timed("relate"):
-        previews = await asyncio.to_thread(gateway.store.previews, sorted(stored | wanted))
+        try:
+            previews = await asyncio.to_thread(gateway.store.previews, sorted(stored | wanted))
+        except StoreUnavailable as exc:
+            log.warning("pictures are not compared: %s", exc)
+            previews = {}
         return await gateway.decoder.run(_related, queries, proposals, previews)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import cv2
 import numpy as np
@@ -25,84 +24,33 @@ from indexes.relation.alignment import (
     refined,
     rescaled,
 )
-from models.types import Pixels
+from indexes.relation.side import STRIDE, WINDOW, Scaled, Side, block_means, quantised, window_means
 
-STRIDE = 4
-"""Pixels from one window to the next."""
-WINDOW = 3 * STRIDE
-"""Side, in pixels, of the windows that are compared."""
 TINY = 100
 """Long side of pictures that are enlarged before they are compared."""
 SMALLEST = 20
 """Minimum side of an overlap in pixels of the coarser picture."""
-BLUR = 0.9
-"""Blur, in pixels, that evens out noise, blocks and moiré."""
 COARSE, FINE = 144, 400
 """Long sides, in pixels, of the overlap when it is compared first, and then more closely."""
-HOPELESS = 0.3
-"""Explained share at the coarse size below which pictures aren't compared more closely."""
+HOPELESS = (0.35, 0.65)
+"""Explained share at the coarse size below which photographs, and drawings, are not compared more
+closely."""
 NOISE = 1.8
 """Standard deviation of what compression leaves, in grey values."""
 RELATIVE_NOISE = 0.05
 """The same as a share of the picture's contrast."""
-SMOOTH = 5.0
-"""Spread of the steepest window of a picture without edges."""
 HALF_WEIGHT = 0.35
 """Spread, as a share of the picture's contrast, that has half the largest weight."""
 CONTRADICTED, EXPLAINED = (0.45, 0.62), (0.80, 0.92)
 """Correlations up to which a window contradicts, and from which it is explained: of photographs,
 and of drawings, where other letters in the same place resemble each other.
 """
-PHOTO_LEVELS, DRAWN_LEVELS = 0.22, 0.34
-"""Share of the pixels with one of the three commonest grey values, up to which a picture is a
-photograph, and from which it is drawn."""
-FULL_RANGE = 100.0
-"""Range of grey values below which a picture has few because it is dark or pale."""
 LOUD = 0.3
 """Weight from which a contradicted window counts as changed."""
 REGION = 5
 """Number of windows from which a changed region is one."""
 GOOD_ENOUGH = 0.93
 """Explained share of the overlap above which an alignment is not refined."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """One picture to compare."""
-
-    rgb: Pixels
-    """(height, width, 3), or grey (height, width)."""
-
-    @cached_property
-    def gray(self) -> Pixels:
-        if self.rgb.ndim == 2:
-            return self.rgb
-        return np.asarray(cv2.cvtColor(self.rgb, cv2.COLOR_RGB2GRAY), np.uint8)
-
-    @cached_property
-    def is_smooth(self) -> bool:
-        """Whether the picture has hardly any edges: one colour, or a gradient."""
-        return float((_spreads(self.gray) > SMOOTH).mean()) < 0.004
-
-    @cached_property
-    def plain(self) -> float:
-        """How much the picture is drawn rather than photographed, 0 to 1: whether few grey values
-        fill it."""
-        gray = _smooth(_shrunk(self.gray, min(1.0, FINE / max(self.shape))))
-        counts = np.bincount(gray.ravel(), minlength=256) / gray.size
-        dark, light = np.searchsorted(counts.cumsum(), (0.02, 0.98))
-        common = 0.0
-        for _ in range(3):
-            peak = int(counts.argmax())
-            near = slice(max(0, peak - 1), peak + 2)
-            common += float(counts[near].sum())
-            counts[near] = 0
-        common *= min(1.0, float(light - dark) / FULL_RANGE)
-        return min(1.0, max(0.0, (common - PHOTO_LEVELS) / (DRAWN_LEVELS - PHOTO_LEVELS)))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.gray.shape[0], self.gray.shape[1]
 
 
 @dataclass(frozen=True)
@@ -139,8 +87,9 @@ def compare(query: Side, image: Side, matrix: Matrix) -> Agreement | None:
     """Compare two pictures under an alignment, which is refined. None if they hardly overlap, or
     nothing in them agrees."""
     coarse = _compare_at(COARSE, query, image, matrix)
-    if coarse is None or coarse[0].score < HOPELESS:
-        return None
+    plain = min(query.plain, image.plain)
+    if coarse is None or coarse[0].score < HOPELESS[0] + plain * (HOPELESS[1] - HOPELESS[0]):
+        return None if coarse is None else coarse[0].agreement(query, image, coarse[1])
     matrix = coarse[0].unscaled(coarse[1])
     compared, scales = _compare_at(FINE, query, image, matrix) or coarse
     return compared.agreement(query, image, scales)
@@ -152,14 +101,13 @@ def _compare_at(
     scales = _common_scales(query, image, matrix, size)
     if scales is None:
         return None
-    one = _shrunk(query.gray, scales[0])
-    other = _shrunk(image.gray, scales[1])
+    one, other = query.scaled(scales[0]), image.scaled(scales[1])
     plain = min(query.plain, image.plain)
     compared = _compared(one, other, rescaled(matrix, *scales), plain)
     if compared is None or compared.score >= GOOD_ENOUGH:
         return None if compared is None else (compared, scales)
     update = refined(*compared.trackable())
-    if update is not None and _plausible(update, one.shape):
+    if update is not None and _plausible(update, one.pixels.shape):
         again = _compared(one, other, compared.matrix @ update, plain)
         if again is not None and again.score > compared.score:
             compared = again
@@ -191,39 +139,8 @@ def _common_scales(
         return None
     if max(query.shape) <= TINY or max(image.shape) <= TINY:
         scale *= min(2.5, max(1.0, COARSE / max(1.0, float(extent.max()) * scale)))
-        return scale, scale / growth
-    return scale, min(1.0, scale / growth)
-
-
-def _shrunk(gray: Pixels, factor: float) -> Pixels:
-    if 0.98 < factor <= 1:
-        return gray
-    size = [max(1, round(side * factor)) for side in gray.shape[::-1]]
-    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(gray, size, interpolation=how), np.uint8)
-
-
-def _blocks(values: npt.NDArray[Any]) -> Floats:
-    """Means of blocks of STRIDE by STRIDE pixels; rows and columns beyond whole blocks are left
-    out."""
-    rows, columns = (side // STRIDE for side in values.shape)
-    whole = values[: rows * STRIDE, : columns * STRIDE]
-    return np.asarray(cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA), np.float32)
-
-
-def _windows(values: Floats) -> Floats:
-    """Means in windows of 3 by 3 blocks."""
-    mean = cv2.blur(_blocks(values), (3, 3), borderType=cv2.BORDER_REFLECT)
-    return np.asarray(mean, np.float32)
-
-
-def _spreads(gray: Pixels) -> Floats:
-    """Standard deviation in each window."""
-    values = gray.astype(np.float32)
-    if min(gray.shape) < STRIDE:
-        return np.full((1, 1), values.std(), np.float32)
-    variance = _windows(values * values) - _windows(values) ** 2
-    return np.asarray(np.sqrt(np.maximum(variance, 0)), np.float32)
+        return quantised(scale), quantised(scale / growth)
+    return quantised(scale), quantised(min(1.0, scale / growth))
 
 
 @dataclass(frozen=True)
@@ -231,9 +148,8 @@ class _Compared:
     """Two pictures compared window by window, on the query's grid."""
 
     matrix: Matrix
-    one: Pixels
-    other: Pixels
-    means: tuple[Floats, Floats]
+    one: Scaled
+    other: Scaled
     spreads: tuple[Floats, Floats]
     weights: tuple[Floats, Floats]
     noise: tuple[float, float]
@@ -261,11 +177,9 @@ class _Compared:
         """Both pictures locally normalised, and where there is something to track."""
         size = self.covered.shape[1] * STRIDE, self.covered.shape[0] * STRIDE
         sides = []
-        for side, mean, spread, sign in zip(
-            (self.one, self.other), self.means, self.spreads, (1.0, self.sign), strict=True
-        ):
-            centred = side[: size[1], : size[0]] - cv2.resize(mean, size)
-            scaled = centred * (sign / (cv2.resize(spread, size) + 3))
+        for side, sign in ((self.one, 1.0), (self.other, self.sign)):
+            centred = side.values[: size[1], : size[0]] - cv2.resize(side.mean, size)
+            scaled = centred * (sign / (cv2.resize(side.spread, size) + 3))
             sides.append(np.asarray(scaled, np.float32))
         least = np.minimum(*self.spreads)
         usable = np.where(self.covered & (least > 2 * max(self.noise)), least, 0)
@@ -305,12 +219,7 @@ class _Compared:
         )
 
     def _image_total(self, image: Side, factor: float) -> float:
-        spreads = _spreads(_smooth(_shrunk(image.gray, factor)))
-        return float(_weights(spreads, self.noise[1]).sum())
-
-
-def _smooth(gray: Pixels) -> Pixels:
-    return np.asarray(cv2.GaussianBlur(gray, (5, 5), BLUR), np.uint8)
+        return float(_weights(image.scaled(factor).spread, self.noise[1]).sum())
 
 
 def _weights(spread: Floats, noise: float) -> Floats:
@@ -320,29 +229,25 @@ def _weights(spread: Floats, noise: float) -> Floats:
     return np.asarray(excess / (excess + HALF_WEIGHT * contrast), np.float32)
 
 
-def _compared(one: Pixels, other: Pixels, matrix: Matrix, plain: float) -> _Compared | None:
-    height, width = one.shape
+def _compared(one: Scaled, other: Scaled, matrix: Matrix, plain: float) -> _Compared | None:
+    height, width = one.pixels.shape
     if min(height, width) < SMALLEST:
         return None
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    first, source = _smooth(one), _smooth(other)
-    second = cv2.warpPerspective(
-        source, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    size = width, height
+    pixels = cv2.warpPerspective(
+        other.pixels, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE
     )
+    warped = Scaled(np.asarray(pixels, np.uint8))
     mask = cv2.warpPerspective(
-        np.full(other.shape, 255, np.uint8), matrix, (width, height), flags=flags
+        np.full(other.pixels.shape, 255, np.uint8), matrix, size, flags=flags
     )
-    inside = _blocks(mask)
+    inside = block_means(mask)
     covered = cv2.erode(inside, np.ones((3, 3), np.uint8)) > 254
     if covered.sum() < 12:
         return None
-    values = first.astype(np.float32), second.astype(np.float32)
-    means = _windows(values[0]), _windows(values[1])
-    spreads = tuple(
-        np.sqrt(np.maximum(_windows(side * side) - mean * mean, 0))
-        for side, mean in zip(values, means, strict=True)
-    )
-    covariance = _windows(values[0] * values[1]) - means[0] * means[1]
+    spreads = one.spread, warped.spread
+    covariance = window_means(one.values * warped.values) - one.mean * warped.mean
     noise = _noise(spreads[0][covered]), _noise(spreads[1][covered])
     sign = -1.0 if float(covariance[covered].sum()) < 0 else 1.0
     alike = (sign * covariance + noise[0] * noise[1]) / np.sqrt(
@@ -353,10 +258,9 @@ def _compared(one: Pixels, other: Pixels, matrix: Matrix, plain: float) -> _Comp
     weights = _weights(spreads[0], noise[0]), _weights(spreads[1], noise[1])
     return _Compared(
         matrix=matrix,
-        one=first,
-        other=np.asarray(second, np.uint8),
-        means=means,
-        spreads=(spreads[0], spreads[1]),
+        one=one,
+        other=warped,
+        spreads=spreads,
         weights=weights,
         noise=noise,
         explained=np.where(covered, explained, 0).astype(np.float32),

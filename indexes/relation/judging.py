@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from indexes.relation.alignment import Matrix, applied, whole_on_whole
-from indexes.relation.comparison import Agreement, Side, compare
+from indexes.relation.comparison import Agreement, compare
+from indexes.relation.side import Side
 
 Kind = Literal["same", "edited", "part", "shares", "like"]
 VERIFIED: frozenset[Kind] = frozenset({"same", "edited", "part"})
@@ -121,7 +122,8 @@ def judged(found: Agreement, query: Side, image: Side) -> Relation:
     overlap = round(found.query_area, 3), round(found.image_area, 3)
     whole = found.query_inside >= FULL, found.image_inside >= FULL
     drawn = DRAWN_INSIDE if any(whole) else PARTIAL_INSIDE
-    if all(whole) and max(found.query, found.image) >= PRESERVED:
+    areas = min(found.query_area, found.image_area)
+    if all(whole) and areas >= FULL and max(found.query, found.image) >= PRESERVED:
         drawn = ADDED_INSIDE
     threshold = PHOTO_INSIDE + (drawn - PHOTO_INSIDE) * found.plain
     margin = (found.inside - threshold) / (1 - threshold)

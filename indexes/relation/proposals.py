@@ -10,8 +10,8 @@ import numpy as np
 
 from indexes.base import Hit
 from indexes.relation.alignment import Matrix, rescaled
-from indexes.relation.comparison import Side
 from indexes.relation.judging import LIKE, Relation, relate
+from indexes.relation.side import Side
 from indexes.store.base import Preview
 from models.pictures.views import Picture, gray_lengths
 from models.types import Pixels
