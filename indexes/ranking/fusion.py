@@ -84,9 +84,9 @@ class FusedHit:
             return self.relation.confidence
         refuted = self.proposed_by if self.relation is not None else frozenset()
         counted = [place for name, place in self.places.items() if name not in refuted]
-        if not counted:
-            return self.relation.confidence if self.relation is not None else None
         known = [place.hit.confidence for place in counted]
+        if self.relation is not None:
+            known.append(self.relation.confidence)
         sure = [one for one in known if one is not None]
         return max(sure) if sure and len(sure) == len(known) else None
 

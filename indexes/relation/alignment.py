@@ -26,6 +26,8 @@ THUMB = 32
 """Side of the squashed pictures by which orientations are compared."""
 BORDER_RANGE = 24
 """A row or column whose grey values span less than this may be a border."""
+SCENE = 0.04
+"""Deviation from a copy's alignment, as a share of lengths, of photographs of one scene."""
 STEP = 24
 """Pixels between tracked points."""
 WINDOW = (15, 15)
@@ -158,6 +160,17 @@ def covered_areas(
     mapped = applied(matrix, polygon).astype(np.float32)
     there = cv2.contourArea(mapped) / (image[0] * image[1])
     return min(1.0, float(here)), min(1.0, float(there))
+
+
+def is_copied(matrix: Matrix, point: tuple[float, float]) -> bool:
+    """Whether a homography only shifts and scales at a point, as between copies on a screen, and
+    does not turn, shear or recede, as between two photographs of one scene."""
+    around = np.array([(0, 0), (32, 0), (0, 32), (32, 32)], np.float64) + point
+    origin, across, down, far = applied(matrix, around)
+    x, y = across - origin, down - origin
+    size = max(math.sqrt(abs(float(x[0] * y[1] - x[1] * y[0]))), 1e-9)
+    gaps = abs(np.array([x[0] - size, x[1], y[0], y[1] - size, *(far - across - y)]))
+    return bool(gaps.max() < SCENE * size)
 
 
 def refined(query: Floats, warped: Floats, spread: Floats) -> Matrix | None:

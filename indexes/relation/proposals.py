@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from indexes.base import Hit
-from indexes.relation.alignment import Matrix, rescaled
+from indexes.relation.alignment import Matrix, is_copied, rescaled
 from indexes.relation.judging import LIKE, Relation, relate
 from indexes.relation.side import Side
 from indexes.store.base import Preview
@@ -19,6 +19,8 @@ from models.types import Pixels
 SURE_DISTANCE, SURE_INLIERS = 24, 25
 """Distance below which, and inliers from which, pictures count as related without being compared.
 """
+SCENE_INLIERS, SCENE_CONFIDENCE = 12, 0.6
+"""Inliers from which photographs may show one scene from two viewpoints, and the confidence."""
 MAX_COMPARED = 48
 """Images that are compared with one query, at most."""
 
@@ -145,10 +147,20 @@ def relation_to(query: QuerySide, proposal: Proposal, preview: Preview) -> Relat
             factor = long_side / gray_long
             matrices.append(rescaled(proposal.homography, query.factor, factor))
     relation = relate(query.side, image, matrices, whole=proposal.distance is not None)
+    if not relation.is_verified and _is_scene(query.side, image, matrices, proposal.inliers):
+        relation = Relation("like", SCENE_CONFIDENCE)
     return relation.enlarged(
         query.long_side / max(query.side.shape),
         max(preview.width, preview.height) / max(image.shape),
     )
+
+
+def _is_scene(query: Side, image: Side, matrices: Sequence[Matrix], inliers: int) -> bool:
+    """Whether the inliers tell of another photograph of one scene, whose pixels differ."""
+    if inliers < SCENE_INLIERS or not matrices or max(query.plain, image.plain) > 0.5:
+        return False
+    height, width = query.shape
+    return not is_copied(matrices[0], (width / 2, height / 2))
 
 
 def decoded(jpeg: bytes) -> Pixels | None:

@@ -23,7 +23,7 @@ BLUR = 0.9
 """Blur, in pixels, that evens out noise, blocks and moiré."""
 SMOOTH = 5.0
 """Spread of the steepest window of a picture without edges."""
-PHOTO_LEVELS, DRAWN_LEVELS = 0.22, 0.34
+PHOTO_LEVELS, DRAWN_LEVELS = 0.20, 0.31
 """Share of the pixels with one of the three commonest grey values, up to which a picture is a
 photograph, and from which it is drawn."""
 FULL_RANGE = 100.0

@@ -247,6 +247,8 @@ def test_what_another_retriever_finds_stays_when_a_relation_is_refuted() -> None
     ]
     (like,) = fuse(lists, relations={1: Relation("like", 0.0)})
     assert (like.verified, like.confidence) == (False, 0.8)
+    (scene,) = fuse(lists, relations={1: Relation("like", 0.85)})
+    assert (scene.verified, scene.confidence) == (False, 0.85)
     (shares,) = fuse(lists, relations={1: Relation("shares", 0.3)})
     assert (shares.verified, shares.confidence) == (False, 0.3)
 
