@@ -33,6 +33,7 @@ from indexes.local.descriptors import (
 )
 from indexes.local.ranking import DEFAULT_K, MIN_INLIERS, LocalParams, Ranking, score
 from indexes.local.slots import SlotTable, quantise_geometry
+from indexes.local.support import supported
 from indexes.local.training import Training
 from indexes.local.verification import KeypointArrays, agreeing, follows, match
 from indexes.local.voting import NearestDescriptors, by_votes, candidates_of, nearest, shortlist
@@ -364,6 +365,8 @@ class LocalIndex(Index):
             ranking.add(image_id, variant, matches)
         if params.use_ransac and params.aligned:
             ranking.propose(matched)
+            hits = supported(ranking.hits(), KeypointArrays.of(query.variants[0]), images)
+            return hits if params.explain else [hit._replace(points=None) for hit in hits]
         return ranking.hits()
 
 

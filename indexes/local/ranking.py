@@ -118,10 +118,10 @@ class Ranking:
 
     def _described(self, hit: Hit, variant: int, verified: Verified) -> Hit:
         hit = hit._replace(inliers=verified.inliers)
+        if not (self._params.explain or self._params.aligned):
+            return hit
         homography, points = verified.shown(mirrored=bool(variant))
-        if self._params.explain:
-            return hit._replace(homography=homography, points=points)
-        return hit._replace(homography=homography) if self._params.aligned else hit
+        return hit._replace(homography=homography, points=points)
 
 
 def score(hit: Hit) -> int:

@@ -8,7 +8,6 @@ or from local features. `refined` improves one by tracking points (Lucas & Kanad
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -28,10 +27,8 @@ BORDER_RANGE = 24
 """A row or column whose grey values span less than this may be a border."""
 SCENE = 0.04
 """Deviation from a copy's alignment, as a share of lengths, of photographs of one scene."""
-STEP = 24
-"""Pixels between tracked points."""
-WINDOW = (15, 15)
-LEVELS = 3
+SEEN, STEPS = (15, 15), (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 10, 0.03)
+"""Window, in pixels, in which a point is tracked, and when tracking ends."""
 
 
 def orientations() -> list[Matrix]:
@@ -64,27 +61,21 @@ def content_box(gray: Pixels) -> Box:
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
-def whole_on_whole(query: Pixels, image: Pixels) -> Iterator[Matrix]:
-    """Alignments of two whole grey pictures in the most similar orientation, without and, where one
-    has borders, within them."""
-    wholes = _whole(query), _whole(image)
-    yield _best_orientation(query, image, *wholes)
-    inner = content_box(query), content_box(image)
-    if inner != wholes:
-        yield _best_orientation(query, image, *inner)
+def orientation(query: Floats, image: Floats) -> Matrix:
+    """The map of the unit square onto itself that makes two thumbs most similar."""
+    sides = [np.rot90(side, turns) for turns in range(4) for side in (query, query[:, ::-1])]
+    likeness = abs(np.stack(sides).reshape(8, -1) @ image.ravel())
+    return ORIENTATIONS[int(np.argmax(likeness))]
 
 
-def _whole(gray: Pixels) -> Box:
-    return 0, 0, gray.shape[1], gray.shape[0]
+def whole_box(shape: tuple[int, int]) -> Box:
+    """The box of a whole picture (height, width)."""
+    return 0, 0, shape[1], shape[0]
 
 
-def _best_orientation(query: Pixels, image: Pixels, one: Box, other: Box) -> Matrix:
-    square, target = thumb(query, one), thumb(image, other)
-    sides = [np.rot90(side, turns) for turns in range(4) for side in (square, square[:, ::-1])]
-    likeness = [abs(float((side * target).sum())) for side in sides]
-    return (
-        _from_unit(other) @ ORIENTATIONS[int(np.argmax(likeness))] @ np.linalg.inv(_from_unit(one))
-    )
+def box_on_box(one: Box, other: Box, orientation: Matrix) -> Matrix:
+    """The alignment of two boxes."""
+    return _from_unit(other) @ orientation @ cv2.invert(_from_unit(one))[1]
 
 
 def _from_unit(box: Box) -> Matrix:
@@ -97,7 +88,7 @@ def _from_unit(box: Box) -> Matrix:
 
 def rescaled(matrix: Matrix, query: float, image: float) -> Matrix:
     """A homography between two pictures as one between them enlarged by these factors."""
-    return _scaling(image) @ matrix @ np.linalg.inv(_scaling(query))
+    return _scaling(image) @ matrix @ _scaling(1 / query)
 
 
 def _scaling(factor: float) -> Matrix:
@@ -107,9 +98,7 @@ def _scaling(factor: float) -> Matrix:
 
 def applied(matrix: Matrix, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The points (n, 2) mapped by a homography."""
-    mapped = np.column_stack([points, np.ones(len(points))]) @ matrix.T
-    weights = np.where(abs(mapped[:, 2:]) < 1e-9, 1e-9, mapped[:, 2:])
-    return np.asarray(mapped[:, :2] / weights, np.float64)
+    return np.asarray(cv2.perspectiveTransform(points[None], matrix)[0], np.float64)
 
 
 def magnification(matrix: Matrix, point: tuple[float, float]) -> float:
@@ -119,22 +108,21 @@ def magnification(matrix: Matrix, point: tuple[float, float]) -> float:
     if weight <= 1e-9:
         return 0.0
     # The determinant of the Jacobian of a homography is det / weight³.
-    return math.sqrt(abs(float(np.linalg.det(matrix))) / float(weight) ** 3)
+    return math.sqrt(abs(cv2.determinant(matrix)) / float(weight) ** 3)
 
 
 def overlap(
     query: tuple[int, int], image: tuple[int, int], matrix: Matrix
 ) -> npt.NDArray[np.float64] | None:
     """The polygon (n, 2), in query pixels, that both pictures cover."""
-    try:
-        back = np.asarray(np.linalg.inv(matrix), np.float64)
-    except np.linalg.LinAlgError:
+    determinant, back = cv2.invert(matrix)
+    if not determinant:
         return None
     quad = _corners(image)
-    weights = np.column_stack([quad, np.ones(4)]) @ back[2]
-    if (weights <= 0).any() and (weights >= 0).any():
+    weights = quad @ back[2, :2] + back[2, 2]
+    if weights.min() <= 0 <= weights.max():
         return None
-    projected = np.asarray(applied(back, quad), np.float32)
+    projected = applied(back, quad).astype(np.float32)
     if not np.isfinite(projected).all() or abs(projected).max() > 1e5:
         return None
     hull = cv2.convexHull(projected)
@@ -173,18 +161,16 @@ def is_copied(matrix: Matrix, point: tuple[float, float]) -> bool:
     return bool(gaps.max() < SCENE * size)
 
 
-def refined(query: Floats, warped: Floats, spread: Floats) -> Matrix | None:
+def refined(query: Pixels, warped: Pixels, points: Floats, levels: int) -> Matrix | None:
     """The homography from the query to its warped partner that tracked points follow.
 
-    `query` and `warped` are locally normalised (height, width) pictures; `spread` is 0 where
-    nothing may be tracked, and larger where there is more to see. None if too few points agree.
+    `query` and `warped` are locally normalised (height, width) pictures; `points` (n, 2) are
+    tracked from `levels` halvings down. None if too few points agree.
     """
-    points = _trackable(spread)
     if len(points) < 6:
         return None
-    one, other = (_eight_bits(side) for side in (query, warped))
     moved, found, _ = cv2.calcOpticalFlowPyrLK(
-        one, other, points, np.empty_like(points), winSize=WINDOW, maxLevel=LEVELS
+        query, warped, points, np.empty_like(points), winSize=SEEN, maxLevel=levels, criteria=STEPS
     )
     kept = found.ravel() == 1
     if kept.sum() < 6:
@@ -197,21 +183,3 @@ def refined(query: Floats, warped: Floats, spread: Floats) -> Matrix | None:
         return None if affine is None else np.vstack([affine, [0, 0, 1]]).astype(np.float64)
     matrix, _ = cv2.findHomography(points[kept], moved[kept], cv2.RANSAC, 2.0, maxIters=200)
     return None if matrix is None else np.asarray(matrix, np.float64)
-
-
-def _trackable(spread: Floats) -> Floats:
-    """The position (n, 2) with the largest spread in each cell of STEP pixels."""
-    rows, columns = (side // STEP for side in spread.shape)
-    if not rows or not columns:
-        return np.empty((0, 2), np.float32)
-    cells = spread[: rows * STEP, : columns * STEP].reshape(rows, STEP, columns, STEP)
-    flat = cells.transpose(0, 2, 1, 3).reshape(rows * columns, -1)
-    best = flat.argmax(axis=1)
-    kept = flat[np.arange(len(flat)), best] > 0
-    down, across = np.divmod(np.arange(len(flat)), columns)
-    y, x = down * STEP + best // STEP, across * STEP + best % STEP
-    return np.asarray(np.column_stack([x, y])[kept], np.float32)
-
-
-def _eight_bits(values: Floats) -> Pixels:
-    return np.clip(values * 40 + 128, 0, 255).astype(np.uint8)

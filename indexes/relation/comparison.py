@@ -7,6 +7,7 @@ structure is compared as in SSIM (Wang et al. 2004), by the correlation of small
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,7 +25,18 @@ from indexes.relation.alignment import (
     refined,
     rescaled,
 )
-from indexes.relation.side import STRIDE, WINDOW, Scaled, Side, block_means, quantised, window_means
+from indexes.relation.kernels import (
+    STRIDE,
+    WINDOW,
+    compare_windows,
+    coverage,
+    normalised,
+    spreads,
+    trackable,
+    weighed,
+)
+from indexes.relation.side import Side, level_of, quantised, smoothed
+from models.types import Pixels
 
 TINY = 100
 """Long side of pictures that are enlarged before they are compared."""
@@ -35,22 +47,20 @@ COARSE, FINE = 144, 400
 HOPELESS = (0.35, 0.65)
 """Explained share at the coarse size below which photographs, and drawings, are not compared more
 closely."""
-NOISE = 1.8
-"""Standard deviation of what compression leaves, in grey values."""
-RELATIVE_NOISE = 0.05
-"""The same as a share of the picture's contrast."""
-HALF_WEIGHT = 0.35
-"""Spread, as a share of the picture's contrast, that has half the largest weight."""
 CONTRADICTED, EXPLAINED = (0.45, 0.62), (0.80, 0.92)
 """Correlations up to which a window contradicts, and from which it is explained: of photographs,
 and of drawings, where other letters in the same place resemble each other.
 """
-LOUD = 0.3
-"""Weight from which a contradicted window counts as changed."""
+WHOLE = 0.97
+"""Share of a picture's area in the overlap from which all its content counts as inside."""
 REGION = 5
 """Number of windows from which a changed region is one."""
-GOOD_ENOUGH = 0.93
-"""Explained share of the overlap above which an alignment is not refined."""
+LOST, GOOD_ENOUGH = 0.0, 0.93
+"""Explained shares of the overlap between which an alignment is refined."""
+CELL, FINE_CELL = 24, 40
+"""Pixels between tracked points at both sizes."""
+LEVELS = 3
+"""Number of halvings at which points are tracked at the coarse size."""
 
 
 @dataclass(frozen=True)
@@ -83,35 +93,45 @@ class Agreement:
     """Contradicted regions in the query: left, top, right, bottom in its pixels."""
 
 
-def compare(query: Side, image: Side, matrix: Matrix) -> Agreement | None:
-    """Compare two pictures under an alignment, which is refined. None if they hardly overlap, or
-    nothing in them agrees."""
-    coarse = _compare_at(COARSE, query, image, matrix)
+def glance(query: Side, image: Side, matrix: Matrix) -> Comparison | None:
+    """Compare two pictures at a small size under an alignment, which is refined. None if they
+    hardly overlap."""
+    return _compare_at(COARSE, query, image, matrix, CELL)
+
+
+def compare(query: Side, image: Side, seen: Comparison) -> Agreement:
+    """Compare two pictures more closely, if the first glance gives hope."""
     plain = min(query.plain, image.plain)
-    if coarse is None or coarse[0].score < HOPELESS[0] + plain * (HOPELESS[1] - HOPELESS[0]):
-        return None if coarse is None else coarse[0].agreement(query, image, coarse[1])
-    matrix = coarse[0].unscaled(coarse[1])
-    compared, scales = _compare_at(FINE, query, image, matrix) or coarse
-    return compared.agreement(query, image, scales)
+    if seen.score >= HOPELESS[0] + plain * (HOPELESS[1] - HOPELESS[0]):
+        seen = _compare_at(FINE, query, image, seen.unscaled, FINE_CELL) or seen
+    return seen.agreement(query, image)
+
+
+def warm_up() -> None:
+    """Compile all kernels, or load them from the cache, before the first comparison."""
+    noise = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), np.uint8)
+    one, other = Side.of(noise[0]), Side.of(noise[1])
+    seen = _compare_at(COARSE, one, other, np.eye(3), CELL)
+    assert seen is not None
+    assert not one.is_smooth
+    seen.trackable(CELL)
+    seen.image_total(other)
 
 
 def _compare_at(
-    size: int, query: Side, image: Side, matrix: Matrix
-) -> tuple[_Compared, tuple[float, float]] | None:
+    size: int, query: Side, image: Side, matrix: Matrix, cell: int
+) -> Comparison | None:
     scales = _common_scales(query, image, matrix, size)
     if scales is None:
         return None
-    one, other = query.scaled(scales[0]), image.scaled(scales[1])
-    plain = min(query.plain, image.plain)
-    compared = _compared(one, other, rescaled(matrix, *scales), plain)
-    if compared is None or compared.score >= GOOD_ENOUGH:
-        return None if compared is None else (compared, scales)
-    update = refined(*compared.trackable())
-    if update is not None and _plausible(update, one.pixels.shape):
-        again = _compared(one, other, compared.matrix @ update, plain)
-        if again is not None and again.score > compared.score:
-            compared = again
-    return compared, scales
+    compared = _compared(query, image, scales, rescaled(matrix, *scales))
+    if compared is None or not LOST < compared.score < GOOD_ENOUGH:
+        return compared
+    update = refined(*compared.trackable(cell), levels=LEVELS if size == COARSE else 1)
+    if update is None or not _plausible(update, compared.one.shape):
+        return compared
+    again = _compared(query, image, scales, compared.matrix @ update)
+    return again if again is not None and again.score > compared.score else compared
 
 
 def _plausible(update: Matrix, shape: tuple[int, ...]) -> bool:
@@ -143,22 +163,28 @@ def _common_scales(
     return quantised(scale), quantised(min(1.0, scale / growth))
 
 
-@dataclass(frozen=True)
-class _Compared:
-    """Two pictures compared window by window, on the query's grid."""
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two pictures compared at one size under one alignment."""
 
     matrix: Matrix
-    one: Scaled
-    other: Scaled
-    spreads: tuple[Floats, Floats]
-    weights: tuple[Floats, Floats]
-    noise: tuple[float, float]
-    explained: Floats
-    contradicted: npt.NDArray[np.bool_]
+    """From pixels of the reduced query to those of the reduced image."""
+    scales: tuple[float, float]
+    """Factors by which both pictures are reduced."""
+    one: Pixels
+    other: Pixels
+    """The image, warped onto the query."""
     covered: npt.NDArray[np.bool_]
     """Windows that lie in both pictures."""
     inside: npt.NDArray[np.bool_]
     """Windows that lie at least partly in both pictures."""
+    explained: Floats
+    contradicted: npt.NDArray[np.bool_]
+    weights: Floats
+    """Weights of both pictures' content, (2, rows, columns); so are `means` and `spreads`."""
+    means: Floats
+    spreads: Floats
+    noise: npt.NDArray[np.float64]
     sign: float
 
     @cached_property
@@ -167,113 +193,103 @@ class _Compared:
         return np.where(self.covered, np.maximum(*self.weights), np.float32(0))
 
     @cached_property
+    def agreeing(self) -> float:
+        """Weight of what is explained."""
+        return float((self.both * self.explained).sum())
+
+    @cached_property
     def score(self) -> float:
-        return float((self.both * self.explained).sum()) / max(float(self.both.sum()), 1e-6)
+        """Explained share of the content in the overlap."""
+        return self.agreeing / max(float(self.both.sum()), 1e-6)
 
-    def unscaled(self, scales: tuple[float, float]) -> Matrix:
-        return rescaled(self.matrix, 1 / scales[0], 1 / scales[1])
+    @property
+    def windows(self) -> float:
+        """Number of independent windows with content that are explained."""
+        return self.agreeing * STRIDE**2 / WINDOW**2
 
-    def trackable(self) -> tuple[Floats, Floats, Floats]:
-        """Both pictures locally normalised, and where there is something to track."""
-        size = self.covered.shape[1] * STRIDE, self.covered.shape[0] * STRIDE
-        sides = []
-        for side, sign in ((self.one, 1.0), (self.other, self.sign)):
-            centred = side.values[: size[1], : size[0]] - cv2.resize(side.mean, size)
-            scaled = centred * (sign / (cv2.resize(side.spread, size) + 3))
-            sides.append(np.asarray(scaled, np.float32))
+    @property
+    def merit(self) -> float:
+        """By how much the alignment explains; the better of two explains more of both pictures."""
+        return self.score * math.sqrt(self.windows / min(self.scales) ** 2)
+
+    @property
+    def unscaled(self) -> Matrix:
+        return rescaled(self.matrix, 1 / self.scales[0], 1 / self.scales[1])
+
+    def trackable(self, cell: int) -> tuple[Pixels, Pixels, Floats]:
+        """Both pictures locally normalised, and positions (n, 2) that can be tracked."""
+        sides = [
+            normalised(pixels, self.means[at], self.spreads[at], sign)
+            for at, (pixels, sign) in enumerate([(self.one, 1.0), (self.other, self.sign)])
+        ]
         least = np.minimum(*self.spreads)
-        usable = np.where(self.covered & (least > 2 * max(self.noise)), least, 0)
-        there = cv2.resize(usable.astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
-        return sides[0], sides[1], np.asarray(there * abs(sides[0]), np.float32)
+        usable = np.where(self.covered & (least > 2 * self.noise.max()), least, np.float32(0))
+        return sides[0], sides[1], trackable(sides[0], usable, cell)
 
-    def agreement(self, query: Side, image: Side, scales: tuple[float, float]) -> Agreement:
-        matrix = self.unscaled(scales)
+    def agreement(self, query: Side, image: Side) -> Agreement:
+        matrix = self.unscaled
         total = max(float(self.both.sum()), 1e-6)
-        explained = float((self.both * self.explained).sum())
         # Windows across the edge of the overlap belong to neither side of it.
         first = np.where(self.inside & ~self.covered, 0, self.weights[0])
         query_total = max(float(first.sum()), 1e-6)
         there = np.where(self.covered, self.weights[1], 0)
-        lost = min(1.5, float(self.inside.sum()) / max(1, int(self.covered.sum())))
-        image_total = max(self._image_total(image, scales[1]), float(there.sum()), 1e-6)
-        changed, boxes = _changed(self.contradicted & self.covered, self.both)
+        count = int(self.covered.sum())
+        lost = min(1.5, float(self.inside.sum()) / count)
         query_area, image_area = covered_areas(query.shape, image.shape, matrix)
+        image_total = max(float(there.sum()), 1e-6)
+        if image_area < WHOLE:
+            image_total = max(self.image_total(image), image_total)
+        changed, boxes = _changed(self.contradicted, self.both)
         return Agreement(
             matrix=matrix,
-            inside=explained / total,
-            query=min(1.0, float((first * self.explained)[self.covered].sum()) / query_total),
+            inside=self.score,
+            query=min(1.0, float((first * self.explained).sum()) / query_total),
             image=min(1.0, lost * float((there * self.explained).sum()) / image_total),
             query_inside=min(1.0, float(first[self.covered].sum()) / query_total),
             image_inside=min(1.0, lost * float(there.sum()) / image_total),
             query_area=query_area,
             image_area=image_area,
-            calm=1 - float((self.contradicted & self.covered).sum()) / int(self.covered.sum()),
+            calm=1 - float(self.contradicted.sum()) / count,
             changed=changed / total,
-            windows=explained * STRIDE**2 / WINDOW**2,
+            windows=self.windows,
             negative=self.sign < 0,
             plain=min(query.plain, image.plain),
             regions=tuple(
-                tuple(edge * STRIDE / scales[0] for edge in box)  # type: ignore[misc]
+                tuple(edge * STRIDE / self.scales[0] for edge in box)  # type: ignore[misc]
                 for box in boxes
             ),
         )
 
-    def _image_total(self, image: Side, factor: float) -> float:
-        return float(_weights(image.scaled(factor).spread, self.noise[1]).sum())
+    def image_total(self, image: Side) -> float:
+        """Weight of all of the image's content."""
+        return float(weighed(spreads(image.scaled(self.scales[1])), self.noise[1]))
 
 
-def _weights(spread: Floats, noise: float) -> Floats:
-    """Weight of content by its spread: 0 for noise, nearly 1 for strong edges."""
-    contrast = noise / RELATIVE_NOISE
-    excess = np.maximum(spread - noise, 0)
-    return np.asarray(excess / (excess + HALF_WEIGHT * contrast), np.float32)
-
-
-def _compared(one: Scaled, other: Scaled, matrix: Matrix, plain: float) -> _Compared | None:
-    height, width = one.pixels.shape
+def _compared(
+    query: Side, image: Side, scales: tuple[float, float], matrix: Matrix
+) -> Comparison | None:
+    one = query.scaled(scales[0])
+    height, width = one.shape
     if min(height, width) < SMALLEST:
         return None
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    size = width, height
-    pixels = cv2.warpPerspective(
-        other.pixels, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE
-    )
-    warped = Scaled(np.asarray(pixels, np.uint8))
-    mask = cv2.warpPerspective(
-        np.full(other.pixels.shape, 255, np.uint8), matrix, size, flags=flags
-    )
-    inside = block_means(mask)
-    covered = cv2.erode(inside, np.ones((3, 3), np.uint8)) > 254
+    size = [max(1, round(side * scales[1])) for side in image.shape]
+    inverse = np.ascontiguousarray(matrix, np.float64)
+    covered, inside = coverage(inverse, height // STRIDE, width // STRIDE, *size)
     if covered.sum() < 12:
         return None
-    spreads = one.spread, warped.spread
-    covariance = window_means(one.values * warped.values) - one.mean * warped.mean
-    noise = _noise(spreads[0][covered]), _noise(spreads[1][covered])
-    sign = -1.0 if float(covariance[covered].sum()) < 0 else 1.0
-    alike = (sign * covariance + noise[0] * noise[1]) / np.sqrt(
-        (spreads[0] ** 2 + noise[0] ** 2) * (spreads[1] ** 2 + noise[1] ** 2)
+    level = level_of(scales[1])
+    warped = cv2.warpPerspective(
+        image.level(level),
+        rescaled(matrix, 1.0, 1 / (scales[1] * 2**level)),
+        (width, height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
     )
+    other = smoothed(np.asarray(warped, np.uint8))
+    plain = min(query.plain, image.plain)
     low, high = (least + plain * (most - least) for least, most in (CONTRADICTED, EXPLAINED))
-    explained = np.clip((alike - low) / (high - low), 0, 1)
-    weights = _weights(spreads[0], noise[0]), _weights(spreads[1], noise[1])
-    return _Compared(
-        matrix=matrix,
-        one=one,
-        other=warped,
-        spreads=spreads,
-        weights=weights,
-        noise=noise,
-        explained=np.where(covered, explained, 0).astype(np.float32),
-        contradicted=(alike < low) & (np.maximum(*weights) > LOUD),
-        covered=covered,
-        inside=cv2.dilate(inside, np.ones((5, 5), np.uint8)) > 0,
-        sign=sign,
-    )
-
-
-def _noise(spreads: Floats) -> float:
-    """Spread of the noise, from the spreads of a picture's windows."""
-    return max(NOISE, RELATIVE_NOISE * float(np.quantile(spreads, 0.95)))
+    found = compare_windows(one, other, covered, low, high)
+    return Comparison(matrix, scales, one, other, covered, inside, *found)
 
 
 def _changed(

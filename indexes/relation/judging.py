@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 
-from indexes.relation.alignment import Matrix, applied, whole_on_whole
-from indexes.relation.comparison import Agreement, compare
+from indexes.relation.alignment import (
+    Matrix,
+    applied,
+    box_on_box,
+    covered_areas,
+    orientation,
+    thumb,
+    whole_box,
+)
+from indexes.relation.comparison import GOOD_ENOUGH, Agreement, Comparison, compare, glance
 from indexes.relation.side import Side
 
 Kind = Literal["same", "edited", "part", "shares", "like"]
@@ -73,26 +80,52 @@ def _enlarged(box: Box, factor: float) -> Box:
 LIKE = Relation("like", 0.0)
 
 
-def relate(query: Side, image: Side, alignments: Iterable[Matrix], whole: bool) -> Relation:
+def relate(query: Side, image: Side, alignments: Sequence[Matrix], whole: bool) -> Relation:
     """The relation of two pictures under the best of these alignments, and whole on whole."""
     if query.is_smooth or image.is_smooth:
         return _smooth(query, image)
-    best: Agreement | None = None
-    matrices = list(alignments)
-    if whole or not matrices:
-        matrices += whole_on_whole(query.gray, image.gray)
-    for matrix in matrices:
-        found = compare(query, image, matrix)
-        if found is not None and (best is None or merit(found) > merit(best)):
-            best = found
-        if best is not None and best.inside > 0.97 and min(best.query, best.image) > 0.95:
+    best: Comparison | None = None
+    for matrix in _tried(query, image, alignments, whole):
+        seen = glance(query, image, matrix)
+        if seen is not None and (best is None or seen.merit > best.merit):
+            best = seen
+        if best is not None and _is_whole(best, query, image):
             break
-    return LIKE if best is None else judged(best, query, image)
+    return LIKE if best is None else judged(compare(query, image, best), query, image)
 
 
-def merit(found: Agreement) -> float:
-    """By how much an alignment explains; the better of two explains more of both pictures."""
-    return found.inside * math.sqrt(found.windows)
+def _is_whole(seen: Comparison, query: Side, image: Side) -> bool:
+    """Whether an alignment explains both pictures whole, so that no better one is sought."""
+    if seen.score < GOOD_ENOUGH:
+        return False
+    return min(covered_areas(query.shape, image.shape, seen.unscaled)) >= FULL
+
+
+def _tried(query: Side, image: Side, alignments: Sequence[Matrix], whole: bool) -> Iterator[Matrix]:
+    """The given alignments, and, where whole pictures may be the same, that of both in the most
+    similar orientation, without and, where one has borders, within them."""
+    if whole or not alignments:
+        yield whole_on_whole(query, image)
+    yield from alignments
+    if whole or not alignments:
+        inner = within_borders(query, image)
+        if inner is not None:
+            yield inner
+
+
+def whole_on_whole(query: Side, image: Side) -> Matrix:
+    """The alignment of two whole pictures in the most similar orientation."""
+    turn = orientation(query.thumb, image.thumb)
+    return box_on_box(whole_box(query.shape), whole_box(image.shape), turn)
+
+
+def within_borders(query: Side, image: Side) -> Matrix | None:
+    """The alignment of what lies within the borders of two pictures; None if there are none."""
+    boxes = query.box, image.box
+    if boxes == (whole_box(query.shape), whole_box(image.shape)):
+        return None
+    turn = orientation(thumb(query.gray, query.box), thumb(image.gray, image.box))
+    return box_on_box(*boxes, turn)
 
 
 FULL = 0.93
@@ -193,8 +226,7 @@ def _smooth(query: Side, image: Side) -> Relation:
     """The relation of pictures without edges: the same only in the same colours."""
     if not (query.is_smooth and image.is_smooth):
         return LIKE
-    one = cv2.resize(query.rgb, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32)
-    other = cv2.resize(image.rgb, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32)
+    one, other = query.mosaic, image.mosaic
     best, which = np.inf, 0
     for number in range(8):
         side = one[:, ::-1] if number % 2 else one

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 
 from indexes.base import Hit
@@ -14,15 +13,16 @@ from indexes.relation.judging import LIKE, Relation, relate
 from indexes.relation.side import Side
 from indexes.store.base import Preview
 from models.pictures.views import Picture, gray_lengths
-from models.types import Pixels
 
 SURE_DISTANCE, SURE_INLIERS = 24, 25
 """Distance below which, and inliers from which, pictures count as related without being compared.
 """
 SCENE_INLIERS, SCENE_CONFIDENCE = 12, 0.6
 """Inliers from which photographs may show one scene from two viewpoints, and the confidence."""
-MAX_COMPARED = 48
+MAX_COMPARED = 24
 """Images that are compared with one query, at most."""
+MISSES = 6
+"""Images in a row that are not verified, after which no others are compared."""
 
 
 @dataclass(slots=True)
@@ -67,15 +67,14 @@ class QuerySide:
     @classmethod
     def of(cls, picture: Picture) -> QuerySide:
         factor = max(picture.preview.shape[:2]) / max(picture.gray.shape)
-        return cls(Side(picture.preview), factor, max(picture.width, picture.height))
+        return cls(Side.of(picture.preview), factor, max(picture.width, picture.height))
 
 
 def stored_sides(preview: Preview) -> list[QuerySide]:
     """A stored image as a query, for each size that its grey view may have."""
-    pixels = decoded(preview.jpeg)
-    if pixels is None:
+    side = Side.read(preview.jpeg)
+    if side is None:
         return []
-    side = Side(pixels)
     lengths = gray_lengths(preview.width, preview.height)
     original = max(preview.width, preview.height)
     return [QuerySide(side, max(side.shape) / length, original) for length in lengths]
@@ -109,17 +108,25 @@ def relations(
 ) -> dict[int, Relation]:
     """The relations to all proposed images.
 
-    Without previews, and beyond the images that are compared, they follow from the hash and the
-    number of inliers.
+    Images are compared in the order of their evidence, until several in a row are not verified;
+    then those with less evidence are not, either. Without previews, relations follow from the hash
+    and the keypoints.
     """
-    found = {}
-    compared = set(proposals.compared())
-    for image_id, proposal in proposals.images.items():
+    found: dict[int, Relation] = {}
+    misses = 0
+    for image_id in proposals.compared():
         preview = previews.get(image_id)
-        if query is None or preview is None or image_id not in compared:
-            found[image_id] = proposal.without_pixels()
-        else:
-            found[image_id] = relation_to(query, proposal, preview)
+        if query is None or preview is None:
+            continue
+        if misses >= MISSES:
+            break
+        found[image_id] = relation_to(query, proposals.images[image_id], preview)
+        misses = 0 if found[image_id].is_verified else misses + 1
+    for image_id, proposal in proposals.images.items():
+        if image_id not in found:
+            relation = proposal.without_pixels()
+            unlikely = misses >= MISSES and relation.is_verified
+            found[image_id] = Relation("shares", 0.3) if unlikely else relation
     return found
 
 
@@ -136,10 +143,9 @@ def _strength(relation: Relation) -> tuple[bool, float, float]:
 
 def relation_to(query: QuerySide, proposal: Proposal, preview: Preview) -> Relation:
     """The relation of a query to one image."""
-    pixels = decoded(preview.jpeg)
-    if pixels is None:
+    image = Side.read(preview.jpeg)
+    if image is None:
         return LIKE
-    image = Side(pixels)
     matrices = []
     if proposal.homography is not None:
         long_side = max(image.shape)
@@ -161,9 +167,3 @@ def _is_scene(query: Side, image: Side, matrices: Sequence[Matrix], inliers: int
         return False
     height, width = query.shape
     return not is_copied(matrices[0], (width / 2, height / 2))
-
-
-def decoded(jpeg: bytes) -> Pixels | None:
-    """A stored preview as RGB; None if it is damaged."""
-    bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    return None if bgr is None else np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)

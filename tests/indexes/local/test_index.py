@@ -400,8 +400,10 @@ def test_alignments_are_returned_where_they_are_asked_for(gallery: IndexWithRows
     (plain, *_) = gallery.search(query)
     (aligned, *_) = gallery.search(query, aligned=True)
     assert plain.homography is None
-    assert aligned == plain._replace(homography=aligned.homography)
+    assert aligned == plain._replace(homography=aligned.homography, support=aligned.support)
     assert aligned.homography is not None
+    assert aligned.support is not None
+    assert aligned.support.rare == aligned.inliers
 
 
 def test_a_small_part_is_proposed_by_a_similarity(gallery: IndexWithRows) -> None:

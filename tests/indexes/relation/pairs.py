@@ -11,7 +11,7 @@ from tests.drawing import encoded
 
 
 def side(image: Image.Image, quality: int = 85) -> Side:
-    return Side(decode(encoded(image, quality=quality)).preview)
+    return Side.of(decode(encoded(image, quality=quality)).preview)
 
 
 def relation(query: Image.Image, image: Image.Image, quality: int = 85) -> Relation:

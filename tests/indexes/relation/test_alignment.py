@@ -11,18 +11,24 @@ from indexes.relation.alignment import (
     magnification,
     overlap,
     rescaled,
-    whole_on_whole,
 )
+from indexes.relation.judging import whole_on_whole, within_borders
+from indexes.relation.side import Side
 from models.base import dihedral
+from models.types import Pixels
 from tests.indexes.local.scenes import scene
 
 GRAY = scene(1, 240, 320)
 
 
+def side(gray: Pixels) -> Side:
+    return Side.of(np.dstack([gray] * 3))
+
+
 @pytest.mark.parametrize("number", range(8))
 def test_every_orientation_is_found(number: int) -> None:
     turned = dihedral(GRAY)[number]
-    (matrix,) = whole_on_whole(GRAY, turned)
+    matrix = whole_on_whole(side(GRAY), side(turned))
     width = turned.shape[1]
     back = cv2.warpPerspective(turned, matrix, GRAY.shape[::-1], flags=cv2.WARP_INVERSE_MAP)
     assert np.abs(back.astype(int) - GRAY).mean() < 1
@@ -33,7 +39,8 @@ def test_every_orientation_is_found(number: int) -> None:
 def test_borders_give_a_second_alignment() -> None:
     framed = cv2.copyMakeBorder(GRAY, 40, 40, 0, 0, cv2.BORDER_CONSTANT, value=0)
     assert content_box(framed) == (0, 40, 320, 280)
-    _, inner = whole_on_whole(framed, GRAY)
+    inner = within_borders(side(framed), side(GRAY))
+    assert inner is not None
     assert applied(inner, np.array([[10.0, 50.0]]))[0] == pytest.approx([10, 10])
 
 
