@@ -59,12 +59,16 @@ class DistanceParams(SearchParams):
 class Support(NamedTuple):
     """How well the inliers of a hit speak for one picture rather than a shared element."""
 
-    rare: int
-    """Number of inliers whose keypoint of the query matches few other images."""
+    rare: float
+    """Number of inliers; one whose keypoint of the query matches n images counts 1/n."""
     visible: float
     """Share of the keypoints that both pictures should show that are inliers, 0 to 1."""
     spread: float
     """Share of the pictures' overlap that the inliers span, 0 to 1."""
+    bend: float
+    """Deviation of the inliers from the best similarity transform, as a share of their distance
+    from their centre: hardly any between copies of one element, more between views of one scene
+    from two places."""
 
 
 class Hit(NamedTuple):

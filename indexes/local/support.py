@@ -15,9 +15,6 @@ import numpy.typing as npt
 from indexes.base import Hit, Support
 from indexes.local.verification import KeypointArrays, Points
 
-COMMON = 10
-"""Number of images of one search above which a matched keypoint of the query is common."""
-
 
 def supported(
     hits: Sequence[Hit], query: KeypointArrays, images: Mapping[int, KeypointArrays]
@@ -28,26 +25,41 @@ def supported(
     inliers = [np.array(hit.points) for hit in hits]
     places = np.rint(np.concatenate(inliers)[:, :2])
     _, which, counts = np.unique(places, axis=0, return_inverse=True, return_counts=True)
-    few = counts[which.ravel()] <= COMMON
-    rare = np.split(few, np.cumsum([len(points) for points in inliers])[:-1])
+    rarity = 1 / counts[which.ravel()]
+    rare = np.split(rarity, np.cumsum([len(points) for points in inliers])[:-1])
     return [
-        hit._replace(support=_support(int(one.sum()), points, hit, query, images[hit.image_id]))
+        hit._replace(support=_support(float(one.sum()), points, hit, query, images[hit.image_id]))
         for hit, one, points in zip(hits, rare, inliers, strict=True)
     ]
 
 
 def _support(
-    rare: int, inliers: Points, hit: Hit, query: KeypointArrays, image: KeypointArrays
+    rare: float, inliers: Points, hit: Hit, query: KeypointArrays, image: KeypointArrays
 ) -> Support:
     here, there = query.keypoints.points, image.keypoints.points
     matrix = np.array(hit.homography)
-    determinant, back = cv2.invert(matrix)
+    determinant = cv2.determinant(matrix)
     if not determinant:
-        return Support(rare, 0.0, 0.0)
+        return Support(rare, 0.0, 0.0, 0.0)
     seen = here[_inside(here, matrix, there)]
-    visible = min(len(seen), int(_inside(there, back, here).sum()))
+    visible = min(len(seen), int(_inside(there, cv2.invert(matrix)[1], here).sum()))
     spread = _area(inliers[:, :2]) / max(_area(seen), 1.0)
-    return Support(rare, min(1.0, len(inliers) / max(1, visible)), min(1.0, spread))
+    return Support(
+        rare,
+        min(1.0, len(inliers) / max(1, visible)),
+        min(1.0, spread),
+        _bend(inliers, mirrored=determinant < 0),
+    )
+
+
+def _bend(inliers: Points, *, mirrored: bool) -> float:
+    """Deviation of the second points of rows (n, 4) from the best similarity of the first, as a
+    share of their distance from their centre."""
+    one, other = (inliers[:, at] + 1j * inliers[:, at + 1] for at in (0, 2))
+    one, other = one - one.mean(), other - other.mean()
+    one = one.conj() if mirrored else one
+    fitted = one * (np.vdot(one, other) / max(np.vdot(one, one).real, 1e-9))
+    return float(np.linalg.norm(fitted - other) / max(np.linalg.norm(other), 1e-9))
 
 
 def _inside(points: Points, matrix: cv2.typing.MatLike, others: Points) -> npt.NDArray[np.bool_]:

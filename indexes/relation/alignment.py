@@ -25,8 +25,6 @@ THUMB = 32
 """Side of the squashed pictures by which orientations are compared."""
 BORDER_RANGE = 24
 """A row or column whose grey values span less than this may be a border."""
-SCENE = 0.04
-"""Deviation from a copy's alignment, as a share of lengths, of photographs of one scene."""
 SEEN, STEPS = (15, 15), (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 10, 0.03)
 """Window, in pixels, in which a point is tracked, and when tracking ends."""
 
@@ -115,10 +113,10 @@ def overlap(
     query: tuple[int, int], image: tuple[int, int], matrix: Matrix
 ) -> npt.NDArray[np.float64] | None:
     """The polygon (n, 2), in query pixels, that both pictures cover."""
-    determinant, back = cv2.invert(matrix)
+    determinant, inverse = cv2.invert(matrix)
     if not determinant:
         return None
-    quad = _corners(image)
+    back, quad = np.asarray(inverse, np.float64), _corners(image)
     weights = quad @ back[2, :2] + back[2, 2]
     if weights.min() <= 0 <= weights.max():
         return None
@@ -150,17 +148,6 @@ def covered_areas(
     return min(1.0, float(here)), min(1.0, float(there))
 
 
-def is_copied(matrix: Matrix, point: tuple[float, float]) -> bool:
-    """Whether a homography only shifts and scales at a point, as between copies on a screen, and
-    does not turn, shear or recede, as between two photographs of one scene."""
-    around = np.array([(0, 0), (32, 0), (0, 32), (32, 32)], np.float64) + point
-    origin, across, down, far = applied(matrix, around)
-    x, y = across - origin, down - origin
-    size = max(math.sqrt(abs(float(x[0] * y[1] - x[1] * y[0]))), 1e-9)
-    gaps = abs(np.array([x[0] - size, x[1], y[0], y[1] - size, *(far - across - y)]))
-    return bool(gaps.max() < SCENE * size)
-
-
 def refined(query: Pixels, warped: Pixels, points: Floats, levels: int) -> Matrix | None:
     """The homography from the query to its warped partner that tracked points follow.
 
@@ -178,8 +165,8 @@ def refined(query: Pixels, warped: Pixels, points: Floats, levels: int) -> Matri
     cv2.setRNGSeed(0)
     if kept.sum() < 16:
         affine, _ = cv2.estimateAffine2D(
-            points[kept], moved[kept], ransacReprojThreshold=2.0, maxIters=200
+            points[kept], moved[kept], ransacReprojThreshold=2.0, maxIters=64
         )
         return None if affine is None else np.vstack([affine, [0, 0, 1]]).astype(np.float64)
-    matrix, _ = cv2.findHomography(points[kept], moved[kept], cv2.RANSAC, 2.0, maxIters=200)
+    matrix, _ = cv2.findHomography(points[kept], moved[kept], cv2.RANSAC, 2.0, maxIters=64)
     return None if matrix is None else np.asarray(matrix, np.float64)

@@ -55,8 +55,12 @@ WHOLE = 0.97
 """Share of a picture's area in the overlap from which all its content counts as inside."""
 REGION = 5
 """Number of windows from which a changed region is one."""
-LOST, GOOD_ENOUGH = 0.0, 0.93
-"""Explained shares of the overlap between which an alignment is refined."""
+GOOD_ENOUGH = 0.85
+"""Explained share at the coarse size from which no better alignment of whole pictures is sought."""
+UNSURE = ((0.1, 0.7), (0.7, 0.88))
+FINE_UNSURE = ((0.4, 0.95), (0.6, 0.95))
+"""Explained shares between which an alignment is refined at both sizes, of photographs and of
+drawings. Below, refining does not help; above, it does not change what the pictures are."""
 CELL, FINE_CELL = 24, 40
 """Pixels between tracked points at both sizes."""
 LEVELS = 3
@@ -99,12 +103,13 @@ def glance(query: Side, image: Side, matrix: Matrix) -> Comparison | None:
     return _compare_at(COARSE, query, image, matrix, CELL)
 
 
-def compare(query: Side, image: Side, seen: Comparison) -> Agreement:
-    """Compare two pictures more closely, if the first glance gives hope."""
+def compare(query: Side, image: Side, seen: Comparison) -> Agreement | None:
+    """Compare two pictures more closely; None if the first glance leaves no hope."""
     plain = min(query.plain, image.plain)
-    if seen.score >= HOPELESS[0] + plain * (HOPELESS[1] - HOPELESS[0]):
-        seen = _compare_at(FINE, query, image, seen.unscaled, FINE_CELL) or seen
-    return seen.agreement(query, image)
+    if seen.score < HOPELESS[0] + plain * (HOPELESS[1] - HOPELESS[0]):
+        return None
+    closer = _compare_at(FINE, query, image, seen.unscaled, FINE_CELL) or seen
+    return closer.agreement(query, image)
 
 
 def warm_up() -> None:
@@ -125,13 +130,20 @@ def _compare_at(
     if scales is None:
         return None
     compared = _compared(query, image, scales, rescaled(matrix, *scales))
-    if compared is None or not LOST < compared.score < GOOD_ENOUGH:
+    if compared is None or not _is_unsure(compared.score, size, min(query.plain, image.plain)):
         return compared
     update = refined(*compared.trackable(cell), levels=LEVELS if size == COARSE else 1)
     if update is None or not _plausible(update, compared.one.shape):
         return compared
     again = _compared(query, image, scales, compared.matrix @ update)
     return again if again is not None and again.score > compared.score else compared
+
+
+def _is_unsure(score: float, size: int, plain: float) -> bool:
+    """Whether a better alignment may change the answer."""
+    photo, drawn = UNSURE if size == COARSE else FINE_UNSURE
+    low, high = (least + plain * (most - least) for least, most in zip(photo, drawn, strict=True))
+    return low < score < high
 
 
 def _plausible(update: Matrix, shape: tuple[int, ...]) -> bool:

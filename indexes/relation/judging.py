@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from indexes.relation.alignment import (
     Matrix,
@@ -80,8 +81,18 @@ def _enlarged(box: Box, factor: float) -> Box:
 LIKE = Relation("like", 0.0)
 
 
-def relate(query: Side, image: Side, alignments: Sequence[Matrix], whole: bool) -> Relation:
-    """The relation of two pictures under the best of these alignments, and whole on whole."""
+def relate(
+    query: Side,
+    image: Side,
+    alignments: Sequence[Matrix],
+    *,
+    whole: bool,
+    supported: bool = False,
+) -> Relation:
+    """The relation of two pictures under the best of these alignments, and whole on whole.
+
+    `supported` says that their keypoints tell of one picture, so that less must be explained.
+    """
     if query.is_smooth or image.is_smooth:
         return _smooth(query, image)
     best: Comparison | None = None
@@ -91,7 +102,14 @@ def relate(query: Side, image: Side, alignments: Sequence[Matrix], whole: bool) 
             best = seen
         if best is not None and _is_whole(best, query, image):
             break
-    return LIKE if best is None else judged(compare(query, image, best), query, image)
+    if best is None:
+        return LIKE
+    found = compare(query, image, best)
+    return _unverified(best.windows) if found is None else judged(found, query, image, supported)
+
+
+def _unverified(windows: float) -> Relation:
+    return Relation("shares", SHARED) if windows >= MIN_WINDOWS else LIKE
 
 
 def _is_whole(seen: Comparison, query: Side, image: Side) -> bool:
@@ -140,17 +158,21 @@ ADDED_INSIDE = 0.72
 DRAWN_INSIDE, PHOTO_INSIDE = 0.95, 0.62
 """Explained share of the overlap from which the pictures are one: of drawings, whose elements recur
 in others, and of photographs."""
-MIN_WINDOWS = 6.0
+SUPPORTED_INSIDE = 0.35
+"""The same of photographs whose keypoints tell of one picture."""
+MIN_WINDOWS = 4.0
 """Number of explained windows below which agreement may be chance."""
 PARTIAL_INSIDE = 0.985
 """The same of drawings that overlap in part; patterns can overlap with any shift."""
 MIN_PARTIAL = 0.12
 """Share of both pictures in an overlap that holds neither whole."""
+SHARED = 0.05
+"""Confidence of pictures of which little agrees."""
 SMOOTH_STEPS = 5.0
 """Root mean square difference of smooth pictures, in grey values, up to which they are the same."""
 
 
-def judged(found: Agreement, query: Side, image: Side) -> Relation:
+def judged(found: Agreement, query: Side, image: Side, supported: bool) -> Relation:
     """The relation that an agreement means."""
     overlap = round(found.query_area, 3), round(found.image_area, 3)
     whole = found.query_inside >= FULL, found.image_inside >= FULL
@@ -158,7 +180,8 @@ def judged(found: Agreement, query: Side, image: Side) -> Relation:
     areas = min(found.query_area, found.image_area)
     if all(whole) and areas >= FULL and max(found.query, found.image) >= PRESERVED:
         drawn = ADDED_INSIDE
-    threshold = PHOTO_INSIDE + (drawn - PHOTO_INSIDE) * found.plain
+    photo = SUPPORTED_INSIDE if supported else PHOTO_INSIDE
+    threshold = photo + (drawn - photo) * found.plain
     margin = (found.inside - threshold) / (1 - threshold)
     partial = min(found.query, found.image) >= MIN_PARTIAL
     confidence = _confidence(margin, found.windows)
@@ -208,18 +231,23 @@ def _changes(found: Agreement, query: Side) -> tuple[Alteration, ...]:
 
 
 def _regions(found: Agreement, query: Side, image: Side) -> tuple[tuple[Box, Box], ...]:
-    rows = []
-    for left, top, right, bottom in found.regions:
-        corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-        rows.append((_box(corners, query.shape), _box(applied(found.matrix, corners), image.shape)))
-    return tuple(rows)
+    if not found.regions:
+        return ()
+    edges = np.array(found.regions)
+    corners = edges[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+    there = applied(found.matrix, corners.reshape(-1, 2)).reshape(corners.shape)
+    return tuple(zip(_boxes(corners, query.shape), _boxes(there, image.shape), strict=True))
 
 
-def _box(corners: Any, shape: tuple[int, int]) -> Box:
+def _boxes(corners: npt.NDArray[np.float64], shape: tuple[int, int]) -> list[Box]:
+    """Boxes around corners (n, 4, 2), within a picture."""
     height, width = shape
-    low = np.clip(np.floor(corners.min(axis=0)), 0, (width - 1, height - 1)).astype(int)
-    high = np.clip(np.ceil(corners.max(axis=0)), low + 1, (width, height)).astype(int)
-    return int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])
+    low = np.clip(np.floor(corners.min(axis=1)), 0, (width - 1, height - 1)).astype(int)
+    high = np.clip(np.ceil(corners.max(axis=1)), low + 1, (width, height)).astype(int)
+    return [
+        (left, top, *size)
+        for (left, top), size in zip(low.tolist(), (high - low).tolist(), strict=True)
+    ]
 
 
 def _smooth(query: Side, image: Side) -> Relation:

@@ -61,7 +61,7 @@ def has_edges(pixels, least, share):  # type: ignore[no-untyped-def]
             total = squares = 0
             for y in range(row * STRIDE, row * STRIDE + WINDOW):
                 for x in range(column * STRIDE, column * STRIDE + WINDOW):
-                    value = np.int64(pixels[y, x])
+                    value = int(pixels[y, x])
                     total += value
                     squares += value * value
             mean = total / WINDOW**2
@@ -214,22 +214,25 @@ def normalised(pixels, mean, spread, sign):  # type: ignore[no-untyped-def]
     """
     rows, columns = mean.shape
     found = np.empty((rows * STRIDE, columns * STRIDE), np.uint8)
+    gain = np.float32(40 * sign)
+    middles, gains = np.empty(columns + 1, np.float32), np.empty(columns + 1, np.float32)
     for y in range(rows * STRIDE):
-        down = (y + 0.5) / STRIDE - 0.5
-        top = min(max(math.floor(down), 0), max(rows - 2, 0))
+        top = max(y - STRIDE // 2, 0) // STRIDE
         below = min(top + 1, rows - 1)
-        v = np.float32(min(max(down - top, 0.0), 1.0))
-        for x in range(columns * STRIDE):
-            across = (x + 0.5) / STRIDE - 0.5
-            left = min(max(math.floor(across), 0), max(columns - 2, 0))
-            right = min(left + 1, columns - 1)
-            u = np.float32(min(max(across - left, 0.0), 1.0))
-            middle = (mean[top, left] * (1 - u) + mean[top, right] * u) * (1 - v)
-            middle += (mean[below, left] * (1 - u) + mean[below, right] * u) * v
-            around = (spread[top, left] * (1 - u) + spread[top, right] * u) * (1 - v)
-            around += (spread[below, left] * (1 - u) + spread[below, right] * u) * v
-            value = 40 * sign * (pixels[y, x] - middle) / (around + 3) + 128
-            found[y, x] = min(255.0, max(0.0, value))
+        v = np.float32(min(max((y + 0.5) / STRIDE - 0.5 - top, 0.0), 1.0))
+        for column in range(columns):
+            middles[column] = mean[top, column] + (mean[below, column] - mean[top, column]) * v
+            around = spread[top, column] + (spread[below, column] - spread[top, column]) * v
+            gains[column] = gain / (around + np.float32(3))
+        middles[columns], gains[columns] = middles[columns - 1], gains[columns - 1]
+        for half in range(2 * columns):
+            left = max(half - 1, 0) // 2
+            middle, more = middles[left], middles[left + 1] - middles[left]
+            times, growth = gains[left], gains[left + 1] - gains[left]
+            for x in range(half * STRIDE // 2, (half + 1) * STRIDE // 2):
+                u = np.float32(max((x + 0.5) / STRIDE - 0.5 - left, 0.0))
+                value = (pixels[y, x] - (middle + more * u)) * (times + growth * u)
+                found[y, x] = min(np.float32(255), max(np.float32(0), value + np.float32(128)))
     return found
 
 

@@ -7,22 +7,24 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from indexes.base import Hit
-from indexes.relation.alignment import Matrix, is_copied, rescaled
-from indexes.relation.judging import LIKE, Relation, relate
+from indexes.base import Hit, Support
+from indexes.relation.alignment import Matrix, rescaled
+from indexes.relation.judging import LIKE, SHARED, Relation, relate
 from indexes.relation.side import Side
 from indexes.store.base import Preview
 from models.pictures.views import Picture, gray_lengths
 
-SURE_DISTANCE, SURE_INLIERS = 24, 25
-"""Distance below which, and inliers from which, pictures count as related without being compared.
-"""
-SCENE_INLIERS, SCENE_CONFIDENCE = 12, 0.6
-"""Inliers from which photographs may show one scene from two viewpoints, and the confidence."""
-MAX_COMPARED = 24
+SURE_DISTANCE = 24
+"""Distance below which pictures count as the same without being compared."""
+SURE_INLIERS, SURE_RARE, SURE_VISIBLE, SURE_SPREAD = 12, 3.0, 0.3, 0.3
+"""Number of inliers, and support, from which the keypoints tell of one picture."""
+SCENE_INLIERS, SCENE_BEND, SCENE_SPREAD = 8, 0.03, 0.05
+"""Number of inliers, and support, from which photographs show one scene from two viewpoints."""
+SCENE_CONFIDENCE = 0.8
+MAX_COMPARED = 12
 """Images that are compared with one query, at most."""
-MISSES = 6
-"""Images in a row that are not verified, after which no others are compared."""
+MISSES, SURE_MISSES = 2, 4
+"""Images in a row that are not verified, after which only likely ones are compared, and none."""
 
 
 @dataclass(slots=True)
@@ -33,21 +35,49 @@ class Proposal:
     inliers: int = 0
     homography: Matrix | None = None
     """From the query's grey view to the image's."""
+    support: Support | None = None
 
     @property
-    def key(self) -> tuple[bool, float, int]:
+    def key(self) -> float:
         """Sort key: what is most likely the same comes first."""
         near = 64.0 if self.distance is None else self.distance
-        return self.inliers < 12 and near >= 48, near - 2 * self.inliers, 0
+        rare, visible, *_ = self.support or Support(self.inliers, 0.0, 0.0, 0.0)
+        return near - 2 * rare - 100 * visible
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether the hash or the keypoints alone tell of one picture or scene."""
+        near = self.distance is not None and self.distance < SURE_DISTANCE
+        return near or self.is_supported or self.is_scene
+
+    @property
+    def is_supported(self) -> bool:
+        """Whether the keypoints tell of one picture."""
+        if self.support is None or self.inliers < SURE_INLIERS:
+            return False
+        rare, visible, spread, _ = self.support
+        return rare >= SURE_RARE and visible >= SURE_VISIBLE and spread >= SURE_SPREAD
+
+    @property
+    def is_scene(self) -> bool:
+        """Whether the keypoints of two photographs tell of one scene from two viewpoints."""
+        return (
+            self.support is not None
+            and self.inliers >= SCENE_INLIERS
+            and self.support.bend >= SCENE_BEND
+            and self.support.spread >= SCENE_SPREAD
+        )
 
     def without_pixels(self) -> Relation:
-        """The relation as far as the hash and the inliers tell it."""
+        """The relation as far as the hash and the keypoints tell it."""
         near = 64.0 if self.distance is None else self.distance
-        if near < SURE_DISTANCE or (near < 64 and self.inliers >= SURE_INLIERS):
+        if near < SURE_DISTANCE or (near < 64 and self.is_supported):
             return Relation("same", 0.9)
-        if self.inliers >= SURE_INLIERS:
-            return Relation("part", 0.7)
-        return Relation("shares", 0.3) if self.inliers else LIKE
+        return Relation("part", 0.8) if self.is_supported else self.unlikely()
+
+    def unlikely(self) -> Relation:
+        """The relation if it is not compared because likelier ones are not verified."""
+        return Relation("shares", SHARED) if self.inliers else LIKE
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +126,7 @@ class Proposals:
                 found.distance = hit.distance
             if hit.homography is not None and (hit.inliers or 0) > found.inliers:
                 found.inliers, found.homography = hit.inliers or 0, np.array(hit.homography)
+                found.support = hit.support
 
     def compared(self) -> list[int]:
         """Ids of the images that are worth a comparison, at most MAX_COMPARED."""
@@ -115,18 +146,17 @@ def relations(
     found: dict[int, Relation] = {}
     misses = 0
     for image_id in proposals.compared():
-        preview = previews.get(image_id)
+        proposal, preview = proposals.images[image_id], previews.get(image_id)
         if query is None or preview is None:
             continue
-        if misses >= MISSES:
-            break
-        found[image_id] = relation_to(query, proposals.images[image_id], preview)
+        if misses >= (SURE_MISSES if proposal.is_likely else MISSES):
+            continue
+        found[image_id] = relation_to(query, proposal, preview)
         misses = 0 if found[image_id].is_verified else misses + 1
     for image_id, proposal in proposals.images.items():
         if image_id not in found:
-            relation = proposal.without_pixels()
-            unlikely = misses >= MISSES and relation.is_verified
-            found[image_id] = Relation("shares", 0.3) if unlikely else relation
+            missed = misses >= MISSES
+            found[image_id] = proposal.unlikely() if missed else proposal.without_pixels()
     return found
 
 
@@ -152,18 +182,17 @@ def relation_to(query: QuerySide, proposal: Proposal, preview: Preview) -> Relat
         for gray_long in gray_lengths(preview.width, preview.height):
             factor = long_side / gray_long
             matrices.append(rescaled(proposal.homography, query.factor, factor))
-    relation = relate(query.side, image, matrices, whole=proposal.distance is not None)
-    if not relation.is_verified and _is_scene(query.side, image, matrices, proposal.inliers):
-        relation = Relation("like", SCENE_CONFIDENCE)
+    relation = relate(
+        query.side,
+        image,
+        matrices,
+        whole=proposal.distance is not None,
+        supported=proposal.is_supported,
+    )
+    drawn = min(query.side.plain, image.plain) > 0.5
+    if proposal.is_scene and not (drawn or relation.is_verified):
+        relation = Relation("part", SCENE_CONFIDENCE)
     return relation.enlarged(
         query.long_side / max(query.side.shape),
         max(preview.width, preview.height) / max(image.shape),
     )
-
-
-def _is_scene(query: Side, image: Side, matrices: Sequence[Matrix], inliers: int) -> bool:
-    """Whether the inliers tell of another photograph of one scene, whose pixels differ."""
-    if inliers < SCENE_INLIERS or not matrices or max(query.plain, image.plain) > 0.5:
-        return False
-    height, width = query.shape
-    return not is_copied(matrices[0], (width / 2, height / 2))

@@ -7,7 +7,6 @@ import pytest
 from indexes.relation.alignment import (
     applied,
     content_box,
-    is_copied,
     magnification,
     overlap,
     rescaled,
@@ -61,12 +60,3 @@ def test_the_overlap_is_the_part_of_the_query_that_the_image_covers() -> None:
     away = np.array([[1.0, 0, 500], [0, 1, 0], [0, 0, 1]])
     assert overlap((100, 100), (100, 100), away) is None
     assert overlap((100, 100), (100, 100), np.zeros((3, 3))) is None
-
-
-def test_a_copys_alignment_only_shifts_and_scales() -> None:
-    copied = np.array([[0.5, 0, 9], [0, 0.5, 4], [0, 0, 1]])
-    turned = np.array([[0.98, -0.17, 9], [0.17, 0.98, 4], [0, 0, 1]])
-    receding = np.array([[1.0, 0, 0], [0, 1, 0], [0.003, 0, 1]])
-    assert is_copied(copied, (100, 80))
-    assert not is_copied(turned, (100, 80))
-    assert not is_copied(receding, (100, 80))

@@ -4,10 +4,11 @@ import io
 
 from PIL import Image
 
-from indexes.base import Hit
+from indexes.base import Hit, Support
 from indexes.relation.judging import Relation
 from indexes.relation.proposals import (
     MAX_COMPARED,
+    MISSES,
     Proposals,
     QuerySide,
     better,
@@ -17,6 +18,8 @@ from indexes.relation.proposals import (
 from indexes.store.base import Preview
 from models.pictures.decoding import Picture, decode
 from tests.drawing import encoded, scene
+
+SHIFT = [[1.0, 0.0, 3.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
 
 
 def preview(picture: Picture) -> Preview:
@@ -65,17 +68,49 @@ def test_regions_are_in_pixels_of_the_originals() -> None:
     assert 750 < top + height / 2 < 1150
 
 
-def test_without_previews_only_near_hashes_and_many_inliers_count() -> None:
+def test_without_previews_near_hashes_and_keypoints_all_over_the_overlap_count() -> None:
     query = QuerySide.of(decode(encoded(scene(1))))
-    shift = [[1.0, 0.0, 3.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    all_over, corner = Support(40.0, 0.5, 0.6, 0.0), Support(8.0, 0.1, 0.1, 0.0)
+    common = Support(1.5, 0.5, 0.6, 0.0)
     hits = (
         Hit(1, distance=4),
         Hit(2, distance=50),
-        Hit(3, inliers=60, homography=shift),
-        Hit(4, inliers=8, homography=shift),
+        Hit(3, inliers=60, homography=SHIFT, support=all_over),
+        Hit(4, inliers=8, homography=SHIFT, support=corner),
+        Hit(5, inliers=30, homography=SHIFT, support=common),
     )
     kinds = {at: one.kind for at, one in relations(query, proposed(*hits), {}).items()}
-    assert kinds == {1: "same", 2: "like", 3: "part", 4: "shares"}
+    assert kinds == {1: "same", 2: "like", 3: "part", 4: "shares", 5: "shares"}
+
+
+def test_photographs_of_one_scene_from_two_places_are_parts_of_it() -> None:
+    query = QuerySide.of(decode(encoded(scene(1))))
+    stored = {at: preview(decode(encoded(scene(2)))) for at in (1, 2)}
+    bent, rigid = Support(15.0, 0.1, 0.3, 0.1), Support(15.0, 0.1, 0.3, 0.002)
+    found = relations(
+        query,
+        proposed(
+            Hit(1, inliers=20, homography=SHIFT, support=bent),
+            Hit(2, inliers=20, homography=SHIFT, support=rigid),
+        ),
+        stored,
+    )
+    assert found[1].kind == "part"
+    assert found[1].confidence > 0.5
+    assert not found[2].is_verified
+
+
+def test_after_a_few_strangers_only_likely_images_are_compared() -> None:
+    query = QuerySide.of(decode(encoded(scene(1))))
+    stranger = preview(decode(encoded(scene(2))))
+    weak = [Hit(at, distance=40) for at in range(MISSES)]
+    later = [Hit(100, distance=50), Hit(101, distance=20)]
+    copy = preview(decode(encoded(scene(1), quality=50)))
+    previews = {hit.image_id: stranger for hit in weak} | {100: copy, 101: copy}
+    found = relations(query, proposed(*weak, later[0]), previews)
+    assert not found[100].is_verified
+    found = relations(query, proposed(*weak, later[1]), previews)
+    assert found[101].kind == "same"
 
 
 def test_the_likeliest_images_are_compared_first() -> None:
