@@ -59,7 +59,7 @@ def _bend(inliers: Points, *, mirrored: bool) -> float:
     one, other = one - one.mean(), other - other.mean()
     one = one.conj() if mirrored else one
     fitted = one * (np.vdot(one, other) / max(np.vdot(one, one).real, 1e-9))
-    return float(np.linalg.norm(fitted - other) / max(np.linalg.norm(other), 1e-9))
+    return float(np.linalg.norm(fitted - other)) / max(float(np.linalg.norm(other)), 1e-9)
 
 
 def _inside(points: Points, matrix: cv2.typing.MatLike, others: Points) -> npt.NDArray[np.bool_]:
