@@ -147,7 +147,7 @@ def fuse(
 
 def above_confidence(hits: Sequence[FusedHit], least: float) -> list[FusedHit]:
     """Hits with at least this confidence, and hits without a confidence."""
-    return [hit for hit in hits if hit.confidence is None or hit.confidence >= least]
+    return [hit for hit in hits if (sure := hit.confidence) is None or sure >= least]
 
 
 def old_rule(lists: Sequence[RankedList]) -> list[FusedHit]:
