@@ -22,7 +22,7 @@ from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -33,21 +33,19 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from indexes.base import Hit, Index, Query
 from indexes.local.index import LocalIndex
+from indexes.local.ranking import MIN_INLIERS
 from indexes.ranking.fusion import RankedList, fuse
 from indexes.registry import make_index
+from indexes.relation.proposals import Proposals, QuerySide, relations
+from indexes.store.base import Preview
 from models.base import Extractor
 from models.errors import AmbienceError
-from models.pictures.decoding import decode
+from models.pictures.decoding import Picture, decode
 from models.registry import make_extractor
 from models.types import Features
 
 ANGLES = tuple(range(10, 360, 10))
-LIMITS: Mapping[str, Mapping[str, Any]] = {
-    "phash": {"distance_threshold": 64, "k": 20},
-    "color": {"k": 20},
-    "local": {"k": 20},
-}
-"""How each retriever is asked."""
+NAMES = ("phash", "color", "local")
 
 
 class Change(NamedTuple):
@@ -164,16 +162,52 @@ class Search:
     corpus: Corpus
     extractors: dict[str, Extractor]
     features: dict[str, dict[int, Features]]
+    previews: dict[int, Preview]
     indexes: dict[str, Index]
 
-    def hits(self, data: bytes) -> dict[str, list[Hit]]:
-        picture = decode(data)
+    def hits(self, picture: Picture) -> dict[str, list[Hit]]:
+        """The hits of each retriever as a fused search asks it."""
         found = {}
         for name, extractor in self.extractors.items():
             query = Query(extractor.extract_variants(picture.view(extractor.view), "mirror"))
             index = self.indexes[name]
-            found[name] = index.search(query, index.Params.parse(LIMITS[name]))
+            found[name] = index.answer(query, index.Params.parse(index.fused))
         return found
+
+    def find(self, data: bytes, aside: int) -> Best:
+        """The best picture of each retriever and of their fusion, one picture set aside."""
+        picture = decode(data)
+        hits = {
+            name: [hit for hit in found if hit.image_id != aside]
+            for name, found in self.hits(picture).items()
+        }
+        proposals, lists = Proposals(), []
+        for name, found in hits.items():
+            verifying = self.indexes[name].verifying
+            lists.append(RankedList(name, found, verifying=verifying))
+            if verifying:
+                proposals.add(found)
+        related = relations(QuerySide.of(picture), proposals, self.previews)
+        fused = fuse(lists, relations=related)
+        best = {name: next(_sure(found), None) for name, found in hits.items()}
+        top = fused[0] if fused else None
+        return Best(
+            {**best, "fused": top.image_id if top is not None else None},
+            top is not None and top.verified,
+        )
+
+
+class Best(NamedTuple):
+    """The best picture of each retriever and of their fusion."""
+
+    found: dict[str, int | None]
+    verified: bool
+    """Whether that of the fusion is verified."""
+
+
+def _sure(hits: Sequence[Hit]) -> Iterator[int]:
+    """The images that a search by one retriever shows."""
+    return (hit.image_id for hit in hits if hit.inliers is None or hit.inliers >= MIN_INLIERS)
 
 
 SEARCH: Search
@@ -184,6 +218,7 @@ def start(
     corpus: Corpus,
     names: Sequence[str],
     features: dict[str, dict[int, Features]],
+    previews: dict[int, Preview],
     exact: bool = False,
 ) -> None:
     import cv2
@@ -200,41 +235,23 @@ def start(
         if isinstance(index, LocalIndex):
             index.wait_for_training()
         indexes[name] = index
-    SEARCH = Search(corpus, extractors, features, indexes)
+    SEARCH = Search(corpus, extractors, features, previews, indexes)
 
 
 def _entries(rows: Mapping[int, Features], ids: Sequence[int]) -> dict[int, Features]:
     return {number: rows[number] for number in ids if number in rows}
 
 
-def extract(number: int) -> dict[str, Features]:
+def extract(number: int) -> tuple[dict[str, Features], Preview]:
     picture = decode(SEARCH.corpus.paths[number].read_bytes())
-    return {
+    features = {
         name: extractor.extract(picture.view(extractor.view))
         for name, extractor in SEARCH.extractors.items()
     }
+    return features, Preview(picture.width, picture.height, picture.preview_jpeg())
 
 
-def first(hits: Mapping[str, Sequence[Hit]], aside: int) -> dict[str, int | None]:
-    """The best picture of each retriever and of their fusion, one picture set aside."""
-    lists = [
-        RankedList(
-            name,
-            found,
-            verifying=name in {"phash", "local"},
-            distance_below=LIMITS[name].get("distance_threshold"),
-        )
-        for name, found in hits.items()
-    ]
-    fused = [hit.image_id for hit in fuse(lists, [aside])]
-    best = {
-        name: [hit.image_id for hit in found if hit.image_id != aside]
-        for name, found in hits.items()
-    }
-    return {name: ids[0] if ids else None for name, ids in (*best.items(), ("fused", fused))}
-
-
-def search_copy(task: tuple[str, int]) -> tuple[str, int, dict[str, int | None]]:
+def search_copy(task: tuple[str, int]) -> tuple[str, int, Best]:
     """Change a photograph and search for it; the page that it may lie on is set aside."""
     name, number = task
     change = CHANGES[name]
@@ -243,7 +260,7 @@ def search_copy(task: tuple[str, int]) -> tuple[str, int, dict[str, int | None]]
     made = change.make(_upright(number), random, _upright(other))
     file = io.BytesIO()
     made.save(file, "JPEG", quality=change.quality)
-    return name, number, first(SEARCH.hits(file.getvalue()), other)
+    return name, number, SEARCH.find(file.getvalue(), other)
 
 
 def _upright(number: int) -> Image.Image:
@@ -251,8 +268,8 @@ def _upright(number: int) -> Image.Image:
     return ImageOps.exif_transpose(image).convert("RGB")
 
 
-def search_pair(number: int) -> tuple[int, dict[str, int | None]]:
-    return number, first(SEARCH.hits(SEARCH.corpus.paths[number].read_bytes()), number)
+def search_pair(number: int) -> tuple[int, Best]:
+    return number, SEARCH.find(SEARCH.corpus.paths[number].read_bytes(), number)
 
 
 def count_unrelated(number: int) -> tuple[int, list[tuple[int, int]]]:
@@ -276,7 +293,7 @@ def main() -> int:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--every", type=int, default=1, help="Change every nth photograph only.")
     parser.add_argument("--changes", nargs="*", default=list(CHANGES), choices=list(CHANGES))
-    parser.add_argument("--retrievers", nargs="*", default=list(LIMITS), choices=list(LIMITS))
+    parser.add_argument("--retrievers", nargs="*", default=list(NAMES), choices=list(NAMES))
     parser.add_argument(
         "--exact", action="store_true", help="Search local by the index of small collections."
     )
@@ -284,8 +301,8 @@ def main() -> int:
     args = parser.parse_args()
     began = time.perf_counter()
     corpus = Corpus.read(args.corpus)
-    features = _extracted(corpus, args.retrievers, args.jobs)
-    with _pool(args.jobs, corpus, args.retrievers, features, args.exact) as pool:
+    features, previews = _extracted(corpus, args.retrievers, args.jobs)
+    with _pool(args.jobs, corpus, args.retrievers, features, previews, args.exact) as pool:
         tasks = _tasks(corpus, args.changes, args.every)
         same = twins(features["phash"]) if "phash" in features else {}
         answers = pool.map(search_copy, tasks, chunksize=8)
@@ -303,16 +320,20 @@ def _pool(
     corpus: Corpus,
     names: Sequence[str],
     features: dict[str, dict[int, Features]],
+    previews: dict[int, Preview],
     exact: bool = False,
 ) -> ProcessPoolExecutor:
-    arguments = (corpus, names, features, exact)
+    arguments = (corpus, names, features, previews, exact)
     return ProcessPoolExecutor(jobs, get_context("spawn"), start, arguments)
 
 
-def _extracted(corpus: Corpus, names: Sequence[str], jobs: int) -> dict[str, dict[int, Features]]:
-    with _pool(jobs, corpus, names, {}) as pool:
+def _extracted(
+    corpus: Corpus, names: Sequence[str], jobs: int
+) -> tuple[dict[str, dict[int, Features]], dict[int, Preview]]:
+    with _pool(jobs, corpus, names, {}, {}) as pool:
         rows = list(pool.map(extract, range(len(corpus.paths)), chunksize=8))
-    return {name: {number: row[name] for number, row in enumerate(rows)} for name in names}
+    features = {name: {number: row[name] for number, (row, _) in enumerate(rows)} for name in names}
+    return features, {number: preview for number, (_, preview) in enumerate(rows)}
 
 
 def _tasks(corpus: Corpus, changes: Sequence[str], every: int) -> list[tuple[str, int]]:
@@ -321,7 +342,7 @@ def _tasks(corpus: Corpus, changes: Sequence[str], every: int) -> list[tuple[str
 
 def report_changes(
     corpus: Corpus,
-    answers: Iterator[tuple[str, int, dict[str, int | None]]],
+    answers: Iterator[tuple[str, int, Best]],
     names: Sequence[str],
     same: Mapping[int, set[int]],
 ) -> bool:
@@ -329,7 +350,7 @@ def report_changes(
     print(f"{'recall@1 under':18}", *(f"{name:>8}" for name in columns), "  target", flush=True)
     fine = True
     for change, group in groupby(answers, key=lambda answer: answer[0]):
-        found = [(same.get(number, {number}), number, best) for _, number, best in group]
+        found = [(same.get(number, {number}), number, best.found) for _, number, best in group]
         recall = {
             name: sum(best[name] in right for right, _, best in found) / len(found)
             for name in columns
@@ -346,17 +367,18 @@ def report_changes(
     return fine
 
 
-def report_pairs(
-    corpus: Corpus, answers: Iterator[tuple[int, dict[str, int | None]]], names: Sequence[str]
-) -> None:
+def report_pairs(corpus: Corpus, answers: Iterator[tuple[int, Best]], names: Sequence[str]) -> None:
     right: defaultdict[str, Counter[str]] = defaultdict(Counter)
     total: Counter[str] = Counter()
     for number, best in answers:
         kind = corpus.kinds[number]
         total[kind] += 1
-        for name, found in best.items():
+        for name, found in best.found.items():
             right[kind][name] += found is not None and corpus.related(number, found)
-    columns = [*names, "fused"]
+        top = best.found["fused"]
+        related = top is not None and corpus.related(number, top)
+        right[kind]["verified"] += related and best.verified
+    columns = [*names, "fused", "verified"]
     print(f"\n{'recall@1 in pairs':22}", *(f"{name:>8}" for name in columns), "  pictures")
     for kind, count in total.items():
         shown = " ".join(f"{right[kind][name] / count:8.2f}" for name in columns)

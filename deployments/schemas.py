@@ -256,51 +256,8 @@ class ImageEdit(Options):
     )
 
 
-class BatchItem(Options):
-    """What is said of one picture of a batch."""
-
-    image_id: int | None = Field(
-        None, ge=0, le=MAX_IMAGE_ID, description="Default: the next free id."
-    )
-    metadata: dict[str, Any] | None = None
-
-
-class BatchOutcome(Answer):
-    """The outcome of one picture of a batch: an add, or a problem."""
-
-    status: int = Field(description="As of a request of its own.")
-    image_id: int | None = None
-    seq: int | None = None
-    retrievers: dict[str, RetrieverOutcome] | None = None
-    truncated: bool | None = Field(None, description=TRUNCATED)
-    problem: dict[str, Any] | None = Field(None, description="As of a request of its own.")
-
-
-class BatchAnswer(BaseModel):
-    items: list[BatchOutcome] = Field(description="In the order of the pictures.")
-
-
 class ImagesToDelete(Options):
     ids: list[Annotated[int, Field(ge=0, le=MAX_IMAGE_ID)]] = Field(min_length=1, max_length=1000)
-
-
-class DeletedImages(BaseModel):
-    deleted: list[int]
-    unknown: list[int] = Field(description="There were no such images.")
-
-
-class Change(Answer):
-    """An image that changed."""
-
-    image_id: int
-    seq: int = Field(description="Seq of its last change.")
-    deleted: bool
-    image: ImageAnswer | None = Field(None, description="The image as it is now.")
-
-
-class ChangeList(BaseModel):
-    changes: list[Change]
-    head: int = Field(description="Pass it as `after` next time.")
 
 
 class ImageList(BaseModel):
@@ -350,6 +307,13 @@ class RankedMeasures(Measures):
     rank: int = Field(ge=0, description="Rank in the retriever's list; 0 is the best.")
 
 
+class ChangedRegion(BaseModel):
+    """A region that differs: x, y, width, height in pixels of both pictures."""
+
+    query: tuple[int, int, int, int]
+    image: tuple[int, int, int, int]
+
+
 class FusedRow(Answer):
     """One found image: its fused score, and its rank and measures in each retriever's list."""
 
@@ -357,6 +321,20 @@ class FusedRow(Answer):
     score: float
     confidence: float | None = Field(
         None, description="Probability of being a true match, not a chance neighbour."
+    )
+    relation: Literal["same", "edited", "part", "shares", "like"] | None = Field(
+        None,
+        description="How the query picture and the image relate, by their pixels: `same`, "
+        "`edited` and `part` are verified; `shares` has an element in common; `like` has none.",
+    )
+    changes: list[Literal["mirrored", "turned", "bordered", "negative"]] | None = Field(
+        None, description="What happened to a picture that is the same or edited."
+    )
+    overlap: tuple[float, float] | None = Field(
+        None, description="Shares of the query's and the image's area that both show."
+    )
+    regions: list[ChangedRegion] | None = Field(
+        None, description="With `explain`: where they differ."
     )
     retrievers: dict[str, RankedMeasures] = Field(description="By retriever.")
 

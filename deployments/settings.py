@@ -85,6 +85,13 @@ class PlannedApplication(Options):
 PlannedApplications = TypeAdapter(dict[str, PlannedApplication])
 
 
+class ImportCheckArgs(Options):
+    """What the gallery's import check refuses."""
+
+    blocks: tuple[Literal["same", "edited", "part"], ...] = ("same",)
+    """Relations to a stored image that block an import."""
+
+
 class IngressArgs(Options):
     """Arguments of the ingress application."""
 
@@ -107,6 +114,7 @@ class IngressArgs(Options):
     """Bytes of all bodies in memory, arriving or in work; further ones get 503 unread."""
     max_uploads_per_client: int = Field(64, gt=0)
     """Bodies of one client address that may arrive at once."""
+    import_check: ImportCheckArgs = ImportCheckArgs()
     import_check_unavailable: Literal["error", "block"] = "error"
     """Answer of the gallery's duplicate check when phash can't answer: 503 (`error`), or a
     block."""

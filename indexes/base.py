@@ -56,6 +56,21 @@ class DistanceParams(SearchParams):
         return self
 
 
+class Support(NamedTuple):
+    """How well the inliers of a hit speak for one picture rather than a shared element."""
+
+    rare: float
+    """Number of inliers; one whose keypoint of the query matches n images counts 1/n."""
+    visible: float
+    """Share of the keypoints that both pictures should show that are inliers, 0 to 1."""
+    spread: float
+    """Share of the pictures' overlap that the inliers span, 0 to 1."""
+    bend: float
+    """Deviation of the inliers from the best similarity transform, as a share of their distance
+    from their centre: hardly any between copies of one element, more between views of one scene
+    from two places."""
+
+
 class Hit(NamedTuple):
     """One found image. Hits are ordered by ascending distance, or by descending inliers or matches.
 
@@ -80,11 +95,13 @@ class Hit(NamedTuple):
     found (`as`: exact, substring, fuzzy or sound); the word that was `found`; the annotator (`in`);
     and its position `at` [start, end], in characters of the annotation's text or, where that is
     given, of its `tag`."""
+    support: Support | None = None
+    """Of hits of `local` that are to be compared."""
 
     def row(self) -> dict[str, Any]:
         """The hit as a JSON object, without the fields that are None."""
         shown = zip(self._fields, self, strict=True)
-        return {name: value for name, value in shown if value is not None}
+        return {name: value for name, value in shown if value is not None and name != "support"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,7 @@ def make_app(gateway: Gateway) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         following = asyncio.create_task(gateway.directory.follow())
+        warming = asyncio.create_task(gateway.warm_up())
         listener = Listener(app) if gateway.args.listen else None
         try:
             yield
@@ -71,6 +72,7 @@ def make_app(gateway: Gateway) -> FastAPI:
                 draining.set()
                 await listener.drain()
             following.cancel()
+            warming.cancel()
             gateway.close()
 
     app = FastAPI(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from deployments.http import openapi
 from deployments.http.answers import JsonAnswer
@@ -28,15 +28,16 @@ from deployments.ingress.copies import copy_check
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import Report
 from deployments.schemas import (
-    BatchAnswer,
-    BatchItem,
-    ChangeList,
-    DeletedImages,
+    TRUNCATED,
+    Answer,
+    ImageAnswer,
     ImagesToDelete,
+    RetrieverOutcome,
 )
 from indexes.store.base import LogPage
 from models.errors import AmbienceError, InvalidInput
 from models.machine import cores
+from models.types import MAX_IMAGE_ID, Options
 
 router = APIRouter(prefix="/v1", tags=["v1"], dependencies=[Depends(refuse_unknown_parameters)])
 
@@ -44,6 +45,51 @@ MOST_PICTURES = 100
 LOOK_SECONDS = 0.25
 """Seconds between two looks for changes while a request waits for some."""
 MARK_SECONDS = 24 * 3600.0
+
+
+class BatchItem(Options):
+    """What is said of one picture of a batch."""
+
+    image_id: int | None = Field(
+        None, ge=0, le=MAX_IMAGE_ID, description="Default: the next free id."
+    )
+    metadata: dict[str, Any] | None = None
+
+
+class BatchOutcome(Answer):
+    """The outcome of one picture of a batch: an add, or a problem."""
+
+    status: int = Field(description="As of a request of its own.")
+    image_id: int | None = None
+    seq: int | None = None
+    retrievers: dict[str, RetrieverOutcome] | None = None
+    truncated: bool | None = Field(None, description=TRUNCATED)
+    problem: dict[str, Any] | None = Field(None, description="As of a request of its own.")
+
+
+class BatchAnswer(BaseModel):
+    items: list[BatchOutcome] = Field(description="In the order of the pictures.")
+
+
+class DeletedImages(BaseModel):
+    deleted: list[int]
+    unknown: list[int] = Field(description="There were no such images.")
+
+
+class Change(Answer):
+    """An image that changed."""
+
+    image_id: int
+    seq: int = Field(description="Seq of its last change.")
+    deleted: bool
+    image: ImageAnswer | None = Field(None, description="The image as it is now.")
+
+
+class ChangeList(BaseModel):
+    changes: list[Change]
+    head: int = Field(description="Pass it as `after` next time.")
+
+
 _ITEMS = TypeAdapter(list[BatchItem])
 
 

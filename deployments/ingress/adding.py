@@ -50,6 +50,10 @@ class Prepared:
     views: Mapping[View, Pixels]
 
 
+class CheckAgain(AmbienceError):
+    """What was added during a check must be checked, too."""
+
+
 class AddCheck(Protocol):
     """A check that may refuse an add."""
 
@@ -57,7 +61,8 @@ class AddCheck(Protocol):
         """Extract from the decoded picture what the check needs."""
 
     async def search(self) -> Guard:
-        """Check what is stored. Returns the guard of the write, or raises an error to refuse."""
+        """Check what is stored. Returns the guard of the write, which raises CheckAgain if the
+        check must be repeated, or raises an error to refuse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +171,6 @@ class ImageWriter:
 
         with report.timed("decode"):
             prepared = await self.decoder.decode(data, then=prepare)
-        guard = await options.check.search() if options.check is not None else None
         rows = dict(prepared.rows)
         reasons = await self._extract_in_replicas(prepared, ready, rows, report)
         have = await self._searchable_kinds(entries, rows)
@@ -184,11 +188,20 @@ class ImageWriter:
             original=data if self._needs_original(wanted, annotators, have) else None,
         )
         with report.timed("store"):
-            receipt = await asyncio.to_thread(self._put, write, guard)
+            receipt = await self._put(write, options.check)
         return Added(receipt, {name: self._outcome(name, have, reasons) for name in wanted})
 
-    def _put(self, write: ImageWrite, guard: Guard | None) -> Receipt:
-        return self.store.put(write) if guard is None else self.store.put_if(write, guard)
+    async def _put(self, write: ImageWrite, check: AddCheck | None) -> Receipt:
+        """Write, if the check still accepts. It is repeated when a copy may have been added
+        meanwhile."""
+        if check is None:
+            return await asyncio.to_thread(self.store.put, write)
+        while True:
+            guard = await check.search()
+            try:
+                return await asyncio.to_thread(self.store.put_if, write, guard)
+            except CheckAgain:
+                continue
 
     async def _searchable_kinds(
         self, entries: Sequence[DirectoryEntry], rows: Mapping[Space, bytes]

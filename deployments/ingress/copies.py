@@ -1,17 +1,26 @@
-"""Copies of a picture among the stored ones, by pHash, and adds that a stored copy refuses."""
+"""Copies of a picture among the stored ones, and adds that a stored copy refuses.
+
+The hash proposes images, under all 8 flips and rotations; comparing the pictures decides. Pictures
+without edges, whose hashes mean nothing, are proposed by colour, and pictures with borders or at
+other angles by local features.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from deployments.directory.entry import DirectoryEntry
+from deployments.ingress.adding import CheckAgain
 from deployments.ingress.gateway import Gateway
+from deployments.ingress.relating import COLOR, NEAREST_COLORS, relate_hits
 from deployments.ingress.report import Report
 from deployments.ingress.searching import QueryPicture, RetrieverCall, SearchScope
 from indexes.base import Hit
+from indexes.relation.judging import Kind, Relation
 from indexes.store.base import Guard, Space
 from models.errors import DuplicatePicture
 from models.pictures.decoding import Picture
@@ -19,32 +28,53 @@ from models.pictures.decoding import Picture
 PHASH = "phash"
 COPY_DISTANCE = 64
 """Copies differ in fewer than this many of 576 bits."""
+CODE_BYTES = 72
+LOCAL = "local"
+PROPOSING: Mapping[str, Mapping[str, Any]] = {
+    COLOR: {"k": NEAREST_COLORS},
+    LOCAL: {"k": 32, "aligned": True},
+}
+"""Parameters of the retrievers that propose copies beside phash."""
+SAME: frozenset[Kind] = frozenset({"same"})
 
 
-async def find_copies(gateway: Gateway, data: bytes, report: Report, until: float) -> list[Hit]:
-    """Stored copies of a picture under all 8 flips and rotations, nearest first.
+class Copy(NamedTuple):
+    """A stored image that is a copy."""
 
-    Waits for phash until a monotonic time. Raises Unavailable.
+    hit: Hit
+    relation: Relation
+
+
+async def find_copies(gateway: Gateway, data: bytes, report: Report, until: float) -> list[Copy]:
+    """Stored copies of a picture under all 8 flips and rotations, best first.
+
+    Copies are images with a relation that `import_check.blocks` names. Waits for phash until a
+    monotonic time. Raises Unavailable.
     """
-    entry = await _ready_entry(gateway, until)
-    picture = await gateway.searcher.prepare(data, [entry], "dihedral", report)
-    return await _search(gateway, entry, picture, await gateway.search_scope(), report)
+    entries = await _ready_entries(gateway, until)
+    picture = await gateway.searcher.prepare(data, entries, "dihedral", report)
+    blocks = frozenset[Kind](gateway.args.import_check.blocks)
+    return await _search(gateway, entries, picture, await gateway.search_scope(), report, blocks)
 
 
 async def copy_check(gateway: Gateway, image_id: int | None, report: Report) -> CopyCheck:
     """The check of an add under this id. Waits for phash; raises Unavailable."""
     until = time.monotonic() + gateway.args.deadline
-    return CopyCheck(gateway, await _ready_entry(gateway, until), image_id, report)
+    return CopyCheck(gateway, await _ready_entries(gateway, until), image_id, report)
 
 
 class CopyCheck:
     """Refuses to add a picture of which there is a copy, also one that is added meanwhile."""
 
     def __init__(
-        self, gateway: Gateway, entry: DirectoryEntry, image_id: int | None, report: Report
+        self,
+        gateway: Gateway,
+        entries: Sequence[DirectoryEntry],
+        image_id: int | None,
+        report: Report,
     ) -> None:
         self._gateway = gateway
-        self._entry = entry
+        self._entries = entries
         self._image_id = image_id
         """Id of the image that is replaced; it may be a copy."""
         self._report = report
@@ -52,53 +82,87 @@ class CopyCheck:
 
     def extract(self, picture: Picture) -> None:
         """Extract the picture's hashes under all 8 flips and rotations."""
-        self._picture = self._gateway.searcher.query_picture(picture, [self._entry], "dihedral")
+        self._picture = self._gateway.searcher.query_picture(picture, self._entries, "dihedral")
 
     async def search(self) -> Guard:
-        """Search for copies; the guard then checks what is added after the search.
+        """Search for copies; the guard then checks what is added after the search, and raises
+        CheckAgain if that may be a copy.
 
         Raises DuplicatePicture.
         """
         assert self._picture is not None
         scope = await self._gateway.search_scope()
-        hits = await _search(self._gateway, self._entry, self._picture, scope, self._report)
-        self._refuse({hit.image_id: int(hit.distance or 0) for hit in hits})
+        copies = await _search(
+            self._gateway, self._entries, self._picture, scope, self._report, SAME
+        )
+        self._refuse([copy for copy in copies if copy.hit.image_id != self._image_id])
         space = Space(PHASH, self._picture.fingerprints[PHASH])
         return Guard(space, scope.min_seq, self._check)
 
     def _check(self, rows: Mapping[int, bytes]) -> None:
         assert self._picture is not None
-        variants = np.stack(self._picture.features[PHASH])
-        near = {}
+        variants = np.stack([code[:CODE_BYTES] for code in self._picture.features[PHASH]])
+        smooth = self._picture.side is not None and self._picture.side.smooth
         for image_id, row in rows.items():
-            code = np.frombuffer(row, np.uint8)
-            near[image_id] = int(np.bitwise_count(variants ^ code).sum(axis=1).min())
-        self._refuse({at: distance for at, distance in near.items() if distance < COPY_DISTANCE})
+            distance = np.bitwise_count(variants ^ np.frombuffer(row, np.uint8)).sum(axis=1).min()
+            if image_id != self._image_id and (smooth or distance < COPY_DISTANCE):
+                raise CheckAgain(f"image {image_id} may be the same picture")
 
-    def _refuse(self, near: Mapping[int, int]) -> None:
-        """Raises DuplicatePicture for the nearest of these images, other than the replaced one."""
-        others = {at: distance for at, distance in near.items() if at != self._image_id}
-        if others:
-            image_id = min(others, key=lambda at: (others[at], at))
+    def _refuse(self, copies: Sequence[Copy]) -> None:
+        """Raises DuplicatePicture for the nearest of these copies."""
+        if copies:
+            nearest = copies[0].hit.image_id
+            said = copies[0].relation.words
             raise DuplicatePicture(
-                f"image {image_id} is the same picture ({others[image_id]} of 576 bits differ)",
-                "image",
-                image_id,
+                f"image {nearest} is the same picture ({said})", "image", nearest
             )
 
 
-async def _ready_entry(gateway: Gateway, until: float) -> DirectoryEntry:
+async def _ready_entries(gateway: Gateway, until: float) -> list[DirectoryEntry]:
+    """The entries of phash and of the other retrievers that propose copies, if deployed."""
     await gateway.directory.wait_ready(PHASH, until)
-    (entry,) = await gateway.entries_named([PHASH])
-    return entry
+    enabled = gateway.directory.enabled()
+    return await gateway.entries_named([name for name in (PHASH, COLOR, LOCAL) if name in enabled])
 
 
 async def _search(
     gateway: Gateway,
-    entry: DirectoryEntry,
+    entries: Sequence[DirectoryEntry],
     picture: QueryPicture,
     scope: SearchScope,
     report: Report,
-) -> list[Hit]:
-    call = RetrieverCall(entry, {"distance_threshold": COPY_DISTANCE}, picture=picture)
-    return await gateway.searcher.search(call, scope, report)
+    blocks: Collection[Kind],
+) -> list[Copy]:
+    """Copies that the hash proposes; if there are none, those that colour (of pictures without
+    edges) or local features propose."""
+    phash, *others = entries
+    call = RetrieverCall(phash, {"distance_threshold": COPY_DISTANCE}, picture=picture)
+    hits = await gateway.searcher.search(call, scope, report)
+    copies = await _related_copies(gateway, [call], [hits], report, blocks)
+    wanted = COLOR if picture.side is not None and picture.side.smooth else LOCAL
+    calls = [
+        RetrieverCall(entry, PROPOSING[wanted], picture=picture)
+        for entry in others
+        if entry.name == wanted and entry.description is not None
+    ]
+    if copies or not calls:
+        return copies
+    lists = await gateway.searcher.search_all(calls, scope, report)
+    return await _related_copies(gateway, calls, lists.hits, report, blocks)
+
+
+async def _related_copies(
+    gateway: Gateway,
+    calls: Sequence[RetrieverCall],
+    lists: Sequence[Sequence[Hit] | None],
+    report: Report,
+    blocks: Collection[Kind],
+) -> list[Copy]:
+    relations = await relate_hits(gateway, calls, lists, report)
+    hits = {hit.image_id: hit for found in lists for hit in found or ()}
+    copies = [
+        Copy(hit, relations[image_id])
+        for image_id, hit in hits.items()
+        if image_id in relations and relations[image_id].kind in blocks
+    ]
+    return sorted(copies, key=lambda copy: (-copy.relation.explained, copy.hit.image_id))

@@ -6,15 +6,19 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from deployments.directory.entry import DirectoryEntry
 from deployments.ingress.gateway import Gateway
+from deployments.ingress.relating import relate_hits
 from deployments.ingress.report import Report
 from deployments.ingress.searching import QueryPicture, RetrieverCall
 from deployments.schemas import SearchQuery
 from deployments.wire import CompositeQuery, Description
+from indexes.base import Hit
 from indexes.ranking.fusion import FusedHit, RankedList, above_confidence, fuse
+from indexes.relation.judging import Relation
 from models.errors import ImageNotFound, InvalidInput
 from models.types import Variants
 
@@ -48,13 +52,17 @@ async def fused_search(
     ]
     calls = _calls(entries, pictures, query, variants)
     lists = await gateway.searcher.search_all(calls, scope, report)
+    relations = await relate_hits(gateway, calls, lists.hits, report)
     with report.timed("fuse"):
         ranked = [
-            _ranked(call.entry, hits, weights)
+            _ranked(call.entry, _shown(hits, query.explain), weights)
             for call, hits in zip(calls, lists.hits, strict=True)
             if hits is not None
         ]
-        hits = above_confidence(fuse(ranked, query.negative.image_ids), query.min_confidence)
+        hits = above_confidence(
+            fuse(ranked, query.negative.image_ids, _told(relations, query.explain)),
+            query.min_confidence,
+        )
     page = hits[offset : offset + query.k]
     more = len(hits) > offset + query.k
     return page, encode_cursor(offset + query.k) if more else None
@@ -153,6 +161,20 @@ def list_params(entry: DirectoryEntry, explain: bool) -> Mapping[str, Any]:
         return {}
     params = dict(entry.description.fused_params)
     return params | {"explain": True} if explain and entry.description.explains else params
+
+
+def _told(relations: Mapping[int, Relation], explain: bool) -> Mapping[int, Relation]:
+    """The relations; without their regions unless they are to be explained."""
+    if explain:
+        return relations
+    return {image_id: replace(one, regions=()) for image_id, one in relations.items()}
+
+
+def _shown(hits: list[Hit], explain: bool) -> list[Hit]:
+    """The hits without the alignments that were only needed to compare pictures."""
+    if explain:
+        return hits
+    return [hit if hit.homography is None else hit._replace(homography=None) for hit in hits]
 
 
 def _ranked(

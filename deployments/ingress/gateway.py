@@ -21,6 +21,7 @@ from deployments.schemas import Filter
 from deployments.settings import IngressArgs, store_url
 from deployments.storing import open_here
 from deployments.wire import Kind
+from indexes.relation.comparison import warm_up
 from indexes.store.base import ANNOTATE, Image
 from models.errors import InvalidInput, StoreUnavailable
 from models.pictures.decoder import Decoder
@@ -49,6 +50,10 @@ class Gateway:
         self.writer = ImageWriter(
             self.store, self.directory, self.decoder, args.add_deadline, args.previews
         )
+
+    async def warm_up(self) -> None:
+        """Compile what compares pictures, before the first search."""
+        await asyncio.to_thread(warm_up)
 
     def close(self) -> None:
         """End the decoder's children and close the store."""

@@ -17,6 +17,7 @@ from deployments.directory.retrievers import RetrieverDirectory
 from deployments.ingress.report import Report
 from deployments.wire import CompositeQuery, SearchAnswer, SearchRequest
 from indexes.base import Hit
+from indexes.relation.proposals import QuerySide
 from models.errors import AmbienceError, ImageNotFound, RetrieverUnavailable
 from models.pictures.decoder import Decoder
 from models.pictures.decoding import Picture
@@ -36,6 +37,8 @@ class QueryPicture:
     views: Mapping[View, Pixels]
     """Views for retrievers that extract in their own replicas."""
     variants: Variants
+    side: QuerySide | None = None
+    """The picture as it is compared with the images that are found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,7 @@ class Searcher:
                 here[entry.name] = partial(entry.extractor.extract_variants, pixels, variants)
                 fingerprints[entry.name] = entry.extractor.fingerprint
         features = dict(zip(here, self.decoder.run_all(list(here.values())), strict=True))
-        return QueryPicture(features, fingerprints, views, variants)
+        return QueryPicture(features, fingerprints, views, variants, QuerySide.of(picture))
 
     async def search_all(
         self, calls: Sequence[RetrieverCall], scope: SearchScope, report: Report

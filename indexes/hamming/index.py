@@ -17,9 +17,9 @@ from pydantic import Field
 from indexes.arrays.frozen import Frozen, Saved
 from indexes.arrays.rows import Column, Positions, RowArrays
 from indexes.arrays.selection import at_places, best_first, kth_smallest
-from indexes.base import Hit, Index, Query, Rows, SearchParams
+from indexes.base import DistanceParams, Hit, Index, Query, Rows, SearchParams
 from indexes.calibration import BackgroundModel, pairs
-from indexes.hamming.kernels import hamming_kernel
+from indexes.hamming.kernels import hamming_kernel, masked_hamming_kernel
 from models.errors import InvalidInput
 from models.types import Features, Options
 
@@ -30,6 +30,8 @@ HEAD_STEP = 3
 """The head of a code is every third word of it."""
 NEAR = 1 / 6
 """Heads are used up to this share of all bits (96 of 576), where few heads pass."""
+LEAST_BITS = 24
+"""Number of meaningful bits below which a query's hash finds nothing."""
 TOGETHER = (8, 2, 1)
 """Numbers of variants that are compared in one pass: all flips and rotations, a mirror image,
 one."""
@@ -38,11 +40,20 @@ one."""
 class BinaryIndex(Index):
     """Flat index of codes with a fixed number of bits, uint8 (bits / 8,) each."""
 
+    class Params(DistanceParams):
+        negatives: bool = Field(
+            False, description="Also find negatives, whose hashes are the complement."
+        )
+
     class Config(Options):
         bits: int = Field(576, ge=64, le=8192, multiple_of=64, description="Length of a code.")
 
     verifying = True
-    fused: ClassVar[Mapping[str, Any]] = {"k": 200, "distance_threshold": 64}
+    fused: ClassVar[Mapping[str, Any]] = {
+        "k": 200,
+        "distance_threshold": 64,
+        "negatives": True,
+    }
     """Default threshold of copies: fewer than 64 of 576 bits differ."""
 
     default_background: ClassVar[BackgroundModel | None] = BackgroundModel(260.0, 45.0)
@@ -101,17 +112,47 @@ class BinaryIndex(Index):
         return pairs(np.unpackbits(sample, axis=1), "hamming") * self.options.bits
 
     def _search(self, query: Query, params: SearchParams) -> list[Hit]:
-        variants = self._stack(query.variants)
+        variants, masks = self._variants(query)
+        if isinstance(params, self.Params) and params.negatives:
+            variants = np.concatenate([variants, ~variants])
+            masks = masks if masks is None else np.concatenate([masks, masks])
         positions = None if query.allowed is None else self._rows.positions(query.allowed)
-        if params.distance_threshold is not None:
-            limit = math.ceil(params.distance_threshold) - 1
-            if limit <= self.options.bits * NEAR:
-                positions = self._possible(variants, positions, limit)
-        distances = self._distances("code", variants, positions)
+        if masks is not None:
+            if min(int(np.bitwise_count(mask).sum()) for mask in masks) < LEAST_BITS:
+                return []
+            distances = self._masked_distances(variants, masks, positions)
+        else:
+            if params.distance_threshold is not None:
+                limit = math.ceil(params.distance_threshold) - 1
+                if limit <= self.options.bits * NEAR:
+                    positions = self._possible(variants, positions, limit)
+            distances = self._distances("code", variants, positions)
         near = np.flatnonzero(distances <= self._limit(distances, params))
         where = at_places(near, positions)
         order = best_first(distances[near], self._rows.ids[where], params.k)
-        return self._hits(where[order], distances[near][order], variants)
+        mirrors = len(query.variants) > 1
+        return self._hits(where[order], distances[near][order], variants, masks, mirrors)
+
+    def _variants(self, query: Query) -> tuple[Words, Words | None]:
+        """The query's codes and, where it has them, its masks; bits outside a mask don't count."""
+        size = self.options.bits // 8
+        if any(len(one) != 2 * size for one in query.variants):
+            return self._stack(query.variants), None
+        codes = self._stack([one[:size] for one in query.variants])
+        return codes, self._stack([one[size:] for one in query.variants])
+
+    def _masked_distances(
+        self, variants: Words, masks: Words, positions: Positions | None
+    ) -> npt.NDArray[np.uint16]:
+        """Distances to the nearest variant in the bits of its mask, as if all bits counted."""
+        queries = np.concatenate([variants, masks], axis=1)
+        nearest: npt.NDArray[np.uint16] | None = None
+        for query in queries:
+            kernel = masked_hamming_kernel(self._words)
+            scanned = self._rows.scan("code", kernel, query[None], positions)
+            nearest = scanned.copy() if nearest is None else np.minimum(nearest, scanned)
+        assert nearest is not None
+        return nearest
 
     def _possible(
         self, variants: Words, positions: Positions | None, limit: int
@@ -152,26 +193,38 @@ class BinaryIndex(Index):
         return limit
 
     def _hits(
-        self, positions: Positions, distances: npt.NDArray[np.uint16], variants: Words
+        self,
+        positions: Positions,
+        distances: npt.NDArray[np.uint16],
+        variants: Words,
+        masks: Words | None,
+        mirrors: bool,
     ) -> list[Hit]:
         image_ids = self._rows.ids[positions].tolist()
-        mirrored = self._mirrored(positions, distances, variants)
+        mirrored: list[bool | None] = [None] * len(positions)
+        if mirrors:
+            mirrored = self._mirrored(positions, distances, variants, masks)
         found = zip(image_ids, distances.tolist(), mirrored, strict=True)
         return [Hit(key, distance=gap, mirrored=flipped) for key, gap, flipped in found]
 
     def _mirrored(
-        self, positions: Positions, distances: npt.NDArray[np.uint16], variants: Words
+        self,
+        positions: Positions,
+        distances: npt.NDArray[np.uint16],
+        variants: Words,
+        masks: Words | None,
     ) -> list[bool | None]:
         """For each distance, whether the first variant that reaches it is a mirrored one (an odd
         one)."""
-        if len(variants) == 1:
-            return [None] * len(positions)
         order = np.argsort(positions)
         codes = np.empty((len(positions), self._words), np.uint64)
         codes[order] = self._rows.take("code", positions[order])
         winner = np.full(len(positions), -1)
         for number in reversed(range(len(variants))):
-            gaps = np.bitwise_count(codes ^ variants[number]).sum(axis=1)
+            mask = ~np.uint64(0) if masks is None else masks[number]
+            gaps = np.bitwise_count((codes ^ variants[number]) & mask).sum(axis=1)
+            if masks is not None:
+                gaps = gaps * self.options.bits // int(np.bitwise_count(mask).sum())
             winner[gaps == distances] = number
         return [bool(number % 2) for number in winner]
 
@@ -191,6 +244,8 @@ class BinaryIndex(Index):
             variants = [blank] * count
             for given in ({"k": 1}, {"distance_threshold": 1}):
                 self.search(Query(variants, np.zeros(1, np.int64)), self.Params.parse(given))
+        masked = Query([np.concatenate([blank, ~blank])])
+        self.search(masked, self.Params.parse({"k": 1}))
         self.apply({0: None})
 
 

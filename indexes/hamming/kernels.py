@@ -40,6 +40,27 @@ def hamming_kernel(words: int, variants: int) -> Kernel:
     return scan
 
 
+@cache
+def masked_hamming_kernel(words: int) -> Kernel:
+    """A kernel that compares rows (n, words) with one query (1, 2 words), uint64: a code, then the
+    mask of the bits that count. It writes uint16 (n,), scaled as if all bits counted."""
+
+    @njit(nogil=True, cache=True)
+    def scan(rows, queries, out):  # type: ignore[no-untyped-def]
+        counted = np.uint64(0)
+        for word in range(words):
+            counted += popcount(queries[0, words + word])
+        for row in range(rows.shape[0]):
+            prefetch(rows, row, 0)
+            distance = np.uint64(0)
+            for word in range(words):
+                differing = rows[row, word] ^ queries[0, word]
+                distance += popcount(differing & queries[0, words + word])
+            out[row] = distance * np.uint64(64 * words) // max(counted, np.uint64(1))
+
+    return scan
+
+
 @njit(nogil=True, cache=True)
 def _three_words_of_eight(rows, queries, out):  # type: ignore[no-untyped-def]
     """`hamming_kernel(3, 8)`, which is bound by counting: a full adder reduces three counts to two.

@@ -33,6 +33,7 @@ from indexes.local.descriptors import (
 )
 from indexes.local.ranking import DEFAULT_K, MIN_INLIERS, LocalParams, Ranking, score
 from indexes.local.slots import SlotTable, quantise_geometry
+from indexes.local.support import supported
 from indexes.local.training import Training
 from indexes.local.verification import KeypointArrays, agreeing, follows, match
 from indexes.local.voting import (
@@ -92,6 +93,8 @@ class LocalIndex(Index):
     options: Config
     Params: ClassVar[type[SearchParams]] = LocalParams
     verifying = True
+    fused: ClassVar[Mapping[str, Any]] = {"k": 200, "aligned": True, "min_inliers": 5}
+    """Fewer inliers suffice, because a fused search compares the pictures."""
 
     def __init__(self, options: Config, rows: Rows) -> None:
         super().__init__(options, rows)
@@ -370,6 +373,10 @@ class LocalIndex(Index):
             if ranking.is_settled(len(matches)):
                 break
             ranking.add(image_id, variant, matches)
+        if params.use_ransac and params.aligned:
+            ranking.propose(matched)
+            hits = supported(ranking.hits(), KeypointArrays.of(query.variants[0]), images)
+            return hits if params.explain else [hit._replace(points=None) for hit in hits]
         return ranking.hits()
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import Field, model_validator
 
 from indexes.base import MAX_K, Hit, SearchParams
-from indexes.local.verification import Matches, verify
+from indexes.local.verification import Matches, Verified, similarity, verify
 
 DEFAULT_K = 20
 MIN_INLIERS = 6
 """Minimum number of inliers; fewer than 1 in 1,000 unrelated pairs reach it
 (benchmarks/quality.py)."""
+
+
+SURE_INLIERS = 12
+"""Number of inliers from which nothing else is proposed."""
+TRIED, PROPOSED = 12, 6
+"""Candidates to which a similarity is fitted, and those of them that are proposed."""
 
 
 class LocalParams(SearchParams):
@@ -38,6 +46,10 @@ class LocalParams(SearchParams):
         MIN_INLIERS, ge=4, description="Minimum number of inliers of a verified hit."
     )
     explain: bool = Field(False, description="Return the homography and the matched points.")
+    aligned: bool = Field(
+        False,
+        description="Return the homography, and propose likely candidates that do not verify.",
+    )
 
     @model_validator(mode="after")
     def _no_distance(self) -> LocalParams:
@@ -78,6 +90,23 @@ class Ranking:
         if hit is not None and (best is None or score(hit) > score(best)):
             self._best[image_id] = hit
 
+    def propose(self, matched: Sequence[tuple[Matches, int, int]]) -> None:
+        """Add the candidates, given by falling number of matches, that may show a small part of
+        the query or of the image, if none is sure.
+
+        They have fewer inliers than `min_inliers`: whoever asks for alignments compares pictures.
+        """
+        if any(score(hit) >= SURE_INLIERS for hit in self._best.values()):
+            return
+        rest = [found for found in matched if found[1] not in self._best][:TRIED]
+        fits = [(similarity(matches), image_id, variant) for matches, image_id, variant in rest]
+        fits.sort(key=lambda fit: -fit[0].inliers if fit[0] is not None else 0)
+        for verified, image_id, variant in fits[:PROPOSED]:
+            if verified is not None and image_id not in self._best:
+                mirrored = bool(variant) if self._mirrors else None
+                hit = Hit(image_id, matches=verified.inliers, mirrored=mirrored)
+                self._best[image_id] = self._described(hit, variant, verified)
+
     def hits(self) -> list[Hit]:
         return sorted(self._best.values(), key=lambda hit: (-score(hit), hit.image_id))
 
@@ -85,10 +114,14 @@ class Ranking:
         verified = verify(matches)
         if verified is None or verified.inliers < self._params.min_inliers:
             return None
-        if not self._params.explain:
-            return hit._replace(inliers=verified.inliers)
+        return self._described(hit, variant, verified)
+
+    def _described(self, hit: Hit, variant: int, verified: Verified) -> Hit:
+        hit = hit._replace(inliers=verified.inliers)
+        if not (self._params.explain or self._params.aligned):
+            return hit
         homography, points = verified.shown(mirrored=bool(variant))
-        return hit._replace(inliers=verified.inliers, homography=homography, points=points)
+        return hit._replace(homography=homography, points=points)
 
 
 def score(hit: Hit) -> int:

@@ -181,6 +181,27 @@ def verify(matches: Matches) -> Verified | None:
     return Verified(len(rows), homography, points)
 
 
+def similarity(matches: Matches) -> Verified | None:
+    """The similarity transform that most matches follow; of few matches, which fix no homography.
+
+    None if fewer than three follow it. Chance matches often do, so it only proposes an alignment.
+    """
+    import cv2
+
+    if len(matches) < 3:
+        return None
+    cv2.setRNGSeed(0)
+    points = matches.query.points, matches.image.points
+    fitted, inside = cv2.estimateAffinePartial2D(
+        *points, ransacReprojThreshold=_reach(matches), maxIters=300
+    )
+    rows = np.flatnonzero(inside)
+    if fitted is None or not np.isfinite(fitted).all() or len(rows) < 3:
+        return None
+    kept = np.hstack([points[0][rows], points[1][rows]])
+    return Verified(len(rows), np.vstack([fitted, [0.0, 0.0, 1.0]]), kept)
+
+
 def follows(matches: Matches, homography: Homography) -> npt.NDArray[np.bool_]:
     """Whether the homography maps each keypoint's position, angle and scale to its match's,
     (n,)."""

@@ -13,8 +13,11 @@ from math import fsum
 from typing import Any, NamedTuple
 
 from indexes.base import Hit
+from indexes.relation.judging import Relation
 from models.errors import InvalidInput
 
+TIE = 0.002
+"""Part of a verified score that ranks decide; a hundredth of the explained share weighs more."""
 RRF_K = 60
 """The constant of Cormack et al.; a larger one makes the first ranks stand out less."""
 
@@ -65,12 +68,25 @@ class FusedHit:
     """Score of `fuse`: above 0.5 for a verified image, 1 for one that is first in every list."""
     places: Mapping[str, Place]
     verified: bool = False
+    relation: Relation | None = None
+    """The relation of the query picture to the image, where it is known."""
+    proposed_by: frozenset[str] = frozenset()
+    """Names of the verifying retrievers that hold the image."""
 
     @property
     def confidence(self) -> float | None:
-        """Confidence of the surest retriever; None where one of them has no confidence, because
-        that one may be the surest."""
-        known = [place.hit.confidence for place in self.places.values()]
+        """Confidence of the relation, or else of the surest retriever.
+
+        None where one retriever has no confidence, because that one may be the surest. A retriever
+        that proposed a relation which does not hold has none to give.
+        """
+        if self.relation is not None and (self.verified or self.relation.kind == "shares"):
+            return self.relation.confidence
+        refuted = self.proposed_by if self.relation is not None else frozenset()
+        counted = [place for name, place in self.places.items() if name not in refuted]
+        known = [place.hit.confidence for place in counted]
+        if self.relation is not None:
+            known.append(self.relation.confidence)
         sure = [one for one in known if one is not None]
         return max(sure) if sure and len(sure) == len(known) else None
 
@@ -86,12 +102,20 @@ class FusedHit:
             "image_id": self.image_id,
             "score": self.score,
             **sure,
+            **({} if self.relation is None else self.relation.row()),
             "retrievers": self.retrievers,
         }
 
 
-def fuse(lists: Sequence[RankedList], exclude: Collection[int] = ()) -> list[FusedHit]:
+def fuse(
+    lists: Sequence[RankedList],
+    exclude: Collection[int] = (),
+    relations: Mapping[int, Relation] | None = None,
+) -> list[FusedHit]:
     """Weighted reciprocal rank fusion with verified images first; ties by image id.
+
+    With relations, an image is verified if its relation is, and verified images are ordered by the
+    relation's confidence and explained share; ranks only break ties.
 
     Lists are cut to eligible hits, and ranks count the remaining ones. An image's sum of weight /
     (60 + rank), rank from 1, is divided by the largest possible sum. The lower half of the scores
@@ -103,24 +127,27 @@ def fuse(lists: Sequence[RankedList], exclude: Collection[int] = ()) -> list[Fus
     total = sum(ranked.weight for ranked in used)
     shares: defaultdict[int, list[float]] = defaultdict(list)
     shown: defaultdict[int, dict[str, Place]] = defaultdict(dict)
-    verified: set[int] = set()
+    proposers: defaultdict[int, set[str]] = defaultdict(set)
     for ranked in used:
         for rank, hit in enumerate(_eligible_hits(ranked, exclude)):
             share = ranked.weight / total * (RRF_K + 1) / (RRF_K + 1 + rank)
             shares[hit.image_id].append(share)
             _show(shown[hit.image_id], ranked.name, rank, hit)
             if ranked.verifying:
-                verified.add(hit.image_id)
-    fused = [
-        FusedHit(key, _score(shares[key], key in verified), shown[key], key in verified)
-        for key in shares
-    ]
+                proposers[hit.image_id].add(ranked.name)
+    fused = []
+    for key in shares:
+        relation = None if relations is None else relations.get(key)
+        verified = key in proposers if relation is None else relation.is_verified
+        score = _score(shares[key], verified, relation)
+        proposed_by = frozenset(proposers[key]) if key in proposers else frozenset()
+        fused.append(FusedHit(key, score, shown[key], verified, relation, proposed_by))
     return sorted(fused, key=lambda hit: (not hit.verified, -hit.score, hit.image_id))
 
 
 def above_confidence(hits: Sequence[FusedHit], least: float) -> list[FusedHit]:
     """Hits with at least this confidence, and hits without a confidence."""
-    return [hit for hit in hits if hit.confidence is None or hit.confidence >= least]
+    return [hit for hit in hits if (sure := hit.confidence) is None or sure >= least]
 
 
 def old_rule(lists: Sequence[RankedList]) -> list[FusedHit]:
@@ -138,9 +165,13 @@ def old_rule(lists: Sequence[RankedList]) -> list[FusedHit]:
     return sorted(fused, key=lambda hit: (-hit.score, hit.image_id))
 
 
-def _score(shares: Sequence[float], verified: bool) -> float:
+def _score(shares: Sequence[float], verified: bool, relation: Relation | None) -> float:
     # fsum, so that the order of the lists can't break or make a tie.
-    return min(1.0, fsum(shares)) / 2 + 0.5 * verified
+    ranks = min(1.0, fsum(shares))
+    if not verified or relation is None:
+        return ranks / 2 + 0.5 * verified
+    sure = 0.7 * round(relation.confidence, 1) + 0.3 * round(relation.explained, 2)
+    return 0.5 + 0.5 * ((1 - TIE) * sure + TIE * ranks)
 
 
 def _eligible_hits(ranked: RankedList, exclude: Collection[int]) -> list[Hit]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
@@ -115,6 +115,14 @@ class Image:
         return file_name_of(self.image_id, self.source)
 
 
+class Preview(NamedTuple):
+    """The preview of an image, with the size of the original in pixels."""
+
+    width: int
+    height: int
+    jpeg: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Pending:
     """An image that still lacks features or annotations of a kind."""
@@ -133,14 +141,11 @@ class Changes:
     rows: Mapping[int, bytes | None]
 
 
-@dataclass(frozen=True, slots=True)
-class LogPage:
-    """A part of the log."""
+class LogPage(NamedTuple):
+    """A part of the log: the seq of its last entry, and of each image that changed."""
 
     head: int
-    """Seq of the last entry that was read."""
     seqs: Mapping[int, int]
-    """Of each image that changed, the seq of its last entry; the image may be gone."""
 
 
 class Store(ABC):
@@ -334,8 +339,14 @@ class Store(ABC):
         A stored list matches if it contains the value. `tags` includes the tags of annotations.
         """
 
+    def preview(self, image_id: int) -> bytes | None:
+        """The preview of one image as JPEG."""
+        found = self.previews([image_id]).get(image_id)
+        return None if found is None else found.jpeg
+
     @abstractmethod
-    def preview(self, image_id: int) -> bytes | None: ...
+    def previews(self, image_ids: Sequence[int]) -> dict[int, Preview]:
+        """Previews by id, read in one snapshot; ids without one are left out."""
 
     @abstractmethod
     def original(self, image_id: int, generation: int) -> bytes | None: ...
@@ -388,8 +399,3 @@ class Scan:
 def file_name_of(image_id: int, source: str) -> str:
     """The file name that the old services gave an image."""
     return f"{image_id}.online" if source == "online" else PurePath(source).name
-
-
-def missing_kinds(wanted: Collection[str], features: Mapping[Space, bytes]) -> frozenset[str]:
-    """Wanted kinds that have no features under any fingerprint."""
-    return frozenset(wanted) - {space.kind for space in features}

@@ -43,7 +43,7 @@ LOCAL_DTYPE = local_dtype(RootSift.dtype)
 
 class LocalOptions(Options):
     descriptor: Literal["rootsift", "hardnet8", "aliked"] = "rootsift"
-    max_keypoints: int = Field(200, ge=4, le=256)
+    max_keypoints: int = Field(256, ge=4, le=256)
     """Maximum number of stored keypoints per picture; each quadrant has at most a quarter of
     them."""
     near: int = Field(3, ge=1)

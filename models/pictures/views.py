@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from models.errors import InvalidInput
+from models.pictures.files.jpeg import reduction
 from models.types import Pixels, View
 
 FULL_LONG = 2048
@@ -80,6 +81,15 @@ class Picture:
         part = np.ascontiguousarray(self.full[rows, columns])
         size = max(1, round(right - left)), max(1, round(bottom - top))
         return Picture(part, *size, self.format, self.truncated)
+
+
+def gray_lengths(width: int, height: int) -> list[float]:
+    """Possible long sides of the gray view of a picture of this size.
+
+    There are two if the decoder of its format may have reduced it below GRAY_LONG.
+    """
+    lengths = [max(width, height), max(width, height) / reduction(min(width, height))]
+    return sorted({min(float(GRAY_LONG), length) for length in lengths})
 
 
 def full_view(image: Image.Image) -> Pixels:

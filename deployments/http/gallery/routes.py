@@ -27,11 +27,13 @@ from deployments.ingress.adding import AddOptions
 from deployments.ingress.annotating import annotate
 from deployments.ingress.copies import COPY_DISTANCE, find_copies
 from deployments.ingress.gateway import Gateway
+from deployments.ingress.relating import relate_hits
 from deployments.ingress.report import Report, begin_report
 from deployments.ingress.searching import QueryPicture, RetrieverCall
 from deployments.wire import CompositeQuery
 from indexes.base import Hit
 from indexes.ranking.fusion import RankedList, old_rule
+from indexes.relation.judging import Relation
 from models.errors import RetrieverUnavailable, Unavailable
 
 router = APIRouter(tags=["gallery"], responses=documented(400, 404, 413, 415, 503))
@@ -49,6 +51,7 @@ REVERSE_SEARCH: dict[str, dict[str, Any]] = {
         "matching_threshold": 0.8,
         "use_smnn_matching": True,
         "use_ransac": True,
+        "aligned": True,
     },
     "color": {"k": 200},
     "image_text": {"k": 200},
@@ -145,12 +148,13 @@ async def _annotation(request: Request, name: str) -> tuple[dict[str, Any], Repo
 
 
 async def _find_duplicates(gateway: Gateway, data: bytes, report: Report) -> dict[str, Any]:
-    """Copies by phash; waits for phash up to the whole deadline."""
+    """Copies of which `import_check.blocks` speaks; waits for phash up to the whole deadline."""
     until = time.monotonic() + gateway.args.deadline
     while True:
         try:
-            hits = await find_copies(gateway, data, report, until)
-            return {"duplicate": [distance_row(hit) for hit in hits]} if hits else {}
+            copies = await find_copies(gateway, data, report, until)
+            shown = [distance_row(copy.hit, relation=copy.relation) for copy in copies]
+            return {"duplicate": shown} if shown else {}
         except Unavailable:
             if time.monotonic() < until:
                 await asyncio.sleep(0.05)
@@ -174,8 +178,9 @@ async def _reverse_search(gateway: Gateway, data: bytes, report: Report) -> dict
         for call, hits in zip(calls, lists.hits, strict=True)
         if hits is not None
     }
+    relations = await relate_hits(gateway, calls, lists.hits, report)
     with report.timed("fuse"):
-        return await asyncio.to_thread(_result_lists, gateway, named)
+        return await asyncio.to_thread(_result_lists, gateway, named, relations)
 
 
 def _call_by_picture(
@@ -188,10 +193,12 @@ def _call_by_picture(
     return RetrieverCall(entry, params, composite=CompositeQuery(pixels=[pixels]))
 
 
-def _result_lists(gateway: Gateway, named: Mapping[str, list[Hit]]) -> dict[str, Any]:
+def _result_lists(
+    gateway: Gateway, named: Mapping[str, list[Hit]], relations: Mapping[int, Relation]
+) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, hits in named.items():
-        shown = rows(gateway, name, hits[:SHOWN])
+        shown = rows(gateway, name, hits[:SHOWN], relations)
         if shown:
             found["image_text_res" if name == "image_text" else f"{SERVICES[name]}_res"] = shown
     unified = old_rule([RankedList(name, hits) for name, hits in named.items()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from fastapi import Request
@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from deployments.ingress.gateway import Gateway
 from deployments.schemas import Answer
 from indexes.base import Hit
+from indexes.relation.judging import Relation
 
 SERVICES = {
     "phash": "phash",
@@ -66,10 +67,16 @@ class Settled(BaseModel):
     url: str
 
 
-def rows(gateway: Gateway, name: str, hits: Sequence[Hit]) -> list[dict[str, Any]]:
+def rows(
+    gateway: Gateway,
+    name: str,
+    hits: Sequence[Hit],
+    relations: Mapping[int, Relation] = {},
+) -> list[dict[str, Any]]:
     """A retriever's hits as the old service showed them."""
     if name != "local":
-        return [distance_row(hit, distance_factor(name)) for hit in hits]
+        factor = distance_factor(name)
+        return [distance_row(hit, factor, relations.get(hit.image_id)) for hit in hits]
     images = gateway.store.images_by_id([hit.image_id for hit in hits])
     return [
         {
@@ -77,7 +84,7 @@ def rows(gateway: Gateway, name: str, hits: Sequence[Hit]) -> list[dict[str, Any
             "file_name": images[hit.image_id].file_name,
             "matches": hit.matches if hit.inliers is None else hit.inliers,
         }
-        | why(hit)
+        | why(hit, relations.get(hit.image_id))
         for hit in hits
         if hit.image_id in images
     ]
@@ -91,17 +98,17 @@ def distance_factor(name: str) -> int:
     return 2 if name in ("global", "image_text") else 1
 
 
-def distance_row(hit: Hit, factor: int = 1) -> dict[str, Any]:
+def distance_row(hit: Hit, factor: int = 1, relation: Relation | None = None) -> dict[str, Any]:
     """The row of a retriever of distances, times `factor`; whole distances are integers."""
-    assert hit.distance is not None
-    distance = hit.distance * factor
+    distance = (hit.distance or 0) * factor
     whole = int(distance) if float(distance).is_integer() else distance
-    return {"image_id": hit.image_id, "distance": whole} | why(hit)
+    return {"image_id": hit.image_id, "distance": whole} | why(hit, relation)
 
 
-def why(hit: Hit) -> dict[str, str]:
+def why(hit: Hit, relation: Relation | None = None) -> dict[str, str]:
     """What a row says in words, as the gallery shows it under the picture."""
-    reasons = ["mirrored"] if hit.mirrored else []
+    reasons: list[str] = [] if relation is None else [relation.kind]
+    reasons += ["mirrored"] if hit.mirrored else []
     reasons += [f"{hit.inliers} inliers"] if hit.inliers is not None else []
     return {"why": ", ".join(reasons)} if reasons else {}
 

@@ -33,7 +33,7 @@ from typing import Any
 import lmdb
 import orjson
 
-from indexes.store.base import Changes, Image, LogPage, Pending, Space, file_name_of
+from indexes.store.base import Changes, Image, LogPage, Pending, Preview, Space, file_name_of
 from indexes.store.checks import is_image_id, name_hash
 from models.types import MAX_IMAGE_ID
 
@@ -246,6 +246,15 @@ class Reader:
     def images_by_id(self, image_ids: Collection[int]) -> dict[int, Image]:
         rows = ((int(image_id), self.row(image_id)) for image_id in image_ids)
         return {image_id: self.image(image_id, row) for image_id, row in rows if row is not None}
+
+    def previews(self, image_ids: Collection[int]) -> dict[int, Preview]:
+        found = {}
+        for image_id in image_ids:
+            row = self.row(image_id)
+            jpeg = None if row is None else self.get("previews", number(image_id))
+            if row is not None and jpeg is not None:
+                found[int(image_id)] = Preview(row.width, row.height, jpeg)
+        return found
 
     def image_rows(self) -> Iterator[tuple[int, ImageRow]]:
         with self.txn.cursor(db=self.tables["images"]) as cursor:

@@ -18,12 +18,13 @@ from indexes.store.base import (
     ImageWrite,
     LogPage,
     Pending,
+    Preview,
     Receipt,
     Scan,
     Space,
     Store,
 )
-from indexes.store.checks import check_writes, is_image_id, name_hash, wanted_terms
+from indexes.store.checks import check_writes, name_hash, wanted_terms
 from indexes.store.lmdb.environment import Environment, LmdbOptions, acquire, release
 from indexes.store.lmdb.rows import BACKUP, SCHEMA, Reader, number, pending_key
 from indexes.store.lmdb.writes import Writer
@@ -178,10 +179,8 @@ class LmdbStore(Store):
         terms = wanted_terms(metadata)
         return self._read(lambda reader: reader.ids_by_metadata(terms))
 
-    def preview(self, image_id: int) -> bytes | None:
-        if not is_image_id(image_id):
-            return None
-        return self._read(lambda reader: reader.get("previews", number(image_id)))
+    def previews(self, image_ids: Sequence[int]) -> dict[int, Preview]:
+        return self._read(lambda reader: reader.previews(image_ids))
 
     def original(self, image_id: int, generation: int) -> bytes | None:
         def work(reader: Reader) -> bytes | None:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 from indexes.store.annotations import annotated_kinds
-from indexes.store.base import ANNOTATIONS, Image, ImageWrite, Space, missing_kinds
+from indexes.store.base import ANNOTATIONS, Image, ImageWrite, Preview, Space
 from indexes.store.checks import image_terms
 
 
@@ -36,10 +36,17 @@ class StoredImage:
             )
         )
 
+    @property
+    def shown(self) -> Preview | None:
+        """The preview with the image's size."""
+        if self.preview is None:
+            return None
+        return Preview(self.image.width, self.image.height, self.preview)
+
     def missing(self) -> frozenset[str]:
         """Wanted kinds that have neither features nor annotations."""
         spoken = annotated_kinds(self.features.get(ANNOTATIONS))
-        return missing_kinds(self.image.wanted, self.features) - spoken
+        return self.image.wanted - {space.kind for space in self.features} - spoken
 
     def annotated(self, row: bytes | None) -> StoredImage:
         """Set the row of annotations, or remove it if None."""

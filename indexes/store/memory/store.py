@@ -22,6 +22,7 @@ from indexes.store.base import (
     ImageWrite,
     LogPage,
     Pending,
+    Preview,
     Receipt,
     Scan,
     Space,
@@ -320,8 +321,7 @@ class MemoryStore(Store):
 
     def ids_by_file_name(self, file_name: str) -> list[int]:
         with self._open():
-            kept = self._kept.items()
-            return sorted(at for at, one in kept if one.image.file_name == file_name)
+            return sorted(at for at, one in self._kept.items() if one.image.file_name == file_name)
 
     def ids_by_sha256(self, sha256: str) -> list[int]:
         with self._open():
@@ -332,10 +332,10 @@ class MemoryStore(Store):
         with self._open():
             return sorted(at for at, one in self._kept.items() if terms <= one.terms())
 
-    def preview(self, image_id: int) -> bytes | None:
+    def previews(self, image_ids: Sequence[int]) -> dict[int, Preview]:
         with self._open():
-            kept = self._kept.get(image_id)
-            return None if kept is None else kept.preview
+            kept = {at: self._kept[at] for at in image_ids if at in self._kept}
+            return {at: one.shown for at, one in kept.items() if one.shown is not None}
 
     def original(self, image_id: int, generation: int) -> bytes | None:
         with self._open():

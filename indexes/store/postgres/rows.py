@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from indexes.store.base import Changes, Image, LogPage, Pending, Space
+from indexes.store.base import Changes, Image, LogPage, Pending, Preview, Space
 from indexes.store.checks import is_image_id, name_hash
 from indexes.store.postgres.connections import Connection
 from models.types import MAX_IMAGE_ID
@@ -114,10 +114,13 @@ class Reader:
             {"terms": list(set(terms)), "count": len(set(terms))},
         )
 
-    def preview(self, image_id: int) -> bytes | None:
-        sql = "SELECT data FROM previews WHERE image_id = ANY (%(ids)s)"
-        data: bytes | None = self.one(sql, {"ids": valid_ids([image_id])})
-        return data
+    def previews(self, image_ids: Sequence[int]) -> dict[int, Preview]:
+        rows = self.all(
+            "SELECT id, width, height, data FROM previews JOIN images ON id = image_id "
+            "WHERE id = ANY (%(ids)s)",
+            {"ids": valid_ids(image_ids)},
+        )
+        return {image_id: Preview(*row) for image_id, *row in rows}
 
     def original(self, image_id: int, generation: int) -> bytes | None:
         data: bytes | None = self.one(

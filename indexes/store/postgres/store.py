@@ -15,6 +15,7 @@ from indexes.store.base import (
     ImageWrite,
     LogPage,
     Pending,
+    Preview,
     Receipt,
     Scan,
     Space,
@@ -253,8 +254,8 @@ class PostgresStore(Store):
         terms = wanted_terms(metadata)
         return self._read(lambda reader: reader.ids_by_metadata(terms))
 
-    def preview(self, image_id: int) -> bytes | None:
-        return self._read(lambda reader: reader.preview(image_id))
+    def previews(self, image_ids: Sequence[int]) -> dict[int, Preview]:
+        return self._read(lambda reader: reader.previews(image_ids))
 
     def original(self, image_id: int, generation: int) -> bytes | None:
         return self._read(lambda reader: reader.original(image_id, generation))

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.conftest import Service
 from tests.deployments.conftest import ALL
@@ -60,7 +60,7 @@ def test_a_copy_is_first_in_every_list(library: httpx.Client) -> None:
     assert answer.headers["x-ambience-answered"] == "color,local,phash"
     assert "x-ambience-missing" not in answer.headers
     timed = {entry.split(";")[0].strip() for entry in answer.headers["server-timing"].split(",")}
-    assert timed == {"decode", "phash", "color", "local", "fuse"}
+    assert timed == {"decode", "phash", "color", "local", "relate", "fuse"}
 
 
 def test_a_query_without_a_query_field_uses_the_defaults(library: httpx.Client) -> None:
@@ -229,3 +229,38 @@ def test_min_seq_waits_for_the_change_it_names(service: Service) -> None:
             seq = put(client, image_id, picture(image_id))["seq"]
             hits = hits_of(search(client, picture(image_id), min_seq=seq, k=1))
             assert ids(hits) == [image_id]
+
+
+def test_hits_say_how_the_pictures_relate(library: httpx.Client) -> None:
+    best = hits_of(search(library, mirrored(4)))[0]
+    assert (best["image_id"], best["relation"], best["changes"]) == (4, "same", ["mirrored"])
+    assert best["overlap"] == pytest.approx([1, 1], abs=0.05)
+    assert best["confidence"] > 0.9
+    assert "homography" not in best["retrievers"]["local"]
+    crop = encoded(scene(4).crop((100, 80, 420, 320)))
+    best = hits_of(search(library, crop))[0]
+    assert (best["image_id"], best["relation"]) == (4, "part")
+    assert best["overlap"][0] > 0.9
+    assert best["overlap"][1] == pytest.approx(0.25, abs=0.05)
+
+
+def test_an_explained_edit_shows_its_regions(library: httpx.Client) -> None:
+    edited = scene(4)
+    edited.paste(Image.new("RGB", (120, 120), "white"), (400, 300))
+    for explain in (False, True):
+        best = hits_of(search(library, encoded(edited), explain=explain))[0]
+        assert (best["image_id"], best["relation"]) == (4, "edited")
+        assert ("regions" in best) == explain
+    left, top, width, height = best["regions"][0]["image"]
+    assert abs(left + width / 2 - 460) < 60
+    assert abs(top + height / 2 - 360) < 60
+
+
+def test_a_stored_image_relates_to_itself(library: httpx.Client) -> None:
+    best = hits_of(search(library, image_ids=[4]))[0]
+    assert (best["image_id"], best["relation"]) == (4, "same")
+
+
+def test_a_negative_is_found(library: httpx.Client) -> None:
+    best = hits_of(search(library, encoded(ImageOps.invert(scene(4)))))[0]
+    assert (best["image_id"], best["relation"], best["changes"]) == (4, "same", ["negative"])

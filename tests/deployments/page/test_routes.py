@@ -76,6 +76,7 @@ def test_a_chosen_picture_shows_what_is_like_it_and_why(
     first = page.locator("#hits li").first
     expect(first.locator("b")).to_have_text("4")
     expect(first).to_contain_text("99 % sure")
+    expect(first).to_contain_text("the same picture, mirrored")
     expect(first).to_contain_text("inliers, mirrored")
     expect(page.locator("#hits li")).to_have_count(1)
     page.locator("#unlikely").check()

@@ -312,3 +312,41 @@ def test_long_codes_are_found_wherever_their_bits_differ(
     given: dict[str, float] = {"distance_threshold": threshold} | ({"k": k} if k else {})
     expected = brute_force(codes, variants, allowed, k=k, distance_threshold=threshold)
     assert search(index, variants, allowed, **given) == expected
+
+
+def test_bits_outside_a_querys_mask_do_not_count() -> None:
+    code = random_codes(1)[0]
+    index = make()
+    index.apply({1: flipped(code, 200), 2: random_codes(1, seed=1)[0]})
+    mask = flipped(np.full(72, 255, np.uint8), 200)
+    assert search(index, [np.concatenate([code, mask])], k=1) == [Hit(1, distance=0)]
+    fewer = flipped(np.full(72, 255, np.uint8), 100)
+    (hit,) = search(index, [np.concatenate([code, fewer])], k=1)
+    assert hit.distance == 100 * 576 // 476
+
+
+def test_a_query_of_hardly_any_bits_finds_nothing() -> None:
+    code = random_codes(1)[0]
+    index = make()
+    index.apply({1: code})
+    mask = np.packbits(np.arange(576) < 10)
+    assert search(index, [np.concatenate([code, mask])], k=1) == []
+
+
+def test_a_masked_mirror_image_is_told() -> None:
+    code, other = random_codes(2)
+    index = make()
+    index.apply({1: other})
+    mask = flipped(np.full(72, 255, np.uint8), 30)
+    variants = [np.concatenate([one, mask]) for one in (code, other)]
+    assert search(index, variants, k=1) == [Hit(1, distance=0, mirrored=True)]
+
+
+def test_a_negative_is_found_where_it_is_asked_for() -> None:
+    code, other = random_codes(2)
+    index = make()
+    index.apply({1: ~code})
+    assert search(index, [code, other], distance_threshold=64) == []
+    found = search(index, [code, other], distance_threshold=64, negatives=True)
+    assert found == [Hit(1, distance=0, mirrored=False)]
+    assert search(index, [code], distance_threshold=64, negatives=True) == [Hit(1, distance=0)]

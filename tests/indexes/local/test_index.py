@@ -393,3 +393,23 @@ TrainedIndexMachine.TestCase.settings = settings(
     max_examples=15, stateful_step_count=25, deadline=None
 )
 TestTrainedIndexMachine = TrainedIndexMachine.TestCase
+
+
+def test_alignments_are_returned_where_they_are_asked_for(gallery: IndexWithRows) -> None:
+    query = asked(half(scene(7)))
+    (plain, *_) = gallery.search(query)
+    (aligned, *_) = gallery.search(query, aligned=True)
+    assert plain.homography is None
+    assert aligned == plain._replace(homography=aligned.homography, support=aligned.support)
+    assert aligned.homography is not None
+    assert aligned.support is not None
+    assert 0 < aligned.support.rare <= (aligned.inliers or 0)
+    assert aligned.support.visible > 0.3
+
+
+def test_a_small_part_is_proposed_by_a_similarity(gallery: IndexWithRows) -> None:
+    query = asked(np.ascontiguousarray(scene(7)[40:110, 60:150]))
+    proposed = gallery.search(query, aligned=True, min_inliers=30)
+    assert 7 in {hit.image_id for hit in proposed}
+    assert all((hit.inliers or 0) >= 3 and hit.homography is not None for hit in proposed)
+    assert gallery.search(query, min_inliers=30) == []

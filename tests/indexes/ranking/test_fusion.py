@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from indexes.base import Hit
 from indexes.ranking.fusion import RankedList, above_confidence, fuse, old_rule
+from indexes.relation.judging import Relation
 from models.errors import InvalidInput
 
 
@@ -216,3 +217,45 @@ def test_hits_below_the_least_confidence_are_dropped_unless_their_confidence_is_
     assert above_confidence(hits, 0) == hits
     unknown = fuse([ranked("text", 1, 2)])
     assert above_confidence(unknown, 1.0) == unknown
+
+
+def test_the_relation_decides_what_is_verified() -> None:
+    lists = [ranked("phash", 1, 2, verifying=True), ranked("local", 3, verifying=True)]
+    relations = {1: Relation("shares", 0.3), 2: Relation("part", 0.99), 3: Relation("like", 0.0)}
+    hits = fuse(lists, relations=relations)
+    assert (hits[0].image_id, hits[0].verified) == (2, True)
+    assert not any(hit.verified for hit in hits[1:])
+    assert [hit.image_id for hit in above_confidence(hits, 0.5)] == [2]
+
+
+def test_verified_images_are_ordered_by_confidence_and_explained_share() -> None:
+    lists = [ranked("color", 1, 2, 3), ranked("phash", 1, 2, 3, verifying=True)]
+    relations = {
+        1: Relation("part", 0.99, explained=0.5),
+        2: Relation("same", 0.99, explained=1.0),
+        3: Relation("same", 0.99, explained=1.0),
+    }
+    hits = fuse(lists, relations=relations)
+    assert [hit.image_id for hit in hits] == [2, 3, 1]
+    assert all(0.5 < hit.score <= 1 for hit in hits)
+
+
+def test_what_another_retriever_finds_stays_when_a_relation_is_refuted() -> None:
+    lists = [
+        RankedList("global", [Hit(1, distance=0.1, confidence=0.8)]),
+        RankedList("local", [Hit(1, inliers=9, confidence=0.99)], verifying=True),
+    ]
+    (like,) = fuse(lists, relations={1: Relation("like", 0.0)})
+    assert (like.verified, like.confidence) == (False, 0.8)
+    (scene,) = fuse(lists, relations={1: Relation("like", 0.85)})
+    assert (scene.verified, scene.confidence) == (False, 0.85)
+    (shares,) = fuse(lists, relations={1: Relation("shares", 0.3)})
+    assert (shares.verified, shares.confidence) == (False, 0.3)
+
+
+def test_a_row_says_the_relation() -> None:
+    same = Relation("same", 0.99, (1.0, 0.9), 1.0, ("mirrored",))
+    (hit,) = fuse([ranked("phash", 1, verifying=True)], relations={1: same})
+    row = hit.row()
+    assert (row["relation"], row["changes"]) == ("same", ("mirrored",))
+    assert (row["overlap"], row["confidence"]) == ((1.0, 0.9), 0.99)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from indexes.store.base import Changes, Image, Receipt, Space, Store
+from indexes.store.base import Changes, Image, Preview, Receipt, Space, Store
 from indexes.store.checks import FIRST_UNCOUNTED_ID
 from models.errors import InvalidInput
 from models.types import MAX_IMAGE_ID
@@ -60,6 +60,7 @@ class WriteContract(OpeningContract):
             version=1,
         )
         assert store.preview(7) == b"preview of a"
+        assert store.previews([7, 8]) == {7: Preview(image.width, image.height, b"preview of a")}
         assert store.original(7, 1) == b"original of a"
         assert store.rows(PHASH, [7]) == {7: row_of("a")}
 

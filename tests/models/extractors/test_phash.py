@@ -107,3 +107,15 @@ def test_a_row_of_the_store_gives_the_features_back(phash: Extractor) -> None:
     features = phash.extract(scene())
     assert np.array_equal(phash.from_row(phash.to_row(features)), features)
     assert len(phash.to_row(features)) == 72
+
+
+def test_a_query_with_few_meaningful_bits_carries_a_mask(phash: Extractor) -> None:
+    assert all(len(code) == 72 for code in phash.extract_variants(scene(), "mirror"))
+    mirror_symmetric = np.zeros((96, 96, 3), np.uint8)
+    mirror_symmetric[:, 20:76] = scene()[:96, :56].max(axis=1, keepdims=True)
+    for variant in phash.extract_variants(mirror_symmetric, "dihedral"):
+        assert len(variant) == 144
+        assert np.bitwise_count(variant[72:]).sum() < 0.9 * 576
+    (flat,) = phash.extract_variants(np.full((50, 50, 3), 90, np.uint8), "identity")
+    assert np.bitwise_count(flat[72:]).sum() <= 1
+    assert np.array_equal(flat[:72], phash.extract(np.full((50, 50, 3), 90, np.uint8)))

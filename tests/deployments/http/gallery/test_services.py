@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image, ImageDraw, ImageOps
 
 from tests.deployments.pictures import (
     field_part,
@@ -18,6 +19,7 @@ from tests.deployments.pictures import (
     put,
     resized,
 )
+from tests.drawing import encoded, scene
 
 RESULT_KEYS = {
     "phash_res",
@@ -133,7 +135,7 @@ def test_a_mirrored_picture_is_found_and_the_row_says_why(client: httpx.Client) 
     assert ids(found["phash_res"]) == [1]
     best = found["local_features_res"][0]
     assert best["image_id"] == 1
-    assert best["why"].startswith("mirrored, ")
+    assert best["why"].startswith("same, mirrored, ")
     assert best["why"].endswith(" inliers")
 
 
@@ -443,3 +445,40 @@ def test_a_search_by_words_without_its_service_answers_503(client: httpx.Client)
         "/image_text_features_get_similar_images_by_text", json={"text": "a cat", "k": 100}
     )
     problem_of(answer, 503)
+
+
+def drawn(*rows: str) -> bytes:
+    """Return a form that is filled in with these rows."""
+    image = Image.new("RGB", (600, 700), "white")
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((30, 30, 570, 80), fill="navy")
+    for number, text in enumerate(rows):
+        draw.line((30, 164 + 56 * number, 570, 164 + 56 * number), fill="gray")
+        draw.text((40, 124 + 56 * number), text, fill="black", font_size=26)
+    return encoded(image)
+
+
+def test_the_import_check_takes_the_same_form_with_other_entries(client: httpx.Client) -> None:
+    put(client, 1, drawn("rgmtpa 3917", "wovel kuzh 20", "abbot 7.55", "quixy lendu", "tiv 88120"))
+    other = drawn("ehxw 5540", "pindar 6", "zzubo trel 91", "kim 3", "fallow deg")
+    assert find_duplicates(client, other).json() == {}
+    again = drawn("rgmtpa 3917", "wovel kuzh 20", "abbot 7.55", "quixy lendu", "tiv 88120")
+    (found,) = find_duplicates(client, again).json()["duplicate"]
+    assert (found["image_id"], found["why"]) == (1, "same")
+
+
+def test_the_import_check_compares_plain_pictures_by_their_colour(client: httpx.Client) -> None:
+    put(client, 1, encoded(Image.new("RGB", (300, 200), (200, 30, 40))))
+    put(client, 2, encoded(Image.new("RGB", (300, 200), (30, 60, 200))))
+    (found,) = find_duplicates(client, encoded(Image.new("RGB", (400, 400), (30, 60, 200)))).json()[
+        "duplicate"
+    ]
+    assert found["image_id"] == 2
+    assert find_duplicates(client, encoded(Image.new("RGB", (300, 200), "green"))).json() == {}
+
+
+def test_the_import_check_names_a_copy_with_borders(client: httpx.Client) -> None:
+    put(client, 1, picture(1))
+    framed = encoded(ImageOps.expand(scene(1), (60, 90), "black"))
+    (found,) = find_duplicates(client, framed).json()["duplicate"]
+    assert found["image_id"] == 1
