@@ -5,12 +5,15 @@ UV := $(VENV)/bin/uv
 # `make PROFILE=light …` leaves out torch (5 GB) and what needs it: phash, color, local and text stay.
 PROFILE ?= full
 READY := $(VENV)/.ready-$(PROFILE)
-COMPILE := -q --upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+COMPILE := -q --generate-hashes --upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 LOCKS := requirements.lock $(if $(filter full,$(PROFILE)),requirements-neural.lock)
 
 SIMD := pillow-simd==12.1.1.post0
+# Tools that are fetched when they are used.
+AUDIT := pip-audit==2.10.1
+SBOM := cyclonedx-bom==7.5.0
 
-.PHONY: serve test soak bench clients format lock simd
+.PHONY: serve test soak bench clients format lock simd audit sbom licences
 
 serve: $(READY)
 	@exec $(VENV)/bin/ambience serve
@@ -49,7 +52,8 @@ format: $(READY)
 $(READY): requirements.lock requirements-neural.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ambience needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install -q uv==$$(sed -n 's/^uv==//p' requirements.lock)
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.lock
+	$(VENV)/bin/python -m pip install -q --require-hashes -r $(VENV)/uv.lock
 ifeq ($(PROFILE),full)
 	$(VENV)/bin/python -m pip install -q $$(grep '^torch==' requirements-neural.lock)
 endif
@@ -65,13 +69,28 @@ simd: $(UV)
 	$(UV) pip install -q --python $(VENV)/bin/python --no-deps --no-binary pillow-simd $(SIMD) \
 	  && $(VENV)/bin/python -m models.pictures.codecs \
 	  || { $(UV) pip uninstall -q --python $(VENV)/bin/python pillow-simd; \
-	       $(UV) pip install -q --python $(VENV)/bin/python $$(grep '^pillow==' requirements.lock); exit 1; }
+	       $(UV) pip install -q --python $(VENV)/bin/python $$(sed -n 's/^\(pillow==[^ ]*\).*/\1/p' requirements.lock); exit 1; }
 
 $(UV):
 	@$(MAKE) $(READY)
 
-# Bring the pinned versions up to date. What torch itself needs differs by its build: pip adds it.
+# Known vulnerabilities of the locked packages, and a list of what is installed (CycloneDX). Both need
+# a network, so neither is part of the gate.
+audit: $(READY)
+	sed -n 's/^\([a-z][^ ]*==[^ ]*\).*/\1/p' requirements.lock requirements-neural.lock > $(VENV)/audit.txt
+	$(UV) tool run $(AUDIT) --disable-pip --no-deps -r $(VENV)/audit.txt
+
+sbom: $(READY)
+	$(UV) tool run --from $(SBOM) cyclonedx-py environment --pyproject pyproject.toml \
+	  --output-file sbom.json $(VENV)/bin/python
+
+licences: $(READY)
+	$(VENV)/bin/python -m tests.licences > docs/reference/licences.md
+
+# Bring the pinned versions up to date. What torch itself needs differs by its build: pip adds it. The
+# builds of torch and torchvision for CPUs come from another index, so these two have no hashes.
 lock: $(READY)
 	$(UV) pip compile $(COMPILE) --extra dev -o requirements.lock pyproject.toml
 	$(UV) pip compile $(COMPILE) --extra dev --extra neural --extra ocr -c requirements.lock pyproject.toml \
-	  | grep -vxFf requirements.lock | grep -Ev '^(nvidia|cuda|triton)' > requirements-neural.lock
+	  | grep -vxFf requirements.lock | awk '/^[a-z]/ {keep = !/^(nvidia|cuda|triton)/; bare = /^torch(vision)?==/} \
+	    keep && !(bare && /--hash/) {if (bare) sub(/ \\$$/, ""); print}' > requirements-neural.lock

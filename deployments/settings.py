@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import Field, IPvAnyNetwork, TypeAdapter
+from pydantic import ConfigDict, Field, IPvAnyNetwork, TypeAdapter
 
+from deployments.keys import KeyArgs
 from models.pictures.limits import DecodeLimits
 from models.types import Options
 
@@ -95,6 +97,8 @@ class ImportCheckArgs(Options):
 class IngressArgs(Options):
     """Arguments of the ingress application."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     listen: bool = True
     """Whether the replica binds AMBIENCE_HOST:AMBIENCE_PORT; false leaves HTTP to Serve's proxy."""
     store: str | None = None
@@ -133,8 +137,15 @@ class IngressArgs(Options):
     """API keys that may search; without any key configured, none is required."""
     write_keys: tuple[str, ...] = ()
     """API keys that may also add and delete."""
+    keys: tuple[KeyArgs, ...] = ()
+    """API keys by name, as hashes; with any of them, reading needs one, too."""
+    keys_file: str | None = None
+    """A YAML file with more of them, which is read again when it changes; by default that of
+    AMBIENCE_KEYS_FILE."""
     trusted_clients: tuple[IPvAnyNetwork, ...] = ()
     """Addresses and networks whose requests need no key, unless a proxy has forwarded them."""
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+    """Addresses and networks of proxies whose `X-Forwarded-For` names the client."""
     cors_origins: tuple[str, ...] = ()
     """Origins of web pages that may call the API, such as `https://photos.example.org`."""
     allowed_hosts: tuple[str, ...] = ("ambience",)
@@ -145,6 +156,15 @@ class IngressArgs(Options):
     """Whether requests are logged, in `access.log` of the data folder, and how."""
     access_log_bytes: int = Field(16 * 2**20, gt=0)
     """Size at which the access log is rotated; three earlier files stay."""
+
+    def keys_path(self) -> Path | None:
+        """The file with keys, if there is one."""
+        given = self.keys_file or os.environ.get("AMBIENCE_KEYS_FILE")
+        return Path(given) if given else None
+
+    def has_keys(self) -> bool:
+        """Whether changes need an API key."""
+        return bool(self.keys or self.read_keys or self.write_keys or self.keys_path())
 
     def decode_limits(self) -> DecodeLimits:
         """Limits on the pictures that are decoded."""
@@ -190,6 +210,14 @@ def snapshots_folder() -> Path:
 def store_url(given: str | None) -> str:
     """The store's URL: as configured, AMBIENCE_STORE, or LMDB in the data folder."""
     return given or os.environ.get("AMBIENCE_STORE") or f"lmdb:{data_folder() / 'store'}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def all_deployed() -> bool:

@@ -48,7 +48,8 @@ ROOMS: dict[str, str] = {
     "indexes.ranking": "base relation models",
     "indexes.registry": "base models",
     "indexes.replica": "arrays base calibration store models",
-    "deployments.settings": "models",
+    "deployments.keys": "models",
+    "deployments.settings": "keys models",
     "deployments.statuses": "models",
     "deployments.loopback": "",
     "deployments.storing": "indexes models",
@@ -59,7 +60,7 @@ ROOMS: dict[str, str] = {
     "deployments.ingress": "directory schemas settings storing wire indexes models",
     "deployments.page": "",
     "deployments.http": "directory ingress schemas settings wire indexes models",
-    "deployments.http.admission": "http settings models",
+    "deployments.http.admission": "http keys settings models",
     "deployments.http.gallery": "directory http ingress schemas wire indexes models",
     "deployments.http.application": (
         "http http.admission http.gallery ingress loopback page settings"

@@ -15,6 +15,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from cluster.service.data_folder import NotRunning, http_url, running_service
+from cluster.service.ray_folder import token_file
 from deployments.settings import address, data_folder
 from models.errors import AmbienceError
 
@@ -42,7 +43,7 @@ def service_url() -> str:
 def call_service(method: str, url: str, body: Any = None, **content: Any) -> Any:
     if content.get("files") is None and body is not None:
         content = {"json": body}
-    key = os.environ.get("AMBIENCE_API_KEY")
+    key = os.environ.get("AMBIENCE_API_KEY") or _own_key(url)
     headers = {"X-API-Key": key} if key else {}
     try:
         answer = httpx.request(method, url, headers=headers, timeout=60, **content)
@@ -53,6 +54,16 @@ def call_service(method: str, url: str, body: Any = None, **content: Any) -> Any
     if answer.status_code >= 400:
         raise AmbienceError(_detail(answer))
     return answer.json() if answer.content else None
+
+
+def _own_key(url: str) -> str | None:
+    """The key that the running service over AMBIENCE_DATA made for its owner."""
+    try:
+        running = running_service(data_folder())
+        same = url.startswith(f"{running.url}/")
+        return token_file(running.ray_folder).read_text() if same else None
+    except (NotRunning, OSError):
+        return None
 
 
 def _detail(answer: httpx.Response) -> str:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
-from cluster.cli import backup, collection, transfer
+from cluster.cli import backup, collection, keys, transfer
 from cluster.cli import model as model_commands
 from cluster.cli import store as store_commands
 from cluster.cli import train as train_commands
@@ -25,9 +24,9 @@ from cluster.cli.console import (
     err,
     out,
     print_json,
-    print_table,
     service_url,
 )
+from cluster.cli.tables import print_hits, print_states
 from cluster.jobs.failures import expected_error, keep_traceback
 from cluster.jobs.sources import IGNORED, Ids
 from cluster.service import environment
@@ -48,12 +47,11 @@ app = typer.Typer(
 app.add_typer(train_commands.app, name="train")
 app.add_typer(model_commands.app, name="model")
 app.add_typer(store_commands.app, name="store")
-for top_level in (backup, collection, transfer):
+for top_level in (backup, collection, keys, transfer):
     app.add_typer(top_level.app)
 
 EXIT_ERROR, EXIT_NOTHING, EXIT_NOT_RUNNING = 1, 3, 4
 STOP_SECONDS, SHOWN_BAD = 60.0, 20
-_MEASURES = ("distance", "inliers")
 
 MaxRate = Annotated[
     float | None, typer.Option(min=0.001, help="At most so many pictures a second.")
@@ -61,6 +59,12 @@ MaxRate = Annotated[
 Hours = Annotated[
     str | None,
     typer.Option(metavar="HH:MM-HH:MM", help="Work only in these hours, such as 22:00-06:00."),
+]
+NoKeys = Annotated[
+    bool,
+    typer.Option(
+        "--no-keys", envvar="AMBIENCE_NO_KEYS", help="Listen on a network without API keys."
+    ),
 ]
 ImageFile = Annotated[Path, typer.Argument(help="A picture.", exists=True, dir_okay=False)]
 
@@ -74,6 +78,7 @@ def serve(
     reindex: Annotated[
         bool, typer.Option(help="Accept changed extractor options; backfill afterwards.")
     ] = False,
+    no_keys: NoKeys = False,
 ) -> None:
     """Run the service in the foreground until Ctrl-C.
 
@@ -81,16 +86,17 @@ def serve(
     are the address.
     """
     host, port = address()
-    service.serve(config or default_config(), data_folder(), host, port, reindex)
+    service.serve(config or default_config(), data_folder(), host, port, reindex, no_keys)
 
 
 @app.command(epilog="**Example**: edit serve_config.yaml, then\n\n    ambience deploy")
 def deploy(
     config: Config = None,
     reindex: Annotated[bool, typer.Option(help="Accept changed extractor options.")] = False,
+    no_keys: NoKeys = False,
 ) -> None:
     """Apply an edited config to the running service; only what changed restarts."""
-    service.deploy(config or default_config(), data_folder(), reindex)
+    service.deploy(config or default_config(), data_folder(), reindex, no_keys)
     out.print("Deployed.")
 
 
@@ -206,7 +212,7 @@ def search(
     if as_json:
         print_json(answer)
     else:
-        _print_hits(answer["hits"])
+        print_hits(answer["hits"])
     if not answer["hits"]:
         raise typer.Exit(EXIT_NOTHING)
 
@@ -324,33 +330,6 @@ def _pace(max_rate: float | None, window: str | None) -> Pace:
     return Pace(max_rate, None if window is None else Window.parse(window))
 
 
-def print_states(url: str, rows: list[dict[str, Any]]) -> None:
-    """Print a line for each model, and below the table the full reason of each that has one."""
-    table = Table("retriever", "state", "pictures", "index", "MiB", "change", "runs on", title=url)
-    reasons = {}
-    for row in rows:
-        for which in ("", *sorted(row.keys() & {"next", "previous"})):
-            one = row[which] if which else row
-            name = f"  its {which} model" if which else row["name"]
-            index, change = ("", "") if which else (row["index"], str(row["applied_seq"]))
-            size = f"{one['bytes'] / 2**20:.1f}"
-            where = "" if which else _placement(row)
-            table.add_row(name, one["state"], str(one["count"]), index, size, change, where)
-            if one.get("reason"):
-                reasons[f"{row['name']}, its {which} model" if which else name] = one["reason"]
-    print_table(table)
-    for name, reason in reasons.items():
-        out.print(f"{name}: {reason}", soft_wrap=True, markup=False)
-
-
-def _placement(row: dict[str, Any]) -> str:
-    """Where a retriever runs, such as `2 × 8 threads` or `1 × cuda`; empty if nowhere yet."""
-    where, threads = row.get("device", "cpu"), row.get("threads", 1)
-    if where == "cpu":
-        where = f"{threads} thread{'s' if threads > 1 else ''}"
-    return f"{row['replicas']} × {where}" if row["replicas"] else ""
-
-
 def _print_annotated(outcome: Outcome, written: dict[str, int]) -> None:
     for name, reason in outcome.unavailable.items():
         err.print(f"{name} is left out: {reason}", soft_wrap=True)
@@ -362,22 +341,6 @@ def _print_annotated(outcome: Outcome, written: dict[str, int]) -> None:
         f"{len(outcome.bad)} bad{files}.",
         soft_wrap=True,
     )
-
-
-def _print_hits(hits: list[dict[str, Any]]) -> None:
-    if not hits:
-        out.print("Nothing found.")
-        return
-    table = Table("image", "score", "why")
-    for hit in hits:
-        why = []
-        for name, row in hit["retrievers"].items():
-            shown = [f"{key} {value:g}" for key, value in row.items() if key in _MEASURES]
-            shown += ["mirrored"] if row.get("mirrored") else []
-            shown += [f"{one['as']} “{one['found']}”" for one in row.get("matched", ())]
-            why.append(f"{name}: {', '.join(shown)}")
-        table.add_row(str(hit["image_id"]), f"{hit['score']:.4f}", "; ".join(why))
-    out.print(table)
 
 
 def main() -> None:

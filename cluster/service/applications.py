@@ -20,7 +20,8 @@ from typing import Any
 import yaml
 
 from cluster.service.data_folder import CannotStart
-from deployments.settings import IngressArgs
+from deployments.keys import read_keys
+from deployments.settings import IngressArgs, is_loopback
 from indexes.store.base import Store
 from indexes.store.url import open_store
 from models.base import Extractor
@@ -71,6 +72,22 @@ def required_retrievers(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _ingress_args(config: Mapping[str, Any]) -> IngressArgs:
     return IngressArgs.model_validate(next(iter(built_by(INGRESS, config).values()), {}))
+
+
+def check_keys(config: Mapping[str, Any], host: str, no_keys: bool) -> None:
+    """Refuse to listen on other than loopback without API keys. Raises CannotStart."""
+    for name, given in built_by(INGRESS, config).items():
+        try:
+            args = IngressArgs.model_validate(given)
+            if path := args.keys_path():
+                read_keys(path)
+        except (OSError, ValueError, AmbienceError) as exc:
+            raise CannotStart(f"application {name}: {exc}") from exc
+        if not (args.has_keys() or no_keys or is_loopback(host)):
+            raise CannotStart(
+                f"on {host} everyone who reaches the port could read, add and delete images: make "
+                "a key with `ambience key NAME`, or start with --no-keys (AMBIENCE_NO_KEYS=1)"
+            )
 
 
 def gpus_of(config: Mapping[str, Any], name: str) -> float | None:

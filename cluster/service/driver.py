@@ -35,6 +35,7 @@ from cluster.service.applications import (
 )
 from cluster.service.data_folder import CannotStart, Running, http_url, service_log, write_running
 from cluster.service.local_ray import shared_memory_warning, start_ray
+from cluster.service.ray_folder import token_file
 from cluster.service.sizing import usual_settings
 from cluster.service.terminal import output_in
 from deployments.settings import (
@@ -79,11 +80,11 @@ def run(config_path: Path, folder: str, stop: threading.Event, out: TextIO) -> N
         for names in _stages(config):
             if not stop.is_set():
                 apply(config, names | built_by(INGRESS, config).keys(), usual=usual)
-                _wait(_subset(config, names), _all_ready(names), _client(config), stop)
+                _wait(_subset(config, names), _all_ready(names), _client(folder), stop)
         if not stop.is_set():
             apply(config, usual=usual)
         starting.unlink()
-        _wait(config, _is_ready, _client(config), stop)
+        _wait(config, _is_ready, _client(folder), stop)
         if not stop.is_set():
             print(_welcome(http_url(host, port), time.monotonic() - began), file=out)
         stop.wait()
@@ -173,14 +174,9 @@ def _all_run(config: dict[str, Any]) -> bool:
     return all(name in applications and applications[name].status == "RUNNING" for name in names)
 
 
-def _client(config: Mapping[str, Any]) -> httpx.Client:
-    """A client of the service with one of the config's own API keys."""
-    keys = [
-        key
-        for args in built_by(INGRESS, config).values()
-        for key in (*args.get("read_keys", ()), *args.get("write_keys", ()))
-    ]
-    headers = {"X-API-Key": keys[0]} if keys else {}
+def _client(folder: str) -> httpx.Client:
+    """A client of the service, with the key of this instance's own commands."""
+    headers = {"X-API-Key": token_file(folder).read_text()}
     return httpx.Client(base_url=http_url(*address()), headers=headers, timeout=5)
 
 

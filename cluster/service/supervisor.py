@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from cluster.service import environment
-from cluster.service.applications import check_spaces, read_config
+from cluster.service.applications import check_keys, check_spaces, read_config
 from cluster.service.data_folder import (
     CannotStart,
     end_leftovers,
@@ -41,9 +41,12 @@ class Stop:
     requested: bool = False
 
 
-def serve(config_path: Path, data: Path, host: str, port: int, reindex: bool) -> None:
+def serve(
+    config_path: Path, data: Path, host: str, port: int, reindex: bool, no_keys: bool = False
+) -> None:
     """Run until SIGINT or SIGTERM. Raises CannotStart with a sentence that says what to do."""
     config = read_config(config_path)
+    check_keys(config, _published(host), no_keys)
     stop = Stop()
 
     def on_signal(_: int, __: FrameType | None) -> None:
@@ -66,7 +69,7 @@ def serve(config_path: Path, data: Path, host: str, port: int, reindex: bool) ->
     print("Stopped.", flush=True)
 
 
-def deploy(config_path: Path, data: Path, reindex: bool) -> None:
+def deploy(config_path: Path, data: Path, reindex: bool, no_keys: bool = False) -> None:
     """Apply an edited config to the running service; only what changed restarts."""
     running = running_service(data)
     environment.prepare(data, running.host, running.port)
@@ -74,9 +77,15 @@ def deploy(config_path: Path, data: Path, reindex: bool) -> None:
     from cluster.service import driver  # It imports Ray, which reads the environment then.
 
     config = read_config(config_path)
+    check_keys(config, _published(running.host), no_keys)
     check_spaces(config, reindex)
     with output_in(job_log(data)):
         driver.redeploy(config, running.ray_address)
+
+
+def _published(host: str) -> str:
+    """The address at which others reach the service: of a container, that of the published port."""
+    return os.environ.get("AMBIENCE_PUBLISHED") or host
 
 
 def make_was_interrupted() -> bool:

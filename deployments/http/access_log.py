@@ -83,13 +83,13 @@ class AccessLog:
 
 
 def _entry(scope: Scope, state: dict[str, Any], status: int, spent: float) -> dict[str, Any]:
-    now, (client, *_) = time.time(), scope.get("client") or ("-",)
+    now, (peer, *_) = time.time(), scope.get("client") or ("-",)
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
     # As it was sent, percent-encoded: it can't hold a line break.
     path = scope.get("raw_path") or scope["path"].encode("ascii", "backslashreplace")
     entry = {
         "time": f"{moment}.{int(now % 1 * 1000):03d}Z",
-        "client": client,
+        "client": state.get("client", peer),
         "method": scope["method"],
         "path": path.decode("ascii", "backslashreplace"),
         "status": status,

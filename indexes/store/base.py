@@ -300,10 +300,7 @@ class Store(ABC):
 
     @abstractmethod
     def log(self, after: int, limit: int) -> LogPage | None:
-        """At most `limit` log entries after `after`.
-
-        Returns None where `changes` does.
-        """
+        """At most `limit` log entries after `after`; None where `changes` returns None."""
 
     @abstractmethod
     def scan(self, space: Space, batch: int = 4096) -> Scan:

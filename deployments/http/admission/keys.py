@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
+import logging
+import os
+import time
 from collections.abc import Mapping, MutableMapping
-from ipaddress import ip_address
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from fastapi import FastAPI
 
 from deployments.http.problems import TYPES, documented
+from deployments.keys import KeyArgs, Role, read_keys
 from deployments.settings import IngressArgs
-from models.errors import AmbienceError
+from models.errors import AmbienceError, InvalidInput
 
-HEALTH = frozenset({"/healthz", "/readyz", "/metrics"})
+METRICS = "/metrics"
+HEALTH = frozenset({"/healthz", "/readyz", METRICS})
+"""Paths to which no limit applies."""
 WITHOUT_PICTURES = frozenset({"/", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/redoc"})
 """The page and the API's documents: they hold nothing of the collection."""
 SAFE_METHODS = frozenset({"GET", "HEAD"})
@@ -21,7 +28,8 @@ READING_POSTS = (
     *("/v1/search", "/v1/retrievers/", "/v1/annotate"),
     *("/reverse_search", "/get_image_"),
 )
-FORWARDED = (b"x-forwarded-for", b"forwarded")
+LOOK_SECONDS = 1.0
+log = logging.getLogger(__name__)
 SCHEMES = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "Bearer": {"type": "http", "scheme": "bearer"},
@@ -37,45 +45,84 @@ class Forbidden(AmbienceError):
 
 
 class ApiKeys:
-    """The configured keys, and the clients that need none."""
+    """The configured keys."""
 
     def __init__(self, args: IngressArgs) -> None:
-        self._read = args.read_keys
-        self._write = args.write_keys
-        self._trusted = args.trusted_clients
+        self._args = args
+        self._file = args.keys_path()
+        self._read_at = 0
+        self._next_look = 0.0
+        self._keys = _configured(args)
+        self._of_file: tuple[KeyArgs, ...] = ()
+        self._look_at_file()
 
-    def check(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> None:
-        """Raise Forbidden unless the request needs no key or has one that allows it."""
-        if not self.needed(scope["method"], scope["path"]) or self._trusts(scope, headers):
-            return
-        reads = _only_reads(scope["method"], scope["path"])
-        allowed = (*self._write, *(self._read if reads else ()))
+    def check(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> KeyArgs | None:
+        """The key of a request; None where it gives none and needs none. Raises Forbidden."""
+        needed = self.needed(scope["method"], scope["path"])
         bearer = headers.get(b"authorization", b"").removeprefix(b"Bearer ").strip()
         given = headers.get(b"x-api-key", bearer)
-        if not any(hmac.compare_digest(given, key.encode()) for key in allowed):
+        key = self._find(given) if given else None
+        if not needed:
+            return key
+        if scope["path"] == METRICS and (key is None or key.role != "admin"):
+            raise Forbidden("send an admin key as Authorization: Bearer")
+        reads = _only_reads(scope["method"], scope["path"])
+        if key is None or (key.role == "read" and not reads):
             what = "read or write" if reads else "write"
             raise Forbidden(f"send a {what} key as X-API-Key or Authorization: Bearer")
+        return key
 
     def needed(self, method: str, path: str) -> bool:
         """Whether a request needs a key, unless its client is trusted."""
         # A browser sends no key with the OPTIONS request that asks whether it may send one.
+        if path == METRICS:
+            return any(key.role == "admin" for key in (*self._args.keys, *self._of_file))
         if method == "OPTIONS" or path in HEALTH or _is_document(method, path):
             return False
-        if not self._read and _only_reads(method, path):
+        if self._reading_is_open and _only_reads(method, path):
             return False
-        return bool(self._read or self._write)
+        return self._args.has_keys()
 
-    def _trusts(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> bool:
-        """Whether the client's address is trusted. Behind a proxy, the address is the proxy's."""
-        client = scope.get("client")
-        if not self._trusted or client is None or any(name in headers for name in FORWARDED):
-            return False
+    @property
+    def _reading_is_open(self) -> bool:
+        return not (self._args.read_keys or self._args.keys or self._file)
+
+    def _find(self, given: bytes) -> KeyArgs | None:
+        """The key with this secret. Each is compared, so that the time tells nothing."""
+        self._look_at_file()
+        digest, found = hashlib.sha256(given).hexdigest(), None
+        for key in (*self._keys, *self._of_file):
+            if hmac.compare_digest(key.sha256, digest):
+                found = key
+        return found
+
+    def _look_at_file(self) -> None:
+        """Read the file with keys if it has changed; a broken one changes nothing."""
+        if self._file is None or time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + LOOK_SECONDS
         try:
-            address = ip_address(client[0])
-        except ValueError:
-            return False
-        address = getattr(address, "ipv4_mapped", None) or address
-        return any(address in network for network in self._trusted)
+            changed = self._file.stat().st_mtime_ns
+            if changed != self._read_at:
+                self._of_file = read_keys(self._file)
+                self._read_at = changed
+        except (OSError, InvalidInput) as exc:
+            log.error("the keys stay as they were: %s", exc)
+
+
+def _configured(args: IngressArgs) -> tuple[KeyArgs, ...]:
+    """The keys of the configuration, and the token that this instance made for its own commands."""
+    own = os.environ.get("RAY_AUTH_TOKEN_PATH") if args.listen else None
+    secrets: list[tuple[str, Role, str]] = []
+    if own and Path(own).is_file():
+        secrets.append(("command-line", "admin", Path(own).read_text().strip()))
+    for role, given in (("read", args.read_keys), ("write", args.write_keys)):
+        secrets += [(f"{role}-{at}", cast(Role, role), key) for at, key in enumerate(given, 1)]
+    hashed = [
+        KeyArgs(name=name, role=role, sha256=hashlib.sha256(secret.encode()).hexdigest())
+        for name, role, secret in secrets
+    ]
+    return (*hashed, *args.keys)
 
 
 def document_keys(app: FastAPI, keys: ApiKeys) -> None:

@@ -8,6 +8,7 @@ import threading
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.http.admission.clients import Clients, group_of
 from deployments.http.admission.keys import HEALTH, ApiKeys
 from deployments.http.admission.origins import WILDCARD, Origins
 from deployments.http.admission.rates import Rates
@@ -41,6 +42,7 @@ class Admission:
         self.draining = draining or threading.Event()
         self.receiver = Receiver(args)
         self._origins = Origins(bound, args.allowed_hosts, args.cors_origins)
+        self._clients = Clients(args)
         self._keys = ApiKeys(args)
         self._rates = Rates()
 
@@ -49,17 +51,22 @@ class Admission:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        client = (scope.get("client") or ("",))[0]
+        trusted = self._clients.trusts(scope, headers)
+        client = self._clients.address_of(scope, headers)
+        scope.setdefault("state", {})["client"] = client
         announced = _announced(headers)
         try:
             self._origins.check(scope)
+            key = None if trusted else self._keys.check(scope, headers)
             if scope["path"] in HEALTH:
                 await self.app(scope, receive, send)
                 return
-            self._keys.check(scope, headers)
-            self._rates.count(client, self.args.requests_per_minute)
+            if key is not None:
+                scope["state"]["key"] = key.name
+                self._rates.count(f"key {key.name}", key.requests_per_minute)
+            self._rates.count(group_of(client), self.args.requests_per_minute)
             self._check_places()
-            body = await self.receiver.read(client, announced, receive)
+            body = await self.receiver.read(group_of(client), announced, receive)
         except AmbienceError as exc:
             await _refuse(exc, announced, scope, receive, send)
             return

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cluster.cli.main import app, print_states
+from cluster.cli.main import app
+from cluster.cli.tables import print_states
 from tests.conftest import AMBIENCE, Service
 from tests.drawing import jpeg
 

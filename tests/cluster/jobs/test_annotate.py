@@ -247,7 +247,7 @@ def test_the_command_annotates_a_collection_and_writes_the_files(tmp_path: Path)
     config = tmp_path / "config.yaml"
     late = block("late", words=str(tmp_path / "words"))
     config.write_text(yaml.dump({"applications": [block("caption"), late]}))
-    (tmp_path / "data").mkdir()
+    (tmp_path / "data").mkdir(mode=0o700)
     store = LmdbStore(tmp_path / "data" / "store")
     for image_id in range(20):
         add(store, image_id)

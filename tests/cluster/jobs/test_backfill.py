@@ -47,7 +47,7 @@ def fill(folder: Path, count: int, first: int = 0) -> None:
 
 def start(pictures: Path, data: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start a backfill that writes to pipes."""
-    data.mkdir(exist_ok=True)
+    data.mkdir(mode=0o700, exist_ok=True)
     return subprocess.Popen(
         [str(AMBIENCE), "backfill", str(pictures), "--config", str(light_config()), *arguments],
         env=os.environ | {"AMBIENCE_DATA": str(data), "RAY_BACKEND_LOG_LEVEL": "info"},
@@ -117,7 +117,7 @@ def test_a_killed_run_goes_on_without_doing_work_twice_and_leaves_nothing(
 def test_a_run_that_is_stopped_leaves_nothing(tmp_path: Path, temporary: str) -> None:
     fill(tmp_path / "pictures", 200)
     stopped = start(tmp_path / "pictures", tmp_path / "data")
-    wait_for(lambda: any(Path(temporary).glob(f"{PREFIX}*/session_*/logs/worker-*")), 60)
+    wait_for(lambda: any(Path(temporary).glob(f"{PREFIX}*/r/session_*/logs/worker-*")), 60)
     stopped.send_signal(signal.SIGINT)
     stopped.communicate(timeout=60)
     assert stopped.returncode > 0  # A signal would make it negative.

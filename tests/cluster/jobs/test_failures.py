@@ -24,7 +24,7 @@ def failed_backfill(folder: Path, **options: Any) -> str:
     """Backfill a few pictures with the extractor `failing`; check that it ends with status 1 and
     return what it wrote to standard error."""
     (folder / "pictures").mkdir()
-    (folder / "data").mkdir()
+    (folder / "data").mkdir(mode=0o700)
     for number in range(40):
         (folder / "pictures" / f"{number}.jpg").write_bytes(jpeg(number, 160, 120))
     arguments = {"extractor": "failing", "options": options}

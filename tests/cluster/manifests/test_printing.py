@@ -96,7 +96,7 @@ def environment_of(group: HeadGroup) -> dict[str, Any]:
 
 def pinned(package: str) -> str:
     lock = (ROOT / "requirements.lock").read_text()
-    found = re.search(rf"^{package}==(.+)$", lock, re.MULTILINE)
+    found = re.search(rf"^{package}==([^ \n]+)", lock, re.MULTILINE)
     assert found is not None
     return found[1]
 

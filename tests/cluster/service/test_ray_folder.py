@@ -98,5 +98,5 @@ def test_rays_socket_names_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/var/folders/zz/zyxvpxvq6csfxvn_n0000000000000/T")
     assert short_tmp() == Path("/tmp")
     monkeypatch.setattr(tempfile, "tempdir", "/" + 15 * "t")
-    longest = f"{short_tmp()}/{PREFIX}12345678/session_2026-01-01_00-00-00_000000_4194304"
+    longest = f"{short_tmp()}/{PREFIX}12345678/r/session_2026-01-01_00-00-00_000000_4194304"
     assert len(f"{longest}/sockets/plasma_store") < 107

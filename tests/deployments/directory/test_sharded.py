@@ -65,7 +65,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def client(gateway: Gateway) -> Iterator[httpx.Client]:
-    with TestClient(make_app(gateway)) as client:
+    with TestClient(make_app(gateway), "http://localhost") as client:
         for number in range(PICTURES):
             put(client, number, picture(number % 6), json.dumps({"tags": [f"t{number % 2}"]}))
             image = gateway.store.image(number)

@@ -66,7 +66,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 @pytest.fixture(scope="module")
 def client(gateway: Gateway) -> httpx.Client:
     """A client of a gateway with images 1 to 5 of one colour; 11 and 12 have only annotations."""
-    client = TestClient(make_app(gateway), raise_server_exceptions=False)
+    client = TestClient(make_app(gateway), "http://localhost", raise_server_exceptions=False)
     for number in COLOURS:
         put(client, number, plain(number))
     for number, text in ((11, b"a red door"), (12, b"two blue doors")):

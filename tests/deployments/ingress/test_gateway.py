@@ -51,7 +51,7 @@ def test_without_the_database_answers_come_from_memory_and_say_so(
         await served.join(made, "phash", handle)
 
     asyncio.run(meet())
-    client = TestClient(make_app(made), raise_server_exceptions=False)
+    client = TestClient(make_app(made), "http://localhost", raise_server_exceptions=False)
     put(client, 7, jpeg(7))
     asked = post_form(client, "/v1/search", image_part(jpeg(7)))
     assert [hit["image_id"] for hit in asked.json()["hits"]] == [7]

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+from pathlib import Path
+
 import httpx
 import pytest
+import yaml
 from pydantic import ValidationError
 
+from deployments.http.access_log import AccessLog
+from deployments.http.admission import keys
 from deployments.http.application import make_app
 from deployments.ingress.gateway import Gateway
+from deployments.keys import read_keys
 from deployments.settings import IngressArgs
+from models.errors import InvalidInput
 from tests.deployments.http.admission.test_middleware import admission, client
 from tests.deployments.pictures import problem_of
 
@@ -94,6 +102,121 @@ async def test_a_request_that_a_trusted_proxy_forwards_needs_a_key(header: str) 
     async with client(app) as http:
         refused = await http.post("/calculate_all_image_features", headers={header: "10.0.0.1"})
     problem_of(refused, 401)
+
+
+def named(name: str, secret: str, role: str = "read", **more: object) -> dict[str, object]:
+    return {"name": name, "sha256": sha256(secret.encode()).hexdigest(), "role": role, **more}
+
+
+NAMED = [named("a", "one"), named("b", "two", "write"), named("c", "three", "admin")]
+
+
+async def statuses(http: httpx.AsyncClient, path: str, method: str = "GET") -> list[int]:
+    """Statuses without a key, with a wrong one, and with those of NAMED."""
+    keys = ("", "wrong", "one", "two", "three")
+    answers = [await http.request(method, path, headers={"X-API-Key": key}) for key in keys]
+    return [answer.status_code for answer in answers]
+
+
+async def test_a_key_by_its_hash_does_what_its_role_may() -> None:
+    async with client(admission(keys=NAMED)) as http:
+        assert await statuses(http, "/v1/images") == [401, 401, 200, 200, 200]
+        assert await statuses(http, "/v1/search", "POST") == [401, 401, 200, 200, 200]
+        assert await statuses(http, "/v1/images/7", "DELETE") == [401, 401, 401, 200, 200]
+        assert await statuses(http, "/metrics") == [401, 401, 401, 401, 200]
+        assert await statuses(http, "/healthz") == [200] * 5
+        # The hash itself is no key.
+        stolen = {"X-API-Key": str(NAMED[1]["sha256"])}
+        problem_of(await http.delete("/v1/images/7", headers=stolen), 401)
+    async with client(admission(keys=NAMED[:2])) as http:
+        assert await statuses(http, "/metrics") == [200] * 5
+
+
+async def test_each_key_has_a_rate_of_its_own() -> None:
+    keys = [named("a", "one", requests_per_minute=2), named("b", "two", requests_per_minute=50)]
+    async with client(admission(keys=keys)) as http:
+        slow = [(await http.get("/", headers={"X-API-Key": "one"})).status_code for _ in range(7)]
+        assert slow[:2] == [200, 200]
+        assert 429 in slow
+        for _ in range(10):
+            assert (await http.get("/", headers={"X-API-Key": "two"})).status_code == 200
+
+
+async def test_a_file_of_keys_is_read_again_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(keys, "LOOK_SECONDS", 0.0)
+    path = tmp_path / "keys.yaml"
+    path.write_text(yaml.safe_dump([named("a", "one")]))
+    monkeypatch.setenv("AMBIENCE_KEYS_FILE", str(path))
+    async with client(admission()) as http:
+        assert await statuses(http, "/v1/images") == [401, 401, 200, 401, 401]
+        path.write_text(yaml.safe_dump([named("b", "two")]))
+        assert await statuses(http, "/v1/images") == [401, 401, 401, 200, 401]
+        path.write_text("- {name: c, secret: three}")
+        assert await statuses(http, "/v1/images") == [401, 401, 401, 200, 401]
+        path.unlink()
+        assert await statuses(http, "/v1/images") == [401, 401, 401, 200, 401]
+    assert "stay as they were" in caplog.text
+    assert "three" not in caplog.text
+
+
+async def test_the_log_names_the_key(tmp_path: Path) -> None:
+    app = AccessLog(admission(keys=NAMED), "text", tmp_path / "access.log", 10_000)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        await http.get("/", headers={"X-API-Key": "two"})
+        await http.get("/v1/images", headers={"X-API-Key": "wrong"})
+    named, refused = (tmp_path / "access.log").read_text().splitlines()
+    assert named.endswith("key=b")
+    assert "key=" not in refused
+    assert "two" not in named + refused
+
+
+@pytest.mark.parametrize("keys", [[{"name": "a", "sha256": "hunter2"}], [{"key": "hunter2"}]])
+def test_a_refused_configuration_shows_no_secret(keys: object, tmp_path: Path) -> None:
+    with pytest.raises(ValidationError) as refused:
+        IngressArgs.model_validate({"keys": keys, "read_keys": ["hunter2", 7]})
+    assert "hunter2" not in str(refused.value)
+    path = tmp_path / "keys.yaml"
+    path.write_text(yaml.safe_dump(keys))
+    with pytest.raises(InvalidInput) as broken:
+        read_keys(path)
+    assert "hunter2" not in str(broken.value)
+    assert "keys.yaml" in str(broken.value)
+
+
+PROXIES = {"trusted_proxies": ["10.0.0.0/8"], "trusted_clients": ["172.18.0.7"]}
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "status"),
+    [
+        ("10.0.0.1", "172.18.0.7", 200),
+        ("10.0.0.1", "172.18.0.7, 10.0.0.9", 200),
+        ("10.0.0.1", "172.18.0.7, 1.2.3.4", 401),
+        ("10.0.0.1", "nonsense", 401),
+        ("10.0.0.1", "", 401),
+        ("1.2.3.4", "172.18.0.7", 401),
+        ("172.18.0.7", "172.18.0.7", 401),
+    ],
+)
+async def test_a_trusted_proxy_names_the_client(peer: str, forwarded: str, status: int) -> None:
+    async with client(admission(keys=NAMED, **PROXIES), peer) as http:
+        answer = await http.delete("/v1/images/7", headers={"X-Forwarded-For": forwarded})
+        assert answer.status_code == status
+
+
+async def test_rates_are_those_of_clients_behind_a_trusted_proxy() -> None:
+    app = admission(requests_per_minute=3, trusted_proxies=["10.0.0.1"])
+    async with client(app, "10.0.0.1") as proxy, client(app, "10.0.0.2") as other:
+        sent = [await proxy.get("/", headers={"X-Forwarded-For": "1.1.1.1"}) for _ in range(7)]
+        assert 429 in [answer.status_code for answer in sent]
+        answer = await proxy.get("/", headers={"X-Forwarded-For": "2.2.2.2"})
+        assert answer.status_code == 200
+        # Others can't choose whose rate they use up.
+        sent = [await other.get("/", headers={"X-Forwarded-For": str(at)}) for at in range(7)]
+        assert 429 in [answer.status_code for answer in sent]
 
 
 def test_what_is_no_address_is_refused_by_name() -> None:
