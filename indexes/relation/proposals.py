@@ -18,9 +18,12 @@ SURE_DISTANCE = 24
 """Distance below which pictures count as the same without being compared."""
 SURE_INLIERS, SURE_RARE, SURE_VISIBLE, SURE_SPREAD = 12, 3.0, 0.3, 0.3
 """Number of inliers, and support, from which the keypoints tell of one picture."""
-SCENE_INLIERS, SCENE_BEND, SCENE_SPREAD = 8, 0.03, 0.05
-"""Number of inliers, and support, from which photographs show one scene from two viewpoints."""
-SCENE_CONFIDENCE = 0.8
+SCENE_RARE, SCENE_VISIBLE, SCENE_BEND = 15.0, 0.1, 0.03
+"""Support from which photographs show one scene from two viewpoints."""
+SCENE_INLIERS = 12
+"""Number of inliers from which they may."""
+SCENE_CONFIDENCE, MAYBE_CONFIDENCE = 0.8, 0.5
+"""Confidence of the ones and the others, which are not verified, but stay hits."""
 MAX_COMPARED = 12
 """Images that are compared with one query, at most."""
 MISSES, SURE_MISSES = 2, 4
@@ -63,10 +66,15 @@ class Proposal:
         """Whether the keypoints of two photographs tell of one scene from two viewpoints."""
         return (
             self.support is not None
-            and self.inliers >= SCENE_INLIERS
+            and self.support.rare >= SCENE_RARE
+            and self.support.visible >= SCENE_VISIBLE
             and self.support.bend >= SCENE_BEND
-            and self.support.spread >= SCENE_SPREAD
         )
+
+    @property
+    def may_be_scene(self) -> bool:
+        bent = self.support is not None and self.support.bend >= SCENE_BEND
+        return bent and self.inliers >= SCENE_INLIERS
 
     def without_pixels(self) -> Relation:
         """The relation as far as the hash and the keypoints tell it."""
@@ -192,6 +200,8 @@ def relation_to(query: QuerySide, proposal: Proposal, preview: Preview) -> Relat
     drawn = min(query.side.plain, image.plain) > 0.5
     if proposal.is_scene and not (drawn or relation.is_verified):
         relation = Relation("part", SCENE_CONFIDENCE)
+    elif proposal.may_be_scene and not (drawn or relation.is_verified):
+        relation = Relation("like", MAYBE_CONFIDENCE)
     return relation.enlarged(
         query.long_side / max(query.side.shape),
         max(preview.width, preview.height) / max(image.shape),

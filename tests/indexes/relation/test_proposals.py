@@ -86,7 +86,7 @@ def test_without_previews_near_hashes_and_keypoints_all_over_the_overlap_count()
 def test_photographs_of_one_scene_from_two_places_are_parts_of_it() -> None:
     query = QuerySide.of(decode(encoded(scene(1))))
     stored = {at: preview(decode(encoded(scene(2)))) for at in (1, 2)}
-    bent, rigid = Support(15.0, 0.1, 0.3, 0.1), Support(15.0, 0.1, 0.3, 0.002)
+    bent, rigid = Support(18.0, 0.2, 0.3, 0.1), Support(18.0, 0.2, 0.3, 0.002)
     found = relations(
         query,
         proposed(
