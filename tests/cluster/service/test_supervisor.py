@@ -127,10 +127,11 @@ def test_after_a_kill_everything_is_found_again_and_after_a_stop_nothing_is_left
             assert [image["image_id"] for image in images] == [0, 2]
             hits = client.post("/v1/search", files={"image": jpeg(2)}).json()["hits"]
             assert hits[0]["image_id"] == 2
-        refused = ambience("status", data=data)
+        refused = ambience("status", data=data, AMBIENCE_API_KEY="wrong")
         assert "AMBIENCE_API_KEY" in refused.stderr
-        shown = ambience("status", data=data, AMBIENCE_API_KEY="reader")
-        assert shown.returncode == 0, shown.stderr
+        for key in ("reader", ""):  # The service's owner needs none.
+            shown = ambience("status", data=data, AMBIENCE_API_KEY=key)
+            assert shown.returncode == 0, shown.stderr
         assert ambience("stop", data=data).returncode == 0
         assert again.process.wait(30) == 0
     finally:
