@@ -17,6 +17,7 @@ from cluster.cli import collection, transfer
 from cluster.cli import model as model_commands
 from cluster.cli import store as store_commands
 from cluster.cli import train as train_commands
+from cluster.cli import weights as weights_commands
 from cluster.cli.console import (
     Config,
     Json,
@@ -48,6 +49,7 @@ app = typer.Typer(
 app.add_typer(train_commands.app, name="train")
 app.add_typer(model_commands.app, name="model")
 app.add_typer(store_commands.app, name="store")
+app.add_typer(weights_commands.app, name="weights")
 app.add_typer(collection.app)
 app.add_typer(transfer.app)
 
