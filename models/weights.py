@@ -26,7 +26,7 @@ CARRIED = "AMBIENCE_WEIGHTS"
 """Name of an environment variable with a folder that `ambience weights fetch --to` has written."""
 CONFIG = "serve_config.yaml"
 """Name of the file in which owners set paths of their own weights."""
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".onnx")
 
 
 @dataclass(frozen=True, slots=True)
