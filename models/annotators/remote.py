@@ -112,15 +112,15 @@ class Remote(Annotator):
     def _question(self, pixels: Pixels) -> dict[str, Any]:
         given, picture = self.options, _jpeg(pixels)
         asked: dict[str, Any] = {"model": given.model, "stream": False}
+        message: dict[str, Any] = {"role": "user", "content": given.prompt}
         if self._ollama:
-            message = {"role": "user", "content": given.prompt, "images": [picture]}
+            message["images"] = [picture]
             options = {"num_predict": given.max_tokens, "temperature": 0}
             return asked | {"messages": [message], "options": options}
-        content = [
+        message["content"] = [
             {"type": "text", "text": given.prompt},
             {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{picture}"}},
         ]
-        message = {"role": "user", "content": content}
         return asked | {"messages": [message], "max_tokens": given.max_tokens, "temperature": 0}
 
     def _ask(self, body: bytes) -> bytes:
