@@ -131,6 +131,34 @@ def test_the_config_serves_the_retrievers_that_need_no_weights(config: dict[str,
     assert {"phash", "color", "local"} <= named <= {None, *extractor_names()}
 
 
+def models_page() -> str:
+    return (ROOT / "docs" / "models.md").read_text()
+
+
+def test_every_model_of_a_config_is_documented_with_its_revision(config: dict[str, Any]) -> None:
+    for application in config["applications"]:
+        given = dict(named_options(application["args"]))
+        if "model" in given:
+            row = rf"\| `{re.escape(given['model'])}` \| {given['revision']}\b"
+            assert re.search(row, models_page()), application["name"]
+
+
+def documented_options() -> Iterator[Any]:
+    """Yield the arguments of each application, or part of one, that the page shows."""
+    for block in re.findall(r"```yaml\n(.*?)```", models_page(), re.DOTALL):
+        shown = yaml.safe_load(block)
+        part = shown[0] if isinstance(shown, list) else shown
+        yield part.get("args", part)
+
+
+@pytest.mark.parametrize("args", [*documented_options()])
+def test_what_the_models_page_shows_is_accepted(args: dict[str, Any]) -> None:
+    if "annotator" in args:
+        assert build_annotator(args)._bound_deployment.name == "Annotator"
+    else:
+        assert build_retriever(args)._bound_deployment.name == "Retriever"
+
+
 def reserved(config: dict[str, Any], what: str, default: float) -> float:
     """Return what all replicas reserve of a resource."""
     total = 0.0
