@@ -35,7 +35,8 @@ def write_recogniser(path: Path, character: str, sure: float, dark: bool = False
     given = {
         "last": np.array([2]),
         "slope": np.array([0, -200 if dark else 0, 0], np.float32),
-        "logits": np.log(probabilities),
+        # The columns between letters, which are dark on a dark ground only.
+        "logits": np.log(probabilities) - np.array([0, 170 if dark else 0, 0], np.float32),
     }
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2], keepdims=0),
