@@ -34,9 +34,9 @@ def write_recogniser(path: Path, character: str, sure: float, dark: bool = False
     probabilities = np.array([(1 - sure) / 2, sure, (1 - sure) / 2], np.float32)
     given = {
         "last": np.array([2]),
-        "slope": np.array([0, -200 if dark else 0, 0], np.float32),
+        "slope": np.array([0, -20000 if dark else 0, 0], np.float32),
         # The columns between letters, which are dark on a dark ground only.
-        "logits": np.log(probabilities) - np.array([0, 170 if dark else 0, 0], np.float32),
+        "logits": np.log(probabilities) - np.array([0, 17000 if dark else 0, 0], np.float32),
     }
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2], keepdims=0),
