@@ -6,10 +6,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from models.method import Method
-from models.types import Pixels
+from models.types import Features, Pixels, TextFeatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,25 @@ class Annotation:
         return {name: value for name, value in shown.items() if value}
 
 
+class FeatureSource(Protocol):
+    """A retriever that makes features for an annotator. Raises RetrieverUnavailable."""
+
+    def of_texts(self, texts: Sequence[str]) -> TextFeatures:
+        """Features of texts; of none, what else is known of the feature space."""
+
+    def of_picture(self, pixels: Pixels, fingerprint: str) -> Features:
+        """Features of a preview in this feature space."""
+
+
 class Annotator(Method):
     """Base class of annotators. An annotator makes text and tags from one view of a picture."""
+
+    source: FeatureSource | None = None
+    """The retriever named by `asks`; set by who makes the annotator."""
+
+    def asks(self) -> str | None:
+        """Name of the retriever that makes features for this annotator, or None."""
+        return None
 
     def reads(self) -> tuple[str, str] | None:
         """Feature space (kind, fingerprint) of the stored features that this annotator reads

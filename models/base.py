@@ -10,7 +10,7 @@ import numpy as np
 
 from models.errors import InvalidInput
 from models.method import Method
-from models.types import Features, Pixels, Variants
+from models.types import Features, Pixels, TextFeatures, Variants
 
 
 class Extractor(Method):
@@ -50,6 +50,14 @@ class Extractor(Method):
         `reads_text` is false.
         """
         raise InvalidInput("this retriever does not search by words", "text")
+
+    def text_features(self, texts: Sequence[str]) -> TextFeatures:  # noqa: ARG002
+        """Features of several texts, with the model's scale and bias of cosines.
+
+        Raises InvalidInput like `extract_text`, and for every text where features of pictures are
+        not scored by texts.
+        """
+        raise InvalidInput("this retriever does not score pictures by words", "text")
 
     def extract_variants(self, pixels: Pixels, variants: Variants) -> list[Features]:
         """Features of the query under each symmetry: the picture itself first, its mirror image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,22 @@ View = Literal["full", "preview", "gray"]
 
 Variants = Literal["identity", "mirror", "dihedral"]
 """Symmetries under which a query is tried: none, the mirror image, or all 8 flips and rotations."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextFeatures:
+    """Features of texts, and how their model scores a picture by them."""
+
+    fingerprint: str
+    """Feature space that the texts share with pictures."""
+    vectors: npt.NDArray[np.float32]
+    """Unit vectors (n, d)."""
+    logit_scale: float
+    """Learned factor of cosines."""
+    logit_bias: float | None
+    """Learned bias of a model trained with a sigmoid for each pair (SigLIP); None for a model
+    trained with a softmax over texts (CLIP)."""
+
 
 MAX_IMAGE_ID = 2**47 - 1
 

@@ -1,4 +1,5 @@
-"""Locate the weights of models: at a local path, else in the usual caches, else where published.
+"""Locate the weights of models: at a local path, else in a carried folder or the usual caches, else
+where published.
 
 This module does not import torch, so a retriever whose weights are missing costs little.
 """
@@ -21,9 +22,11 @@ from models.errors import RetrieverUnavailable
 
 CONNECT_SECONDS = 5.0
 CHUNK = 1 << 20
+CARRIED = "AMBIENCE_WEIGHTS"
+"""Name of an environment variable with a folder that `ambience weights fetch --to` has written."""
 CONFIG = "serve_config.yaml"
 """Name of the file in which owners set paths of their own weights."""
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".onnx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,13 @@ class UrlWeights:
 Weights = HubWeights | UrlWeights
 
 
+def carried_path(weights: Weights, folder: Path) -> Path:
+    """Path of weights in a carried folder: of a repository's folder, or of a file."""
+    if isinstance(weights, UrlWeights):
+        return folder / weights.url.rpartition("/")[2]
+    return folder / weights.repo.replace("/", "--") / weights.revision
+
+
 @dataclass(frozen=True, slots=True)
 class Located:
     """Weights found on this machine: a folder (HubWeights) or a file (UrlWeights)."""
@@ -65,6 +75,8 @@ class Located:
     path: Path
     sha256: str
     """SHA-256 of the file, or of the selected files of the folder (see `_hash_of`)."""
+    files: tuple[Path, ...]
+    """The file, or the selected files of the folder."""
 
 
 def locate(weights: Weights, fetch: bool) -> Located:
@@ -80,7 +92,24 @@ def locate(weights: Weights, fetch: bool) -> Located:
     files = matching_files(folder, weights.files)
     if not files:
         raise RetrieverUnavailable(f"{folder} holds no whole {' or '.join(weights.files)}")
-    return Located(weights.name, folder, _hash_of(files))
+    return _located(weights, folder, files)
+
+
+def is_local(weights: Weights) -> bool:
+    """Whether the owner has named a file or folder of this machine."""
+    if isinstance(weights, UrlWeights):
+        return weights.path is not None
+    folder = Path(weights.repo).expanduser()
+    return folder.is_absolute() or folder.is_dir()
+
+
+def _located(weights: Weights, path: Path, files: Sequence[Path]) -> Located:
+    return Located(weights.name, path, _hash_of(files), tuple(files))
+
+
+def _carried() -> Path | None:
+    folder = os.environ.get(CARRIED)
+    return Path(folder).expanduser() if folder else None
 
 
 def matching_files(folder: Path, patterns: Iterable[str]) -> list[Path]:
@@ -106,6 +135,10 @@ def _is_complete(files: Sequence[Path]) -> bool:
 
 def _locate_snapshot(weights: HubWeights, fetch: bool) -> Located:
     what = f"{weights.repo} at {weights.revision[:12]}"
+    if (carried := _carried()) is not None:
+        folder = carried_path(weights, carried)
+        if files := matching_files(folder, weights.files):
+            return _located(weights, folder, files)
     try:
         folder, files = _snapshot(weights)
         if not files and fetch:
@@ -117,7 +150,7 @@ def _locate_snapshot(weights: HubWeights, fetch: bool) -> Located:
         ) from exc
     if not files:
         raise RetrieverUnavailable(f"{what} is not on this machine; {_hub_remedy()}")
-    return Located(weights.name, folder, _hash_of(files))
+    return _located(weights, folder, files)
 
 
 def _snapshot(weights: HubWeights) -> tuple[Path, list[Path]]:
@@ -136,7 +169,12 @@ def _fetch_snapshot(weights: HubWeights, what: str) -> None:
     """Download into the hub's cache. The weights come last, so that a process that finds them also
     finds the other files."""
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     heavy, others = _split_patterns(weights.files)
     try:
@@ -148,6 +186,16 @@ def _fetch_snapshot(weights: HubWeights, what: str) -> None:
             snapshot_download(weights.repo, revision=weights.revision, allow_patterns=[pattern])
             if _snapshot(weights)[1]:
                 return
+    except RevisionNotFoundError as exc:
+        raise RetrieverUnavailable(
+            f"the hub knows no revision {weights.revision} of {weights.repo}; correct the line "
+            f"`revision: {weights.revision}` in {CONFIG}"
+        ) from exc
+    except RepositoryNotFoundError as exc:
+        raise RetrieverUnavailable(
+            f"the hub lets nobody without a login read {weights.repo}, if it exists; correct the "
+            f"line `model: {weights.repo}` in {CONFIG}"
+        ) from exc
     except LocalEntryNotFoundError as exc:
         raise RetrieverUnavailable(
             f"{what} can't be fetched from the hub; {_hub_remedy()}"
@@ -159,12 +207,7 @@ def _fetch_snapshot(weights: HubWeights, what: str) -> None:
 
 
 def _hub_remedy() -> str:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    return (
-        f"put the repository into the hub's cache ({HF_HUB_CACHE}), "
-        f"or name a local folder as its `model` in {CONFIG}"
-    )
+    return f"{_CARRY}, or name a local folder as its `model` in {CONFIG}"
 
 
 def _check_reachable(url: str) -> None:
@@ -194,19 +237,21 @@ def _locate_file(weights: UrlWeights, fetch: bool) -> Located:
         path = Path(weights.path).expanduser()
         if not path.is_file():
             raise RetrieverUnavailable(f"there is no file {path} of weights")
-        return Located(weights.name, path, _hash_of([path]))
-    path = torch_cache() / weights.url.rpartition("/")[2]
+        return _located(weights, path, [path])
+    path = carried_path(weights, _carried() or torch_cache())
+    if not path.is_file():
+        path = torch_cache() / path.name
     if not path.is_file():
         if not fetch:
-            raise RetrieverUnavailable(f"{path.name} is not on this machine; {_file_remedy(path)}")
+            raise RetrieverUnavailable(f"{path.name} is not on this machine; {_file_remedy()}")
         _download(weights, path)
-    sha256 = _hash_of([path])
-    if weights.sha256 not in (None, sha256):
+    found = _located(weights, path, [path])
+    if weights.sha256 not in (None, found.sha256):
         raise RetrieverUnavailable(
-            f"{path} is not the published file: its sha256 is {sha256}, not {weights.sha256}; "
-            "delete it, so that it is downloaded again"
+            f"{path} is not the published file: its sha256 is {found.sha256}, not "
+            f"{weights.sha256}; delete it, so that it is downloaded again"
         )
-    return Located(weights.name, path, sha256)
+    return found
 
 
 def torch_cache() -> Path:
@@ -240,20 +285,29 @@ def _download(weights: UrlWeights, path: Path) -> None:
             os.replace(part, path)
     except OSError as exc:
         raise RetrieverUnavailable(
-            f"{weights.url} can't be fetched ({_first_line(exc)}); {_file_remedy(path)}"
+            f"{weights.url} can't be fetched ({_first_line(exc)}); {_file_remedy()}"
         ) from exc
 
 
-def _file_remedy(path: Path) -> str:
-    return f"put the file into {path.parent}, or name a local copy in {CONFIG}"
+def _file_remedy() -> str:
+    return f"{_CARRY}, or name a local copy in {CONFIG}"
+
+
+_CARRY = (
+    "run `ambience weights fetch --to FOLDER` on a machine with a network and set "
+    f"{CARRIED}=FOLDER here"
+)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file in hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _hash_of(paths: Iterable[Path]) -> str:
     """SHA-256 of one file, or of the names and digests of several."""
-    digests = []
-    for path in paths:
-        with path.open("rb") as file:
-            digests.append((path.name, hashlib.file_digest(file, "sha256").hexdigest()))
+    digests = [(path.name, sha256_of(path)) for path in paths]
     if len(digests) == 1:
         return digests[0][1]
     lines = "".join(f"{digest}  {name}\n" for name, digest in digests)

@@ -16,6 +16,7 @@ from cluster.cli import backup, collection, keys, transfer
 from cluster.cli import model as model_commands
 from cluster.cli import store as store_commands
 from cluster.cli import train as train_commands
+from cluster.cli import weights as weights_commands
 from cluster.cli.console import (
     Config,
     Json,
@@ -47,6 +48,7 @@ app = typer.Typer(
 app.add_typer(train_commands.app, name="train")
 app.add_typer(model_commands.app, name="model")
 app.add_typer(store_commands.app, name="store")
+app.add_typer(weights_commands.app, name="weights")
 for top_level in (backup, collection, keys, transfer):
     app.add_typer(top_level.app)
 

@@ -23,7 +23,7 @@ from cluster.service.applications import ANNOTATOR, built_by, gpus_of
 from deployments.storing import open_here
 from indexes.store.annotations import annotations_of, read_annotations
 from indexes.store.base import ANNOTATIONS, Image, Space, Store
-from models.annotator import Annotation, Annotator
+from models.annotator import Annotation, Annotator, FeatureSource
 from models.errors import AmbienceError, InvalidInput, RetrieverUnavailable
 from models.pictures.decoder import Decoder
 from models.pictures.decoding import Picture
@@ -46,10 +46,14 @@ class AnnotatorSpec:
     options: Mapping[str, Any]
     gpus: float | None = None
     """GPUs that its replicas reserve; None where the config leaves that open."""
+    source: FeatureSource | None = None
+    """The retriever that makes features for the annotator."""
 
     def make(self) -> Annotator:
         """Make the annotator, not loaded yet."""
-        return make_annotator(self.annotator, self.options)
+        annotator = make_annotator(self.annotator, self.options)
+        annotator.source = self.source
+        return annotator
 
 
 @dataclass(frozen=True, slots=True)

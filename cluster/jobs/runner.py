@@ -11,6 +11,8 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -37,6 +39,7 @@ from cluster.jobs.resources import Resources
 from cluster.jobs.settings import JobSettings
 from cluster.jobs.sources import IGNORED, Ids
 from cluster.jobs.training import Lists, train_lists
+from cluster.jobs.word_features import RememberedFeatures, text_features
 from cluster.service import environment
 from cluster.service.applications import decode_limits, read_config
 from cluster.service.data_folder import NotRunning, job_log, make_private, running_service
@@ -47,6 +50,7 @@ from deployments.settings import store_url
 from indexes.inverted.learning import Step
 from indexes.store.url import open_store
 from models.errors import UnknownName
+from models.types import TextFeatures
 
 __all__ = ["annotate", "backfill", "fsck", "train", "write_annotations", "write_bad_files"]
 
@@ -120,21 +124,39 @@ def annotate(
         known = ", ".join(spec.name for spec in specs) or "none"
         raise UnknownName(f"{config} has no annotator {name!r}; there are {known}")
     chosen = [spec for spec in specs if not only or spec.name in only]
-    fingerprints, unavailable = annotating.resolve_fingerprints(chosen)
     make_private(data)
-    store = open_store(store_url(None))
-    try:
-        todo = list(annotating.images_lacking(store, fingerprints))
-        already = store.count() - len(todo) if fingerprints else 0
-    finally:
-        store.close()
-    outcome = annotating.Outcome()
-    if todo:
-        available = [spec for spec in chosen if spec.name in fingerprints]
-        with _ray(data) as err, _pieces("annotating", len(todo), quiet, err) as note:
+    with contextlib.ExitStack() as stack:
+        connect = cache(lambda: stack.enter_context(_ray(data)))
+        with contextlib.closing(open_store(store_url(None))) as store:
+            asking = [_with_source(spec, given, store.active(), connect) for spec in chosen]
+            fingerprints, unavailable = annotating.resolve_fingerprints(asking)
+            todo = list(annotating.images_lacking(store, fingerprints))
+            already = store.count() - len(todo) if fingerprints else 0
+        outcome = annotating.Outcome()
+        if todo:
+            available = [spec for spec in asking if spec.name in fingerprints]
+            note = stack.enter_context(_pieces("annotating", len(todo), quiet, connect()))
             outcome = annotating.run(todo, available, _settings(given, workers, pace), note)
     outcome.already, outcome.unavailable = already, unavailable
     return outcome
+
+
+def _with_source(
+    spec: annotating.AnnotatorSpec,
+    config: Mapping[str, Any],
+    active: Mapping[str, str],
+    connect: Callable[[], Any],
+) -> annotating.AnnotatorSpec:
+    """The annotator with the retriever that it asks, if it asks one; `connect` connects Ray."""
+    asked = spec.make().asks()
+    if asked is None:
+        return spec
+
+    def ask(texts: Sequence[str]) -> TextFeatures:
+        connect()
+        return text_features(asked, config, active.get(asked), texts)
+
+    return replace(spec, source=RememberedFeatures(ask))
 
 
 def _settings(config: Mapping[str, Any], workers: int | None, pace: Pace) -> JobSettings:

@@ -16,6 +16,7 @@ from deployments.loopback import keep_sockets_on_loopback
 from deployments.replicas.completion import AnnotationCompleter, keep_completing
 from deployments.replicas.loading import load_until_it_works
 from deployments.replicas.metrics import METRICS_SECONDS, RetrieverMetrics
+from deployments.replicas.served_features import ServedFeatures, on_loop
 from deployments.settings import AnnotatorArgs, store_url
 from deployments.storing import open_here
 from deployments.wire import AnnotateAnswer, Description, State
@@ -41,6 +42,8 @@ class Annotator:
         keep_sockets_on_loopback()
         self.name = serve.get_replica_context().app_name
         self.annotator = make_annotator(args.annotator, args.options)
+        if (asked := self.annotator.asks()) is not None:
+            self.annotator.source = ServedFeatures(asked, on_loop(asyncio.get_event_loop()))
         self.args = args
         self.store: Store = open_here(store_url(args.store))
         self._annotating = ThreadPoolExecutor(1, "annotate")

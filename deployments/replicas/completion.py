@@ -128,21 +128,31 @@ class AnnotationCompleter(Completer):
         self._lock = lock
         self.name = name
         self.annotator = annotator
-        reads = annotator.reads()
-        self._reads = None if reads is None else Space(*reads)
+
+        self._reads_features = annotator.reads() is not None
+
+    def _row(self, pending: Pending) -> bytes | None:
+        """The stored features that the annotator reads now; a retriever may change its model."""
+        reads = self.annotator.reads()
+        assert reads is not None
+        return self.store.rows(Space(*reads), [pending.image_id]).get(pending.image_id)
 
     def _possible(self, pending: Pending) -> bool:
-        if self._reads is None:
+        if not self._reads_features:
             return super()._possible(pending)
-        return bool(self.store.rows(self._reads, [pending.image_id]))
+        with self._lock:
+            return self._row(pending) is not None
 
     def _complete(self, pending: Pending) -> None:
-        if self._reads is None:
+        if not self._reads_features:
             super()._complete(pending)
-        elif row := self.store.rows(self._reads, [pending.image_id]).get(pending.image_id):
-            with self._lock:
-                annotation = self.annotator.annotate_features([row])[0]
-            self._candidates(pending, annotation)
+            return
+        with self._lock:
+            row = self._row(pending)
+            if row is None:
+                return
+            annotation = self.annotator.annotate_features([row])[0]
+        self._candidates(pending, annotation)
 
     def _write(self, pending: Pending, picture: Picture, whole: bool) -> None:  # noqa: ARG002
         with self._lock:

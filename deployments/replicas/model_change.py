@@ -20,7 +20,7 @@ from indexes.store.base import Pending, Space, Store
 from indexes.store.spaces import PAGE, missing_spaces
 from models.errors import AmbienceError, RetrieverUnavailable
 from models.pictures.decoding import Picture
-from models.types import Pixels
+from models.types import Pixels, TextFeatures
 
 
 class Model(Retriever):
@@ -82,6 +82,10 @@ class ChangingRetriever:
         model = self._of(fingerprint)
         return await model.extract(pixels) if isinstance(model, Model) else model
 
+    async def text_features(self, texts: Sequence[str]) -> TextFeatures | AmbienceError:
+        """Features of texts under the model that searches use."""
+        return await (await self._active_model()).text_features(texts)
+
     async def check_health(self) -> None:
         """Raises when something ended in an unforeseen error, so that Serve replaces the
         replica."""
@@ -107,9 +111,12 @@ class ChangingRetriever:
 
     async def _describe_active(self) -> Description:
         """Description of the model that searches use."""
+        return await (await self._active_model()).describe()
+
+    async def _active_model(self) -> Model:
         active = (await asyncio.to_thread(self.store.active)).get(self.name)
         model = self._of(active)
-        return await (model if isinstance(model, Model) else self.models[0]).describe()
+        return model if isinstance(model, Model) else self.models[0]
 
 
 class ModelsCompleter(Completer):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -49,7 +49,7 @@ from models.base import Extractor
 from models.errors import AmbienceError, ImageNotFound, InvalidInput, RetrieverUnavailable
 from models.machine import cores
 from models.registry import make_extractor
-from models.types import Features, Pixels
+from models.types import Features, Pixels, TextFeatures
 
 T = TypeVar("T")
 FileVersions = dict[Path, tuple[int, int] | None]
@@ -127,6 +127,10 @@ class Retriever:
     ) -> ExtractAnswer | AmbienceError:
         """Extract features of one view for the store, in this feature space if one is given."""
         return await _as_value(self._extract(pixels, fingerprint))
+
+    async def text_features(self, texts: Sequence[str]) -> TextFeatures | AmbienceError:
+        """Features of texts, for an annotator."""
+        return await _as_value(self._text_features(texts))
 
     async def check_health(self) -> None:
         """Raises when start-up ended in an unforeseen error, so that Serve replaces the replica.
@@ -286,6 +290,11 @@ class Retriever:
         features = await self._features(pixels)
         row = self.extractor.to_row(features)
         return ExtractAnswer(row, self.extractor.fingerprint, time.perf_counter() - began)
+
+    async def _text_features(self, texts: Sequence[str]) -> TextFeatures:
+        if not self._loaded:
+            self._following()
+        return await self._run(lambda: self.extractor.text_features(texts))
 
     async def _features(self, pixels: Pixels) -> Features:
         """Features of one picture. Calls share a forward pass of a GPU, and take a thread each

@@ -48,6 +48,8 @@ class CaptionOptions(Options):
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", exclude=True)
     prompt: str = "Describe this picture in one sentence."
     """The prompt for models with a chat template; other models ignore it."""
+    task: str | None = Field(None, min_length=1, exclude_if=lambda given: given is None)
+    """The task token of models that want one, such as Florence-2's `<DETAILED_CAPTION>`."""
     max_new_tokens: int = Field(20, ge=1, le=256)
     num_beams: int = Field(3, ge=1, le=16)
     """The defaults of 20 tokens and 3 beams are those of BLIP's authors."""
@@ -96,7 +98,9 @@ class Caption(Annotator):
         model = auto.AutoModelForImageTextToText.from_pretrained(
             folder, dtype=dtype, weights_only=True
         )
-        self._chat = whole if getattr(whole, "chat_template", None) else None
+        self._asked = whole
+        self._chats = self.options.task is None and bool(getattr(whole, "chat_template", None))
+        self._repeats_prompt = not model.config.is_encoder_decoder
         self._model, self.device = model.to(device).eval(), str(device)
         self._inference = torch.inference_mode
 
@@ -115,19 +119,25 @@ class Caption(Annotator):
                 num_beams=self.options.num_beams,
                 do_sample=False,
             )
-        answers = tokens[:, inputs["input_ids"].shape[1] :] if self._chat else tokens
+        asked = self._chats or self.options.task is not None
+        answers = (
+            tokens[:, inputs["input_ids"].shape[1] :] if asked and self._repeats_prompt else tokens
+        )
         texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
         return [Annotation(text=text.strip()) for text in texts]
 
     def _inputs(self, images: Sequence[Image.Image]) -> Any:
-        if self._chat is None:
+        if self.options.task is not None:
+            texts = [self.options.task] * len(images)
+            return self._asked(images=list(images), text=texts, padding=True, return_tensors="pt")
+        if not self._chats:
             return self._processor(images=list(images), return_tensors="pt")
         question = {"type": "text", "text": self.options.prompt}
         chats = [
             [{"role": "user", "content": [{"type": "image", "image": image}, question]}]
             for image in images
         ]
-        return self._chat.apply_chat_template(
+        return self._asked.apply_chat_template(
             chats,
             add_generation_prompt=True,
             tokenize=True,

@@ -2,7 +2,8 @@
 
 Li et al., "PP-OCRv3", 2022, and its successors. DB (Liao et al., 2020) detects the boxes of lines,
 a classifier finds lines that are upside down, and a CTC network recognises the characters. The
-packaged models read Chinese, Japanese and languages in Latin script.
+packaged models read Chinese, Japanese and languages in Latin script; recognisers of other scripts
+are fetched where `script` asks for them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from pydantic import Field
 from models.annotator import Annotation, Annotator
 from models.errors import RetrieverUnavailable
 from models.types import Options, Pixels, View
-from models.weights import HubWeights, Weights
+from models.weights import HubWeights, UrlWeights, Weights
 
 LONG_SIDE = 2048
 """Long side in pixels up to which the detector works; the full view is never longer, so nothing is
@@ -37,6 +38,36 @@ UPRIGHT = 1.5
 """Aspect ratio (height / width) from which RapidOCR rotates a line before it reads it."""
 
 
+Script = Literal["cyrillic", "arabic", "devanagari", "greek", "korean", "thai"]
+RECOGNISERS = "https://www.modelscope.cn/models/RapidAI/RapidOCR/resolve/v3.10.0/onnx/PP-OCRv5/rec"
+PUBLISHED: dict[Script, tuple[str, str]] = {
+    "cyrillic": (
+        "cyrillic_PP-OCRv5_rec_mobile.onnx",
+        "90f761b4bfcce0c8c561c0cb5c887b0971d3ec01c32164bdf7374a35b0982711",
+    ),
+    "arabic": (
+        "arabic_PP-OCRv5_rec_mobile.onnx",
+        "c1192e632d0baa9146ae5b756a0e635e3dc63c1733737ebfd1629e87144e9295",
+    ),
+    "devanagari": (
+        "devanagari_PP-OCRv5_rec_mobile.onnx",
+        "d6f0a906580e3fa6b324a318718f1f31f268b6ea8ef985f91c2012a37f52c91e",
+    ),
+    "greek": (
+        "el_PP-OCRv5_rec_mobile.onnx",
+        "b4368bccd557123c702b7549fee6cd1e94b581337d1c9b65310f109131542b7f",
+    ),
+    "korean": (
+        "korean_PP-OCRv5_rec_mobile.onnx",
+        "cd6e2ea50f6943ca7271eb8c56a877a5a90720b7047fe9c41a2e541a25773c9b",
+    ),
+    "thai": (
+        "th_PP-OCRv5_rec_mobile.onnx",
+        "de541dd83161c241ff426f7ecfd602a0ba77d686cf3ab9a6c255ea82fd08006e",
+    ),
+}
+"""File and SHA-256 of each recogniser, as RapidOCR publishes them."""
+
 Boxes = npt.NDArray[np.float64]
 """Boxes (n, 4, 2): four corners, x and y."""
 
@@ -48,6 +79,9 @@ class OcrOptions(Options):
     """File of the classifier that finds lines that are upside down."""
     recognizer: str = "PP-OCRv6_rec_small.onnx"
     """File of the recognition model. RapidOCR publishes models for other scripts."""
+    script: Literal["auto"] | Script | None = Field(None, exclude_if=lambda given: given is None)
+    """A script that is read besides those of `recognizer`; `auto` is all of them. Each recogniser
+    reads every line, and the surest wins."""
     folder: str | None = None
     """Folder of the owner's own models; by default the models of the package are used."""
     min_score: float = Field(0.5, ge=0, le=1)
@@ -73,14 +107,24 @@ class Ocr(Annotator):
         files = (given.detector, given.classifier, given.recognizer)
         # One entry per file, so that an error names the missing file. Paths are absolute,
         # so that none is taken for a repository of the hub.
-        return [HubWeights(name, str(folder.absolute()), "", (name,)) for name in files]
+        own = [HubWeights(name, str(folder.absolute()), "", (name,)) for name in files]
+        others = [
+            UrlWeights(script, f"{RECOGNISERS}/{PUBLISHED[script][0]}", PUBLISHED[script][1])
+            for script in self._scripts()
+        ]
+        return [*own, *others]
+
+    def _scripts(self) -> Sequence[Script]:
+        given = self.options.script
+        if given is None:
+            return ()
+        return get_args(Script) if given == "auto" else (given,)
 
     def load(self) -> None:
-        """Build the three models. Nothing is fetched, because RapidOCR gets the paths of all its
-        files."""
+        """Build the models. RapidOCR fetches nothing, because it gets the paths of its files."""
         super().load()
         _package()
-        from rapidocr import RapidOCR
+        from rapidocr import LangRec, RapidOCR
 
         given = self.options
         paths = {
@@ -97,7 +141,16 @@ class Ocr(Annotator):
         }
         limits = {"Global.text_score": given.min_score, "Global.max_side_len": LONG_SIDE}
         params = {**paths, **threads, **limits, "Global.log_level": "error"}
-        self._engine: Any = RapidOCR(params=params)
+        engines: list[Any] = [RapidOCR(params=params)]
+        for script in self._scripts():
+            of_script: dict[str, Any] = {"Rec.model_path": str(self.files[script])}
+            if script == "arabic":
+                # What is written from right to left gets its logical order.
+                of_script["Rec.lang_type"] = LangRec.ARABIC
+            engines.append(RapidOCR(params=params | of_script))
+        self._engine = engines[0]
+        if len(engines) > 1:
+            self._engine.text_rec = SurestRecogniser(engines)
 
     def annotate(self, pixels: Pixels) -> Annotation:
         """Lines of an RGB picture, (height, width, 3) uint8, in reading order."""
@@ -129,6 +182,32 @@ class Ocr(Annotator):
             return (), (), np.empty((0, 4, 2))
         corners = [(0, 0), (width, 0), (width, height), (0, height)]
         return found.txts, found.scores, np.array([corners], np.float64)
+
+
+class SurestRecogniser:
+    """Reads each line with the recognisers of several engines and takes the surest reading.
+
+    It stands in for the recogniser of an engine of RapidOCR.
+    """
+
+    def __init__(self, engines: Sequence[Any]) -> None:
+        self._recognisers = [engine._load_rec_model() for engine in engines]
+
+    def __call__(self, lines: Any) -> Any:
+        """The first recogniser's output for these lines, with the surest texts and scores."""
+        found = [recognise(lines) for recognise in self._recognisers]
+        readings = [list(zip(one.scores, one.txts, strict=True)) for one in found]
+        surest = [max(of_line, key=_sureness) for of_line in zip(*readings, strict=True)]
+        chosen = found[0]
+        chosen.scores = tuple(score for score, _ in surest)
+        chosen.txts = tuple(text for _, text in surest)
+        return chosen
+
+
+def _sureness(reading: tuple[float, str]) -> float:
+    """The score; a recogniser that reads nothing may be very sure of it."""
+    score, text = reading
+    return score if text.strip() else -1.0
 
 
 def reading_order(boxes: Boxes) -> list[int]:

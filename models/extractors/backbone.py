@@ -1,4 +1,4 @@
-"""Global features: mean-pooled patch tokens of a transformers image backbone; BEiT by default.
+"""Global features of a transformers image backbone; by default the mean of BEiT's patch tokens.
 
 Bao et al., "BEiT: BERT Pre-Training of Image Transformers", 2022: base, 16-pixel patches, 224
 pixels, pre-trained and fine-tuned on ImageNet-22k.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image
 from pydantic import Field
 
+from models.errors import RetrieverUnavailable
 from models.neural import NeuralExtractor, NeuralOptions, import_transformers
 from models.preparation import Batch, Preparation
 from models.types import Options, Pixels
@@ -30,16 +31,22 @@ class BackboneOptions(NeuralOptions):
     model: str = Field("microsoft/beit-base-patch16-224-pt22k-ft22k", exclude=True)
     """A repository of the Hugging Face hub, or a local folder written by `save_pretrained`."""
     revision: str = Field("9da3011", exclude=True)
+    pooling: Literal["cls", "mean", "pooler"] | None = Field(
+        None, exclude_if=lambda given: given is None
+    )
+    """How the tokens of the last layer become one vector: the class token, the mean over the patch
+    tokens, or the model's own pooler. By default it is the mean, or the pooler where that takes the
+    mean."""
 
 
 class Backbone(NeuralExtractor):
     """Features of one picture: (hidden size,) float32 of unit length; 768 by default.
 
-    They are the mean over the patch tokens of the last layer, without class, distillation and
-    register tokens. Maps (n, d, height, width) of convolutional backbones are averaged over both
-    axes. If the model's own pooler takes that mean (BEiT's `use_mean_pooling`), the features are
-    the pooler's output, that is, LayerNorm of the mean, because the model was trained to classify
-    by it.
+    By default they are the mean over the patch tokens of the last layer, without class,
+    distillation and register tokens. Maps (n, d, height, width) of convolutional backbones are
+    averaged over both axes. If the model's own pooler takes that mean (BEiT's `use_mean_pooling`),
+    the features are the pooler's output, that is, LayerNorm of the mean, because the model was
+    trained to classify by it. `pooling` chooses otherwise.
     """
 
     Config: ClassVar[type[Options]] = BackboneOptions
@@ -61,7 +68,8 @@ class Backbone(NeuralExtractor):
         network, report = transformers.AutoModel.from_pretrained(
             folder, local_files_only=True, dtype="float32", output_loading_info=True
         )
-        self._pools = pools_by_mean(network)
+        pooling = self.options.pooling
+        self._pools = pooling == "pooler" or (pooling is None and pools_by_mean(network))
         unused = () if self._pools else ("pooler.",)
         missing = [name for name in report["missing_keys"] if not name.startswith(unused)]
         if missing:
@@ -96,15 +104,25 @@ class Backbone(NeuralExtractor):
     def _encode(self, batch: Any) -> Any:
         output = self._network(pixel_values=batch)
         if self._pools:
-            return output.pooler_output
+            pooled = getattr(output, "pooler_output", None)
+            if pooled is None:
+                raise RetrieverUnavailable("`pooling: pooler`: this model has no pooler")
+            return pooled.flatten(1)
         tokens = output.last_hidden_state
         if tokens.ndim == 4:
+            self._check_class_token(0)
             return tokens.mean((2, 3))
         patch = getattr(self._network.config, "patch_size", None)
         height, width = np.array(batch.shape[2:]) // np.array(patch or batch.shape[1])
         # Backbones that merge patches have fewer tokens at the end, and no class token.
         others = max(tokens.shape[1] - int(height * width), 0)
-        return tokens[:, others:].mean(1)
+        self._check_class_token(others)
+        return tokens[:, 0] if self.options.pooling == "cls" else tokens[:, others:].mean(1)
+
+    def _check_class_token(self, others: int) -> None:
+        """Check the number of tokens that are no patches."""
+        if self.options.pooling == "cls" and not others:
+            raise RetrieverUnavailable("`pooling: cls`: this model has no class token")
 
 
 def architecture(folder: Path) -> Any:

@@ -16,12 +16,14 @@ from pydantic import Field
 from models.errors import InvalidInput
 from models.neural import NeuralExtractor, NeuralOptions, import_torchvision, unit
 from models.preparation import Batch, Preparation
-from models.types import Features, Options
+from models.types import Features, Options, TextFeatures
 from models.weights import HubWeights, Weights
 
 MAX_TEXT = 1000
-"""Maximum number of characters of a text. The text tower reads only the first 77 tokens, about 300
-characters."""
+"""Maximum number of characters of a text. The text tower reads only the first tokens: 77 of CLIP,
+64 of SigLIP 2, 32 of PE-Core; 32 tokens are about 130 characters."""
+TEXT_BATCH = 32
+"""Texts in one pass of the text tower."""
 
 
 class ClipOptions(NeuralOptions):
@@ -59,15 +61,22 @@ class Clip(NeuralExtractor):
         Raises InvalidInput for a text that is blank, has control characters, or is longer than
         MAX_TEXT characters.
         """
-        if not text.strip():
-            raise InvalidInput("the text is empty", "text")
-        if len(text) > MAX_TEXT:
-            raise InvalidInput(f"the text is longer than {MAX_TEXT} characters", "text")
-        if not all(char.isprintable() or char.isspace() for char in text):
-            raise InvalidInput("the text has control characters", "text")
+        _check_text(text)
         features: Features = self._embed_text([text])[0]
         self._check(features)
         return features
+
+    def text_features(self, texts: Sequence[str]) -> TextFeatures:
+        for text in texts:
+            _check_text(text)
+        batches = range(0, len(texts), TEXT_BATCH)
+        vectors = [self._embed_text(texts[first : first + TEXT_BATCH]) for first in batches]
+        return TextFeatures(
+            self.fingerprint,
+            np.concatenate([np.empty((0, *self.shape), np.float32), *vectors]),
+            self._logit_scale,
+            self._logit_bias,
+        )
 
     def _build(self) -> Any:
         import_torchvision()
@@ -77,6 +86,9 @@ class Clip(NeuralExtractor):
         network = open_network(folder, load_weights=True)
         self._tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
         self._preprocessing = network.visual.preprocess_cfg
+        self._logit_scale = float(network.logit_scale.detach().exp())
+        bias = getattr(network, "logit_bias", None)
+        self._logit_bias = None if bias is None else float(bias.detach())
         return network
 
     def _preparation(self) -> Preparation:
@@ -99,6 +111,15 @@ class Clip(NeuralExtractor):
     def _probe(self) -> Batch:
         words = self._embed_text(["a photo of two red apples on a table", "night"])
         return np.concatenate([super()._probe(), words])
+
+
+def _check_text(text: str) -> None:
+    if not text.strip():
+        raise InvalidInput("the text is empty", "text")
+    if len(text) > MAX_TEXT:
+        raise InvalidInput(f"the text is longer than {MAX_TEXT} characters", "text")
+    if not all(char.isprintable() or char.isspace() for char in text):
+        raise InvalidInput("the text has control characters", "text")
 
 
 def open_network(folder: Path, load_weights: bool, device: str = "cpu") -> Any:

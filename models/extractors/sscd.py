@@ -24,19 +24,22 @@ SHA256 = "9f26bd4c848cc19b73d2ae92eea6e04886f61a7b764ceb7a13aeee62e6a6db56"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of ImageNet."""
 DIMENSIONS, GEM_POWER = 512, 3.0
+LARGE_BLOCK = "backbone.layer3.22.conv3.weight"
+"""A parameter of ResNeXt-101, which ResNet-50 lacks."""
 
 
 class SscdOptions(NeuralOptions):
     path: str | None = Field(None, exclude=True)
     """Path of another file of weights: TorchScript, or a state dict of torchvision's layout, as
-    published (`*.torchscript.pt`, `*.torchvision.pt`). The hash of the file in use is part of the
+    published (`*.torchscript.pt`, `*.torchvision.pt`); among them is `sscd_disc_large`, a
+    ResNeXt-101 with 1,024 values. The hash of the file in use is part of the
     fingerprint. TorchScript is a program: use only a file whose origin you trust."""
     size: int = Field(320, ge=64, le=512)
     """Side of the square to which pictures are squashed, as the authors recommend for batches."""
 
 
 class Sscd(NeuralExtractor):
-    """Features of one picture: (512,) float32 of unit length.
+    """Features of one picture: (512,) float32 of unit length, or as many as the weights have.
 
     With the default weights, a cosine above 0.75 means a copy with a precision of 90 %, according
     to the authors.
@@ -56,8 +59,9 @@ class Sscd(NeuralExtractor):
         if _is_torchscript(path):
             jit: Any = torch.jit
             return jit.load(path, map_location="cpu")
-        network = architecture()
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        network = architecture(len(weights["backbone.fc.weight"]), LARGE_BLOCK in weights)
+        network.load_state_dict(weights)
         return network
 
     def _preparation(self) -> Preparation:
@@ -65,9 +69,9 @@ class Sscd(NeuralExtractor):
         return Preparation(size, size, Image.Resampling.BILINEAR, MEAN, STD)
 
 
-def architecture() -> Any:
-    """ResNet-50 with GeM pooling and a linear layer; `backbone` has torchvision's parameter
-    names."""
+def architecture(dimensions: int = DIMENSIONS, large: bool = False) -> Any:
+    """ResNet-50, or ResNeXt-101 32x4d, with GeM pooling and a linear layer; `backbone` has
+    torchvision's parameter names."""
     import torch
     from torch import nn
 
@@ -78,7 +82,11 @@ def architecture() -> Any:
             powers = maps.float().clamp(min=1e-6).pow(GEM_POWER)
             return powers.mean((2, 3)).pow(1 / GEM_POWER).to(maps.dtype)
 
-    backbone = import_torchvision().models.resnet50(num_classes=DIMENSIONS)
+    resnet = import_torchvision().models.resnet
+    blocks, groups, width = ([3, 4, 23, 3], 32, 4) if large else ([3, 4, 6, 3], 1, 64)
+    backbone = resnet.ResNet(
+        resnet.Bottleneck, blocks, num_classes=dimensions, groups=groups, width_per_group=width
+    )
     backbone.avgpool = GeM()
     return nn.Sequential(OrderedDict(backbone=backbone))
 

@@ -130,6 +130,17 @@ def test_tail_probabilities_are_those_of_unrelated_images_whatever_share_matches
         assert found == pytest.approx([0.5, 0.1587, 0.02275, 0.00135], rel=0.15)
 
 
+def test_words_are_as_sure_whatever_range_a_model_gives_its_cosines() -> None:
+    """CLIP gives true pairs cosines of about 0.3 among 0.2, SigLIP of about 0.1 among 0."""
+    rng = np.random.default_rng(0)
+    clip = 1 - np.concatenate([rng.normal(0.3, 0.01, 5), rng.normal(0.2, 0.02, 2000)])
+    siglip = 1 - ((1 - clip) - 0.2)
+    narrow = 1 - ((1 - clip) - 0.2) / 4
+    expected = chances(clip[:50], clip)
+    for distances in (siglip, narrow):
+        assert chances(distances[:50], distances) == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_small_sample_makes_chance_likelier() -> None:
     sample = np.random.default_rng(0).normal(size=100_000)
     assert chances(np.array([-3.0]), sample[:100]) > 1.3 * chances(np.array([-3.0]), sample)

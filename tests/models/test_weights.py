@@ -40,6 +40,8 @@ class Hub(SimpleHTTPRequestHandler):
             with (folder / "requests.log").open("a") as log:
                 log.write(f"{self.command} {self.path.rpartition('/')[2]}\n")
             return self.answer(data, {"ETag": f'"{sha256(data)}"', "X-Repo-Commit": COMMIT})
+        if self.path.rstrip("/").endswith("/gone") or "/owner/none/" in f"{self.path}/":
+            return self.refuse("RevisionNotFound" if "gone" in self.path else "RepoNotFound")
         if self.path.startswith("/api/models/owner/model/revision/"):
             return self.answer(json.dumps({"id": "owner/model", "sha": COMMIT}).encode())
         if self.path.startswith("/api/models/owner/model/tree/"):
@@ -51,6 +53,12 @@ class Hub(SimpleHTTPRequestHandler):
             return self.answer(json.dumps(rows).encode())
         self.send_error(404)
         return None
+
+    def refuse(self, code: str) -> None:
+        self.send_response(404)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def answer(self, data: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(200)
@@ -198,7 +206,10 @@ def test_a_file_is_fetched_checked_and_kept(served: tuple[Path, str]) -> None:
     folder, base = served
     (folder / "model.pt").write_bytes(b"weights" * 1000)
     weights = published(base, "model.pt", b"weights" * 1000)
-    remedy = f"model.pt is not on this machine; put the file into {torch_cache()}, or name a local"
+    remedy = (
+        "model.pt is not on this machine; run `ambience weights fetch --to FOLDER` on a machine "
+        "with a network and set AMBIENCE_WEIGHTS=FOLDER here, or name a local copy"
+    )
     with pytest.raises(RetrieverUnavailable, match=re.escape(remedy)):
         locate(weights, fetch=False)
     found = locate(weights, fetch=True)
@@ -245,6 +256,54 @@ def test_the_owners_own_file_is_taken_as_it_is(tmp_path: Path) -> None:
     missing = UrlWeights("model", "http://127.0.0.1:9/x.pt", "0" * 64, str(tmp_path / "none.pt"))
     with pytest.raises(RetrieverUnavailable, match=r"no file .*none\.pt"):
         locate(missing, fetch=True)
+
+
+def test_a_carried_folder_is_searched_before_the_caches(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"config.json": b"{}", "model.safetensors": b"weights"}
+    cached(cache, files)
+    torch_cache().mkdir(parents=True)
+    url = published("http://127.0.0.1:9", "model.pt", b"weights")
+    (torch_cache() / "model.pt").write_bytes(b"weights")
+    in_cache = [locate(weights, fetch=False) for weights in (hub(), url)]
+    monkeypatch.setenv("AMBIENCE_WEIGHTS", str(tmp_path / "carried"))
+    assert [locate(weights, fetch=False) for weights in (hub(), url)] == in_cache
+    folder = tmp_path / "carried" / "owner--model" / COMMIT
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_bytes(b"{}")
+    (tmp_path / "carried" / "model.pt").write_bytes(b"weights")
+    assert locate(hub(), fetch=False) == in_cache[0]
+    (folder / "model.safetensors").write_bytes(b"weights")
+    found = [locate(weights, fetch=False) for weights in (hub(), url)]
+    assert [one.path for one in found] == [folder, tmp_path / "carried" / "model.pt"]
+    assert [one.sha256 for one in found] == [one.sha256 for one in in_cache]
+    assert [path.name for path in found[0].files] == ["config.json", "model.safetensors"]
+    (tmp_path / "carried" / "model.pt").write_bytes(b"other")
+    with pytest.raises(RetrieverUnavailable, match="is not the published file"):
+        locate(url, fetch=False)
+
+
+@pytest.mark.parametrize(
+    ("repo", "revision", "line"),
+    [
+        ("owner/model", "gone", "`revision: gone`"),
+        ("owner/none", COMMIT, "`model: owner/none`"),
+    ],
+)
+def test_a_revision_or_repository_that_the_hub_does_not_know_names_the_configs_line(
+    tmp_path: Path, repo: str, revision: str, line: str
+) -> None:
+    program = (
+        "from models.errors import RetrieverUnavailable\n"
+        "from models.weights import HubWeights, locate\n"
+        f"try: locate(HubWeights('model', {repo!r}, {revision!r}, {FILES!r}), fetch=True)\n"
+        "except RetrieverUnavailable as exc: print(exc)"
+    )
+    with serving(Hub, tmp_path / "published") as url:
+        (reason,) = run(program, {"HF_ENDPOINT": url}, tmp_path)
+    assert repo in reason
+    assert reason.endswith(f"; correct the line {line} in serve_config.yaml")
 
 
 def run(program: str, environment: dict[str, str], tmp_path: Path) -> list[str]:
@@ -310,7 +369,7 @@ def test_unreachable_weights_are_reported_quickly_and_without_loading_torch(
     *reason, last = run(program, environment, tmp_path)
     seconds, torch = last.split()
     assert "can't be fetched" in reason[0]
-    assert "; put the " in reason[0]
+    assert "; run `ambience weights fetch --to FOLDER` on a machine with a network" in reason[0]
     assert reason[0].endswith(" in serve_config.yaml")
     assert len(reason) == 1
     assert torch == "False"

@@ -99,7 +99,7 @@ def test_status_is_a_line_for_each_and_below_says_what_to_do_without_weights(
     assert reasons.keys() == WITHOUT_WEIGHTS
     for name in PUBLISHED:
         assert "can't be fetched" in reasons[name]
-        assert "put the" in reasons[name]
+        assert "run `ambience weights fetch --to FOLDER` on a machine with" in reasons[name]
         assert reasons[name].endswith(" in serve_config.yaml")
     assert reasons["vocabulary"].endswith("name its file in `words`")
 

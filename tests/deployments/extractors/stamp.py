@@ -5,12 +5,13 @@ The features of a picture are its mean colour and `mark`, normalised to unit len
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from models.base import Extractor
-from models.types import Features, Options, Pixels, View
+from models.types import Features, Options, Pixels, TextFeatures, View
 
 
 class StampOptions(Options):
@@ -26,6 +27,10 @@ class Stamp(Extractor):
     dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float32)
     shape: ClassVar[tuple[int, ...]] = (4,)
     options: StampOptions
+
+    def text_features(self, texts: Sequence[str]) -> TextFeatures:
+        vectors = np.zeros((len(texts), 4), np.float32)
+        return TextFeatures(self.fingerprint, vectors, float(self.options.mark), None)
 
     def _extract(self, pixels: Pixels) -> Features:
         colour = pixels.reshape(-1, 3).mean(axis=0)

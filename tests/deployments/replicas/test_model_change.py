@@ -168,6 +168,29 @@ async def test_an_upload_that_is_pending_gets_the_features_of_both_models(
         assert store.rows(space("stamp_here", mark), [3]) == {3: whole}
 
 
+async def test_words_get_the_features_of_the_model_that_searches_use(
+    tmp_path: Path, store: LmdbStore
+) -> None:
+    handle = served.serve_here("stamp", args(tmp_path))
+    await both_ready(handle)
+    for mark in (OWN, NEXT, OWN):
+        store.activate("stamp", model("stamp", mark).fingerprint)
+        answer = await handle.text_features.remote(("a", "b"))
+        assert answer.fingerprint == model("stamp", mark).fingerprint
+        assert (answer.logit_scale, answer.vectors.shape) == (mark, (2, 4))
+
+
+async def test_words_are_an_error_where_pictures_are_not_scored_by_them(
+    tmp_path: Path, store: LmdbStore
+) -> None:
+    given = {"extractor": "phash", "store": f"lmdb:{tmp_path / 'store'}"}
+    handle = served.serve_here("phash", given)
+    await served.until(handle, "ready")
+    answer = await handle.text_features.remote(("a",))
+    assert isinstance(answer, InvalidInput)
+    assert store.active() == {}
+
+
 async def test_a_query_is_answered_in_the_space_that_it_names(
     tmp_path: Path, store: LmdbStore
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.errors import RetrieverUnavailable
+from models.errors import InvalidInput, RetrieverUnavailable
 from models.extractors.backbone import Backbone, architecture
 from models.neural import import_torchvision, import_transformers
 from models.registry import make_extractor
@@ -159,6 +159,69 @@ def test_register_tokens_are_left_out_and_maps_are_averaged(tmp_path: Path) -> N
         mean = output[:, 5:].mean(1) if name == "registers" else output.mean((2, 3))
         assert cosine(extractor.extract(pixels), mean) > 1 - 1e-5, name
         assert extractor.shape == ((32,) if name == "registers" else (24,))
+
+
+@pytest.fixture(scope="module")
+def registers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DINOv2 with registers, whose tokens are: class, four registers, patches."""
+    transformers = import_transformers()
+    folder = tmp_path_factory.mktemp("registers")
+    config = transformers.Dinov2WithRegistersConfig(**TINY, patch_size=8, num_register_tokens=4)
+    randomised(transformers.Dinov2WithRegistersModel(config)).save_pretrained(folder)
+    transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def test_pooling_takes_the_class_token_the_mean_or_the_pooler(registers: Path, beit: Path) -> None:
+    pixels = picture(9)
+    for folder, others in ((registers, 5), (beit, 1)):
+        output = reference(folder, pixels)
+        tokens = output.last_hidden_state
+        assert tokens.shape == (1, others + 16, 32)
+        expected = {
+            "cls": tokens[:, 0],
+            "mean": tokens[:, others:].mean(1),
+            "pooler": output.pooler_output,
+        }
+        for pooling, features in expected.items():
+            found = loaded(folder, pooling=pooling).extract(pixels)
+            assert cosine(found, features) > 1 - 1e-5, (folder, pooling)
+        assert cosine(expected["cls"], expected["mean"]) < 0.99
+
+
+def test_pooling_begins_a_feature_space_and_its_absence_leaves_the_old_one(registers: Path) -> None:
+    given = {"model": str(registers)}
+    prints = [
+        make_extractor("backbone", given | some).fingerprint
+        for some in ({}, {"pooling": None}, {"pooling": "mean"}, {"pooling": "cls"})
+    ]
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 3
+    assert make_extractor("backbone", given).options.model_dump_json() == "{}"
+
+
+def test_pooling_by_what_the_model_lacks_is_refused(tmp_path: Path, beit: Path) -> None:
+    transformers = import_transformers()
+    config = transformers.ConvNextConfig(hidden_sizes=[8, 8, 16, 24], depths=[1, 1, 1, 1])
+    models = {
+        "convnext": transformers.ConvNextModel(config),
+        "swin": transformers.SwinModel(
+            transformers.SwinConfig(
+                image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4
+            )
+        ),
+    }
+    for name, network in models.items():
+        randomised(network).save_pretrained(tmp_path / name)
+        look = transformers.ViTImageProcessorPil(size={"height": 32, "width": 32})
+        look.save_pretrained(tmp_path / name)
+        with pytest.raises(RetrieverUnavailable, match="this model has no class token"):
+            loaded(tmp_path / name, pooling="cls")
+        output = reference(tmp_path / name, picture(9))
+        pooled = loaded(tmp_path / name, pooling="pooler").extract(picture(9))
+        assert cosine(pooled, output.pooler_output) > 1 - 1e-5
+    with pytest.raises(InvalidInput, match="pooling"):
+        loaded(beit, pooling="max")
 
 
 def test_the_shape_is_the_models_own_once_it_is_loaded(beit: Path) -> None:

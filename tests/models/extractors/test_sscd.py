@@ -170,6 +170,36 @@ def test_the_architecture_has_the_published_names_and_shapes() -> None:
     assert shapes["backbone.layer4.2.conv3.weight"] == (2048, 512, 1, 1)
 
 
+def test_disc_large_is_a_resnext_101_of_1024_values() -> None:
+    import torch
+
+    import_torchvision()
+    import timm
+
+    with torch.device("meta"):
+        network = architecture(1024, large=True)
+        other = timm.create_model("resnext101_32x4d", num_classes=1024)
+    shapes = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
+    assert shapes == {
+        f"backbone.{name}": tuple(weight.shape) for name, weight in other.state_dict().items()
+    }
+
+
+def test_a_file_of_disc_large_or_of_another_width_is_told_by_its_weights(tmp_path: Path) -> None:
+    import torch
+
+    for dimensions, large in ((1024, True), (96, False)):
+        torch.manual_seed(2)
+        weights = architecture(dimensions, large).eval().state_dict()
+        torch.save(weights, tmp_path / f"{dimensions}.torchvision.pt")
+        extractor = loaded(tmp_path / f"{dimensions}.torchvision.pt")
+        features = extractor.extract(picture(1))
+        assert features.shape == extractor.shape == (dimensions,)
+        assert np.linalg.norm(features) == pytest.approx(1, abs=1e-5)
+        unloaded = make_extractor("sscd", {"path": str(tmp_path / f"{dimensions}.torchvision.pt")})
+        assert np.array_equal(unloaded.from_row(extractor.to_row(features)), features)
+
+
 def test_the_default_weights_are_named_by_url_and_hash() -> None:
     (weights,) = make_extractor("sscd").weights()
     assert (weights.url, weights.sha256) == (URL, SHA256)  # type: ignore[union-attr]
