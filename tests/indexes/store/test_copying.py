@@ -128,7 +128,7 @@ def test_changes_made_meanwhile_are_in_the_copy(source: Store, target: Store) ->
         left = 5
 
         def before(self, name: str) -> None:
-            if name == "preview" and self.left:
+            if name == "previews" and self.left:
                 self.left -= 1
                 self.inner.put(picture(20, f"later {self.left}"))
                 self.inner.delete(30 + self.left)
