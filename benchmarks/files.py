@@ -77,7 +77,7 @@ def judge(folder: Path) -> Counter[str]:
         nearest = min(distances, key=distances.__getitem__)
         moved = difference(thumbnail(picture), thumbnail(plain[nearest]), picture.truncated)
         verdict = _verdict(distances[nearest], moved, picture.truncated)
-        turned = phash.extract_variants(picture.full, "dihedral")
+        turned = [one[: len(code)] for one in phash.extract_variants(picture.full, "dihedral")]
         if verdict == "of no plain one" and any(
             np.bitwise_count(one ^ other).sum() < COPY for one in turned for other in codes.values()
         ):
