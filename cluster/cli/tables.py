@@ -45,7 +45,7 @@ def print_hits(hits: list[dict[str, Any]]) -> None:
         return
     table = Table("image", "score", "why")
     for hit in hits:
-        why = []
+        why = [" ".join((hit["relation"], *hit.get("changes", ())))] if "relation" in hit else []
         for name, row in hit["retrievers"].items():
             shown = [f"{key} {value:g}" for key, value in row.items() if key in MEASURES]
             shown += ["mirrored"] if row.get("mirrored") else []
