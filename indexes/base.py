@@ -69,6 +69,8 @@ class Support(NamedTuple):
     """Deviation of the inliers from the best similarity transform, as a share of their distance
     from their centre: hardly any between copies of one element, more between views of one scene
     from two places."""
+    proposed: bool = False
+    """Whether the hit did not verify, but may show a small part of either picture."""
 
 
 class Hit(NamedTuple):
@@ -172,7 +174,8 @@ class Index(ABC):
         """
         if self._is_empty_search(query):
             return []
-        return self._search(query, _with_offset(params))[params.offset :]
+        hits = self._search(query, _with_offset(params))
+        return self.finished(hits, params)[params.offset :]
 
     def part(self, query: Query, params: SearchParams) -> Part:
         """Search as one shard. Returns the shard's part of a search round."""
@@ -190,9 +193,13 @@ class Index(ABC):
         if self._is_empty_search(query):
             return []
         part = self._part_with_evidence(self._search(query, _with_offset(params)), query)
-        return self.with_confidence(part.hits, part.evidence, part.count, part.confidence_model)[
-            params.offset :
-        ]
+        hits = self.with_confidence(part.hits, part.evidence, part.count, part.confidence_model)
+        return self.finished(hits, params)[params.offset :]
+
+    @classmethod
+    def finished(cls, hits: list[Hit], params: SearchParams) -> list[Hit]:  # noqa: ARG003
+        """The last step of a search, over the hits of the whole index or of all shards."""
+        return hits
 
     @classmethod
     def with_confidence(

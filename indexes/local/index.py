@@ -31,11 +31,11 @@ from indexes.local.descriptors import (
     method,
     unit,
 )
-from indexes.local.ranking import DEFAULT_K, MIN_INLIERS, LocalParams, Ranking, score
+from indexes.local.ranking import DEFAULT_K, MIN_INLIERS, LocalParams, Ranking, chosen, score
 from indexes.local.slots import SlotTable, quantise_geometry
-from indexes.local.support import supported
+from indexes.local.support import supported, with_rarity
 from indexes.local.training import Training
-from indexes.local.verification import KeypointArrays, agreeing, follows, match
+from indexes.local.verification import KeypointArrays, agreeing, match
 from indexes.local.voting import (
     SHORTLIST,
     NearestDescriptors,
@@ -44,8 +44,8 @@ from indexes.local.voting import (
     nearest,
     shortlist,
 )
+from indexes.local.warming import warm_up
 from models.errors import InvalidInput
-from models.extractors.local import LOCAL_DTYPE
 from models.types import Features, Options
 
 LONGEST_SHORTLIST = 512
@@ -105,7 +105,7 @@ class LocalIndex(Index):
         self._training: Training | None = None
         self._train_at = options.train_above
         self._renew_at = DEAD_AT_LEAST
-        _warm_up()
+        warm_up()
 
     def __len__(self) -> int:
         return len(self._table)
@@ -313,6 +313,14 @@ class LocalIndex(Index):
         return np.array([hit.inliers or 0 for hit in hits], np.float64)
 
     @classmethod
+    def finished(cls, hits: list[Hit], params: SearchParams) -> list[Hit]:
+        assert isinstance(params, LocalParams)
+        if not params.proposes:
+            return hits
+        kept = with_rarity(chosen(hits))
+        return kept if params.explain else [hit._replace(points=None) for hit in kept]
+
+    @classmethod
     def max_hits(cls, params: SearchParams) -> int:
         return super().max_hits(params) or DEFAULT_K
 
@@ -373,25 +381,10 @@ class LocalIndex(Index):
             if ranking.is_settled(len(matches)):
                 break
             ranking.add(image_id, variant, matches)
-        if params.use_ransac and params.aligned:
+        if params.proposes:
             ranking.propose(matched)
-            hits = supported(ranking.hits(), KeypointArrays.of(query.variants[0]), images)
-            return hits if params.explain else [hit._replace(points=None) for hit in hits]
+            return supported(ranking.hits(), KeypointArrays.of(query.variants[0]), images)
         return ranking.hits()
-
-
-def _warm_up() -> None:
-    """Compile all kernels, or load them from the cache, before the first query."""
-    blank = np.zeros(4, LOCAL_DTYPE)
-    table, search = SlotTable(), FlatSearch()
-    search.add(descriptor_ids(table.add(0, blank), len(blank)), unit(blank["descriptor"]))
-    search.search(unit(blank["descriptor"]), 1, table.image_ids)
-    geometry = quantise_geometry(blank)
-    ids = np.zeros((len(blank), 1), np.int64)
-    distances, keypoints = ids.astype(np.float32), ids.astype(np.uint8)
-    candidates_of(0, NearestDescriptors(distances, ids, keypoints, geometry[:, None], geometry), 1)
-    matches = agreeing(match(KeypointArrays.of(blank), [KeypointArrays.of(blank)], 1.0, 4.0)[0])
-    follows(matches, np.eye(3))
 
 
 INDEX = LocalIndex

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from pydantic import Field, model_validator
 
-from indexes.base import MAX_K, Hit, SearchParams
+from indexes.base import MAX_K, Hit, SearchParams, Support
 from indexes.local.verification import Matches, Verified, similarity, verify
 
 DEFAULT_K = 20
@@ -18,7 +19,7 @@ MIN_INLIERS = 6
 SURE_INLIERS = 12
 """Number of inliers from which nothing else is proposed."""
 TRIED, PROPOSED = 12, 6
-"""Candidates to which a similarity is fitted, and those of them that are proposed."""
+"""Images to which a similarity is fitted, and those of them that are proposed."""
 
 
 class LocalParams(SearchParams):
@@ -58,6 +59,11 @@ class LocalParams(SearchParams):
         return self
 
     @property
+    def proposes(self) -> bool:
+        """Whether images are proposed for a comparison by pixels."""
+        return self.use_ransac and self.aligned
+
+    @property
     def verifies(self) -> bool:
         """Whether stored descriptors are compared; otherwise votes alone make the hits."""
         return self.use_smnn_matching or self.use_ransac
@@ -91,21 +97,23 @@ class Ranking:
             self._best[image_id] = hit
 
     def propose(self, matched: Sequence[tuple[Matches, int, int]]) -> None:
-        """Add the candidates, given by falling number of matches, that may show a small part of
-        the query or of the image, if none is sure.
+        """Add candidates, given by falling number of matches, that may show a small part of the
+        query or of the image, unless a hit is sure.
 
-        They have fewer inliers than `min_inliers`: whoever asks for alignments compares pictures.
+        They may have no inliers at all: `finished` chooses among those of all shards.
         """
         if any(score(hit) >= SURE_INLIERS for hit in self._best.values()):
             return
-        rest = [found for found in matched if found[1] not in self._best][:TRIED]
-        fits = [(similarity(matches), image_id, variant) for matches, image_id, variant in rest]
-        fits.sort(key=lambda fit: -fit[0].inliers if fit[0] is not None else 0)
-        for verified, image_id, variant in fits[:PROPOSED]:
-            if verified is not None and image_id not in self._best:
-                mirrored = bool(variant) if self._mirrors else None
-                hit = Hit(image_id, matches=verified.inliers, mirrored=mirrored)
-                self._best[image_id] = self._described(hit, variant, verified)
+        rest: dict[int, tuple[Matches, int]] = {}
+        for matches, image_id, variant in matched:
+            if image_id not in self._best:
+                rest.setdefault(image_id, (matches, variant))
+        for image_id, (matches, variant) in islice(rest.items(), TRIED):
+            mirrored = bool(variant) if self._mirrors else None
+            hit = Hit(image_id, matches=len(matches), inliers=0, mirrored=mirrored)
+            hit = hit._replace(support=Support(0.0, 0.0, 0.0, 0.0, proposed=True))
+            fit = similarity(matches)
+            self._best[image_id] = hit if fit is None else self._described(hit, variant, fit)
 
     def hits(self) -> list[Hit]:
         return sorted(self._best.values(), key=lambda hit: (-score(hit), hit.image_id))
@@ -129,3 +137,16 @@ def score(hit: Hit) -> int:
     count = hit.matches if hit.inliers is None else hit.inliers
     assert count is not None
     return count
+
+
+def chosen(hits: Sequence[Hit]) -> list[Hit]:
+    """The hits, of whatever is proposed only the best, and none of it beside a sure hit."""
+    proposed = [hit for hit in hits if hit.support is not None and hit.support.proposed]
+    rest = {hit.image_id for hit in hits} - {hit.image_id for hit in proposed}
+    if any(score(hit) >= SURE_INLIERS for hit in hits if hit.image_id in rest):
+        proposed = []
+    proposed.sort(key=lambda hit: (-(hit.matches or 0), hit.image_id))
+    fitted = [hit for hit in proposed[:TRIED] if hit.inliers]
+    fitted.sort(key=lambda hit: (-score(hit), hit.image_id))
+    rest |= {hit.image_id for hit in fitted[:PROPOSED]}
+    return [hit for hit in hits if hit.image_id in rest]

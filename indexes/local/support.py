@@ -19,7 +19,17 @@ from indexes.local.verification import KeypointArrays, Points
 def supported(
     hits: Sequence[Hit], query: KeypointArrays, images: Mapping[int, KeypointArrays]
 ) -> list[Hit]:
-    """The hits, which have points and a homography, with their support."""
+    """The hits with the support of their own inliers; see `with_rarity` for the rest of it."""
+    return [
+        hit
+        if hit.points is None
+        else hit._replace(support=_support(np.array(hit.points), hit, query, images[hit.image_id]))
+        for hit in hits
+    ]
+
+
+def with_rarity(hits: Sequence[Hit]) -> list[Hit]:
+    """The hits with the number of their inliers, less as more hits have one at the same place."""
     if not hits:
         return []
     inliers = [np.array(hit.points) for hit in hits]
@@ -28,27 +38,27 @@ def supported(
     rarity = 1 / counts[which.ravel()]
     rare = np.split(rarity, np.cumsum([len(points) for points in inliers])[:-1])
     return [
-        hit._replace(support=_support(float(one.sum()), points, hit, query, images[hit.image_id]))
-        for hit, one, points in zip(hits, rare, inliers, strict=True)
+        hit._replace(support=hit.support and hit.support._replace(rare=float(one.sum())))
+        for hit, one in zip(hits, rare, strict=True)
     ]
 
 
-def _support(
-    rare: float, inliers: Points, hit: Hit, query: KeypointArrays, image: KeypointArrays
-) -> Support:
+def _support(inliers: Points, hit: Hit, query: KeypointArrays, image: KeypointArrays) -> Support:
+    proposed = hit.support is not None and hit.support.proposed
     here, there = query.keypoints.points, image.keypoints.points
     matrix = np.array(hit.homography)
     determinant = cv2.determinant(matrix)
     if not determinant:
-        return Support(rare, 0.0, 0.0, 0.0)
+        return Support(0.0, 0.0, 0.0, 0.0, proposed)
     seen = here[_inside(here, matrix, there)]
     visible = min(len(seen), int(_inside(there, cv2.invert(matrix)[1], here).sum()))
     spread = _area(inliers[:, :2]) / max(_area(seen), 1.0)
     return Support(
-        rare,
+        0.0,
         min(1.0, len(inliers) / max(1, visible)),
         min(1.0, spread),
         _bend(inliers, mirrored=determinant < 0),
+        proposed,
     )
 
 

@@ -84,8 +84,6 @@ class Agreement:
     query_area: float
     """Share of the query's area that lies in the overlap."""
     image_area: float
-    calm: float
-    """Share of the overlap's area that is not contradicted."""
     changed: float
     """Share of the content in the overlap in the larger contradicted regions."""
     windows: float
@@ -261,7 +259,6 @@ class Comparison:
             image_inside=min(1.0, lost * float(there.sum()) / image_total),
             query_area=query_area,
             image_area=image_area,
-            calm=1 - float(self.contradicted.sum()) / count,
             changed=changed / total,
             windows=self.windows,
             negative=self.sign < 0,

@@ -58,7 +58,7 @@ class Proposal:
         """Whether the keypoints tell of one picture."""
         if self.support is None or self.inliers < SURE_INLIERS:
             return False
-        rare, visible, spread, _ = self.support
+        rare, visible, spread, *_ = self.support
         return rare >= SURE_RARE and visible >= SURE_VISIBLE and spread >= SURE_SPREAD
 
     @property

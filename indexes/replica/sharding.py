@@ -69,7 +69,8 @@ def merge_hits(kind: type[Index], parts: Sequence[Part], params: SearchParams) -
         hits.append(hit)
         evidence.append(one)
     known = None if any(one is None for one in evidence) else np.array(evidence, np.float64)
-    return kind.with_confidence(hits, known, count, confidence_model)[params.offset :]
+    hits = kind.with_confidence(hits, known, count, confidence_model)
+    return kind.finished(hits, params)[params.offset :]
 
 
 def stored_ids(store: Store, space: Space) -> npt.NDArray[np.int64]:

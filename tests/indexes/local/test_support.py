@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from indexes.base import Hit
-from indexes.local.support import supported
+from indexes.base import Hit, Support
+from indexes.local.support import supported, with_rarity
 from indexes.local.verification import KeypointArrays
 from models.extractors.local import LOCAL_DTYPE
 
@@ -24,7 +24,7 @@ def hit(image_id: int, points: np.ndarray) -> Hit:
 
 def test_inliers_all_over_both_pictures_speak_for_one_picture() -> None:
     (found,) = supported([hit(1, GRID)], keypoints(GRID), {1: keypoints(GRID)})
-    assert found.support == (100, 1.0, 1.0, 0.0)
+    assert with_rarity([found])[0].support == Support(100.0, 1.0, 1.0, 0.0)
 
 
 def test_few_inliers_in_a_corner_speak_for_a_shared_element() -> None:
@@ -39,7 +39,7 @@ def test_keypoints_that_match_many_images_count_less() -> None:
     logo, own = GRID[:8], GRID[20:60]
     hits = [hit(1, logo), hit(2, logo), hit(3, logo), hit(50, np.concatenate([logo, own]))]
     images = {one.image_id: keypoints(GRID) for one in hits}
-    found = supported(hits, keypoints(GRID), images)
+    found = with_rarity(supported(hits, keypoints(GRID), images))
     rare = [one.support.rare for one in found if one.support is not None]
     assert rare == [2, 2, 2, 42]
 
@@ -47,7 +47,7 @@ def test_keypoints_that_match_many_images_count_less() -> None:
 def test_only_keypoints_in_the_overlap_are_expected_to_match() -> None:
     part = GRID[GRID[:, 0] < 50]
     (found,) = supported([hit(1, part)], keypoints(part), {1: keypoints(GRID)})
-    assert found.support == (50, 1.0, 1.0, 0.0)
+    assert with_rarity([found])[0].support == Support(50.0, 1.0, 1.0, 0.0)
 
 
 def test_views_from_two_places_bend_the_inliers() -> None:

@@ -75,6 +75,8 @@ LOCAL: list[dict[str, Any]] = [
     {},
     {"k": 3},
     {"k": 2, "offset": 2, "explain": True},
+    {"aligned": True, "min_inliers": 5, "k": 200},
+    {"aligned": True, "min_inliers": 40, "k": 200, "explain": True},
     {"use_ransac": False, "k_clusters": 2},
     {"use_ransac": False, "use_smnn_matching": False, "knn_min_matches": 3},
     {"use_smnn_matching": False, "k": 5, "k_clusters": 1},
