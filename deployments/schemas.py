@@ -260,6 +260,13 @@ class ImagesToDelete(Options):
     ids: list[Annotated[int, Field(ge=0, le=MAX_IMAGE_ID)]] = Field(min_length=1, max_length=1000)
 
 
+class KeptChanges(Options):
+    """How far a system that follows the changes has come."""
+
+    consumer: str = Field(pattern="^[A-Za-z0-9_.-]{1,64}$", description="Its name.")
+    after: int = Field(ge=0, le=2**62, description="The `head` that it has read.")
+
+
 class ImageList(BaseModel):
     images: list[ImageAnswer]
     next_cursor: str | None = None

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import orjson
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from deployments.http.answers import watched
 
 Style = Literal["off", "text", "json"]
 KEPT = 3
@@ -65,21 +67,13 @@ class AccessLog:
         if scope["type"] != "http" or self._handler is None or scope["path"] in LEFT_OUT:
             await self.app(scope, receive, send)
             return
-        state = scope.setdefault("state", {})
-        status, began = 500, time.perf_counter()
+        handler, state = self._handler, scope.setdefault("state", {})
 
-        async def noting(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
+        def note(status: int, seconds: float) -> None:
+            line = self._write(_entry(scope, state, status, seconds))
+            handler.handle(logging.makeLogRecord({"name": log.name, "msg": line}))
 
-        try:
-            await self.app(scope, receive, noting)
-        finally:
-            spent = time.perf_counter() - began
-            line = self._write(_entry(scope, state, status, spent))
-            self._handler.handle(logging.makeLogRecord({"name": log.name, "msg": line}))
+        await watched(self.app, scope, receive, send, note)
 
 
 def _entry(scope: Scope, state: dict[str, Any], status: int, spent: float) -> dict[str, Any]:

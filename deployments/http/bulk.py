@@ -24,7 +24,6 @@ from deployments.http.reading import (
 )
 from deployments.http.v1 import UnlessQuery, added_row
 from deployments.ingress.adding import AddOptions
-from deployments.ingress.copies import copy_check
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import Report
 from deployments.schemas import (
@@ -32,6 +31,7 @@ from deployments.schemas import (
     Answer,
     ImageAnswer,
     ImagesToDelete,
+    KeptChanges,
     RetrieverOutcome,
 )
 from indexes.store.base import LogPage
@@ -177,26 +177,17 @@ async def list_changes(
     wait: Annotated[
         float, Query(ge=0, le=30, description="Seconds to wait for a change if there is none.")
     ] = 0,
-    consumer: Annotated[
-        str | None,
-        Query(
-            pattern="^[A-Za-z0-9_.-]{1,64}$",
-            description="A name under which the log after `after` is kept for another 24 hours.",
-        ),
-    ] = None,
 ) -> Response:
     """The images that were added, replaced, completed, annotated or deleted, each once, as it is
     now, in the order of their last changes.
 
     Ask again with the answer's `head`. 410 when the log no longer reaches back to `after`; it is
-    kept as long as a retriever of the service, or a `consumer`, needs it.
+    kept as long as a retriever of the service needs it, or as `POST /v1/changes:keep` asks for.
     """
     gateway: Gateway = request.app.state.gateway
     store = gateway.store
     if after is None:
         after = await asyncio.to_thread(store.head)
-    if consumer is not None:
-        await asyncio.to_thread(store.mark, f"changes:{consumer}", after, MARK_SECONDS)
     until = time.monotonic() + wait
     page = await asyncio.to_thread(store.log, after, limit)
     while page is not None and not page.seqs and time.monotonic() < until:
@@ -209,6 +200,23 @@ async def list_changes(
         )
     rows = await asyncio.to_thread(_change_rows, gateway, page)
     return JsonAnswer({"changes": rows, "head": page.head})
+
+
+@router.post(
+    "/changes:keep",
+    status_code=204,
+    summary="Keep what a follower has still to read of the changes",
+    responses=documented(400, 503),
+    openapi_extra=openapi.KEEP_CHANGES,
+)
+async def keep_changes(request: Request) -> Response:
+    """The log after `after` is kept for 24 hours from now. Each request under a name replaces the
+    one before."""
+    body = await read_body(request)
+    kept = validated(KeptChanges, body.fields)
+    store = request.app.state.gateway.store
+    await asyncio.to_thread(store.mark, f"changes:{kept.consumer}", kept.after, MARK_SECONDS)
+    return Response(status_code=204)
 
 
 def _change_rows(gateway: Gateway, page: LogPage) -> list[dict[str, Any]]:
@@ -246,12 +254,11 @@ def _list_of(fields: Mapping[str, Any]) -> Any:
 
 
 async def _add_one(
-    gateway: Gateway, data: bytes, item: BatchItem, key: str | None, unless: str | None
+    gateway: Gateway, data: bytes, item: BatchItem, key: str | None, unless: UnlessQuery
 ) -> dict[str, Any]:
-    image_id, report = item.image_id, Report()
+    image_id = item.image_id
     if image_id is None and key is not None:
         image_id = await gateway.writer.claim_id(key, data)
-    check = await copy_check(gateway, image_id, report) if unless == "same" else None
-    added = await gateway.writer.add(image_id, data, report, AddOptions(item.metadata, None, check))
-    status = 201 if added.receipt.outcome == "created" else 200
-    return {"status": status, **added_row(added), **report.note_truncated()}
+    options = AddOptions(item.metadata)
+    status, row = await added_row(gateway, image_id, data, unless, options, Report())
+    return {"status": status, **row}

@@ -7,7 +7,6 @@ reads every agent of the cluster and sums series that differ only in the process
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable
 from functools import cache
 
@@ -20,8 +19,9 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from ray.util.metrics import Counter, Histogram
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from deployments.http.answers import watched
 from deployments.ingress.report import Report
 
 router = APIRouter(tags=["health"])
@@ -80,23 +80,16 @@ class RequestCounter:
             await self.app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        status, began = 500, time.perf_counter()
 
-        async def noting(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, noting)
-        finally:
-            # Requests without a matching route share one label, because clients
-            # choose the paths.
+        def count(status: int, seconds: float) -> None:
+            # Requests without a matching route share one label, because clients choose the
+            # paths.
             route = getattr(scope.get("route"), "path", "other")
-            request_metrics().count(route, status, time.perf_counter() - began)
+            request_metrics().count(route, status, seconds)
             if "report" in state:
                 request_metrics().observe(state["report"])
+
+        await watched(self.app, scope, receive, send, count)
 
 
 @cache

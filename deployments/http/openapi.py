@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from deployments.schemas import ImageEdit, ImagesToDelete, RetrieverQuery, SearchQuery
+from deployments.schemas import ImageEdit, ImagesToDelete, KeptChanges, RetrieverQuery, SearchQuery
 
 IMAGE = {"type": "string", "format": "binary", "description": "The picture's bytes."}
 _METADATA = {"type": "string", "description": "A JSON object kept with the picture."}
@@ -43,7 +43,8 @@ _COMPONENTS = "#/components/schemas/{model}"
 def bodies() -> dict[str, Any]:
     """The schemas of JSON bodies, by name, as the document's components."""
     models: list[tuple[type[BaseModel], Literal["validation"]]] = [
-        (model, "validation") for model in (SearchQuery, RetrieverQuery, ImageEdit, ImagesToDelete)
+        (model, "validation")
+        for model in (SearchQuery, RetrieverQuery, ImageEdit, ImagesToDelete, KeptChanges)
     ]
     _, shown = models_json_schema(models, ref_template=_COMPONENTS)
     schemas: dict[str, Any] = shown["$defs"]
@@ -159,6 +160,7 @@ BATCH = _body(
         )
     }
 )
+KEEP_CHANGES = _body({"application/json": _reference(KeptChanges)})
 DELETE_MANY = _body({"application/json": _reference(ImagesToDelete)})
 ANNOTATE = _body(
     {

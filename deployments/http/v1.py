@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from deployments.http.editing import image_rows
 from deployments.http.problems import documented
 from deployments.http.reading import Body, parsed, read_body, refuse_unknown_parameters, validated
 from deployments.http.states import state_rows
-from deployments.ingress.adding import Added, AddOptions
+from deployments.ingress.adding import AddOptions
 from deployments.ingress.copies import copy_check
 from deployments.ingress.fused import decode_cursor, encode_cursor, fused_search
 from deployments.ingress.gateway import Gateway, ImageFilter
@@ -333,21 +334,32 @@ async def _add(
     given = body.given("metadata")
     if given:
         metadata = _json_object(given["metadata"], "metadata")
-    gateway, report = _gateway(request), begin_report(request)
-    check = await copy_check(gateway, image_id, report) if unless == "same" else None
-    options = AddOptions(metadata, body.upload_name(), check, if_version)
-    added = await gateway.writer.add(image_id, body.image(), report, options)
-    status = 201 if added.receipt.outcome == "created" else 200
-    row = added_row(added) | report.note_truncated()
+    report = begin_report(request)
+    options = AddOptions(metadata, body.upload_name(), if_version=if_version)
+    status, row = await added_row(
+        _gateway(request), image_id, body.image(), unless, options, report
+    )
     return JsonAnswer(row, status, headers=report.headers())
 
 
-def added_row(added: Added) -> dict[str, Any]:
-    return {
+async def added_row(
+    gateway: Gateway,
+    image_id: int | None,
+    data: bytes,
+    unless: UnlessQuery,
+    options: AddOptions,
+    report: Report,
+) -> tuple[int, dict[str, Any]]:
+    """Add a picture. Returns the status and the row of its answer."""
+    check = await copy_check(gateway, image_id, report) if unless == "same" else None
+    added = await gateway.writer.add(image_id, data, report, replace(options, check=check))
+    row = {
         "image_id": added.receipt.image_id,
         "seq": added.receipt.seq,
         "retrievers": {name: outcome.row() for name, outcome in added.retrievers.items()},
     }
+    status = 201 if added.receipt.outcome == "created" else 200
+    return status, row | report.note_truncated()
 
 
 def _query_of(body: Body) -> SearchQuery:

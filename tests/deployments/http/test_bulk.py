@@ -147,9 +147,21 @@ def test_a_place_that_the_log_does_not_reach_is_gone(client: httpx.Client) -> No
 
 def test_a_consumer_keeps_the_log(client: httpx.Client, service: Service) -> None:
     head = head_of(client)
-    changes(client, head, consumer="my-gallery")
+    kept = {"consumer": "my-gallery", "after": head}
+    assert client.post("/v1/changes:keep", json=kept).status_code == 204
     store = open_store(f"lmdb:{service.data / 'store'}")
     try:
         assert store.marks()["changes:my-gallery"] == head
     finally:
         store.close()
+    for field, wrong in (("consumer", "a b"), ("consumer", ""), ("after", -1), ("after", None)):
+        answer = client.post("/v1/changes:keep", json={**kept, field: wrong})
+        assert problem_of(answer, 400)["field"] == field
+
+
+def test_a_page_of_another_site_keeps_no_log(client: httpx.Client) -> None:
+    kept = {"consumer": "evil", "after": 0}
+    foreign = {"Origin": "https://evil.example"}
+    assert client.post("/v1/changes:keep", json=kept, headers=foreign).status_code == 403
+    question = client.get("/v1/changes", params={"consumer": "evil"})
+    assert problem_of(question, 400)["field"] == "consumer"
