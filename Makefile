@@ -90,7 +90,7 @@ licences: $(READY)
 # Bring the pinned versions up to date. What torch itself needs differs by its build: pip adds it. The
 # builds of torch and torchvision for CPUs come from another index, so these two have no hashes.
 lock: $(READY)
-	$(UV) pip compile $(COMPILE) --extra dev -o requirements.lock pyproject.toml
-	$(UV) pip compile $(COMPILE) --extra dev --extra neural --extra ocr -c requirements.lock pyproject.toml \
+	$(UV) pip compile $(COMPILE) --extra serve --extra dev -o requirements.lock pyproject.toml
+	$(UV) pip compile $(COMPILE) --extra serve --extra dev --extra neural --extra ocr -c requirements.lock pyproject.toml \
 	  | grep -vxFf requirements.lock | awk '/^[a-z]/ {keep = !/^(nvidia|cuda|triton)/; bare = /^torch(vision)?==/} \
 	    keep && !(bare && /--hash/) {if (bare) sub(/ \\$$/, ""); print}' > requirements-neural.lock

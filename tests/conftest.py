@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[1]
 AMBIENCE = Path(sys.executable).with_name("ambience")
 START_SECONDS = 240.0
 USERS_OF_THE_SERVICE = (
+    "tests/ambience/",
     "tests/cluster/cli/test_main.py",
     "tests/cluster/manifests/test_dashboards.py",
     "tests/cluster/service/test_running.py",

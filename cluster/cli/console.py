@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from ambience.client import Client
+from ambience.problems import Forbidden, Problem, ServiceUnreachable
 from cluster.service.data_folder import NotRunning, http_url, running_service
 from cluster.service.ray_folder import token_file
 from deployments.settings import address, data_folder
-from models.errors import AmbienceError
+from models.errors import AmbienceError, InvalidInput
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -40,37 +43,38 @@ def service_url() -> str:
         return http_url(*address())
 
 
-def call_service(method: str, url: str, body: Any = None, **content: Any) -> Any:
-    if content.get("files") is None and body is not None:
-        content = {"json": body}
+@contextlib.contextmanager
+def open_client() -> Iterator[Client]:
+    """A client of the service. What it raises inside of this context is an AmbienceError."""
+    url = service_url()
     key = os.environ.get("AMBIENCE_API_KEY") or _own_key(url)
-    headers = {"X-API-Key": key} if key else {}
     try:
-        answer = httpx.request(method, url, headers=headers, timeout=60, **content)
-    except httpx.HTTPError as exc:
-        raise NotRunning(f"no answer from {url} ({exc}); start it with `ambience serve`") from exc
-    if answer.status_code == 401:
-        raise AmbienceError(f"{_detail(answer)}; give the key as AMBIENCE_API_KEY")
-    if answer.status_code >= 400:
-        raise AmbienceError(_detail(answer))
-    return answer.json() if answer.content else None
+        with Client(url, key=key, retries=2) as client:
+            yield client
+    except ServiceUnreachable as exc:
+        raise NotRunning(f"{exc}; start it with `ambience serve`") from exc
+    except Forbidden as exc:
+        raise AmbienceError(f"{exc}; give the key as AMBIENCE_API_KEY") from exc
+    except Problem as exc:
+        raise AmbienceError(exc.detail) from exc
 
 
 def _own_key(url: str) -> str | None:
     """The key that the running service over AMBIENCE_DATA made for its owner."""
     try:
         running = running_service(data_folder())
-        same = url.startswith(f"{running.url}/")
+        same = url == running.url
         return token_file(running.ray_folder).read_text() if same else None
     except (NotRunning, OSError):
         return None
 
 
-def _detail(answer: httpx.Response) -> str:
+def json_of(text: str) -> Any:
+    """The JSON value of an option. Raises InvalidInput."""
     try:
-        return str(answer.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return f"{answer.status_code} {answer.text[:200]}"
+        return json.loads(text)
+    except ValueError as exc:
+        raise InvalidInput(f"not JSON: {exc}") from exc
 
 
 def print_json(value: Any) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ambience.calls import AddOptions, Query
 from cluster.cli import backup, collection, keys, transfer
 from cluster.cli import model as model_commands
 from cluster.cli import store as store_commands
@@ -20,9 +20,10 @@ from cluster.cli import weights as weights_commands
 from cluster.cli.console import (
     Config,
     Json,
-    call_service,
     default_config,
     err,
+    json_of,
+    open_client,
     out,
     print_json,
     service_url,
@@ -139,8 +140,9 @@ def stop() -> None:
 @app.command(epilog="**Example**\n\n    ambience status --json")
 def status(as_json: Json = False) -> None:
     """Show the state of all retrievers and annotators."""
+    with open_client() as client:
+        rows = client.retrievers()
     url = service_url()
-    rows = call_service("GET", f"{url}/v1/retrievers")["retrievers"]
     if as_json:
         print_json({"url": url, "retrievers": rows})
     else:
@@ -157,11 +159,9 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Add or replace an image."""
-    fields = {"metadata": metadata} if metadata else {}
-    files = {"image": (image.name, image.read_bytes())}
-    path = "/v1/images" if image_id is None else f"/v1/images/{image_id}"
-    method = "POST" if image_id is None else "PUT"
-    answer = call_service(method, service_url() + path, files=files, data=fields)
+    options: AddOptions = {"metadata": json_of(metadata)} if metadata else {}
+    with open_client() as client:
+        answer = client.add(image, image_id, **options)
     if as_json:
         print_json(answer)
         return
@@ -174,9 +174,9 @@ def add(
 @app.command(epilog="**Example**\n\n    ambience delete 7 8 9")
 def delete(image_ids: Annotated[list[int], typer.Argument(help="Ids.")]) -> None:
     """Delete images from every retriever."""
-    url = service_url()
-    for image_id in image_ids:
-        call_service("DELETE", f"{url}/v1/images/{image_id}")
+    with open_client() as client:
+        for image_id in image_ids:
+            client.delete(image_id)
     out.print(f"Deleted {', '.join(map(str, image_ids))}.")
 
 
@@ -201,16 +201,16 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search by a picture, by words, or by both. Exit status 3 when nothing is found."""
-    query: dict[str, Any] = {"k": k}
+    query: Query = {"k": k}
     if text is not None:
         query["text"] = text
     if retriever:
         query["retrievers"] = dict.fromkeys(retriever, 1.0)
     if image_id is not None:
         query["image_ids"] = [image_id]
-    files = {"image": (image.name, image.read_bytes())} if image is not None else None
-    data = {"query": json.dumps(query)} if files else None
-    answer = call_service("POST", f"{service_url()}/v1/search", files=files, data=data, body=query)
+    pictures = [] if image is None else [image]
+    with open_client() as client:
+        answer = client.search(*pictures, **query)
     if as_json:
         print_json(answer)
     else:

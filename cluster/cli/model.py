@@ -10,11 +10,10 @@ from rich.table import Table
 from cluster.cli.console import (
     Config,
     Json,
-    call_service,
     default_config,
+    open_client,
     out,
     print_json,
-    service_url,
 )
 from cluster.service.data_folder import NotRunning, has_service
 from deployments.settings import data_folder
@@ -97,12 +96,13 @@ def _state(name: str) -> dict[str, Any] | None:
     Raises NotRunning when a service runs but does not answer.
     """
     try:
-        rows = call_service("GET", f"{service_url()}/v1/retrievers")["retrievers"]
+        with open_client() as client:
+            rows = client.retrievers()
     except NotRunning:
         if has_service(data_folder()):
             raise
         return None
-    return next((row for row in rows if row["name"] == name), {})
+    return next((dict(row) for row in rows if row["name"] == name), {})
 
 
 def _print_compared(done: Comparison) -> None:

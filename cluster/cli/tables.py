@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -11,7 +12,7 @@ from cluster.cli.console import out, print_table
 MEASURES = ("distance", "inliers")
 
 
-def print_states(url: str, rows: list[dict[str, Any]]) -> None:
+def print_states(url: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print a line for each model, and below the table the full reason of each that has one."""
     table = Table("retriever", "state", "pictures", "index", "MiB", "change", "runs on", title=url)
     reasons = {}
@@ -30,7 +31,7 @@ def print_states(url: str, rows: list[dict[str, Any]]) -> None:
         out.print(f"{name}: {reason}", soft_wrap=True, markup=False)
 
 
-def _placement(row: dict[str, Any]) -> str:
+def _placement(row: Mapping[str, Any]) -> str:
     """Where a retriever runs, such as `2 × 8 threads` or `1 × cuda`; empty if nowhere yet."""
     where, threads = row.get("device", "cpu"), row.get("threads", 1)
     if where == "cpu":
@@ -38,7 +39,7 @@ def _placement(row: dict[str, Any]) -> str:
     return f"{row['replicas']} × {where}" if row["replicas"] else ""
 
 
-def print_hits(hits: list[dict[str, Any]]) -> None:
+def print_hits(hits: Sequence[Mapping[str, Any]]) -> None:
     """Print a line for each hit, with what each retriever says of it."""
     if not hits:
         out.print("Nothing found.")
