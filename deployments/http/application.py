@@ -13,12 +13,13 @@ from collections.abc import AsyncIterator
 import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi_offline import FastAPIOffline
 from ray import serve
 
 from deployments.http import bulk, editing, health, metrics, openapi, problems, v1
 from deployments.http.access_log import AccessLog
 from deployments.http.admission.connections import BoundedConnection
-from deployments.http.admission.headers import SecurityHeaders
+from deployments.http.admission.headers import DOCUMENT_FILES, SecurityHeaders
 from deployments.http.admission.keys import ApiKeys, document_keys
 from deployments.http.admission.middleware import Admission
 from deployments.http.admission.origins import WILDCARD
@@ -75,7 +76,10 @@ def make_app(gateway: Gateway) -> FastAPI:
             warming.cancel()
             gateway.close()
 
-    app = FastAPI(
+    # It serves the scripts of `/docs` itself.
+    app = FastAPIOffline(
+        redoc_url=None,
+        static_url=DOCUMENT_FILES,
         title="ambience",
         description=ABOUT,
         version="1",

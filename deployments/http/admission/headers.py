@@ -13,15 +13,14 @@ HEADERS = {
 }
 """An answer keeps a header of its own, such as the policy of the search page."""
 OF_DOCUMENTS = (
-    "default-src 'none'; connect-src 'self'; worker-src blob:; "
-    "script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
-    "style-src 'unsafe-inline' https://cdn.jsdelivr.net https://fonts.googleapis.com; "
-    "font-src https://fonts.gstatic.com; "
-    "img-src 'self' data: https://fastapi.tiangolo.com https://cdn.redoc.ly; "
+    "default-src 'none'; connect-src 'self'; script-src 'self' 'unsafe-inline'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "frame-ancestors 'none'; base-uri 'none'"
 )
-"""Policy of the API's documents, whose scripts FastAPI loads from where they are published."""
-DOCUMENTS = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
+"""Policy of `/docs`: its page, which FastAPI writes, has a script inside."""
+DOCUMENTS = frozenset({"/docs", "/docs/oauth2-redirect"})
+DOCUMENT_FILES = "/docs/files"
+"""Path under which the scripts and styles of `/docs` lie."""
 
 
 class SecurityHeaders:

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from fastapi import FastAPI
 
+from deployments.http.admission.headers import DOCUMENT_FILES, DOCUMENTS
 from deployments.http.problems import TYPES, documented
 from deployments.keys import KeyArgs, Role, read_keys
 from deployments.settings import IngressArgs
@@ -21,7 +22,7 @@ from models.errors import AmbienceError, InvalidInput
 METRICS = "/metrics"
 HEALTH = frozenset({"/healthz", "/readyz", METRICS})
 """Paths to which no limit applies."""
-WITHOUT_PICTURES = frozenset({"/", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/redoc"})
+WITHOUT_PICTURES = frozenset({"/", *DOCUMENTS, "/openapi.json"})
 """The page and the API's documents: they hold nothing of the collection."""
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 READING_POSTS = (
@@ -149,7 +150,7 @@ def _document_operation(operation: MutableMapping[str, Any], needs_key: bool) ->
 
 
 def _is_document(method: str, path: str) -> bool:
-    documents = path in WITHOUT_PICTURES or path.startswith(TYPES)
+    documents = path in WITHOUT_PICTURES or path.startswith((TYPES, f"{DOCUMENT_FILES}/"))
     return method in SAFE_METHODS and documents
 
 

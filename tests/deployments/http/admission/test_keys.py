@@ -241,6 +241,12 @@ async def test_the_documents_are_served_without_a_key(gateway: Gateway) -> None:
     gateway.args = gateway.args.model_copy(update={"read_keys": ("reader",)})
     transport = httpx.ASGITransport(make_app(gateway))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
-        for path in ("/", "/docs", "/openapi.json", "/problems/forbidden"):
+        for path in (
+            "/",
+            "/docs",
+            "/docs/files/swagger-ui.css",
+            "/openapi.json",
+            "/problems/forbidden",
+        ):
             assert (await http.get(path)).status_code == 200, path
         problem_of(await http.get("/v1/images"), 401)
