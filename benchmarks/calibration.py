@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from benchmarks import loading
 from benchmarks.quality import CHANGES, LIMITS, Corpus
-from deployments.schemas import SearchQuery
+from deployments.ingress.defaults import FusedDefaults
 from indexes.base import Index, Query
 from indexes.ranking.fusion import FusedHit, RankedList, above_confidence, fuse
 from indexes.registry import make_index
@@ -30,7 +30,8 @@ from models.types import Features
 NAMES = ("phash", "color", "local")
 """Retrievers without downloaded weights."""
 COPIES = ("quality 30", "half size", "brightness 1.4", "half of it", "mirror")
-LEVELS = (0.0, 0.2, SearchQuery().min_confidence, 0.8, 0.95)
+DEFAULT = FusedDefaults().min_confidence
+LEVELS = (0.0, 0.2, DEFAULT, 0.8, 0.95)
 SAMPLE = 512
 STRANGERS = "strangers"
 TARGET_COPIES, TARGET_STRANGERS = 0.97, 0.9
@@ -116,7 +117,7 @@ def main() -> int:
         what = "find nothing" if name == STRANGERS else "found first"
         rows.append([f"{name}: {what}", *(f"{share:.3f}" for share in shares)])
     loading.print_table(["query", *(f"confidence ≥ {level:g}" for level in LEVELS)], rows)
-    default = LEVELS.index(SearchQuery().min_confidence) + 1
+    default = LEVELS.index(DEFAULT) + 1
     copies, strangers = [float(row[default]) for row in rows[:-1]], float(rows[-1][default])
     return 0 if min(copies) >= TARGET_COPIES and strangers >= TARGET_STRANGERS else 1
 

@@ -93,11 +93,12 @@ class SearchQuery(Options):
         Field(None, min_length=1, description="Retrievers to ask, with weights; default: all, 1.")
     )
     k: int = Field(20, ge=1, le=MAX_RESULTS, description="At most this many hits.")
-    min_confidence: float = Field(
-        0.5,
+    min_confidence: float | None = Field(
+        None,
         ge=0,
         le=1,
-        description="Minimum probability of being a true match; 0 also returns chance neighbours.",
+        description="Minimum probability of being a true match; 0 also returns chance neighbours. "
+        "Default: 0.5, or what `ambience evaluate --apply` chose.",
     )
     cursor: str | None = Field(
         None, max_length=200, description="`next_cursor` of the previous page."

@@ -76,8 +76,11 @@ ROOMS: dict[str, str] = {
     "cluster.service": "deployments indexes models",
     "cluster.jobs": "service deployments indexes models",
     "cluster.jobs.transfer": "jobs service deployments indexes models",
+    "cluster.jobs.evaluation": "jobs ambience indexes models",
     "cluster.manifests": "service",
-    "cluster.cli": "jobs jobs.transfer manifests service ambience deployments indexes models",
+    "cluster.cli": (
+        "jobs jobs.evaluation jobs.transfer manifests service ambience deployments indexes models"
+    ),
 }
 """The rooms that each room may import, besides itself.
 

@@ -32,8 +32,9 @@ async def fused_search(
     query for each picture and stored image, and a retriever of annotations gets one for the text.
     Raises InvalidInput when nothing is searched for, and ImageNotFound for an unknown image_id.
     """
-    weights = query.retrievers
-    entries = await gateway.entries_named(list(weights) if weights is not None else None)
+    asked, defaults = query.retrievers, await gateway.defaults.current()
+    entries = await gateway.entries_named(list(asked) if asked is not None else None)
+    weights = defaults.weights if asked is None else asked
     _check(query, images, entries)
     offset = decode_cursor(query.cursor)
     scope = await gateway.search_scope(query.filter, query.min_seq, query.stale_ok)
@@ -61,7 +62,7 @@ async def fused_search(
         ]
         hits = above_confidence(
             fuse(ranked, query.negative.image_ids, _told(relations, query.explain)),
-            query.min_confidence,
+            defaults.min_confidence if query.min_confidence is None else query.min_confidence,
         )
     page = hits[offset : offset + query.k]
     more = len(hits) > offset + query.k
@@ -177,9 +178,7 @@ def _shown(hits: list[Hit], explain: bool) -> list[Hit]:
     return [hit if hit.homography is None else hit._replace(homography=None) for hit in hits]
 
 
-def _ranked(
-    entry: DirectoryEntry, hits: list[Any], weights: Mapping[str, float] | None
-) -> RankedList:
+def _ranked(entry: DirectoryEntry, hits: list[Any], weights: Mapping[str, float]) -> RankedList:
     assert entry.description is not None
-    weight = 1.0 if weights is None else weights[entry.name]
+    weight = weights.get(entry.name, 1.0)
     return RankedList(entry.name, hits, weight, entry.description.verifying)

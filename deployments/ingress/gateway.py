@@ -16,6 +16,7 @@ import numpy.typing as npt
 from deployments.directory.entry import DirectoryEntry
 from deployments.directory.retrievers import RetrieverDirectory
 from deployments.ingress.adding import ImageWriter
+from deployments.ingress.defaults import DefaultsReader
 from deployments.ingress.searching import Searcher, SearchScope
 from deployments.schemas import Filter
 from deployments.settings import IngressArgs, store_url
@@ -44,6 +45,7 @@ class Gateway:
     def __init__(self, args: IngressArgs, application: str) -> None:
         self.args = args
         self.store = open_here(store_url(args.store))
+        self.defaults = DefaultsReader(self.store)
         self.directory = RetrieverDirectory(application, self.store.active)
         self.decoder = Decoder(args.decode_limits())
         self.searcher = Searcher(self.directory, self.decoder, args.retriever_deadline)

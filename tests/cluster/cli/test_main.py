@@ -46,6 +46,29 @@ def test_a_picture_is_added_found_and_deleted(service: Service, tmp_path: Path) 
     assert (gone.returncode, gone.stdout.strip()) == (3, "Nothing found.")
 
 
+def test_an_evaluation_is_reported_applied_and_taken_back(service: Service, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(4):
+        assert run(service, "add", picture(folder, number)).returncode == 0
+    arguments = ("evaluate", str(folder), "--to", str(tmp_path / "report"), "--json")
+    done = run(service, *arguments, "--pictures", "3")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["figures"]["pictures"] == 3
+    assert found["figures"]["recall"]["mirrored"]["phash"]["at_1"] == 1
+    assert found["figures"]["false_hits"]["mirrored"] == 0
+    assert "1.00 / 1.00" in Path(found["report"]).read_text()
+    # What was answered is not asked again.
+    (answers,) = (tmp_path / "report").glob("answers-*.jsonl")
+    before = answers.stat().st_mtime_ns
+    again = json.loads(run(service, *arguments, "--pictures", "3", "--apply").stdout)
+    assert again["applied"]
+    assert again["figures"] == found["figures"]
+    assert answers.stat().st_mtime_ns == before
+    assert run(service, "evaluate", "--reset").stdout.startswith("Searches use the defaults")
+
+
 def test_words_that_nothing_searches_for_are_refused_with_the_reason(service: Service) -> None:
     refused = run(service, "search", "--text", "lighthouse")
     assert refused.returncode == 1

@@ -1,0 +1,1 @@
+"""How well a running service finds altered copies of its owner's own pictures."""
