@@ -20,7 +20,6 @@ from indexes.store.base import (
     Pending,
     Preview,
     Receipt,
-    Scan,
     Space,
     Store,
 )
@@ -28,6 +27,7 @@ from indexes.store.checks import check_writes, name_hash, wanted_terms
 from indexes.store.lmdb.environment import Environment, LmdbOptions, acquire, release
 from indexes.store.lmdb.rows import BACKUP, SCHEMA, Reader, number, pending_key
 from indexes.store.lmdb.writes import Writer
+from indexes.store.scan import Scan
 from models.errors import StoreUnavailable
 
 T = TypeVar("T")

@@ -24,7 +24,6 @@ from indexes.store.base import (
     Pending,
     Preview,
     Receipt,
-    Scan,
     Space,
     Store,
 )
@@ -44,6 +43,7 @@ from indexes.store.checks import (
     wanted_terms,
 )
 from indexes.store.memory.image import StoredImage
+from indexes.store.scan import Scan
 from models.errors import StoreUnavailable
 
 
@@ -223,6 +223,7 @@ class MemoryStore(Store):
             metadata=orjson.loads(dump_metadata(metadata)),
             source=image.source if write.source == "online" else write.source,
             upload_name=write.upload_name or image.upload_name,
+            facts=write.facts or image.facts,
         )
         pending = kept.missing()
         if write.original is not None and kept.original is None and pending:

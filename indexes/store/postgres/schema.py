@@ -78,6 +78,7 @@ STEPS: tuple[str, ...] = (
     CREATE INDEX claims_ends ON claims (ends);
     """,
     "ALTER TABLE store ADD COLUMN home text",
+    "ALTER TABLE images ADD COLUMN facts json",
 )
 
 HOME = """

@@ -17,7 +17,6 @@ from indexes.store.base import (
     Pending,
     Preview,
     Receipt,
-    Scan,
     Space,
     Store,
 )
@@ -43,6 +42,7 @@ from indexes.store.postgres.writes import (
     reserve_ids,
     trim_originals,
 )
+from indexes.store.scan import Scan
 from models.errors import StoreUnavailable
 
 T = TypeVar("T")
