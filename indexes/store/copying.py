@@ -16,6 +16,7 @@ import orjson
 from indexes.store.annotations import read_annotations
 from indexes.store.base import ANNOTATIONS, Author, Image, ImageWrite, Space, Store
 from indexes.store.checks import dump_metadata
+from indexes.store.records import copy_records
 
 BATCH = 128
 """Number of images that are read at a time and written in one transaction."""
@@ -64,7 +65,7 @@ class Copied:
 def copy_store(
     source: Store, target: Store, progress: Callable[[int], None] = lambda _: None
 ) -> Copied:
-    """Make `target` hold the images of `source`, and no others, under the same ids.
+    """Make `target` hold the images and records of `source`, and no others, under the same names.
 
     Equal images are not written again, so a second copy only compares the stores. Originals are
     copied if the target has room for them. `progress` receives the number of images compared in the
@@ -78,8 +79,10 @@ def copy_store(
         head = source.head()
         walk = _Pass(source, target, progress)
         walk.run()
+        records = copy_records(source, target)
         written, removed = written + walk.written, removed + walk.removed
-        if not walk.written and not walk.removed and source.head() == head:
+        changed = walk.written or walk.removed or records
+        if not changed and source.head() == head:
             return Copied(walk.images, walk.checksum.hexdigest(), written, removed, True)
     return Copied(walk.images, walk.checksum.hexdigest(), written, removed, False)
 
