@@ -12,11 +12,13 @@ from rich.table import Table
 
 from cluster.cli.console import Json, err, open_client, out, print_json, print_table
 from deployments.ingress.defaults import FusedDefaults, write_defaults
+from deployments.jobs import RunningJob, running_job
 from deployments.settings import data_folder, store_url
 from indexes.store.url import open_store
 from models.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from cluster.jobs.evaluation.asking import Answer
     from cluster.jobs.evaluation.figures import Figures
     from cluster.jobs.evaluation.proposals import Proposal
 
@@ -54,32 +56,17 @@ def evaluate(
         _store(None)
         out.print("Searches use the defaults as shipped.")
         return
-    from cluster.jobs.evaluation.alterations import ALTERATIONS
-    from cluster.jobs.evaluation.asking import ask_all, read_answers, sample
     from cluster.jobs.evaluation.figures import figures
     from cluster.jobs.evaluation.proposals import propose
     from cluster.jobs.evaluation.report import write_report
 
     folder = folder or data_folder() / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
-    with open_client() as client:
-        # Answers of another state of the collection say nothing of this one.
-        kept = folder / f"answers-{client.changes()['head']}.jsonl"
-        for earlier in set(folder.glob("answers-*.jsonl")) - {kept}:
-            earlier.unlink()
-        chosen = sample(client, source, pictures)
-        wanted = {one.sha256 for one in chosen}
-        answers = [one for one in read_answers(kept) if one.sha256 in wanted]
-        left = len(chosen) * len(ALTERATIONS) - len(answers)
-        asked = ask_all(client, chosen, answers)
-        with kept.open("ab", buffering=0) as lines:
-            for answer in track(asked, "evaluating", left, console=err, disable=as_json):
-                lines.write(answer.line())
-                answers.append(answer)
-    if not answers:
-        raise InvalidInput("none of these pictures can be read any more")
-    found, proposal = figures(answers), propose(answers)
-    page = write_report(folder, found, proposal)
+    with running_job("evaluate", source) as job:
+        answers = _asked(source, pictures, folder, job, quiet=as_json)
+        found, proposal = figures(answers), propose(answers)
+        page = write_report(folder, found, proposal)
+        job.report({"pictures": found.pictures, "proposal": asdict(proposal), "page": str(page)})
     if apply:
         _store(
             FusedDefaults(min_confidence=proposal.min_confidence, weights=dict(proposal.weights))
@@ -90,6 +77,36 @@ def evaluate(
     else:
         _print(found, proposal, apply)
         out.print(f"The report is {page}.", soft_wrap=True)
+
+
+def _asked(
+    source: str | None, pictures: int, folder: Path, job: RunningJob, quiet: bool
+) -> list[Answer]:
+    """All answers, those of an interrupted run among them. Raises InvalidInput without any."""
+    from cluster.jobs.evaluation.alterations import ALTERATIONS
+    from cluster.jobs.evaluation.asking import ask_all, read_answers, sample
+
+    with open_client() as client:
+        # Answers of another state of the collection say nothing of this one.
+        kept = folder / f"answers-{client.changes()['head']}.jsonl"
+        for earlier in set(folder.glob("answers-*.jsonl")) - {kept}:
+            earlier.unlink()
+        chosen = sample(client, source, pictures)
+        wanted = {one.sha256 for one in chosen}
+        answers = [one for one in read_answers(kept) if one.sha256 in wanted]
+        left = len(chosen) * len(ALTERATIONS) - len(answers)
+        job.begin("searching", left)
+        asked = track(
+            ask_all(client, chosen, answers), "evaluating", left, console=err, disable=quiet
+        )
+        with kept.open("ab", buffering=0) as lines:
+            for done, answer in enumerate(asked, 1):
+                lines.write(answer.line())
+                answers.append(answer)
+                job.update(done)
+    if not answers:
+        raise InvalidInput("none of these pictures can be read any more")
+    return answers
 
 
 def _store(defaults: FusedDefaults | None) -> None:
