@@ -66,7 +66,7 @@ def evaluate(
         answers = _asked(source, pictures, folder, job, quiet=as_json)
         found, proposal = figures(answers), propose(answers)
         page = write_report(folder, found, proposal)
-        job.report({"pictures": found.pictures, "proposal": asdict(proposal), "page": str(page)})
+        job.report({"pictures": found.pictures, "page": str(page)})
     if apply:
         _store(
             FusedDefaults(min_confidence=proposal.min_confidence, weights=dict(proposal.weights))

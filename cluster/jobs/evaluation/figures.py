@@ -13,9 +13,10 @@ from cluster.jobs.evaluation.asking import Answer, Hit
 
 FUSED = "fused"
 BINS = 10
-SLACK = 2.0
-"""What a copy finds is right if the unaltered picture finds it with this part of the confidence:
-near a limit, one may be just above it and the other just below."""
+LEAST = 0.1
+"""Hits that are surely by chance, nearly all in a long list, would hide every error."""
+SURE = 0.5
+"""Confidence with which the unaltered picture must find what else is right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +65,15 @@ class Known:
             if answer.alteration == UNALTERED
         }
 
-    def is_right(self, answer: Answer, hit: Hit, confidence: float) -> bool:
-        """Whether a hit of this confidence is the picture, or the unaltered one finds it too."""
+    def is_right(self, answer: Answer, hit: Hit, least: float = SURE) -> bool:
+        """Whether a hit is the picture, or the unaltered one finds it, too, verified or with this
+        confidence."""
         if hit.image_id == answer.image_id:
             return True
         known = self._found.get(answer.sha256, {}).get(hit.image_id)
         if known is None:
             return False
-        return known.is_verified or (known.confidence or 0.0) >= confidence / SLACK
+        return known.is_verified or (known.confidence or 0.0) >= least
 
 
 def figures(answers: Sequence[Answer]) -> Figures:
@@ -115,20 +117,22 @@ def _recall(answers: Sequence[Answer], retriever: str) -> Recall:
 
 def _false_hits(answers: Sequence[Answer], known: Known) -> float:
     wrong = [
-        any(hit.is_verified and not known.is_right(answer, hit, 1.0) for hit in answer.hits)
+        any(hit.is_verified and not known.is_right(answer, hit) for hit in answer.hits)
         for answer in answers
     ]
     return float(np.mean(wrong))
 
 
 def calibration(answers: Sequence[Answer], known: Known, retriever: str) -> list[Bin]:
-    """Hits by their confidence in BINS bins of equal width; empty ones are left out."""
+    """Hits of at least LEAST by their confidence in BINS bins of equal width; empty ones are left
+    out."""
     pairs = [
-        (sure, known.is_right(answer, hit, sure))
+        (sure, known.is_right(answer, hit))
         for answer in answers
         for hit in answer.hits
         if (sure := hit.confidence if retriever == FUSED else hit.confidences.get(retriever))
         is not None
+        and sure >= LEAST
     ]
     if not pairs:
         return []

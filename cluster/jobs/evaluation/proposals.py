@@ -17,6 +17,9 @@ WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
 CONFIDENCES = (*(step / 20 for step in range(1, 20)), 0.97, 0.99)
 MOST_WRONG = 0.01
 """Share of queries that may have a wrong hit."""
+SLACK = 0.5
+"""Share of the least confidence with which the unaltered picture must find what else is right: near
+a limit, one may be just above it and the other just below."""
 LEAST_GAIN = 0.002
 """Gain of mean reciprocal rank below which weights are left as they are."""
 
@@ -86,7 +89,7 @@ def _wrong(answers: Sequence[Answer], known: Known, least: float) -> float:
         any(
             hit.confidence is not None
             and hit.confidence >= least
-            and not known.is_right(answer, hit, hit.confidence)
+            and not known.is_right(answer, hit, least * SLACK)
             for hit in answer.hits
         )
         for answer in answers
