@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from deployments.directory.entry import DirectoryEntry
 from deployments.ingress.gateway import Gateway
+from deployments.ingress.paging import HitPage, decode_start, paged
 from deployments.ingress.relating import relate_hits
 from deployments.ingress.report import Report
 from deployments.ingress.searching import QueryPicture, RetrieverCall
-from deployments.schemas import SearchQuery
+from deployments.queries import SearchQuery
 from deployments.wire import CompositeQuery, Description
 from indexes.base import Hit
-from indexes.ranking.fusion import FusedHit, RankedList, above_confidence, fuse
+from indexes.ranking.fusion import RankedList, above_confidence, fuse
 from indexes.relation.judging import Relation
 from models.errors import ImageNotFound, InvalidInput
 from models.types import Variants
@@ -25,7 +24,7 @@ from models.types import Variants
 
 async def fused_search(
     gateway: Gateway, query: SearchQuery, images: Sequence[bytes], report: Report
-) -> tuple[list[FusedHit], str | None]:
+) -> HitPage:
     """One page of hits and the cursor of the next page.
 
     A retriever with additive vectors gets one query with all parts. Any other retriever gets one
@@ -36,7 +35,7 @@ async def fused_search(
     entries = await gateway.entries_named(list(asked) if asked is not None else None)
     weights = defaults.weights if asked is None else asked
     _check(query, images, entries)
-    offset = decode_cursor(query.cursor)
+    start = decode_start(query.cursor, query.sort)
     scope = await gateway.search_scope(query.filter, query.min_seq, query.stale_ok)
     stored = (
         await asyncio.to_thread(gateway.store.images_by_id, query.image_ids)
@@ -51,6 +50,12 @@ async def fused_search(
         await gateway.searcher.prepare(data, entries, variants, report, query.region)
         for data in images
     ]
+    if query.filter is not None and query.filter.larger:
+        sizes = [picture.pixels for picture in pictures]
+        sizes += [one.width * one.height for one in stored.values()]
+        if not sizes:
+            raise InvalidInput("filter.larger: there is no query picture", "filter.larger")
+        scope = await gateway.larger_than(scope, max(sizes))
     calls = _calls(entries, pictures, query, variants)
     lists = await gateway.searcher.search_all(calls, scope, report)
     relations = await relate_hits(gateway, calls, lists.hits, report)
@@ -64,31 +69,7 @@ async def fused_search(
             fuse(ranked, query.negative.image_ids, _told(relations, query.explain)),
             defaults.min_confidence if query.min_confidence is None else query.min_confidence,
         )
-    page = hits[offset : offset + query.k]
-    more = len(hits) > offset + query.k
-    return page, encode_cursor(offset + query.k) if more else None
-
-
-def encode_cursor(offset: int) -> str:
-    """An opaque cursor for the next page's offset."""
-    return base64.urlsafe_b64encode(f"o{offset}".encode()).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str | None) -> int:
-    """The offset of a cursor. Raises InvalidInput for a cursor that `encode_cursor` did not
-    make."""
-    if cursor is None:
-        return 0
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        offset = int(text.removeprefix("o"))
-    except (ValueError, binascii.Error) as exc:
-        raise InvalidInput(
-            "cursor: pass on the next_cursor of a previous answer", "cursor"
-        ) from exc
-    if not 0 <= offset <= 10_000 or not text.startswith("o"):
-        raise InvalidInput("cursor: pass on the next_cursor of a previous answer", "cursor")
-    return offset
+    return await paged(gateway, query, start, hits, report)
 
 
 def _check(query: SearchQuery, images: Sequence[bytes], entries: Sequence[DirectoryEntry]) -> None:

@@ -133,20 +133,24 @@ def test_an_older_layout_is_brought_up_to_date_and_a_newer_one_refused(
     new.close()
 
 
-def test_a_store_of_the_layout_before_records_takes_them(
-    url: str, monkeypatch: pytest.MonkeyPatch
+def test_a_store_of_the_layout_before_records_and_facts_takes_them(
+    postgres: PostgresServer, url: str
 ) -> None:
-    steps = postgres_schema.STEPS
-    before = next(at for at, step in enumerate(steps) if "CREATE TABLE records" in step)
-    monkeypatch.setattr(postgres_schema, "STEPS", steps[:before])
     old = PostgresStore(url)
     old.put(picture(1, "a"))
     old.close()
-    monkeypatch.undo()
+    postgres.execute("DROP TABLE ambience.records", url)
+    postgres.execute("ALTER TABLE ambience.images DROP COLUMN facts", url)
+    steps = postgres_schema.STEPS
+    before = next(at for at, step in enumerate(steps) if "CREATE TABLE records" in step)
+    postgres.execute(f"UPDATE ambience.schema_version SET version = {before}", url)
     store = PostgresStore(url)
     store.write_records({RecordKey("rule", "bytes"): b"manual"})
     assert store.record("rule", "bytes") == b"manual"
     assert store.rows(PHASH, [1]) == {1: row_of("a")}
+    image = store.image(1)
+    assert image is not None
+    assert image.facts is None
     store.close()
 
 
