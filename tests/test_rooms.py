@@ -62,9 +62,10 @@ ROOMS: dict[str, str] = {
     "deployments.page": "",
     "deployments.http": "directory ingress schemas settings wire indexes models",
     "deployments.http.admission": "http keys settings models",
+    "deployments.http.copies": "http ingress schemas models",
     "deployments.http.gallery": "directory http ingress schemas wire indexes models",
     "deployments.http.application": (
-        "http http.admission http.gallery ingress loopback page settings"
+        "http http.admission http.copies http.gallery ingress loopback page settings"
     ),
     "deployments.replicas": "layout loopback settings statuses storing wire indexes models",
     "deployments.app": "directory http http.application layout replicas settings indexes models",
