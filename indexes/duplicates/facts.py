@@ -32,28 +32,32 @@ class Facts:
 
     @property
     def format(self) -> str:
-        """The format of the file, by its name; empty if that says nothing."""
-        return _by_name(self.image)
+        """The format of the file, such as JPEG; of an older store by the file's name."""
+        facts = self.image.facts
+        return _by_name(self.image) if facts is None else facts.format
 
     @property
     def bytes(self) -> int:
-        return 0
+        return 0 if self.image.facts is None else self.image.facts.bytes
 
     @property
     def taken(self) -> float | None:
         """When it was taken, in seconds since the epoch."""
-        return None
+        return None if self.image.facts is None else self.image.facts.taken
 
     @property
     def metadata(self) -> int:
         """Number of things that are said of it: EXIF tags, keys of its metadata, tags, and
         annotations by a person."""
-        return len(self.image.metadata) + len(self.tags) + self.said
+        exif = 0 if self.image.facts is None else self.image.facts.exif_tags
+        return exif + len(self.image.metadata) + len(self.tags) + self.said
 
     @property
     def quality(self) -> float:
         """How little it was compressed: 1 to 100 for JPEG, 101 for RAW; 0 if unknown."""
-        return 101.0 if self.is_raw else 0.0
+        if self.is_raw:
+            return 101.0
+        return 0.0 if self.image.facts is None else self.image.facts.quality or 0.0
 
     @property
     def is_raw(self) -> bool:

@@ -20,6 +20,7 @@ from indexes.store.complete import (
 )
 from indexes.store.records import RecordKey
 from models.errors import PreconditionFailed
+from models.types import FileFacts
 
 KEPT = "duplicates.kept"
 KEPT_SECONDS = 30 * 24 * 3600.0
@@ -131,6 +132,7 @@ def _image_row(image: Image) -> dict[str, Any]:
 
 def _image_of(row: dict[str, Any]) -> Image:
     row["source"] = row["source"].encode("latin-1").decode("utf-8", "surrogateescape")
+    row["facts"] = FileFacts(**row["facts"]) if row["facts"] else None
     return Image(
         **{**row, "wanted": frozenset(row["wanted"]), "pending": frozenset(row["pending"])}
     )

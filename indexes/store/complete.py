@@ -35,6 +35,7 @@ class CompleteImage:
         named = [image.source.encode("utf-8", "surrogateescape").hex(), sorted(image.wanted)]
         rows = [[*space, _hash(row)] for space, row in sorted(self.features.items())]
         parts = [*told, *named, rows, _hash(self.preview), _hash(dump_metadata(image.metadata))]
+        parts.append(image.facts)
         return hashlib.blake2b(orjson.dumps(parts), digest_size=16).digest()
 
 
@@ -77,6 +78,7 @@ def write_of(whole: CompleteImage, original: bytes | None) -> ImageWrite:
         preview=whole.preview,
         original=original,
         created=image.created,
+        facts=image.facts,
     )
 
 
