@@ -19,7 +19,7 @@ CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 DEFAULT: tuple[Criterion, ...] = ("pixels", "not_recompressed", "metadata", "oldest")
 MEANINGS: Mapping[Criterion, str] = {
     "pixels": "more pixels",
-    "not_recompressed": "camera RAW, then the higher quality of JPEG",
+    "not_recompressed": "camera RAW, then what loses nothing, then the higher quality of JPEG",
     "metadata": "more EXIF, metadata, tags and annotations by a person",
     "oldest": "taken first; of those without a date, added first",
     "largest_file": "the larger file",
@@ -121,9 +121,8 @@ def _shown(criterion: Criterion, facts: Facts) -> str:
 
 
 def _compression(facts: Facts) -> str:
-    if facts.is_raw or not facts.quality:
-        return facts.format or "unknown"
-    return f"{facts.format} of quality {facts.quality:g}"
+    jpeg = facts.format == "JPEG" and facts.quality
+    return f"JPEG of quality {facts.quality}" if jpeg else facts.format or "unknown"
 
 
 def _when(facts: Facts) -> str:

@@ -14,6 +14,7 @@ RAW_SUFFIXES = frozenset(
     {"3fr", "arw", "cr2", "cr3", "crw", "dng", "erf", "iiq", "kdc", "mef", "mos", "mrw", "nef"}
     | {"nrw", "orf", "pef", "raf", "raw", "rw2", "rwl", "sr2", "srf", "srw", "x3f"}
 )
+_QUALITIES = {RAW: 101, **dict.fromkeys(("PNG", "TIFF", "BMP", "PNM", "PSD", "QOI", "HEIC"), 100)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,11 @@ class Facts:
         return exif + len(self.image.metadata) + len(self.tags) + self.said
 
     @property
-    def quality(self) -> float:
-        """How little it was compressed: 1 to 100 for JPEG, 101 for RAW; 0 if unknown."""
-        if self.is_raw:
-            return 101.0
-        return 0.0 if self.image.facts is None else self.image.facts.quality or 0.0
+    def quality(self) -> int:
+        """How little it was compressed: 1 to 100 for JPEG, 100 for what loses nothing and what
+        cameras write, 101 for RAW; 0 if unknown."""
+        jpeg = None if self.image.facts is None else self.image.facts.quality
+        return jpeg or _QUALITIES.get(self.format, 0)
 
     @property
     def is_raw(self) -> bool:
