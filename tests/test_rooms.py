@@ -56,6 +56,7 @@ ROOMS: dict[str, str] = {
     "deployments.storing": "indexes models",
     "deployments.layout": "indexes",
     "deployments.schemas": "models",
+    "deployments.jobs": "settings indexes models",
     "deployments.wire": "indexes models",
     "deployments.directory": "layout settings statuses wire indexes models",
     "deployments.ingress": "directory schemas settings storing wire indexes models",
@@ -64,8 +65,9 @@ ROOMS: dict[str, str] = {
     "deployments.http.admission": "http keys settings models",
     "deployments.http.copies": "http ingress schemas models",
     "deployments.http.gallery": "directory http ingress schemas wire indexes models",
+    "deployments.http.jobs": "http jobs schemas indexes models",
     "deployments.http.application": (
-        "http http.admission http.copies http.gallery ingress loopback page settings"
+        "http http.admission http.copies http.gallery http.jobs ingress loopback page settings"
     ),
     "deployments.replicas": "layout loopback settings statuses storing wire indexes models",
     "deployments.app": "directory http http.application layout replicas settings indexes models",

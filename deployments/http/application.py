@@ -26,13 +26,14 @@ from deployments.http.conditional import HeadRequests
 from deployments.http.copies import comparing
 from deployments.http.gallery import routes as gallery
 from deployments.http.gallery import services
+from deployments.http.jobs import routes as jobs
 from deployments.ingress.gateway import Gateway
 from deployments.loopback import keep_sockets_on_loopback
 from deployments.page import routes as page
 from deployments.settings import IngressArgs, address, data_folder
 
 logger = logging.getLogger(__name__)
-ROUTES = (v1, bulk, editing, comparing, gallery, services, health, metrics, problems, page)
+ROUTES = (v1, bulk, editing, comparing, jobs, gallery, services, health, metrics, problems, page)
 DRAIN_SECONDS = 1.0
 STOP_SECONDS = 5
 EXPOSED = ["Allow", "Retry-After", "WWW-Authenticate", *openapi.TAGGED, *openapi.REPORT]
