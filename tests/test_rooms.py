@@ -64,10 +64,12 @@ ROOMS: dict[str, str] = {
     "deployments.http": "directory ingress schemas settings wire indexes models",
     "deployments.http.admission": "http keys settings models",
     "deployments.http.copies": "http ingress schemas models",
+    "deployments.http.duplicates": "http ingress schemas indexes models",
     "deployments.http.gallery": "directory http ingress schemas wire indexes models",
     "deployments.http.jobs": "http jobs schemas indexes models",
     "deployments.http.application": (
-        "http http.admission http.copies http.gallery http.jobs ingress loopback page settings"
+        "http http.admission http.copies http.duplicates http.gallery http.jobs ingress loopback "
+        "page settings"
     ),
     "deployments.replicas": "layout loopback settings statuses storing wire indexes models",
     "deployments.app": "directory http http.application layout replicas settings indexes models",

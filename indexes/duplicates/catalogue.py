@@ -29,6 +29,9 @@ MEMBERS = "duplicates.member"
 STATE = "duplicates.state"
 COUNTS = RecordKey(STATE, "levels")
 VERDICTS = "duplicates.verdict"
+FOLLOWED = RecordKey(STATE, "followed")
+REGROUP = RecordKey(STATE, "regroup")
+"""There while all images are to be grouped anew, because what decides on groups was changed."""
 HIDING = frozenset({"keep_all", "different", "alternates"})
 """Decisions after which a pair is not shown again."""
 ATTEMPTS, PAUSE = 200, 0.005
@@ -47,6 +50,14 @@ class Counts(NamedTuple):
     images: int = 0
     bytes: int = 0
     """Bytes of all images but the best of each group."""
+
+
+class Followed(NamedTuple):
+    """How far a job has followed the log."""
+
+    head: int
+    pending: int
+    """Log entries that it has not looked at; all images count if they are to be grouped anew."""
 
 
 class StoredGroup(NamedTuple):
@@ -71,6 +82,26 @@ def counts(store: Store) -> dict[Level, Counts]:
     """What each level holds."""
     found = orjson.loads(store.record(*COUNTS) or b"{}")
     return {level: Counts(*found.get(level, ())) for level in LEVELS}
+
+
+def followed(store: Store) -> Followed:
+    """How far the log was followed; not at all in another store, such as a restored backup."""
+    said = orjson.loads(store.record(*FOLLOWED) or b"{}")
+    head = said["head"] if said.get("store") == store.uuid else 0
+    pending = max(0, store.head() - head)
+    if store.record(*REGROUP) is not None:
+        pending += store.count()
+    return Followed(head, pending)
+
+
+def followed_write(store: Store, head: int) -> Writes:
+    """The record that the log was followed up to a seq."""
+    return {FOLLOWED: orjson.dumps({"store": store.uuid, "head": head})}
+
+
+def regroup_all_later() -> Writes:
+    """The record that the next run of the job groups all images anew."""
+    return {REGROUP: b"{}"}
 
 
 def groups_page(
