@@ -25,6 +25,7 @@ from deployments.http.admission.middleware import Admission
 from deployments.http.admission.origins import WILDCARD
 from deployments.http.conditional import HeadRequests
 from deployments.http.copies import comparing
+from deployments.http.duplicates import routes as duplicates
 from deployments.http.gallery import routes as gallery
 from deployments.http.gallery import services
 from deployments.http.jobs import routes as jobs
@@ -34,7 +35,10 @@ from deployments.page import routes as page
 from deployments.settings import IngressArgs, address, data_folder
 
 logger = logging.getLogger(__name__)
-ROUTES = (v1, bulk, editing, comparing, jobs, gallery, services, health, metrics, problems, page)
+ROUTES = (
+    *(v1, bulk, editing, comparing, duplicates, jobs),
+    *(gallery, services, health, metrics, problems, page),
+)
 DRAIN_SECONDS = 1.0
 STOP_SECONDS = 5
 EXPOSED = ["Allow", "Retry-After", "WWW-Authenticate", *openapi.TAGGED, *openapi.REPORT]

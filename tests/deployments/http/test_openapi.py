@@ -235,4 +235,4 @@ def test_requests_made_from_the_document_are_answered_as_documented(
 
         answered()
         tried.append(operation.label)
-    assert len(tried) == 18
+    assert len(tried) == 22
