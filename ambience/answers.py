@@ -41,6 +41,12 @@ class Image(TypedDict):
     upload_name: NotRequired[str | None]
     width: int
     height: int
+    format: NotRequired[str | None]
+    bytes: NotRequired[int | None]
+    taken: NotRequired[str | None]
+    """ISO 8601."""
+    exif_tags: NotRequired[int | None]
+    quality: NotRequired[int | None]
     sha256: str
     created: float
     """Seconds since the epoch."""
@@ -105,6 +111,13 @@ class ChangedRegion(TypedDict):
     image: tuple[int, int, int, int]
 
 
+class FoldedCopies(TypedDict):
+    """Hits that are folded into another one."""
+
+    count: int
+    image_ids: list[int]
+
+
 class Hit(TypedDict):
     """One found image."""
 
@@ -115,12 +128,44 @@ class Hit(TypedDict):
     changes: NotRequired[list[Literal["mirrored", "turned", "bordered", "negative"]]]
     overlap: NotRequired[tuple[float, float]]
     regions: NotRequired[list[ChangedRegion]]
+    width: NotRequired[int]
+    height: NotRequired[int]
+    format: NotRequired[str]
+    bytes: NotRequired[int]
+    taken: NotRequired[str]
+    created: NotRequired[str]
+    file_name: NotRequired[str]
+    copies: NotRequired[FoldedCopies]
     retrievers: dict[str, Measures]
 
 
 class SearchResults(TypedDict):
     hits: list[Hit]
     next_cursor: NotRequired[str | None]
+    truncated: NotRequired[bool]
+
+
+class ComparedPicture(TypedDict):
+    """One of two pictures, upright."""
+
+    width: int
+    height: int
+    image_id: NotRequired[int]
+
+
+class Comparison(TypedDict):
+    """How a query picture and an image relate."""
+
+    relation: Literal["same", "edited", "part", "shares", "like"]
+    changes: NotRequired[list[Literal["mirrored", "turned", "bordered", "negative"]]]
+    confidence: float
+    overlap: NotRequired[tuple[float, float]]
+    regions: NotRequired[list[ChangedRegion]]
+    homography: NotRequired[list[list[float]]]
+    """3×3, from pixels of the query to those of the image."""
+    matches: NotRequired[list[tuple[float, float, float, float]]]
+    query: ComparedPicture
+    image: ComparedPicture
     truncated: NotRequired[bool]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, NotRequired, TypedDict, TypeVar, cast
+from typing import Any, BinaryIO, Generic, Literal, NotRequired, TypedDict, TypeVar, cast
 
 import httpx
 
@@ -17,6 +17,7 @@ from ambience.answers import (
     Added,
     BatchOutcome,
     Changes,
+    Comparison,
     DeletedImages,
     EditedImage,
     Image,
@@ -51,6 +52,8 @@ class Query(TypedDict, total=False):
     retrievers: Mapping[str, float]
     k: int
     min_confidence: float
+    sort: Literal["relevance", "newest", "oldest"]
+    collapse: bool
     cursor: str
     filter: Mapping[str, Any]
     region: tuple[float, float, float, float]
@@ -221,6 +224,13 @@ def search_retriever(
     pictures = [] if picture is None else [picture]
     path = f"/v1/retrievers/{name}/search"
     return Call("POST", path, _json, json=dict(parameters), pictures=pictures, form=form)
+
+
+def compare(pictures: Sequence[Picture], image_ids: Sequence[int]) -> Call[Comparison]:
+    """How two pictures relate: uploads and stored images, in that order."""
+    body = {"image_ids": list(image_ids)}
+    form = {"query": json.dumps(body)}
+    return Call("POST", "/v1/compare", _json, json=body, pictures=pictures, form=form)
 
 
 def retrievers() -> Call[list[RetrieverState]]:

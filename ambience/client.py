@@ -29,6 +29,7 @@ from ambience.answers import (
     BatchOutcome,
     Change,
     Changes,
+    Comparison,
     DeletedImages,
     EditedImage,
     Hit,
@@ -190,6 +191,10 @@ class Client(_Settings[httpx.Client]):
         """Search one retriever by its own parameters."""
         return self.send(calls.search_retriever(name, picture, parameters))
 
+    def compare(self, *pictures: Picture, image_ids: Sequence[int] = ()) -> Comparison:
+        """How two pictures relate: uploads and stored images, in that order."""
+        return self.send(calls.compare(pictures, image_ids))
+
     def retrievers(self) -> list[RetrieverState]:
         """The state of the retrievers and annotators."""
         return self.send(calls.retrievers())
@@ -323,6 +328,10 @@ class AsyncClient(_Settings[httpx.AsyncClient]):
     ) -> RetrieverResults:
         """Search one retriever by its own parameters."""
         return await self.send(calls.search_retriever(name, picture, parameters))
+
+    async def compare(self, *pictures: Picture, image_ids: Sequence[int] = ()) -> Comparison:
+        """How two pictures relate: uploads and stored images, in that order."""
+        return await self.send(calls.compare(pictures, image_ids))
 
     async def retrievers(self) -> list[RetrieverState]:
         """The state of the retrievers and annotators."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ambience import answers
+from ambience.calls import Query
 from deployments.http.application import make_app
 from deployments.ingress.gateway import Gateway
 from tests.deployments.conftest import gateway  # noqa: F401
@@ -17,8 +18,11 @@ SCHEMAS = {
     "Change": "Change",
     "ChangedRegion": "ChangedRegion",
     "Changes": "ChangeList",
+    "ComparedPicture": "ComparedPicture",
+    "Comparison": "Comparison",
     "DeletedImages": "DeletedImages",
     "EditedImage": "EditedImage",
+    "FoldedCopies": "FoldedCopies",
     "Hit": "FusedRow",
     "Image": "ImageAnswer",
     "ImagePage": "ImageList",
@@ -38,6 +42,10 @@ SHARED = {"rank"}
 def schemas(gateway: Gateway) -> dict[str, Any]:  # noqa: F811
     document: dict[str, Any] = make_app(gateway).openapi()
     return document["components"]["schemas"]  # type: ignore[no-any-return]
+
+
+def test_a_query_has_the_fields_of_a_search(schemas: dict[str, Any]) -> None:
+    assert Query.__optional_keys__ == schemas["SearchQuery"]["properties"].keys()
 
 
 def test_every_type_is_compared() -> None:

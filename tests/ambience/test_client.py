@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageOps
 
 from ambience import calls, client
 from ambience.calls import Call
@@ -131,6 +132,10 @@ def test_what_is_added_is_found_listed_and_deleted(ambience: Client, tmp_path: P
     assert ambience.search(image_ids=[second])["hits"][0]["image_id"] == second
     near = ambience.search_retriever("phash", path, k=1, variants="dihedral")["hits"]
     assert (near[0]["image_id"], near[0]["distance"]) == (7, 0)
+    mirrored = ImageOps.mirror(Image.open(path))
+    mirrored.save(tmp_path / "mirrored.png")
+    compared = ambience.compare(tmp_path / "mirrored.png", image_ids=[7])
+    assert (compared["relation"], compared["changes"]) == ("same", ["mirrored"])
     ambience.delete(7)
     with pytest.raises(ImageNotFound) as caught:
         ambience.image(7)
