@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deployments.ingress.columns import ImageColumns
+from deployments.ingress.listing.columns import ImageColumns
 from deployments.queries import Filter
 from indexes.store.base import ImageWrite, Space
 from indexes.store.lmdb.store import LmdbStore

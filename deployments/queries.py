@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from deployments.schemas import ImageId, Words
 from models.pictures.formats import ENCODING_NAMES
@@ -100,6 +100,11 @@ class SearchQuery(Options):
         default_factory=list, max_length=MAX_QUERIES, description="Stored images to search by."
     )
     text: Words | None = Field(None, description="Words to search by.")
+    composed: Words | None = Field(
+        None,
+        description="Words, `-words` to avoid, images (`~123`), tags (`#beach`) and exact texts "
+        '(`"trail closed"`) in one line, in place of `text`.',
+    )
     negative: Negative = Field(Negative(), description="What hits must be unlike.")
     retrievers: dict[str, Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]] | None = (
         Field(None, min_length=1, description="Retrievers to ask, with weights; default: all, 1.")
@@ -131,6 +136,12 @@ class SearchQuery(Options):
     mirrored: bool = Field(True, description="Also find mirror images.")
     min_seq: int | None = Field(None, ge=0, description="Answer no earlier than this change.")
     stale_ok: bool = Field(False, description="Do not wait for the newest changes.")
+
+    @model_validator(mode="after")
+    def _one_text(self) -> SearchQuery:
+        if self.text is not None and self.composed is not None:
+            raise ValueError("give text or composed, not both")
+        return self
 
 
 class RetrieverQuery(Options):

@@ -286,9 +286,21 @@ class FusedRow(Answer):
     retrievers: dict[str, RankedMeasures] = Field(description="By retriever.")
 
 
+class UnappliedPart(BaseModel):
+    """A part of a composed query that the answer does not take into account."""
+
+    part: str = Field(description="The part as it was written.")
+    at: tuple[int, int] = Field(description="Where it begins and ends, in characters.")
+    reason: str = Field(description="Why it was not applied.")
+
+
 class SearchResults(BaseModel):
     hits: list[FusedRow]
     next_cursor: str | None = None
+    unapplied: list[UnappliedPart] = Field(
+        default_factory=list,
+        description="Parts of `composed` that no retriever could take into account.",
+    )
     truncated: bool = Field(False, description=TRUNCATED)
 
 

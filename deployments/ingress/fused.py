@@ -8,16 +8,24 @@ from dataclasses import replace
 from typing import Any
 
 from deployments.directory.entry import DirectoryEntry
+from deployments.ingress.composed import (
+    ComposedQuery,
+    Unapplied,
+    check_images,
+    may_read_text,
+    narrowed,
+)
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.paging import HitPage, decode_start, paged
 from deployments.ingress.relating import relate_hits
 from deployments.ingress.report import Report
-from deployments.ingress.searching import QueryPicture, RetrieverCall
+from deployments.ingress.searching import QueryPicture, RetrieverCall, SearchScope
 from deployments.queries import SearchQuery
 from deployments.wire import CompositeQuery, Description
 from indexes.base import Hit
 from indexes.ranking.fusion import RankedList, above_confidence, fuse
 from indexes.relation.judging import Relation
+from indexes.store.base import Image
 from models.errors import ImageNotFound, InvalidInput
 from models.types import Variants
 
@@ -34,17 +42,15 @@ async def fused_search(
     asked, defaults = query.retrievers, await gateway.defaults.current()
     entries = await gateway.entries_named(list(asked) if asked is not None else None)
     weights = defaults.weights if asked is None else asked
-    _check(query, images, entries)
+    composed = None if query.composed is None else ComposedQuery.read(query.composed)
+    texts = list[str]()
+    if composed is not None:
+        await asyncio.to_thread(check_images, gateway.store, composed)
+        query, texts = _with_parts(query, composed, images, entries)
+    _check(query, images, entries, texts)
     start = decode_start(query.cursor, query.sort)
     scope = await gateway.search_scope(query.filter, query.min_seq, query.stale_ok)
-    stored = (
-        await asyncio.to_thread(gateway.store.images_by_id, query.image_ids)
-        if query.image_ids
-        else {}
-    )
-    for image_id in query.image_ids:
-        if image_id not in stored:
-            raise ImageNotFound(f"no image {image_id}", "image_ids")
+    stored = await _stored(gateway, query.image_ids)
     variants: Variants = "mirror" if query.mirrored else "identity"
     pictures = [
         await gateway.searcher.prepare(data, entries, variants, report, query.region)
@@ -52,11 +58,11 @@ async def fused_search(
     ]
     if query.filter is not None and query.filter.larger:
         sizes = [picture.pixels for picture in pictures]
-        sizes += [one.width * one.height for one in stored.values()]
-        if not sizes:
-            raise InvalidInput("filter.larger: there is no query picture", "filter.larger")
-        scope = await gateway.larger_than(scope, max(sizes))
-    calls = _calls(entries, pictures, query, variants)
+        scope = await _of_larger(gateway, scope, [*sizes, *_sizes(stored)])
+    unapplied = list[Unapplied]()
+    if composed is not None:
+        scope, unapplied = await narrowed(gateway, composed, scope, report)
+    calls = _calls(entries, pictures, query, variants, texts)
     lists = await gateway.searcher.search_all(calls, scope, report)
     relations = await relate_hits(gateway, calls, lists.hits, report)
     with report.timed("fuse"):
@@ -69,17 +75,69 @@ async def fused_search(
             fuse(ranked, query.negative.image_ids, _told(relations, query.explain)),
             defaults.min_confidence if query.min_confidence is None else query.min_confidence,
         )
-    return await paged(gateway, query, start, hits, report)
+    page = await paged(gateway, query, start, hits, report)
+    if composed is None:
+        return page
+    unapplied += composed.unanswered(entries, report)
+    return replace(page, unapplied=[one.row(composed.written) for one in unapplied])
 
 
-def _check(query: SearchQuery, images: Sequence[bytes], entries: Sequence[DirectoryEntry]) -> None:
-    words = query.text is not None or query.negative.text is not None
-    if words and not any(_may_read_text(entry) for entry in entries):
+async def _stored(gateway: Gateway, image_ids: Sequence[int]) -> Mapping[int, Image]:
+    """The rows of stored query images. Raises ImageNotFound."""
+    if not image_ids:
+        return {}
+    stored = await asyncio.to_thread(gateway.store.images_by_id, image_ids)
+    for image_id in image_ids:
+        if image_id not in stored:
+            raise ImageNotFound(f"no image {image_id}", "image_ids")
+    return stored
+
+
+def _sizes(stored: Mapping[int, Image]) -> list[int]:
+    return [image.width * image.height for image in stored.values()]
+
+
+async def _of_larger(gateway: Gateway, scope: SearchScope, sizes: Sequence[int]) -> SearchScope:
+    """The scope without images that are no larger than each of these numbers of pixels."""
+    if not sizes:
+        raise InvalidInput("filter.larger: there is no query picture", "filter.larger")
+    return await gateway.larger_than(scope, max(sizes))
+
+
+def _with_parts(
+    query: SearchQuery,
+    composed: ComposedQuery,
+    images: Sequence[bytes],
+    entries: Sequence[DirectoryEntry],
+) -> tuple[SearchQuery, list[str]]:
+    """The query with the parts of a composed one, and its exact texts. What no retriever can read
+    is left out, if there is a picture to search by."""
+    query = composed.merged(query)
+    if not images and not query.image_ids:
+        composed.check_positive()
+    if any(map(may_read_text, entries)) or not (images or query.image_ids):
+        return query, [part.text for part in composed.of("exact")]
+    return _without_words(query), []
+
+
+def _without_words(query: SearchQuery) -> SearchQuery:
+    negative = query.negative.model_copy(update={"text": None})
+    return query.model_copy(update={"text": None, "negative": negative})
+
+
+def _check(
+    query: SearchQuery,
+    images: Sequence[bytes],
+    entries: Sequence[DirectoryEntry],
+    texts: Sequence[str],
+) -> None:
+    words = query.text is not None or query.negative.text is not None or bool(texts)
+    if words and not any(may_read_text(entry) for entry in entries):
         if query.retrievers is not None:
             raise InvalidInput("none of these retrievers searches by words", "text")
         raise InvalidInput("no retriever that searches by words is deployed", "text")
     if not images and not query.image_ids:
-        if query.text is None:
+        if query.text is None and not texts:
             raise InvalidInput("give an image, image_ids or text to search by", "image")
     elif query.text is None and entries and not any(entry.of_pictures for entry in entries):
         raise InvalidInput("these retrievers search by words only", "retrievers")
@@ -92,8 +150,11 @@ def _calls(
     pictures: Sequence[QueryPicture],
     query: SearchQuery,
     variants: Variants,
+    texts: Sequence[str],
 ) -> list[RetrieverCall]:
+    """The calls of all retrievers; exact texts are for those that search annotations."""
     calls = []
+    words = " ".join([*filter(None, [query.text]), *texts])
     for entry in entries:
         params = list_params(entry, query.explain)
         if entry.description is not None and entry.description.additive:
@@ -107,8 +168,8 @@ def _calls(
                 RetrieverCall(entry, params, image_id=image_id, variants=variants)
                 for image_id in query.image_ids
             ]
-        if query.text is not None and _may_read_text(entry):
-            calls.append(RetrieverCall(entry, params, composite=CompositeQuery(text=query.text)))
+        if words and may_read_text(entry):
+            calls.append(RetrieverCall(entry, params, composite=CompositeQuery(text=words)))
     return calls
 
 
@@ -129,12 +190,6 @@ def _composite(
         negative_ids=[at for at in query.negative.image_ids if at not in query.image_ids],
         negative_weight=query.negative.weight,
     )
-
-
-def _may_read_text(entry: DirectoryEntry) -> bool:
-    """Whether the retriever may read text. One that has not described itself yet is called, and
-    named as missing."""
-    return entry.description is None or entry.description.reads_text
 
 
 def list_params(entry: DirectoryEntry, explain: bool) -> Mapping[str, Any]:

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from deployments.directory.entry import DirectoryEntry
 from deployments.directory.retrievers import RetrieverDirectory
 from deployments.ingress.adding import ImageWriter
-from deployments.ingress.collapsing import Folding
-from deployments.ingress.columns import ImageColumns
 from deployments.ingress.defaults import DefaultsReader
+from deployments.ingress.listing.collapsing import Folding
+from deployments.ingress.listing.columns import ImageColumns
 from deployments.ingress.searching import Searcher, SearchScope
 from deployments.queries import Filter
 from deployments.settings import IngressArgs, store_url

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
-from deployments.ingress.collapsing import PHASH
 from deployments.ingress.gateway import Gateway
+from deployments.ingress.listing.collapsing import PHASH
+from deployments.ingress.listing.rows import facts_row, iso_time
 from deployments.ingress.report import Report
-from deployments.ingress.rows import facts_row, iso_time
 from deployments.queries import SearchQuery, Sort
 from indexes.ranking.fusion import FusedHit
 from indexes.store.base import Image
@@ -45,10 +45,14 @@ class HitPage:
     copies: Mapping[int, Sequence[int]]
     """By id, the ids of the hits that are folded into a hit."""
     next_cursor: str | None
+    unapplied: Sequence[Mapping[str, Any]] = ()
+    """Parts of a composed query that are not taken into account."""
 
     def row(self) -> dict[str, Any]:
         """The page as JSON."""
-        return {"hits": [self._hit(hit) for hit in self.hits], "next_cursor": self.next_cursor}
+        more = {"unapplied": self.unapplied} if self.unapplied else {}
+        hits = [self._hit(hit) for hit in self.hits]
+        return {"hits": hits, "next_cursor": self.next_cursor, **more}
 
     def _hit(self, hit: FusedHit) -> dict[str, Any]:
         row = hit.row()

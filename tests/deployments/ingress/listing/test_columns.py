@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from deployments.ingress.columns import ImageColumns
+from deployments.ingress.listing.columns import ImageColumns
 from deployments.queries import Filter
 from indexes.store.base import Image, ImageWrite, Store
 from indexes.store.lmdb.store import LmdbStore
@@ -104,7 +104,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def test_many_images_are_read_in_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.ingress.columns.PAGE", 7)
+    monkeypatch.setattr("deployments.ingress.listing.columns.PAGE", 7)
     columns = ImageColumns()
     store.put_many([picture(at, str(at), width=at) for at in range(40)])
     wanted = Filter(min_width=20)

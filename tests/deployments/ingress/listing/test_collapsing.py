@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from deployments.ingress import collapsing
-from deployments.ingress.collapsing import CANDIDATE, Folding, turned
+from deployments.ingress.listing import collapsing
+from deployments.ingress.listing.collapsing import CANDIDATE, Folding, turned
 from indexes.store.base import ImageWrite, Space, Store
 from indexes.store.memory.store import MemoryStore
 from models.base import dihedral
