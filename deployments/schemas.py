@@ -20,6 +20,7 @@ ImageId = Annotated[int, Field(ge=0, le=MAX_IMAGE_ID)]
 MAX_RESULTS = 1000
 MAX_QUERIES = 16
 MAX_WORDS = 1000
+TAKEN = "When it was taken, ISO 8601; a local time without its offset is read as UTC."
 TRUNCATED = "True if the picture is cut short or damaged; what is there is used."
 
 
@@ -196,6 +197,15 @@ class ImageAnswer(BaseModel):
     upload_name: str | None = Field(None, description="The name of the uploaded file.")
     width: int
     height: int
+    format: str | None = Field(None, description="The encoding, such as `JPEG`, `HEIC` or `RAW`.")
+    bytes: int | None = Field(None, description="Size of the file.")
+    taken: str | None = Field(None, description=TAKEN)
+    exif_tags: int | None = Field(
+        None, description="Number of EXIF tags about the photograph and the camera."
+    )
+    quality: int | None = Field(
+        None, description="Of a JPEG: the quality whose quantisation table is nearest."
+    )
     sha256: str
     created: float = Field(description="Seconds since the epoch.")
     metadata: dict[str, Any]

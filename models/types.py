@@ -37,6 +37,23 @@ class TextFeatures:
     trained with a softmax over texts (CLIP)."""
 
 
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What the file of an image says beside its pixels."""
+
+    format: str
+    """The encoding, such as `JPEG`, `HEIC` or `RAW`."""
+    bytes: int
+    """Size of the file."""
+    taken: float | None = None
+    """When the picture was taken, in seconds since the epoch; a local time without its offset is
+    read as UTC."""
+    exif_tags: int = 0
+    """Number of EXIF tags about the photograph and the camera."""
+    quality: int | None = None
+    """Of a JPEG, the quality from 1 to 100 whose standard table is nearest to the file's."""
+
+
 MAX_IMAGE_ID = 2**47 - 1
 
 

@@ -140,15 +140,19 @@ def plan(
         there = [image_id for path, image_id in part if known.get(path) == image_id]
         missing = missing_spaces(store, spaces, there)
         complete = {image_id for image_id in there if not missing.get(image_id, {"gone"})}
-        complete -= _rewritten(store, [(path, at) for path, at in part if at in complete])
+        complete -= _to_read(store, [(path, at) for path, at in part if at in complete])
         todo += [(path, image_id) for path, image_id in part if image_id not in complete]
     return Plan(todo, len(located) - len(todo), bad, listing)
 
 
-def _rewritten(store: Store, located: Sequence[tuple[str, int]]) -> set[int]:
-    """Images whose file was modified after they were stored; its content then decides."""
+def _to_read(store: Store, located: Sequence[tuple[str, int]]) -> set[int]:
+    """Images whose file was modified after they were stored, whose content then decides, and those
+    without the facts of their file, as older versions stored them."""
     images = store.images_by_id([image_id for _, image_id in located])
-    return {at for path, at in located if at in images and modified(path) > images[at].created}
+    there = [(path, images[at]) for path, at in located if at in images]
+    return {
+        one.image_id for path, one in there if one.facts is None or modified(path) > one.created
+    }
 
 
 def run(
@@ -272,7 +276,8 @@ class Reader:
         if there is not None:
             image_id = there.image_id
             missing = missing_spaces(self.store, self.spaces, [image_id])
-            if there.has_preview and not missing.get(image_id, {"gone"}):
+            whole = there.has_preview and there.facts is not None
+            if whole and not missing.get(image_id, {"gone"}):
                 size = there.width, there.height
                 write = ImageWrite(image_id, sha256, *size, self.wanted, {}, source=path)
                 return Work(path, write=write, already=True)
@@ -305,6 +310,7 @@ class Reader:
             features=self._features(picture, lacking),
             source=path,
             preview=picture.preview_jpeg(),
+            facts=picture.facts,
         )
         left = tuple(space for space in self._networks if space in lacking)
         preview = picture.preview if left else None

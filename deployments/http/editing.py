@@ -16,6 +16,7 @@ from deployments.http.reading import read_body, refuse_unknown_parameters, valid
 from deployments.ingress.annotating import annotate
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import begin_report
+from deployments.ingress.rows import facts_row
 from deployments.schemas import AnnotationEdit, EditedImage, ImageEdit
 from indexes.store.annotations import annotations_of
 from indexes.store.base import ANNOTATE, Image
@@ -88,6 +89,7 @@ def _image_row(gateway: Gateway, image: Image, annotations: dict[str, Any]) -> d
         "upload_name": image.upload_name,
         "width": image.width,
         "height": image.height,
+        **facts_row(image.facts),
         "sha256": image.sha256,
         "created": image.created,
         "metadata": dict(image.metadata),

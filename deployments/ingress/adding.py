@@ -15,7 +15,7 @@ from indexes.store.base import ANNOTATE, Guard, Image, ImageWrite, Receipt, Spac
 from models.errors import AlreadyIndexed, AmbienceError, Conflict, InvalidInput, Unavailable
 from models.pictures.decoder import Decoder
 from models.pictures.decoding import Picture
-from models.types import MAX_IMAGE_ID, Pixels, View
+from models.types import MAX_IMAGE_ID, FileFacts, Pixels, View
 
 State = Literal["indexed", "pending"]
 KEY_SECONDS = 24 * 3600.0
@@ -47,6 +47,7 @@ class Prepared:
     height: int
     preview: bytes | None
     rows: Mapping[Space, bytes]
+    facts: FileFacts | None
     views: Mapping[View, Pixels]
 
 
@@ -185,6 +186,7 @@ class ImageWriter:
             upload_name=options.upload_name,
             if_version=options.if_version,
             preview=prepared.preview,
+            facts=prepared.facts,
             original=data if self._needs_original(wanted, annotators, have) else None,
         )
         with report.timed("store"):
@@ -237,7 +239,7 @@ class ImageWriter:
             features = entry.extractor.extract(picture.view(view))
             rows[Space(entry.name, entry.extractor.fingerprint)] = entry.extractor.to_row(features)
         preview = picture.preview_jpeg() if self.previews else None
-        return Prepared(picture.width, picture.height, preview, rows, views)
+        return Prepared(picture.width, picture.height, preview, rows, picture.facts, views)
 
     async def _extract_in_replicas(
         self,
@@ -286,4 +288,4 @@ def _can_extract(entry: DirectoryEntry) -> bool:
 
 
 def _complete(image: Image, sha256: str, wanted: Sequence[str]) -> bool:
-    return image.sha256 == sha256 and image.wanted >= set(wanted)
+    return image.sha256 == sha256 and image.wanted >= set(wanted) and image.facts is not None

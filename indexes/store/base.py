@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
 
 from indexes.store.records import Records
+from indexes.store.scan import Scan
+from models.types import FileFacts
 
 Outcome = Literal["created", "replaced", "unchanged"]
 """Outcome of a write. `replaced` includes a write that extends an image of the same sha256; the
@@ -63,6 +65,9 @@ class ImageWrite:
     """Creation time in seconds since the epoch; None means now."""
     if_version: int | None = None
     """The version that the stored image must have; 0: there must be none; None: any or none."""
+    facts: FileFacts | None = None
+    """What the file says; None keeps the stored facts, or stores none for a new or replaced
+    image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,8 @@ class Image:
     """The seq of the newest change of this image."""
     upload_name: str | None = None
     """The name of the file that was uploaded."""
+    facts: FileFacts | None = None
+    """What its file says; None for an image of an older version, until it is added again."""
 
     @property
     def file_name(self) -> str:
@@ -166,9 +173,10 @@ class Store(Records):
         A write to an existing id with another sha256 replaces the image: all features of every
         space, the preview, the original and the pending work of the old generation are removed, and
         a new generation begins. A write with the same sha256 keeps the generation: wanted kinds are
-        united, given features are written, given metadata replaces the old, a file's path replaces
-        another source, and a preview is stored if there was none. If all of that is stored already,
-        nothing is written and the outcome is `unchanged`. Kinds of given features count as wanted.
+        united, given features are written, given metadata and facts replace the old, a file's path
+        replaces another source, and a preview is stored if there was none. If all of that is stored
+        already, nothing is written and the outcome is `unchanged`. Kinds of given features count as
+        wanted.
         Ids assigned by the store come from a persistent counter above every id ever seen below
         2^46. Should it get there, it goes on and skips ids in use. Raises
         InvalidInput for an id outside [0, 2^47), and PreconditionFailed for another version than
@@ -377,22 +385,6 @@ class Store(Records):
 
     @abstractmethod
     def close(self) -> None: ...
-
-
-@dataclass(slots=True)
-class Scan:
-    """A snapshot of one space. Close it soon (or leave its `with`): while it is open, the store
-    can't free old data."""
-
-    head: int
-    batches: Iterator[list[tuple[int, bytes]]]
-    close: Callable[[], None]
-
-    def __enter__(self) -> Scan:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def file_name_of(image_id: int, source: str) -> str:

@@ -45,6 +45,7 @@ class CompleteImage:
         named = [image.source.encode("utf-8", "surrogateescape").hex(), sorted(image.wanted)]
         rows = [[*space, _hash(row)] for space, row in sorted(self.features.items())]
         parts = [*told, *named, rows, _hash(self.preview), _hash(dump_metadata(image.metadata))]
+        parts.append(image.facts)
         return hashlib.blake2b(orjson.dumps(parts), digest_size=16).digest()
 
 
@@ -172,6 +173,7 @@ def _write(source: Store, whole: CompleteImage) -> ImageWrite:
         preview=whole.preview,
         original=original,
         created=image.created,
+        facts=image.facts,
     )
 
 

@@ -16,11 +16,11 @@ from models.errors import BrokenPicture, PictureTooLarge
 from models.pictures.colour import is_fragile, native_mode, to_srgb
 from models.pictures.damage import Loaded
 from models.pictures.flattening import flattened, is_empty
-from models.pictures.formats import ACCEPTED
+from models.pictures.formats import ACCEPTED, ENCODINGS
 from models.pictures.limits import DecodeLimits
 from models.pictures.opening import CODEC_ERRORS, FIELD, Opened, open_picture
 from models.pictures.views import Picture, full_view, oriented
-from models.types import Pixels
+from models.types import FileFacts, Pixels
 
 __all__ = ["ACCEPTED", "DecodeLimits", "Header", "Picture", "decode", "read_header"]
 
@@ -43,6 +43,8 @@ class Header:
     """A picture that is open and within the limits, but not decoded yet."""
 
     opened: Opened
+    bytes: int
+    """Size of the file."""
 
     @property
     def cost(self) -> int:
@@ -60,6 +62,14 @@ class Header:
         width, height = self.opened.width, self.opened.height
         return (height, width) if self.opened.orientation >= 5 else (width, height)
 
+    @property
+    def facts(self) -> FileFacts:
+        """What the file says beside its pixels."""
+        opened = self.opened
+        encoding = ENCODINGS.get(opened.format, opened.format)
+        exif = opened.exif
+        return FileFacts(encoding, self.bytes, exif.taken, exif.tags, opened.quality)
+
     def decode(self) -> Picture:
         """Decode the picture. Raises BrokenPicture, or UnsupportedPicture for an encoding that
         shows only now."""
@@ -73,7 +83,7 @@ class Header:
                 FIELD,
             ) from exc
         upright = np.ascontiguousarray(oriented(full, opened.orientation))
-        return Picture(upright, *self.size, opened.format, loaded.truncated)
+        return Picture(upright, *self.size, opened.format, loaded.truncated, self.facts)
 
     def _full(self, loaded: Loaded) -> Pixels:
         tags = self.opened.tags
@@ -94,7 +104,7 @@ def read_header(data: bytes, limits: DecodeLimits) -> Header:
         )
     opened = open_picture(data)
     _check_size(opened, limits)
-    return Header(opened)
+    return Header(opened, len(data))
 
 
 def _check_size(opened: Opened, limits: DecodeLimits) -> None:

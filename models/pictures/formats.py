@@ -84,6 +84,15 @@ OTHERS = {
     ),
 }
 """Files that are no accepted picture: name → (first bytes, what to send instead)."""
+ENCODINGS = {
+    "MPO": "JPEG",
+    "PPM": "PNM",
+    "WEBP": "WebP",
+    "HEIF": HEIF,
+    "JXL": "JPEG XL",
+    "JPEG2000": "JPEG 2000",
+}
+"""Names of encodings by Pillow's names, where they differ."""
 _PLAIN_PNM = re.compile(rb"P[123]\s")
 _IN_THREADS = {"JPEG", "PNG", "WebP", "GIF", "BMP", "PNM", None}
 

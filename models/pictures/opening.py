@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -32,6 +31,7 @@ from models.pictures.damage import (
 )
 from models.pictures.files import bmp, heif, ico, jpeg, jxl, png, psd, raw
 from models.pictures.files.color_tags import ColorTags
+from models.pictures.files.exif import NO_EXIF, Exif, read_exif
 from models.pictures.files.tiff import TiffPage
 from models.pictures.limits import ReadLimitedFile
 from models.pictures.samples import (
@@ -61,7 +61,6 @@ CODEC_ERRORS = (
     zlib.error,
 )
 FIELD = "image"
-_ORIENTATION = 0x0112
 _LIBRARY = re.compile(r"(PIL|pillow_heif|pillow_jxl|tifffile)\b")
 _PILLOW = {
     "JPEG": ("JPEG",),
@@ -98,6 +97,8 @@ class Opened:
     tags: ColorTags = field(default_factory=ColorTags)
     orientation: int = 1
     """EXIF orientation 1 to 8."""
+    exif: Exif = NO_EXIF
+    quality: int | None = None
 
 
 def open_picture(data: bytes) -> Opened:
@@ -152,9 +153,9 @@ def _opened(image: ImageFile, load: Callable[[], Loaded]) -> Opened:
     width, height = image.size
     icc = image.info.get("icc_profile")
     tags = ColorTags(icc if isinstance(icc, bytes) and icc else None)
-    turned = image.format not in _CONTAINER_TURNS
-    turn = orientation_of(image.info.get("exif")) if turned else 1
-    return Opened(image.format or "", width, height, width * height, load, tags, turn)
+    exif = read_exif(image.info.get("exif"))
+    turn = 1 if image.format in _CONTAINER_TURNS else exif.orientation
+    return Opened(image.format or "", width, height, width * height, load, tags, turn, exif)
 
 
 def _load(image: ImageFile, again: Callable[[], ImageFile]) -> Loaded:
@@ -192,6 +193,7 @@ def _open_jpeg(data: bytes) -> Opened:
         image = JpegImageFile(ReadLimitedFile(data))
     reduction = jpeg.reduction(min(image.size))
     opened = _opened(image, partial(_load_jpeg, image, data, reduction))
+    opened.quality = jpeg.estimated_quality(getattr(image, "quantization", {}).get(0))
     opened.cost = -(-image.width // reduction) * -(-image.height // reduction)
     if image.info.get("progressive"):
         layers = getattr(image, "layer", ())
@@ -252,7 +254,8 @@ def _open_heif(kind: str, data: bytes) -> Opened:
     if kind == formats.HEIF:
         _register_heif()
     mended = heif.mended(data, b"avif" if kind == formats.AVIF else b"heic")
-    opened = replace(_open_usual(kind, mended), tags=heif.color_tags(data))
+    exif = read_exif(heif.exif_of(data))
+    opened = replace(_open_usual(kind, mended), tags=heif.color_tags(data), exif=exif)
     shown = heif.clean_aperture(data, (opened.width, opened.height))
     if shown is None or kind == formats.HEIF:  # The library for HEIC crops by itself.
         return opened
@@ -275,9 +278,9 @@ def _open_jxl(data: bytes) -> Opened:
         # The plugin shows an animation's last frame.
         return Loaded(first_jxl_frame(data, CODEC_ERRORS) if head.animated else image)
 
-    # Samples of up to 32 bits are held.
-    pixels = head.width * head.height
-    opened = Opened("JXL", head.width, head.height, 2 * pixels, load)
+    cost = 2 * head.width * head.height  # Samples of up to 32 bits are held.
+    exif = read_exif(jxl.exif_of(data))
+    opened = Opened("JXL", head.width, head.height, cost, load, exif=exif)
     return opened
 
 
@@ -313,7 +316,8 @@ def _open_psd(data: bytes) -> Opened:
 
     # The planes are held beside Pillow's picture.
     cost = head.width * head.height * (head.colors + head.has_alpha + 4) // 4
-    return Opened("PSD", head.width, head.height, cost, load, ColorTags(head.icc))
+    tags = ColorTags(head.icc)
+    return Opened("PSD", head.width, head.height, cost, load, tags, exif=read_exif(head.exif))
 
 
 def _open_bmp(data: bytes) -> Opened:
@@ -339,7 +343,16 @@ def _open_raw(data: bytes) -> Opened:
     found = raw.preview(data)
     opened = _open_jpeg(found.jpeg)
     turn = opened.orientation if found.orientation is None else found.orientation
-    return replace(opened, format="RAW", width=found.width, height=found.height, orientation=turn)
+    exif = read_exif(found.tiff)
+    return replace(
+        opened,
+        format="RAW",
+        width=found.width,
+        height=found.height,
+        orientation=turn,
+        exif=opened.exif if exif.taken is None else exif,
+        quality=None,
+    )
 
 
 def _open_tiff(data: bytes) -> Opened:
@@ -347,7 +360,7 @@ def _open_tiff(data: bytes) -> Opened:
         return _open_raw(data)
     page = TiffPage(data)
     if page.is_plain:
-        return _open_usual("TIFF", data)
+        return replace(_open_usual("TIFF", data), exif=read_exif(data))
     page.check()
     bytes_a_pixel = page.page.samplesperpixel * (page.page.dtype or np.dtype(np.uint8)).itemsize
     cost = page.width * page.height * -(-2 * bytes_a_pixel // 4)
@@ -359,6 +372,7 @@ def _open_tiff(data: bytes) -> Opened:
         partial(_load_tiff, page),
         ColorTags(page.icc),
         page.orientation,
+        read_exif(data),
     )
 
 
@@ -367,19 +381,6 @@ def _load_tiff(page: TiffPage) -> Loaded:
     there = read.there
     refuse_less_than_half(float(there.mean()), "TIFF", page.height)
     return Loaded(image_of(read), not there.all(), None if there.all() else there)
-
-
-def orientation_of(exif: Any) -> int:
-    """EXIF orientation 1 to 8 of a block of EXIF; 1 where it is damaged or missing."""
-    if not isinstance(exif, bytes):
-        return 1
-    tags = Image.Exif()
-    try:
-        tags.load(exif)
-        turn = tags.get(_ORIENTATION, 1)
-    except CODEC_ERRORS:
-        return 1
-    return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
 
 
 @cache

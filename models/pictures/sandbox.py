@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from models.errors import (
 from models.pictures.decoding import Picture, read_header
 from models.pictures.limits import DecodeLimits
 from models.pictures.pixel_budget import PixelBudget
+from models.types import FileFacts
 
 _LENGTHS = struct.Struct("<II")
 _ERRORS: dict[str, type[InvalidInput]] = {
@@ -76,7 +78,8 @@ class Sandbox:
         finally:
             budget.release(cost)
         full = np.frombuffer(pixels, np.uint8).reshape(about["shape"])
-        return Picture(full, *(about[name] for name in _ABOUT))
+        facts = FileFacts(**about["facts"])
+        return Picture(full, **{name: about[name] for name in _ABOUT}, facts=facts)
 
     def close(self) -> None:
         """Kill the child, if there is one."""
@@ -194,7 +197,7 @@ def _serve(connection: socket.socket, limits: DecodeLimits) -> None:
             _send(connection, {"error": type(exc).__name__, "detail": exc.detail})
             continue
         about = {name: getattr(picture, name) for name in _ABOUT}
-        about["shape"] = picture.full.shape
+        about |= {"shape": picture.full.shape, "facts": asdict(header.facts)}
         _send(connection, about, picture.full.tobytes())
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from models.errors import InvalidInput
 from models.pictures.files.jpeg import reduction
-from models.types import Pixels, View
+from models.types import FileFacts, Pixels, View
 
 FULL_LONG = 2048
 GRAY_LONG = 1024
@@ -33,12 +33,15 @@ class Picture:
     """Pillow's name of the file's format, such as JPEG, MPO, PPM or HEIF; `RAW` for a preview."""
     truncated: bool = False
     """Whether the file is cut short or damaged, and shows only a part."""
+    facts: FileFacts | None = None
+    """What the file says beside its pixels; None for a part of a picture."""
 
     def __post_init__(self) -> None:
         self.full.flags.writeable = False
 
     def __reduce__(self) -> tuple[type[Picture], tuple[Any, ...]]:
-        return Picture, (self.full, self.width, self.height, self.format, self.truncated)
+        about = self.width, self.height, self.format, self.truncated, self.facts
+        return Picture, (self.full, *about)
 
     @cached_property
     def preview(self) -> Pixels:

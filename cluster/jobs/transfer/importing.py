@@ -121,6 +121,7 @@ class Importer:
             rows,
             source=path,
             if_version=0,
+            facts=header.facts,
         )
 
 

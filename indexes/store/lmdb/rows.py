@@ -36,7 +36,7 @@ import orjson
 
 from indexes.store.base import Changes, Image, LogPage, Pending, Preview, Space, file_name_of
 from indexes.store.checks import is_image_id, name_hash
-from models.types import MAX_IMAGE_ID
+from models.types import MAX_IMAGE_ID, FileFacts
 
 SCHEMA = 1
 BACKUP = b"backup"
@@ -76,6 +76,7 @@ class ImageRow:
     version: int = 0
     """The seq of the newest change; rows that older versions wrote begin with their generation."""
     upload_name: str | None = None
+    facts: FileFacts | None = None
 
     def __post_init__(self) -> None:
         self.version = self.version or self.generation
@@ -94,7 +95,7 @@ class ImageRow:
             [
                 *(self.generation, self.sha256, self.width, self.height, _latin(self.source)),
                 *(self.created, wanted, self.have, self.original, self.preview, self.version),
-                self.upload_name,
+                *(self.upload_name, self.facts),
             ],
             option=orjson.OPT_SORT_KEYS,
         )
@@ -103,6 +104,8 @@ class ImageRow:
     def decode(cls, data: bytes) -> ImageRow:
         row = cls(*orjson.loads(data))
         row.wanted = set(row.wanted)
+        facts: Any = row.facts
+        row.facts = FileFacts(**facts) if facts else None
         row.source = row.source.encode("latin-1").decode("utf-8", "surrogateescape")
         return row
 
@@ -242,6 +245,7 @@ class Reader:
             has_original=row.original > 0,
             version=row.version,
             upload_name=row.upload_name,
+            facts=row.facts,
         )
 
     def images_by_id(self, image_ids: Collection[int]) -> dict[int, Image]:

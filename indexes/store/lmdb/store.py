@@ -20,7 +20,6 @@ from indexes.store.base import (
     Pending,
     Preview,
     Receipt,
-    Scan,
     Space,
     Store,
 )
@@ -30,6 +29,7 @@ from indexes.store.lmdb.environment import Environment, LmdbOptions, acquire, re
 from indexes.store.lmdb.rows import BACKUP, SCHEMA, Reader, number, pending_key
 from indexes.store.lmdb.writes import Writer
 from indexes.store.records import Record, RecordKey, check_records
+from indexes.store.scan import Scan
 from models.errors import StoreUnavailable
 
 T = TypeVar("T")

@@ -165,6 +165,7 @@ class Writer(Coordination):
         """
         row.wanted |= wanted_kinds(write)
         row.upload_name = write.upload_name or row.upload_name
+        row.facts = write.facts or row.facts
         touched = self._write_features(image_id, row, write.features)
         if write.metadata is not None:
             self._set_metadata(image_id, write.metadata)

@@ -24,7 +24,6 @@ from indexes.store.base import (
     Pending,
     Preview,
     Receipt,
-    Scan,
     Space,
     Store,
 )
@@ -45,6 +44,7 @@ from indexes.store.checks import (
 )
 from indexes.store.memory.image import StoredImage
 from indexes.store.memory.records import MemoryRecords
+from indexes.store.scan import Scan
 from models.errors import StoreUnavailable
 
 
@@ -225,6 +225,7 @@ class MemoryStore(MemoryRecords, Store):
             metadata=orjson.loads(dump_metadata(metadata)),
             source=image.source if write.source == "online" else write.source,
             upload_name=write.upload_name or image.upload_name,
+            facts=write.facts or image.facts,
         )
         pending = kept.missing()
         if write.original is not None and kept.original is None and pending:

@@ -20,6 +20,7 @@ from indexes.store.checks import (
     merged,
     wanted_kinds,
 )
+from models.types import FileFacts
 
 Numbers = Mapping[Space, int]
 
@@ -43,6 +44,7 @@ class Row:
     original: bool = False
     version: int = 0
     upload_name: str | None = None
+    facts: FileFacts | None = None
 
     @property
     def pending(self) -> frozenset[str]:
@@ -186,6 +188,7 @@ class Draft:
         """
         row.wanted |= wanted_kinds(write)
         row.upload_name = write.upload_name or row.upload_name
+        row.facts = write.facts or row.facts
         touched = self._write_features(image_id, row, write.features)
         if write.metadata is not None:
             row.metadata = write.metadata

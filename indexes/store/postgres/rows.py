@@ -8,7 +8,7 @@ from typing import Any
 from indexes.store.base import Changes, Image, LogPage, Pending, Preview, Space
 from indexes.store.checks import is_image_id, name_hash
 from indexes.store.postgres.connections import Connection
-from models.types import MAX_IMAGE_ID
+from models.types import MAX_IMAGE_ID, FileFacts
 
 HEAD = "coalesce((SELECT max(seq) FROM log), (SELECT tail FROM store))"
 SPACE = "(SELECT number FROM spaces WHERE kind = %(kind)s AND fingerprint = %(fingerprint)s)"
@@ -18,7 +18,7 @@ IMAGE = """
     id, generation, sha256, width, height, source, created, wanted, have, metadata,
     EXISTS (SELECT FROM previews p WHERE p.image_id = id),
     EXISTS (SELECT FROM originals o WHERE o.image_id = id),
-    coalesce(version, generation), upload_name
+    coalesce(version, generation), upload_name, facts
 """
 _CHANGES = f"""
     WITH span AS (
@@ -197,7 +197,12 @@ def image_of(row: Sequence[Any]) -> Image:
         has_original=row[11],
         version=row[12],
         upload_name=row[13],
+        facts=facts_of(row[14]),
     )
+
+
+def facts_of(stored: Mapping[str, Any] | None) -> FileFacts | None:
+    return FileFacts(**stored) if stored else None
 
 
 def source_of(data: bytes) -> str:

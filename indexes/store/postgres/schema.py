@@ -87,6 +87,7 @@ STEPS: tuple[str, ...] = (
         PRIMARY KEY (kind, key)
     )
     """,
+    "ALTER TABLE images ADD COLUMN facts json",
 )
 
 HOME = """

@@ -17,7 +17,6 @@ from indexes.store.base import (
     Pending,
     Preview,
     Receipt,
-    Scan,
     Space,
     Store,
 )
@@ -45,6 +44,7 @@ from indexes.store.postgres.writes import (
     trim_originals,
 )
 from indexes.store.records import Record, RecordKey, check_records
+from indexes.store.scan import Scan
 from models.errors import StoreUnavailable
 
 T = TypeVar("T")

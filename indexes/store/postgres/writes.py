@@ -24,7 +24,7 @@ from indexes.store.checks import (
 )
 from indexes.store.postgres.connections import Connection
 from indexes.store.postgres.draft import Draft, Row
-from indexes.store.postgres.rows import HEAD, Reader, source_of
+from indexes.store.postgres.rows import HEAD, Reader, facts_of, source_of
 from models.types import MAX_IMAGE_ID
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ _ROWS = """
         (SELECT data FROM features f WHERE f.image_id = id AND f.space = %(annotations)s),
         EXISTS (SELECT FROM previews p WHERE p.image_id = id),
         EXISTS (SELECT FROM originals o WHERE o.image_id = id),
-        coalesce(version, generation), upload_name
+        coalesce(version, generation), upload_name, facts
     FROM images WHERE id = ANY (%(ids)s)
 """
 _DIGESTS = """
@@ -56,24 +56,24 @@ _APPEND = f"""
             WITH ORDINALITY AS e (image_id, spaces, n)
     ), written AS (
         INSERT INTO images AS i (id, generation, version, sha256, width, height, source, name,
-            created, wanted, have, metadata, upload_name)
+            created, wanted, have, metadata, upload_name, facts)
         SELECT r.id, CASE WHEN r.generation < 0 THEN base.seq - r.generation ELSE r.generation END,
             CASE WHEN r.version < 0 THEN base.seq - r.version ELSE r.version END,
             r.sha256, r.width, r.height, r.source, r.name, r.created,
             r.wanted::jsonb, r.have::jsonb, r.metadata::json,
-            r.upload_name
+            r.upload_name, r.facts::json
         FROM base, unnest(%(id)b::bigint[], %(generation)b::bigint[], %(version)b::bigint[],
             %(sha256)s::text[], %(width)s::integer[], %(height)s::integer[], %(source)b::bytea[],
             %(name)b::bytea[], %(created)b::float8[], %(wanted)s::text[], %(have)s::text[],
-            %(metadata)s::text[], %(upload_name)s::text[])
+            %(metadata)s::text[], %(upload_name)s::text[], %(facts)s::text[])
             AS r (id, generation, version, sha256, width, height, source, name, created, wanted,
-                have, metadata, upload_name)
+                have, metadata, upload_name, facts)
         ON CONFLICT (id) DO UPDATE SET generation = excluded.generation,
             version = excluded.version, sha256 = excluded.sha256, width = excluded.width,
             height = excluded.height,
             source = excluded.source, name = excluded.name, created = excluded.created,
             wanted = excluded.wanted, have = excluded.have, metadata = excluded.metadata,
-            upload_name = excluded.upload_name
+            upload_name = excluded.upload_name, facts = excluded.facts
     )
     SELECT seq FROM base
 """
@@ -347,6 +347,7 @@ def _append_arguments(draft: Draft) -> dict[str, list[Any]]:
         "have": [orjson.dumps(row.have).decode() for row in images],
         "metadata": [dump_metadata(row.metadata).decode() for row in images],
         "upload_name": [row.upload_name for row in images],
+        "facts": [orjson.dumps(row.facts).decode() if row.facts else None for row in images],
     }
 
 
@@ -370,6 +371,7 @@ def _row_of(found: Sequence[Any]) -> Row:
         original=found[12],
         version=found[13],
         upload_name=found[14],
+        facts=facts_of(found[15]),
     )
 
 

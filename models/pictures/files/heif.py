@@ -42,23 +42,25 @@ def box(data: bytes, path: str, begin: int = 0, end: int | None = None) -> tuple
     return None
 
 
-def item_kinds(data: bytes) -> list[tuple[int, bytes]]:
-    """Position and kind, such as `av01`, of each item's kind in the item information."""
+def items(data: bytes) -> list[tuple[int, int, bytes]]:
+    """Number, position of the kind, and kind, such as `av01`, of each item of the item
+    information."""
     if (where := box(data, "meta/iinf")) is None:
         return []
     begin, end = where
     begin += _FULL_BOX + (4 if data[begin] else 2)
-    kinds = []
+    found = []
     for name, body, until in boxes(data, begin, end):
         at = body + _FULL_BOX + (4 if data[body] >= 3 else 2) + 2
         if name == b"infe" and data[body] >= 2 and at + 4 <= until:
-            kinds.append((at, data[at : at + 4]))
-    return kinds
+            number = int.from_bytes(data[body + _FULL_BOX : at - 2], "big")
+            found.append((number, at, data[at : at + 4]))
+    return found
 
 
 def codec(data: bytes) -> str | None:
     """The codec of the pictures by the file's items, `AVIF` or `HEIC`; None if none is known."""
-    kinds = {kind for _, kind in item_kinds(data)}
+    kinds = {kind for *_, kind in items(data)}
     if kinds & {b"hvc1", b"hev1"}:
         return "HEIC"
     return "AVIF" if b"av01" in kinds else None
@@ -77,10 +79,50 @@ def mended(data: bytes, brand: bytes) -> bytes:
     compatible = range(16, min(int.from_bytes(data[:4], "big"), len(data)) - 3, 4)
     if compatible and all(data[at : at + 4] not in ours for at in compatible):
         parts[16:20] = brand
-    for at, kind in item_kinds(data):
+    for _, at, kind in items(data):
         if kind == b"Exif":
             parts[at : at + 4] = b"skip"
     return bytes(parts)
+
+
+def exif_of(data: bytes) -> bytes | None:
+    """The block of EXIF; None where there is none, or its place makes no sense."""
+    try:
+        number = next((number for number, _, kind in items(data) if kind == b"Exif"), None)
+        body = None if number is None else _located(data, number)
+    except (struct.error, IndexError):
+        return None
+    return None if body is None else body[4 + int.from_bytes(body[:4], "big") :]
+
+
+def _located(data: bytes, item: int) -> bytes | None:
+    """The bytes of an item of one piece, by the item locations (ISO/IEC 14496-12, `iloc`)."""
+    if (where := box(data, "meta/iloc")) is None:
+        return None
+    at = where[0]
+    version, sizes = data[at], data[at + 4 : at + 6]
+    offset, length, base = sizes[0] >> 4, sizes[0] & 15, sizes[1] >> 4
+    index = sizes[1] & 15 if version else 0
+    wide = 4 if version == 2 else 2
+    at += 6
+
+    def take(size: int) -> int:
+        nonlocal at
+        at += size
+        return int.from_bytes(data[at - size : at], "big")
+
+    for _ in range(take(wide)):
+        number = take(wide)
+        in_file = not version or take(2) & 15 == 0
+        take(2)
+        start = take(base)
+        pieces = [(take(index), take(offset), take(length)) for _ in range(take(2))]
+        if at > where[1]:
+            return None
+        if number == item and in_file and len(pieces) == 1:
+            begin = start + pieces[0][1]
+            return data[begin : begin + pieces[0][2]]
+    return None
 
 
 def color_tags(data: bytes) -> ColorTags:

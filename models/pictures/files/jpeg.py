@@ -6,8 +6,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from models.errors import BrokenPicture
 
@@ -20,6 +24,12 @@ _FILLER = re.compile(rb"(\0{16,}|\xff{16,})\Z")
 _MAX_SCANS = 100
 _MAX_SEGMENTS = 10_000
 _MAX_HEAD_SEGMENTS = 100
+_LUMA = (
+    *(16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55),
+    *(14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62),
+    *(18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92),
+    *(49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
+)
 _NOISE = bytes((7 * n * n + 31 * n + n // 3) % 251 + 1 for n in range(4096))
 
 
@@ -140,6 +150,23 @@ def size_of(data: bytes, begin: int = 0) -> tuple[int, int] | None:
             height, width = (int.from_bytes(data[at + n : at + n + 2], "big") for n in (5, 7))
             return (width, height) if width and height and data[at + 4] == 8 else None
     return None
+
+
+def estimated_quality(table: Sequence[int] | None) -> int | None:
+    """The quality from 1 to 100 whose table of the IJG's library is nearest to this table of 64
+    luma steps, of any order; None for no such table."""
+    if table is None or len(table) != 64:
+        return None
+    apart = np.abs(_standard_tables() - np.sort(np.asarray(table, np.int64))).sum(1)
+    return 100 - int(apart[::-1].argmin())
+
+
+@cache
+def _standard_tables() -> npt.NDArray[np.int64]:
+    """The luma tables (ITU-T T.81, table K.1) of the qualities 1 to 100, each sorted."""
+    quality = np.arange(1, 101)[:, None]
+    percent = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
+    return np.sort(np.clip((np.array(_LUMA) * percent + 50) // 100, 1, 255), axis=1)
 
 
 def coefficients(size: tuple[int, int], layers: Sequence[Sequence[Any]]) -> int:

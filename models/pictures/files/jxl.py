@@ -40,6 +40,16 @@ def header_of(data: bytes) -> JxlHeader:
     return JxlHeader(height, width, animated) if turned else JxlHeader(width, height, animated)
 
 
+def exif_of(data: bytes) -> bytes | None:
+    """The block of EXIF of a file in a container; None where there is none, or it is packed."""
+    if data.startswith(_CODESTREAM):
+        return None
+    found = (data[at:end] for name, at, end in boxes(data, 0, len(data)) if name == b"Exif")
+    body = next(found, b"")
+    # The library that writes JPEG XL for Pillow leaves out the offset that belongs before it.
+    return body if body[:2] in (b"II", b"MM") else body[4 + int.from_bytes(body[:4], "big") :]
+
+
 def _size(bits: _Bits) -> tuple[int, int]:
     small = bits.take(1)
 

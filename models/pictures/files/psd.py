@@ -19,7 +19,7 @@ _COLORS = {
     _CMYK: 4,
 }
 _MODES = {_CMYK: "CMYK", _LAB: "LAB", _RGB: "RGB"}
-_ICC, _ALPHA_IDS = 1039, 1053
+_ICC, _ALPHA_IDS, _EXIF = 1039, 1053, 1058
 _STORED, _PACKED = 0, 1
 _MAX_RESOURCES = 10_000
 
@@ -41,6 +41,7 @@ class PsdHeader:
     """Whether the channel after the colours is transparency, and no saved selection."""
     palette: bytes
     icc: bytes | None
+    exif: bytes | None
     large: bool
     begin: int
     """Position of the flattened picture."""
@@ -73,6 +74,7 @@ def header_of(data: bytes) -> PsdHeader:
         channels > colors and _is_transparency(found.get(_ALPHA_IDS, b""), layers, large),
         palette if mode == _INDEXED else b"",
         found.get(_ICC),
+        found.get(_EXIF),
         large,
         begin,
     )

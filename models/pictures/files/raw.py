@@ -31,6 +31,8 @@ class Preview:
     height: int
     orientation: int | None
     """EXIF orientation of both; None where the RAW file says nothing and the JPEG decides."""
+    tiff: bytes
+    """The part of the RAW file with its directories; empty where there is none."""
 
 
 def is_raw(data: bytes) -> bool:
@@ -68,7 +70,7 @@ def preview(data: bytes) -> Preview:
         )
     turn = next((number(tags, _ORIENTATION) for tags in found if _ORIENTATION in tags), None)
     own = _own_size(found, (width, height))
-    return Preview(data[best:], *own, turn if turn in range(1, 9) else None)
+    return Preview(data[best:], *own, turn if turn in range(1, 9) else None, tiff)
 
 
 def _tiff_part(data: bytes) -> bytes:

@@ -30,6 +30,7 @@ from cluster.service.ray_folder import PREFIX
 from indexes.store.base import ImageWrite, Space
 from indexes.store.lmdb.store import LmdbStore
 from models.pictures.decoding import decode
+from models.types import FileFacts
 from tests.cluster.jobs.stages import ONE_CORE, through
 from tests.conftest import AMBIENCE, light_config
 from tests.deployments import served
@@ -132,7 +133,16 @@ def test_the_plan_leaves_out_only_pictures_that_lack_nothing(tmp_path: Path) -> 
     for number, kinds in enumerate((("phash", "color"), ("phash",))):
         features = {spaces[kind]: b"x" for kind in kinds}
         store.put(
-            ImageWrite(number, "0" * 64, 1, 1, frozenset(kinds), features, source=paths[number])
+            ImageWrite(
+                number,
+                "0" * 64,
+                1,
+                1,
+                frozenset(kinds),
+                features,
+                source=paths[number],
+                facts=FileFacts("JPEG", 1),
+            )
         )
     made = plan(str(tmp_path / "pictures"), "filename", store, spaces.values())
     assert made.todo == [(paths[1], 1), (paths[2], 2)]
@@ -151,6 +161,33 @@ def test_a_worker_gives_every_kind_its_features_and_names_what_is_bad(tmp_path: 
     (image,) = store.images()
     assert image.pending == frozenset()
     assert image.wanted == {"phash", "color", "local"}
+    assert image.facts is not None
+    assert (image.facts.format, image.facts.bytes) == ("JPEG", Path(paths[0]).stat().st_size)
+    store.close()
+
+
+def test_images_of_an_older_version_get_the_facts_of_their_files(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    fill(pictures, 2)
+    kinds = [RetrieverSpec("phash", "phash", {})]
+    (space,) = spaces_of(kinds)
+    located = [(str(pictures / f"{at}.jpg"), at) for at in range(2)]
+    worked(kinds, tmp_path / "store", located)
+    store = LmdbStore(tmp_path / "store")
+    assert plan(str(pictures), "filename", store, [space]).todo == []
+    old = known(store, 1)
+    row, preview = store.rows(space, [1])[1], store.preview(1)
+    store.delete(1)
+    store.put(
+        ImageWrite(
+            1, old.sha256, 640, 480, old.wanted, {space: row}, source=old.source, preview=preview
+        )
+    )
+    assert plan(str(pictures), "filename", store, [space]).todo == [located[1]]
+    (work,) = worked(kinds, tmp_path / "store", [located[1]])
+    assert work.already
+    assert known(store, 1).facts == old.facts
+    assert plan(str(pictures), "filename", store, [space]).todo == []
     store.close()
 
 

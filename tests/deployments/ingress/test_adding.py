@@ -8,7 +8,7 @@ from deployments.directory.entry import DirectoryEntry
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import Report
 from deployments.wire import Kind
-from indexes.store.base import ANNOTATE, Image
+from indexes.store.base import ANNOTATE, Image, ImageWrite
 from models.errors import Unavailable
 from models.registry import make_extractor
 from models.types import View
@@ -76,6 +76,19 @@ async def test_the_same_picture_again_asks_for_annotators_that_are_new(gateway: 
     more = await added(gateway)
     assert more.pending == {ANNOTATE + "caption"}
     assert more.generation == first.generation
+
+
+async def test_the_same_picture_again_fills_in_the_facts_that_an_older_version_lacks(
+    gateway: Gateway,
+) -> None:
+    first = await added(gateway)
+    assert first.facts is not None
+    assert (first.facts.format, first.facts.bytes) == ("JPEG", len(picture(1)))
+    rows = {space: gateway.store.rows(space, [7])[7] for space in gateway.store.spaces()}
+    gateway.store.delete(7)
+    gateway.store.put(ImageWrite(7, first.sha256, 640, 480, first.wanted, rows))
+    again = await added(gateway)
+    assert again.facts == first.facts
 
 
 async def test_before_all_is_deployed_an_add_is_refused(gateway: Gateway) -> None:

@@ -10,10 +10,11 @@ import pytest
 from indexes.store.base import Changes, Image, Preview, Receipt, Space, Store
 from indexes.store.checks import FIRST_UNCOUNTED_ID
 from models.errors import InvalidInput
-from models.types import MAX_IMAGE_ID
+from models.types import MAX_IMAGE_ID, FileFacts
 from tests.indexes.opening import OpeningContract
 from tests.indexes.pictures import (
     COLOR,
+    LOCAL,
     PHASH,
     PHASH_NEW,
     known,
@@ -277,3 +278,33 @@ class WriteContract(OpeningContract):
         assert store.delete_kind(7, "color") is None
         assert store.delete_kind(8, "phash") is None
         assert store.head() == 1
+
+    # --- facts of the file ------------------------------------------------------------------------
+
+    def test_the_facts_of_a_file_are_kept_and_read_back(self, store: Store) -> None:
+        facts = FileFacts("JPEG", 1234, 1622894400.25, 12, 85)
+        store.put(picture(1, facts=facts))
+        store.put(picture(2, "b", facts=FileFacts("PNG", 2**40)))
+        assert known(store, 1).facts == facts
+        assert known(store, 2).facts == FileFacts("PNG", 2**40, None, 0, None)
+
+    def test_the_same_picture_again_brings_the_facts_that_were_missing(self, store: Store) -> None:
+        facts = FileFacts("JPEG", 1234)
+        store.put(picture(1))
+        assert known(store, 1).facts is None
+        assert store.put(picture(1, facts=facts)).outcome == "replaced"
+        assert store.put(picture(1, facts=facts)).outcome == "unchanged"
+        assert store.put(picture(1)).outcome == "unchanged"
+        assert known(store, 1).facts == facts
+
+    def test_another_picture_under_the_id_does_not_keep_the_facts(self, store: Store) -> None:
+        store.put(picture(1, facts=FileFacts("JPEG", 1234)))
+        store.put(picture(1, "b"))
+        assert known(store, 1).facts is None
+
+    def test_completing_and_annotating_keep_the_facts(self, store: Store) -> None:
+        facts = FileFacts("JPEG", 1234, 5.0, 1, 90)
+        receipt = store.put(upload(1, facts=facts))
+        store.complete(1, receipt.generation, {LOCAL: b"features"})
+        store.annotate(1, receipt.generation, {"caption": {"text": "a"}}, "person")
+        assert known(store, 1).facts == facts

@@ -14,6 +14,7 @@ from indexes.store.lmdb.store import LmdbStore
 from indexes.store.memory.store import MemoryStore
 from indexes.store.postgres.store import PostgresStore
 from indexes.store.records import RecordKey
+from models.types import FileFacts
 from tests.indexes.pictures import COLOR, LOCAL, PHASH, PHASH_NEW, known, picture, row_of, upload
 from tests.indexes.store.faults import WrappedStore
 
@@ -48,7 +49,8 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 def filled(store: Store) -> Store:
     """Store all that an image can have, more images than a batch, and a deleted id above them."""
     store.put_many([picture(at, str(at)) for at in range(10, BATCH + 40)])
-    store.put(upload(1, metadata={"album": "sea", "tags": ["a"]}))
+    facts = FileFacts("JPEG", 1234, 1622894400.25, 12, 85)
+    store.put(upload(1, metadata={"album": "sea", "tags": ["a"]}, facts=facts))
     store.put(picture(2, features={PHASH: row_of("b"), PHASH_NEW: row_of("c"), COLOR: row_of("d")}))
     store.put(picture(3, source=ODD_NAME))
     generation = known(store, 3).generation
@@ -72,7 +74,7 @@ def same(one: Store, other: Store) -> bool:
         assert mine.created == theirs.created
         assert (mine.wanted, mine.pending) == (theirs.wanted, theirs.pending)
         assert (mine.source, mine.sha256) == (theirs.source, theirs.sha256)
-        assert mine.metadata == theirs.metadata
+        assert (mine.metadata, mine.facts) == (theirs.metadata, theirs.facts)
         assert one.preview(at) == other.preview(at)
         originals = one.original(at, mine.generation), other.original(at, theirs.generation)
         assert originals[0] == originals[1]
