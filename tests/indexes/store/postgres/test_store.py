@@ -134,13 +134,14 @@ def test_an_older_layout_is_brought_up_to_date_and_a_newer_one_refused(
 
 
 def test_a_store_of_the_layout_before_records_takes_them(
-    url: str, monkeypatch: pytest.MonkeyPatch
+    url: str, postgres: PostgresServer
 ) -> None:
-    monkeypatch.setattr(postgres_schema, "STEPS", postgres_schema.STEPS[:3])
     old = PostgresStore(url)
     old.put(picture(1, "a"))
     old.close()
-    monkeypatch.undo()
+    postgres.execute("DROP TABLE ambience.records", url)
+    postgres.execute("ALTER TABLE ambience.images DROP COLUMN facts", url)
+    postgres.execute("UPDATE ambience.schema_version SET version = 3", url)
     store = PostgresStore(url)
     store.write_records({RecordKey("rule", "bytes"): b"manual"})
     assert store.record("rule", "bytes") == b"manual"
