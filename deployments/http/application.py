@@ -23,7 +23,7 @@ from deployments.http.admission.keys import ApiKeys, document_keys
 from deployments.http.admission.middleware import Admission
 from deployments.http.admission.origins import WILDCARD
 from deployments.http.conditional import HeadRequests
-from deployments.http.copies import comparing
+from deployments.http.copies import checking, comparing, tombstones
 from deployments.http.gallery import routes as gallery
 from deployments.http.gallery import services
 from deployments.http.jobs import routes as jobs
@@ -33,7 +33,10 @@ from deployments.page import routes as page
 from deployments.settings import IngressArgs, address, data_folder
 
 logger = logging.getLogger(__name__)
-ROUTES = (v1, bulk, editing, comparing, jobs, gallery, services, health, metrics, problems, page)
+ROUTES = (
+    *(v1, bulk, editing, checking, comparing, tombstones, jobs),
+    *(gallery, services, health, metrics, problems, page),
+)
 DRAIN_SECONDS = 1.0
 STOP_SECONDS = 5
 EXPOSED = ["Allow", "Retry-After", "WWW-Authenticate", *openapi.TAGGED, *openapi.REPORT]

@@ -21,7 +21,7 @@ from deployments.http.problems import documented
 from deployments.http.reading import Body, parsed, read_body, refuse_unknown_parameters, validated
 from deployments.http.states import state_rows
 from deployments.ingress.adding import AddOptions
-from deployments.ingress.copies import copy_check
+from deployments.ingress.copies import add_check
 from deployments.ingress.fused import decode_cursor, encode_cursor, fused_search
 from deployments.ingress.gateway import Gateway, ImageFilter
 from deployments.ingress.report import Report, begin_report
@@ -127,21 +127,6 @@ async def get_image(request: Request, image_id: ImageIdPath) -> Response:
         raise ImageNotFound(f"no image {image_id}", "image_id")
     (row,) = await asyncio.to_thread(image_rows, gateway, [image])
     return tagged(request, JsonAnswer(row), image.version)
-
-
-@router.delete(
-    "/images/{image_id}",
-    status_code=204,
-    summary="Delete an image",
-    responses=documented(400, 412, 503),
-    openapi_extra=openapi.EDITED,
-)
-async def delete_image(request: Request, image_id: ImageIdPath) -> Response:
-    """Durable, and removed from every retriever, when answered. Unknown ids are accepted."""
-    gateway = _gateway(request)
-    if_version = await asyncio.to_thread(expected_version, request, gateway.store, image_id)
-    await gateway.writer.delete(image_id, if_version)
-    return Response(status_code=204)
 
 
 @router.get(
@@ -351,7 +336,7 @@ async def added_row(
     report: Report,
 ) -> tuple[int, dict[str, Any]]:
     """Add a picture. Returns the status and the row of its answer."""
-    check = await copy_check(gateway, image_id, report) if unless == "same" else None
+    check = await add_check(gateway, image_id, data, report, unless_same=unless == "same")
     added = await gateway.writer.add(image_id, data, report, replace(options, check=check))
     row = {
         "image_id": added.receipt.image_id,
