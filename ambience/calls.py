@@ -192,9 +192,12 @@ def delete(image_id: int) -> Call[None]:
     return Call("DELETE", f"/v1/images/{image_id}", _nothing)
 
 
-def delete_many(image_ids: Sequence[int]) -> Call[DeletedImages]:
+def delete_many(image_ids: Sequence[int], remember: bool, note: str) -> Call[DeletedImages]:
     """Delete up to 1,000 images."""
-    return Call("POST", "/v1/images:delete", _json, json={"ids": list(image_ids)})
+    body: dict[str, Any] = {"ids": list(image_ids)}
+    if remember:
+        body |= {"remember": True, "note": note}
+    return Call("POST", "/v1/images:delete", _json, json=body)
 
 
 def list_images(cursor: str | None, limit: int, conditions: Conditions) -> Call[ImagePage]:

@@ -177,9 +177,11 @@ class Client(_Settings[httpx.Client]):
         """Delete an image; an unknown id is no error."""
         self.send(calls.delete(image_id))
 
-    def delete_many(self, image_ids: Sequence[int]) -> DeletedImages:
-        """Delete up to 1,000 images."""
-        return self.send(calls.delete_many(image_ids))
+    def delete_many(
+        self, image_ids: Sequence[int], *, remember: bool = False, note: str = ""
+    ) -> DeletedImages:
+        """Delete up to 1,000 images; remembered pictures are refused when they come back."""
+        return self.send(calls.delete_many(image_ids, remember, note))
 
     def search(self, *pictures: Picture, **query: Unpack[Query]) -> SearchResults:
         """Search by pictures, stored images and words at once: one page of hits."""
@@ -315,9 +317,11 @@ class AsyncClient(_Settings[httpx.AsyncClient]):
         """Delete an image; an unknown id is no error."""
         await self.send(calls.delete(image_id))
 
-    async def delete_many(self, image_ids: Sequence[int]) -> DeletedImages:
-        """Delete up to 1,000 images."""
-        return await self.send(calls.delete_many(image_ids))
+    async def delete_many(
+        self, image_ids: Sequence[int], *, remember: bool = False, note: str = ""
+    ) -> DeletedImages:
+        """Delete up to 1,000 images; remembered pictures are refused when they come back."""
+        return await self.send(calls.delete_many(image_ids, remember, note))
 
     async def search(self, *pictures: Picture, **query: Unpack[Query]) -> SearchResults:
         """Search by pictures, stored images and words at once: one page of hits."""

@@ -26,7 +26,7 @@ WITHOUT_PICTURES = frozenset({"/", *DOCUMENTS, "/openapi.json"})
 """The page and the API's documents: they hold nothing of the collection."""
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 READING_POSTS = (
-    *("/v1/search", "/v1/retrievers/", "/v1/annotate", "/v1/compare"),
+    *("/v1/search", "/v1/retrievers/", "/v1/annotate", "/v1/compare", "/v1/check"),
     *("/reverse_search", "/get_image_"),
 )
 LOOK_SECONDS = 1.0
