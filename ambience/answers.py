@@ -139,9 +139,18 @@ class Hit(TypedDict):
     retrievers: dict[str, Measures]
 
 
+class UnappliedPart(TypedDict):
+    """A part of a composed query that no retriever could take into account."""
+
+    part: str
+    position: int
+    reason: str
+
+
 class SearchResults(TypedDict):
     hits: list[Hit]
     next_cursor: NotRequired[str | None]
+    unapplied: NotRequired[list[UnappliedPart]]
     truncated: NotRequired[bool]
 
 

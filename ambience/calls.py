@@ -48,6 +48,7 @@ class Query(TypedDict, total=False):
 
     image_ids: Sequence[int]
     text: str
+    composed: str
     negative: Mapping[str, Any]
     retrievers: Mapping[str, float]
     k: int

@@ -4,6 +4,7 @@ ClientError
 ├── ServiceUnreachable        no answer: no connection, or a time-out
 └── Problem                   the service refused, or failed: an answer of application/problem+json
     ├── InvalidInput          400   a field is missing, malformed or out of its limits
+    │   ├── MalformedQuery    400   a composed query; `position` says where
     │   ├── BrokenPicture     400
     │   ├── UnsupportedPicture 415
     │   └── PictureTooLarge   413
@@ -15,6 +16,7 @@ ClientError
     ├── SlowUpload            408
     ├── Conflict              409
     │   ├── AlreadyIndexed    409
+    │   ├── BannedPicture     409   it was deleted to stay away
     │   └── DuplicatePicture  409   `image_id` names the image of which the picture is a copy
     ├── ChangesGone           410   the log no longer reaches back so far
     ├── PreconditionFailed    412   the image has changed since
@@ -60,12 +62,17 @@ class Problem(ClientError):
         """The request's field at fault."""
         self.image_id: int | None = members.get("image_id")
         """The stored image of which the picture is a copy."""
+        self.position: int | None = members.get("position")
+        """Of a composed query: number of characters before the one at fault."""
 
     def __str__(self) -> str:
         return self.detail
 
 
 class InvalidInput(Problem): ...
+
+
+class MalformedQuery(InvalidInput): ...
 
 
 class BrokenPicture(InvalidInput): ...
@@ -99,6 +106,9 @@ class Conflict(Problem): ...
 
 
 class AlreadyIndexed(Conflict): ...
+
+
+class BannedPicture(Conflict): ...
 
 
 class DuplicatePicture(Conflict): ...

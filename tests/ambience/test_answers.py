@@ -32,6 +32,7 @@ SCHEMAS = {
     "RetrieverResults": "RetrieverResults",
     "RetrieverState": "RetrieverState",
     "SearchResults": "SearchResults",
+    "UnappliedPart": "UnappliedPart",
 }
 """The schema of each type."""
 SHARED = {"rank"}
