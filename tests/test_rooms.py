@@ -46,6 +46,7 @@ ROOMS: dict[str, str] = {
     "indexes.text": "arrays base models",
     "indexes.relation": "base store models",
     "indexes.ranking": "base relation models",
+    "indexes.duplicates": "relation store models",
     "indexes.registry": "base models",
     "indexes.replica": "arrays base calibration store models",
     "deployments.keys": "models",
@@ -56,6 +57,7 @@ ROOMS: dict[str, str] = {
     "deployments.layout": "indexes",
     "deployments.schemas": "models",
     "deployments.queries": "schemas models",
+    "deployments.jobs": "settings indexes models",
     "deployments.wire": "indexes models",
     "deployments.directory": "layout settings statuses wire indexes models",
     "deployments.grammar": "models",
@@ -68,9 +70,13 @@ ROOMS: dict[str, str] = {
         "directory ingress ingress.listing queries schemas settings wire indexes models"
     ),
     "deployments.http.admission": "http keys settings models",
+    "deployments.http.copies": "http ingress schemas models",
+    "deployments.http.duplicates": "http ingress schemas indexes models",
     "deployments.http.gallery": "directory http ingress schemas wire indexes models",
+    "deployments.http.jobs": "http jobs schemas indexes models",
     "deployments.http.application": (
-        "http http.admission http.gallery ingress loopback page settings"
+        "http http.admission http.copies http.duplicates http.gallery http.jobs ingress loopback "
+        "page settings"
     ),
     "deployments.replicas": "layout loopback settings statuses storing wire indexes models",
     "deployments.app": "directory http http.application layout replicas settings indexes models",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cluster.cli import backup, collection, keys, transfer
+from cluster.cli import jobs as job_commands
 from cluster.cli import model as model_commands
 from cluster.cli import store as store_commands
 from cluster.cli import train as train_commands
@@ -46,6 +47,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(train_commands.app, name="train")
+app.add_typer(job_commands.app, name="jobs")
 app.add_typer(model_commands.app, name="model")
 app.add_typer(store_commands.app, name="store")
 app.add_typer(weights_commands.app, name="weights")

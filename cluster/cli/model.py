@@ -16,7 +16,8 @@ from cluster.cli.console import (
     print_json,
     service_url,
 )
-from cluster.service.data_folder import NotRunning, has_service
+from cluster.service.data_folder import NotRunning, has_service, make_private
+from deployments.jobs import running_job
 from deployments.settings import data_folder
 
 if TYPE_CHECKING:
@@ -40,7 +41,11 @@ def compare(
     find."""
     from cluster.jobs import model_change
 
-    done = model_change.compare(_read(config), name, sample)
+    make_private(data_folder())
+    with running_job("model compare", name) as job:
+        done = model_change.compare(_read(config), name, sample)
+        counts = {"pictures": done.pictures, "sample": done.sample, "overlap": done.overlap}
+        job.report(counts)
     if as_json:
         _print_compared(done)
         return
@@ -81,7 +86,10 @@ def drop(name: Name, config: Config = None) -> None:
     """Remove the features of models that the config no longer names."""
     from cluster.jobs import model_change
 
-    dropped = model_change.drop(_read(config), name, _state(name))
+    make_private(data_folder())
+    with running_job("model drop", name) as job:
+        dropped = model_change.drop(_read(config), name, _state(name))
+        job.report({"dropped": dropped})
     out.print(f"Dropped the old features of {dropped} pictures.")
 
 

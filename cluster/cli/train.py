@@ -10,6 +10,8 @@ from typer.core import TyperGroup
 
 from cluster.cli.console import Config, Json, default_config, out, print_json
 from cluster.service import environment
+from cluster.service.data_folder import make_private
+from deployments.jobs import running_job
 from deployments.settings import address, data_folder
 
 
@@ -66,7 +68,10 @@ def whitening(
     from cluster.jobs import training
     from cluster.service.applications import read_config
 
-    done = training.train_whitening(read_config(config or default_config()), name, dimensions)
+    make_private(data_folder())
+    with running_job("train whitening", name) as job:
+        done = training.train_whitening(read_config(config or default_config()), name, dimensions)
+        job.report(asdict(done) | {"path": str(done.path)})
     if as_json:
         print_json(asdict(done) | {"path": str(done.path)})
         return

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.status import Status
 
 from cluster.cli.console import Config, Json, default_config, err, out, print_json
 from cluster.jobs.sources import Bad
 from cluster.service import environment
 from cluster.service.applications import RETRIEVER, built_by, decode_limits, read_config
 from cluster.service.data_folder import make_private
+from deployments.jobs import RunningJob, running_job
 from deployments.settings import address, data_folder, store_url
 from indexes.store.base import Space, Store
 from indexes.store.url import open_store
@@ -62,10 +64,15 @@ def bring_in(
     from cluster.jobs.transfer.importing import Importer
 
     given = read_config(config or default_config())
-    with _store() as store, err.status("importing …") as status:
+    with (
+        _store() as store,
+        running_job("import", f"{name} from {folder}") as job,
+        err.status("importing …") as status,
+    ):
         method, extractor = _extractor(given, name)
         importer = Importer(store, name, extractor, pictures, decode_limits(given))
-        done = importer.run(folder, method, lambda count: status.update(f"{count} images"))
+        done = importer.run(folder, method, _progress(job, status))
+        job.report(asdict(done) | {"bad": len(done.bad)})
     if as_json:
         print_json(asdict(done))
     else:
@@ -93,17 +100,28 @@ def export(
     from cluster.jobs.transfer.exporting import export as write
 
     given = read_config(config or default_config())
-    with _store() as store, err.status("exporting …") as status:
+    with (
+        _store() as store,
+        running_job("export", f"{name} to {folder}") as job,
+        err.status("exporting …") as status,
+    ):
         method, extractor = _extractor(given, name)
         space = Space(name, extractor.fingerprint)
-        done = write(
-            store, space, extractor, method, folder, lambda n: status.update(f"{n} images")
-        )
+        done = write(store, space, extractor, method, folder, _progress(job, status))
+        job.report(asdict(done) | {"bad": len(done.bad)})
     if as_json:
         print_json(asdict(done))
         return
     _print_bad(done.bad)
     out.print(f"{done.written} written to {folder}, {len(done.bad)} left out.", soft_wrap=True)
+
+
+def _progress(job: RunningJob, status: Status) -> Callable[[int], None]:
+    def note(images: int) -> None:
+        status.update(f"{images} images")
+        job.update(images)
+
+    return note
 
 
 @contextmanager

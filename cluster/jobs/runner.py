@@ -11,7 +11,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
@@ -46,6 +46,7 @@ from cluster.service.data_folder import NotRunning, job_log, make_private, runni
 from cluster.service.local_ray import start_ray, stop_ray
 from cluster.service.ray_folder import ray_folder, token_file
 from cluster.service.terminal import output_in
+from deployments.jobs import RunningJob, running_job
 from deployments.settings import store_url
 from indexes.inverted.learning import Step
 from indexes.store.url import open_store
@@ -70,15 +71,16 @@ def backfill(
     kinds = retriever_specs(given)
     make_private(data)
     where = source if "://" in source else str(Path(source).absolute())
-    store = open_store(store_url(None))
-    try:
-        todo = plan(where, ids, store, spaces_of(kinds), ignore)
-    finally:
-        store.close()
-    if not todo.todo:
-        return todo.outcome()
-    with _ray(data) as err, _pieces("indexing", len(todo.todo), quiet, err) as note:
-        return run(todo, kinds, _settings(given, workers, pace), note)
+    with running_job("backfill", where) as job:
+        with contextlib.closing(open_store(store_url(None))) as store:
+            todo = plan(where, ids, store, spaces_of(kinds), ignore)
+        outcome = todo.outcome()
+        if todo.todo:
+            with _ray(data) as err, _pieces("indexing", len(todo.todo), quiet, err, job) as note:
+                outcome = run(todo, kinds, _settings(given, workers, pace), note)
+        counts = {"indexed": outcome.done, "already": outcome.already, "bad": len(outcome.bad)}
+        job.report(counts | {"left_out": dict(outcome.left_out), "ignored": outcome.ignored})
+        return outcome
 
 
 def fsck(
@@ -95,10 +97,13 @@ def fsck(
     kinds = retriever_specs(given)
     make_private(data)
     where = source if "://" in source else str(Path(source).absolute())
-    with contextlib.closing(open_store(store_url(None))) as store:
+    with (
+        running_job("fsck", where) as job,
+        contextlib.closing(open_store(store_url(None))) as store,
+    ):
         todo, findings = checking.plan(where, ids, store, ignore)
         if todo:
-            with _ray(data) as err, _pieces("checking", len(todo), quiet, err) as note:
+            with _ray(data) as err, _pieces("checking", len(todo), quiet, err, job) as note:
                 settings = _settings(given, None, Pace())
                 findings += checking.run(todo, kinds, settings, heal, note)
         ids_of_files = {image_id for _, image_id in todo}
@@ -106,7 +111,10 @@ def fsck(
         findings += checking.look_through(store, kinds, folder, ids_of_files)
         if heal:
             checking.heal_store(store, findings)
-        return checking.Report(len(todo), store.count(), findings, heal)
+        report = checking.Report(len(todo), store.count(), findings, heal)
+        counts = {"files": report.files, "images": report.images, "healed": heal}
+        job.report(counts | {"left": len(report.left), "counts": dict(report.counts)})
+        return report
 
 
 def annotate(
@@ -126,6 +134,7 @@ def annotate(
     chosen = [spec for spec in specs if not only or spec.name in only]
     make_private(data)
     with contextlib.ExitStack() as stack:
+        job = stack.enter_context(running_job("annotate", ", ".join(only) or None))
         connect = cache(lambda: stack.enter_context(_ray(data)))
         with contextlib.closing(open_store(store_url(None))) as store:
             asking = [_with_source(spec, given, store.active(), connect) for spec in chosen]
@@ -135,9 +144,11 @@ def annotate(
         outcome = annotating.Outcome()
         if todo:
             available = [spec for spec in asking if spec.name in fingerprints]
-            note = stack.enter_context(_pieces("annotating", len(todo), quiet, connect()))
+            note = stack.enter_context(_pieces("annotating", len(todo), quiet, connect(), job))
             outcome = annotating.run(todo, available, _settings(given, workers, pace), note)
-    outcome.already, outcome.unavailable = already, unavailable
+        outcome.already, outcome.unavailable = already, unavailable
+        counts = {"annotated": outcome.done, "already": already, "bad": len(outcome.bad)}
+        job.report(counts | {"unavailable": unavailable})
     return outcome
 
 
@@ -166,13 +177,22 @@ def _settings(config: Mapping[str, Any], workers: int | None, pace: Pace) -> Job
 def train(name: str, config: Path, data: Path, quiet: bool) -> Lists:
     """Train a retriever's inverted lists on the stored features. Raises AmbienceError."""
     make_private(data)
-    with _ray(data) as err, _progress("training", 1, quiet, err) as (progress, task):
+    with (
+        running_job("train", name) as job,
+        _ray(data) as err,
+        _progress("training", 1, quiet, err) as (progress, task),
+    ):
 
         def note(step: Step) -> None:
             what, done, total = step
             progress.update(task, description=what, completed=done, total=total)
+            if what != job.status.step:
+                job.begin(what, total)
+            job.update(done, total)
 
-        return train_lists(read_config(config), name, note)
+        done = train_lists(read_config(config), name, note)
+        job.report(asdict(done) | {"path": str(done.path)})
+        return done
 
 
 def write_annotations(folder: Path) -> dict[str, int]:
@@ -202,15 +222,18 @@ class Speed(ProgressColumn):
 
 @contextlib.contextmanager
 def _pieces(
-    what: str, total: int, quiet: bool, err: TextIO
+    what: str, total: int, quiet: bool, err: TextIO, job: RunningJob
 ) -> Iterator[Callable[[Piece[Any], Sequence[Stage]], None]]:
     """A function that takes finished pieces and shows the progress, with the slowest stage."""
     with _progress(what, total, quiet, err) as (progress, task):
         seconds: Counter[str] = Counter()
+        job.begin(what, total)
 
         def note(piece: Piece[Any], stages: Sequence[Stage]) -> None:
             seconds.update(piece.seconds)
-            progress.update(task, advance=len(piece.result), slowest=slowest(seconds, stages))
+            longest = slowest(seconds, stages)
+            progress.update(task, advance=len(piece.result), slowest=longest)
+            job.update(job.status.done + len(piece.result), slowest=longest)
 
         yield note
 

@@ -37,7 +37,7 @@ from models.errors import (
     StoreUnavailable,
     UnknownName,
 )
-from models.types import Pixels
+from models.types import Features, Pixels
 
 POLL_SECONDS = 1.0
 DESCRIBE_SECONDS = 2.0
@@ -232,6 +232,12 @@ class RetrieverDirectory:
         answer = await self._call(entry, "extract", deadline, pixels, entry.fingerprint or None)
         assert isinstance(answer, ExtractAnswer)
         return answer
+
+    async def features(self, entry: DirectoryEntry, request: SearchRequest) -> Sequence[Features]:
+        """Features of a query under its variants. Raises like `search`, and ImageNotFound."""
+        answer = await self._call(entry, "features", request.deadline, request)
+        assert isinstance(answer, SearchRequest)
+        return answer.features or []
 
     async def annotate(
         self, entry: DirectoryEntry, pixels: Pixels, deadline: float

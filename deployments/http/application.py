@@ -23,14 +23,21 @@ from deployments.http.admission.keys import ApiKeys, document_keys
 from deployments.http.admission.middleware import Admission
 from deployments.http.admission.origins import WILDCARD
 from deployments.http.conditional import HeadRequests
+from deployments.http.copies import comparing
+from deployments.http.duplicates import routes as duplicates
 from deployments.http.gallery import routes as gallery
 from deployments.http.gallery import services
+from deployments.http.jobs import routes as jobs
 from deployments.ingress.gateway import Gateway
 from deployments.loopback import keep_sockets_on_loopback
 from deployments.page import routes as page
 from deployments.settings import IngressArgs, address, data_folder
 
 logger = logging.getLogger(__name__)
+ROUTES = (
+    *(v1, bulk, editing, comparing, duplicates, jobs),
+    *(gallery, services, health, metrics, problems, page),
+)
 DRAIN_SECONDS = 1.0
 STOP_SECONDS = 5
 EXPOSED = ["Allow", "Retry-After", "WWW-Authenticate", *openapi.TAGGED, *openapi.REPORT]
@@ -84,7 +91,7 @@ def make_app(gateway: Gateway) -> FastAPI:
     )
     app.state.gateway = gateway
     problems.install(app)
-    for routes in (v1, bulk, editing, gallery, services, health, metrics, problems, page):
+    for routes in ROUTES:
         app.include_router(routes.router)
     document_keys(app, ApiKeys(gateway.args))
     if gateway.args.cors_origins:

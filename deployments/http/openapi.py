@@ -188,3 +188,15 @@ def json_body(required: list[str], **fields: str) -> dict[str, Any]:
     """A JSON body of these fields; numbers may be strings."""
     properties = {name: {"description": text} for name, text in fields.items()}
     return _body({"application/json": _form(required, **properties)})
+
+
+def pictures_form(most: int, least: int = 1, **fields: str) -> dict[str, Any]:
+    """A multipart body of several pictures and these fields, with their descriptions."""
+    images = {"type": "array", "items": IMAGE, "minItems": least, "maxItems": most}
+    properties = {name: {"type": "string", "description": text} for name, text in fields.items()}
+    return _body({"multipart/form-data": _form([], image=images, **properties)})
+
+
+def json_of(model: type[BaseModel]) -> dict[str, Any]:
+    """A JSON body of a model that refers to no other."""
+    return _body({"application/json": model.model_json_schema()})

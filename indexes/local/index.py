@@ -31,11 +31,17 @@ from indexes.local.descriptors import (
     method,
     unit,
 )
-from indexes.local.ranking import DEFAULT_K, MIN_INLIERS, LocalParams, Ranking, chosen, score
+from indexes.local.ranking import (
+    DEFAULT_K,
+    MIN_INLIERS,
+    LocalParams,
+    chosen,
+    score,
+    verified_hits,
+)
 from indexes.local.slots import SlotTable, quantise_geometry
-from indexes.local.support import supported, with_rarity
+from indexes.local.support import with_rarity
 from indexes.local.training import Training
-from indexes.local.verification import KeypointArrays, agreeing, match
 from indexes.local.voting import (
     SHORTLIST,
     NearestDescriptors,
@@ -256,7 +262,8 @@ class LocalIndex(Index):
             candidates = self.merge_candidates([self._candidates(query, params)], query, params)
         mine = [one for one in candidates if self._table.has(one[0])]
         if params.verifies:
-            mine = self._verified(query, mine, params)
+            stored = self.rows(sorted({image_id for image_id, _ in mine}))
+            mine = verified_hits(query.variants, stored, mine, params)
         return mine[: params.k or DEFAULT_K]
 
     def _candidates(self, query: Query, params: SearchParams) -> list[NearestDescriptors]:
@@ -358,33 +365,6 @@ class LocalIndex(Index):
             geometry,
             quantise_geometry(features),
         )
-
-    def _verified(
-        self, query: Query, shortlist: Sequence[tuple[int, int]], params: LocalParams
-    ) -> list[Hit]:
-        stored = self.rows(sorted({image_id for image_id, _ in shortlist}))
-        images = {image_id: KeypointArrays.of(features) for image_id, features in stored.items()}
-        ratio = params.smnn_match_threshold if params.use_smnn_matching else 1.0
-        matched = []
-        for variant, features in enumerate(query.variants):
-            ids = [one for one, which in shortlist if which == variant and one in images]
-            sides = [images[image_id] for image_id in ids]
-            found = match(KeypointArrays.of(features), sides, ratio, params.matching_threshold)
-            if params.use_ransac:
-                found = [agreeing(matches) for matches in found]
-            matched += [
-                (matches, image_id, variant) for matches, image_id in zip(found, ids, strict=True)
-            ]
-        matched.sort(key=lambda found: (-len(found[0]), *found[1:]))
-        ranking = Ranking(params, mirrors=len(query.variants) > 1)
-        for matches, image_id, variant in matched:
-            if ranking.is_settled(len(matches)):
-                break
-            ranking.add(image_id, variant, matches)
-        if params.proposes:
-            ranking.propose(matched)
-            return supported(ranking.hits(), KeypointArrays.of(query.variants[0]), images)
-        return ranking.hits()
 
 
 INDEX = LocalIndex

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from pydantic import Field, model_validator
 
 from indexes.base import MAX_K, Hit, SearchParams, Support
-from indexes.local.verification import Matches, Verified, similarity, verify
+from indexes.local.support import supported, with_rarity
+from indexes.local.verification import (
+    KeypointArrays,
+    Matches,
+    Verified,
+    agreeing,
+    match,
+    similarity,
+    verify,
+)
+from models.types import Features
 
 DEFAULT_K = 20
 MIN_INLIERS = 6
@@ -150,3 +160,45 @@ def chosen(hits: Sequence[Hit]) -> list[Hit]:
     fitted.sort(key=lambda hit: (-score(hit), hit.image_id))
     rest |= {hit.image_id for hit in fitted[:PROPOSED]}
     return [hit for hit in hits if hit.image_id in rest]
+
+
+def verified_hits(
+    variants: Sequence[Features],
+    stored: Mapping[int, Features],
+    shortlist: Sequence[tuple[int, int]],
+    params: LocalParams,
+) -> list[Hit]:
+    """Hits of the shortlist, given as image id and number of the variant, best first."""
+    images = {image_id: KeypointArrays.of(features) for image_id, features in stored.items()}
+    ratio = params.smnn_match_threshold if params.use_smnn_matching else 1.0
+    matched = []
+    for variant, features in enumerate(variants):
+        ids = [one for one, which in shortlist if which == variant and one in images]
+        sides = [images[image_id] for image_id in ids]
+        found = match(KeypointArrays.of(features), sides, ratio, params.matching_threshold)
+        if params.use_ransac:
+            found = [agreeing(matches) for matches in found]
+        matched += [
+            (matches, image_id, variant) for matches, image_id in zip(found, ids, strict=True)
+        ]
+    matched.sort(key=lambda found: (-len(found[0]), *found[1:]))
+    ranking = Ranking(params, mirrors=len(variants) > 1)
+    for matches, image_id, variant in matched:
+        if ranking.is_settled(len(matches)):
+            break
+        ranking.add(image_id, variant, matches)
+    if params.proposes:
+        ranking.propose(matched)
+        return supported(ranking.hits(), KeypointArrays.of(variants[0]), images)
+    return ranking.hits()
+
+
+def aligned_pair(variants: Sequence[Features], image: Features) -> Hit | None:
+    """The alignment of a query, given with its mirror image, and one picture; None if none is
+    likely. Of few inliers, it is only to be compared by pixels."""
+    params = LocalParams(aligned=True, explain=True, min_inliers=5)
+    shortlist = [(0, variant) for variant in range(len(variants))]
+    if not len(image) or not all(map(len, variants)):
+        return None
+    kept = with_rarity(chosen(verified_hits(variants, {0: image}, shortlist, params)))
+    return kept[0] if kept else None

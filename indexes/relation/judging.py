@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from indexes.relation.alignment import (
+    ORIENTATIONS,
     Matrix,
     applied,
     box_on_box,
     covered_areas,
     orientation,
+    rescaled,
     thumb,
     whole_box,
 )
@@ -44,6 +46,8 @@ class Relation:
     """What the pixels say; None where they were not compared."""
     regions: tuple[tuple[Box, Box], ...] = ()
     """Regions that differ: boxes (x, y, width, height) in the pixels of both."""
+    homography: Matrix | None = field(default=None, compare=False)
+    """From query pixels to image pixels; None where the pixels tell of no alignment."""
 
     @property
     def is_verified(self) -> bool:
@@ -66,11 +70,15 @@ class Relation:
         return shown
 
     def enlarged(self, query: float, image: float) -> Relation:
-        """The relation with its regions in pixels of pictures that are larger by these factors."""
+        """The relation with its regions and homography in pixels of pictures that are larger by
+        these factors."""
         regions = tuple(
             (_enlarged(one, query), _enlarged(other, image)) for one, other in self.regions
         )
-        return replace(self, regions=regions)
+        matrix = self.homography
+        if matrix is not None:
+            matrix = rescaled(matrix, query, image)
+        return replace(self, regions=regions, homography=matrix)
 
 
 def _enlarged(box: Box, factor: float) -> Box:
@@ -189,7 +197,8 @@ def judged(found: Agreement, query: Side, image: Side, supported: bool) -> Relat
     kind: Kind
     if margin < 0 or found.windows < MIN_WINDOWS or not (any(whole) or partial):
         kind = "shares" if found.windows >= MIN_WINDOWS else "like"
-        return Relation(kind, min(confidence, 0.3), overlap, explained, (), found)
+        sure = min(confidence, 0.3)
+        return Relation(kind, sure, overlap, explained, (), found, homography=found.matrix)
     if all(whole):
         inside, changed = (
             least + found.plain * (most - least) for least, most in (SAME_INSIDE, SAME_CHANGED)
@@ -200,7 +209,7 @@ def judged(found: Agreement, query: Side, image: Side, supported: bool) -> Relat
         kind = "part"
     changes = _changes(found, query) if kind != "part" else ()
     regions = () if kind == "same" else _regions(found, query, image)
-    return Relation(kind, confidence, overlap, explained, changes, found, regions)
+    return Relation(kind, confidence, overlap, explained, changes, found, regions, found.matrix)
 
 
 def _confidence(margin: float, windows: float) -> float:
@@ -266,4 +275,6 @@ def _smooth(query: Side, image: Side) -> Relation:
     changes: tuple[Alteration, ...] = ("mirrored",) if which % 2 else ()
     if which // 2:
         changes = (*changes, "turned")
-    return Relation("same", 0.99, (1.0, 1.0), 1.0, changes)
+    boxes = whole_box(query.shape), whole_box(image.shape)
+    matrix = box_on_box(*boxes, ORIENTATIONS[which])
+    return Relation("same", 0.99, (1.0, 1.0), 1.0, changes, homography=matrix)

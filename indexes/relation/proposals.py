@@ -179,8 +179,11 @@ def _strength(relation: Relation) -> tuple[bool, float, float]:
     return relation.is_verified, relation.confidence, relation.explained
 
 
-def relation_to(query: QuerySide, proposal: Proposal, preview: Preview) -> Relation:
-    """The relation of a query to one image."""
+def relation_to(
+    query: QuerySide, proposal: Proposal, preview: Preview, *, whole: bool = False
+) -> Relation:
+    """The relation of a query to one image; `whole` aligns whole pictures whatever the hash
+    says."""
     image = Side.read(preview.jpeg)
     if image is None:
         return LIKE
@@ -194,7 +197,7 @@ def relation_to(query: QuerySide, proposal: Proposal, preview: Preview) -> Relat
         query.side,
         image,
         matrices,
-        whole=proposal.distance is not None,
+        whole=whole or proposal.distance is not None,
         supported=proposal.is_supported,
     )
     drawn = min(query.side.plain, image.plain) > 0.5

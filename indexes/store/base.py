@@ -8,12 +8,13 @@ an id changed; a follower reads the current row. The stores are `indexes.store.l
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
 
+from indexes.store.records import Records
 from indexes.store.scan import Scan
 from models.types import FileFacts
 
@@ -156,7 +157,7 @@ class LogPage(NamedTuple):
     seqs: Mapping[int, int]
 
 
-class Store(ABC):
+class Store(Records):
     """A thread-safe store. Its methods raise StoreUnavailable, never the backend's own errors."""
 
     # --- writes: each is durable when it returns -------------------------------------------------

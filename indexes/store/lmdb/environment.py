@@ -26,6 +26,7 @@ T = TypeVar("T")
 TABLES = (
     *("meta", "images", "features", "spaces", "log", "originals"),
     *("previews", "metadata", "terms", "names", "pending", "leases", "marks", "claims", "contents"),
+    "records",
 )
 READER_CHECK_SECONDS = 10.0
 ATTEMPTS = 64

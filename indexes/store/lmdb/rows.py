@@ -19,6 +19,7 @@ Numbers in keys are big-endian, so that keys sort numerically, and have 8 bytes 
     leases     name                    → JSON [holder, expires]
     marks      name                    → JSON [seq, expires]
     claims     hash of key (16)        → JSON [id, sha256, expires]
+    records    kind 0 key              → value
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,9 +24,11 @@ from indexes.store.base import (
     Store,
 )
 from indexes.store.checks import check_writes, name_hash, wanted_terms
+from indexes.store.lmdb import records
 from indexes.store.lmdb.environment import Environment, LmdbOptions, acquire, release
 from indexes.store.lmdb.rows import BACKUP, SCHEMA, Reader, number, pending_key
 from indexes.store.lmdb.writes import Writer
+from indexes.store.records import Record, RecordKey, check_records
 from indexes.store.scan import Scan
 from models.errors import StoreUnavailable
 
@@ -115,6 +117,14 @@ class LmdbStore(Store):
 
     def mark(self, name: str, seq: int, seconds: float) -> None:
         self._write(lambda writer: writer.mark(name, seq, seconds))
+
+    def write_records(
+        self,
+        writes: Mapping[RecordKey, bytes | None],
+        expected: Mapping[RecordKey, bytes | None] | None = None,
+    ) -> None:
+        check_records([*writes, *(expected or {})])
+        self._write(lambda writer: records.write(writer, writes, expected or {}))
 
     # --- reads -----------------------------------------------------------------------------------
 
@@ -225,6 +235,17 @@ class LmdbStore(Store):
 
     def count(self) -> int:
         return self._read(lambda reader: int(reader.txn.stat(reader.tables["images"])["entries"]))
+
+    def records_by_key(self, kind: str, keys: Collection[str]) -> dict[str, bytes]:
+        return self._read(lambda reader: records.by_key(reader, kind, keys))
+
+    def records(
+        self, kind: str, after: str = "", limit: int = 100, prefix: str = ""
+    ) -> list[Record]:
+        return self._read(lambda reader: records.page(reader, kind, after, limit, prefix))
+
+    def record_kinds(self) -> list[str]:
+        return self._read(records.kinds)
 
     def close(self) -> None:
         opened, self._opened = self._opened, None

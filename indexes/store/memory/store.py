@@ -43,14 +43,16 @@ from indexes.store.checks import (
     wanted_terms,
 )
 from indexes.store.memory.image import StoredImage
+from indexes.store.memory.records import MemoryRecords
 from indexes.store.scan import Scan
 from models.errors import StoreUnavailable
 
 
-class MemoryStore(Store):
+class MemoryStore(MemoryRecords, Store):
     """Every method holds one lock and is therefore a transaction."""
 
     def __init__(self, originals_bytes: int = 2 << 30) -> None:
+        super().__init__()
         self._originals_bytes = originals_bytes
         self._uuid = uuid.uuid4().hex
         self._lock = threading.RLock()

@@ -14,6 +14,7 @@ claims     hash of key → id, sha256, expiry by the server's clock
 leases     name → holder, expiry by the server's clock
 marks      name → seq after which the log is needed, expiry by the server's clock
 active     kind → fingerprint of the space that searches use
+records    kind, key → value
 next_id    a sequence: the next id that the store assigns
 """
 
@@ -78,6 +79,14 @@ STEPS: tuple[str, ...] = (
     CREATE INDEX claims_ends ON claims (ends);
     """,
     "ALTER TABLE store ADD COLUMN home text",
+    """
+    CREATE TABLE records (
+        kind text COLLATE "C",
+        key bytea,
+        value bytea STORAGE EXTERNAL NOT NULL,
+        PRIMARY KEY (kind, key)
+    )
+    """,
     "ALTER TABLE images ADD COLUMN facts json",
 )
 

@@ -27,6 +27,7 @@ from indexes.store.checks import (
     is_image_id,
     wanted_terms,
 )
+from indexes.store.postgres import records
 from indexes.store.postgres.connections import Connection, ConnectionPool, PostgresOptions
 from indexes.store.postgres.draft import Draft
 from indexes.store.postgres.listener import Listener
@@ -42,6 +43,7 @@ from indexes.store.postgres.writes import (
     reserve_ids,
     trim_originals,
 )
+from indexes.store.records import Record, RecordKey, check_records
 from indexes.store.scan import Scan
 from models.errors import StoreUnavailable
 
@@ -189,6 +191,14 @@ class PostgresStore(Store):
     def mark(self, name: str, seq: int, seconds: float) -> None:
         self._run(lambda connection: mark(connection, name, seq, seconds))
 
+    def write_records(
+        self,
+        writes: Mapping[RecordKey, bytes | None],
+        expected: Mapping[RecordKey, bytes | None] | None = None,
+    ) -> None:
+        check_records([*writes, *(expected or {})])
+        self._run(lambda connection: records.write(connection, writes, expected or {}))
+
     # --- reads -----------------------------------------------------------------------------------
 
     @property
@@ -277,6 +287,17 @@ class PostgresStore(Store):
 
     def count(self) -> int:
         return self._read(lambda reader: int(reader.one("SELECT count(*) FROM images")))
+
+    def records_by_key(self, kind: str, keys: Collection[str]) -> dict[str, bytes]:
+        return self._read(lambda reader: records.by_key(reader, kind, keys))
+
+    def records(
+        self, kind: str, after: str = "", limit: int = 100, prefix: str = ""
+    ) -> list[Record]:
+        return self._read(lambda reader: records.page(reader, kind, after, limit, prefix))
+
+    def record_kinds(self) -> list[str]:
+        return self._read(records.kinds)
 
     def close(self) -> None:
         self._listener.close()

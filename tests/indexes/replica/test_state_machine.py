@@ -23,6 +23,8 @@ from indexes.store.lmdb.store import LmdbStore
 from indexes.store.memory.store import MemoryStore
 from indexes.store.postgres.connections import PostgresOptions
 from indexes.store.postgres.store import PostgresStore
+from indexes.store.records import Record, RecordKey
+from models.errors import PreconditionFailed
 from tests.indexes.pictures import LOCAL, PHASH, PHASH_NEW, row_of, scanned
 from tests.indexes.tiny_index import TinyIndex, decode, nearest, tiny
 from tests.postgres_server import PostgresServer
@@ -32,6 +34,7 @@ IDS = st.integers(0, 4)
 CONTENTS = st.sampled_from("abc")
 SOME_SPACES = st.sets(st.sampled_from(SPACES))
 ANNOTATORS = st.sampled_from(["caption", "ocr"])
+RECORD_KEYS = st.sampled_from(["a", "a\0", "ab", "é"])
 TAGS = ("sea", "dog")
 
 
@@ -71,6 +74,7 @@ class StoreMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.store = self.open()
         self.model: dict[int, Picture] = {}
+        self.records: dict[str, bytes] = {}
         self.ever = -1
         self.old: list[tuple[int, int, str]] = []
         """Images of all writes so far, on which work may have begun: (id, generation, content)."""
@@ -222,6 +226,26 @@ class StoreMachine(RuleBasedStateMachine):
             for running in searches:
                 running.result()
 
+    @rule(
+        writes=st.dictionaries(RECORD_KEYS, st.none() | st.binary(max_size=300), max_size=3),
+        expected=st.dictionaries(RECORD_KEYS, st.booleans(), max_size=2),
+    )
+    def write_records(self, writes: dict[str, bytes | None], expected: dict[str, bool]) -> None:
+        """Write records, under conditions that hold or don't."""
+        other = b"other" * 100
+        conditions = {
+            RecordKey("kind", key): self.records.get(key) if holds else other
+            for key, holds in expected.items()
+        }
+        named = {RecordKey("kind", key): value for key, value in writes.items()}
+        if not all(expected.values()):
+            with pytest.raises(PreconditionFailed):
+                self.store.write_records(named, conditions)
+            return
+        self.store.write_records(named, conditions)
+        changed = {**self.records, **writes}
+        self.records = {key: value for key, value in changed.items() if value is not None}
+
     # --- histories -------------------------------------------------------------------------------
 
     @rule()
@@ -327,6 +351,13 @@ class StoreMachine(RuleBasedStateMachine):
                 if any(tag in said.get("tags", ()) for said in one.candidates.values())
             )
             assert self.store.ids_by_metadata({"tags": tag}) == sorted(has)
+
+    @invariant()
+    def the_records_and_the_model_agree(self) -> None:
+        held: list[Record] = []
+        while page := self.store.records("kind", held[-1].key if held else "", 2):
+            held += page
+        assert held == [Record(*item) for item in sorted(self.records.items())]
 
     def rows_of(self, space: Space) -> dict[int, bytes]:
         pictures = self.model.items()

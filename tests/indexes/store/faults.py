@@ -13,6 +13,7 @@ from models.errors import StoreUnavailable
 WRITES = {
     *("put", "put_many", "put_if", "delete", "delete_kind", "complete", "annotate"),
     *("activate", "drop_space", "compact", "reserve_ids", "claim_id", "lease", "release", "mark"),
+    "write_records",
 }
 
 

@@ -13,6 +13,7 @@ from indexes.store.copying import BATCH, Copied, copy_store
 from indexes.store.lmdb.store import LmdbStore
 from indexes.store.memory.store import MemoryStore
 from indexes.store.postgres.store import PostgresStore
+from indexes.store.records import RecordKey
 from models.types import FileFacts
 from tests.indexes.pictures import COLOR, LOCAL, PHASH, PHASH_NEW, known, picture, row_of, upload
 from tests.indexes.store.faults import WrappedStore
@@ -57,6 +58,8 @@ def filled(store: Store) -> Store:
     store.annotate(3, generation, {"caption": said, "ocr": said, "places365": said}, "machine")
     store.annotate(3, generation, {"caption": {"text": "Rex"}, "ocr": None}, "person")
     store.activate("phash", PHASH_NEW.fingerprint)
+    decided = {RecordKey("decision", f"{at:04}"): b"%d" % at for at in range(600)}
+    store.write_records({**decided, RecordKey("rule", "bytes"): b"automatic"})
     store.put(picture(5000))
     store.delete(5000)
     return store
@@ -77,6 +80,9 @@ def same(one: Store, other: Store) -> bool:
         assert originals[0] == originals[1]
     for space in (PHASH, PHASH_NEW, COLOR, LOCAL, ANNOTATIONS):
         assert one.rows(space, ids) == other.rows(space, ids)
+    assert one.record_kinds() == other.record_kinds()
+    for kind in one.record_kinds():
+        assert one.records(kind, limit=10**6) == other.records(kind, limit=10**6)
     return one.spaces() == other.spaces() and one.active() == other.active()
 
 
@@ -120,6 +126,8 @@ def test_a_copy_updates_what_differs_and_deletes_what_the_source_lacks(
     source.put(picture(13, "another"))
     source.delete_kind(2, "color")
     source.delete(BATCH + 39)
+    source.write_records({RecordKey("decision", "0300"): b"x", RecordKey("decision", "0301"): None})
+    target.write_records({RecordKey("decision", "0302x"): b"x", RecordKey("tombstone", "1"): b"x"})
     copied = copy_store(source, target)
     assert (copied.written, copied.removed, copied.complete) == (3, 2, True)
     assert same(source, target)

@@ -6,14 +6,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import lmdb
 import orjson
 import pytest
 
 from indexes.store.base import Store
+from indexes.store.lmdb.backup import back_up, restore
 from indexes.store.lmdb.environment import LmdbOptions, acquire, release
 from indexes.store.lmdb.rows import entry, entry_image_id, entry_names_space, number
 from indexes.store.lmdb.store import LmdbStore
 from indexes.store.lmdb.writes import Writer
+from indexes.store.records import RecordKey
 from models.errors import StoreUnavailable
 from tests.indexes.pictures import (
     COLOR,
@@ -152,6 +155,20 @@ def test_what_an_older_version_stored_is_found_by_its_content(tmp_path: Path) ->
     image = again.image(5)
     assert image is not None
     assert (image.version, image.upload_name, image.facts) == (image.generation, None, None)
+    again.close()
+
+
+def test_a_store_that_an_older_version_wrote_takes_records(folder: Path) -> None:
+    LmdbStore(folder).close()
+    with lmdb.open(str(folder), max_dbs=32) as env, env.begin(write=True) as txn:
+        txn.drop(env.open_db(b"records", txn=txn, create=False))
+    store = LmdbStore(folder)
+    store.write_records({RecordKey("rule", "bytes"): b"manual"})
+    store.close()
+    back_up(folder, folder.parent / "backup")
+    restore(folder.parent / "backup", folder.parent / "other")
+    again = LmdbStore(folder.parent / "other")
+    assert again.record("rule", "bytes") == b"manual"
     again.close()
 
 

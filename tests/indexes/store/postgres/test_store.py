@@ -15,6 +15,7 @@ from indexes.store.base import Store
 from indexes.store.postgres import schema as postgres_schema
 from indexes.store.postgres.connections import PostgresOptions
 from indexes.store.postgres.store import PostgresStore
+from indexes.store.records import RecordKey
 from models.errors import InvalidInput, StoreUnavailable
 from tests.indexes.pictures import COLOR, PHASH, picture, row_of, scanned, tail, upload
 from tests.indexes.replica.followers import best, follow
@@ -130,6 +131,22 @@ def test_an_older_layout_is_brought_up_to_date_and_a_newer_one_refused(
         PostgresStore(url)
     old.close()
     new.close()
+
+
+def test_a_store_of_the_layout_before_records_takes_them(
+    url: str, postgres: PostgresServer
+) -> None:
+    old = PostgresStore(url)
+    old.put(picture(1, "a"))
+    old.close()
+    postgres.execute("DROP TABLE ambience.records", url)
+    postgres.execute("ALTER TABLE ambience.images DROP COLUMN facts", url)
+    postgres.execute("UPDATE ambience.schema_version SET version = 3", url)
+    store = PostgresStore(url)
+    store.write_records({RecordKey("rule", "bytes"): b"manual"})
+    assert store.record("rule", "bytes") == b"manual"
+    assert store.rows(PHASH, [1]) == {1: row_of("a")}
+    store.close()
 
 
 def test_a_step_that_fails_changes_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""Routes that say how pictures relate: comparison, import check, tombstones."""

@@ -1,0 +1,265 @@
+"""The catalogue of groups, kept in the store and regrouped where something has changed.
+
+All that one change touches is read, regrouped and written in one transaction, under the condition
+that nobody else has changed it meanwhile. A change costs what its own group costs, however many
+others there are.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import orjson
+
+from indexes.duplicates.best import BestRule, read_best_rule
+from indexes.duplicates.facts import Facts, facts_of
+from indexes.duplicates.grouping import Group, group
+from indexes.duplicates.levels import LEVELS, Level
+from indexes.duplicates.pairs import PAIRS, Pair, id_text, pair_removals, pairs_of
+from indexes.store.base import Store
+from indexes.store.records import RecordKey
+from models.errors import Conflict, PreconditionFailed
+
+GROUPS = "duplicates.group"
+MEMBERS = "duplicates.member"
+STATE = "duplicates.state"
+COUNTS = RecordKey(STATE, "levels")
+VERDICTS = "duplicates.verdict"
+FOLLOWED = RecordKey(STATE, "followed")
+REGROUP = RecordKey(STATE, "regroup")
+"""There while all images are to be grouped anew, because what decides on groups was changed."""
+HIDING = frozenset({"keep_all", "different", "alternates"})
+"""Decisions after which a pair is not shown again."""
+ATTEMPTS, PAUSE = 200, 0.005
+"""How often a change that others come before is tried again, and after how many seconds at most,
+the first time."""
+TOP = 10**15
+"""Above the size of any group in bytes, so that the largest come first in the order of keys."""
+
+Writes = dict[RecordKey, bytes | None]
+
+
+class Counts(NamedTuple):
+    """What a level holds."""
+
+    groups: int = 0
+    images: int = 0
+    bytes: int = 0
+    """Bytes of all images but the best of each group."""
+
+
+class Followed(NamedTuple):
+    """How far a job has followed the log."""
+
+    head: int
+    pending: int
+    """Log entries that it has not looked at; all images count if they are to be grouped anew."""
+
+
+class StoredGroup(NamedTuple):
+    """A group with its id."""
+
+    group_id: str
+    group: Group
+
+
+@dataclass(slots=True)
+class _Part:
+    """What is connected: images by id, pairs that hold, and groups that are stored now."""
+
+    facts: dict[int, Facts] = field(default_factory=dict)
+    pairs: dict[tuple[int, int], Pair] = field(default_factory=dict)
+    void: list[Pair] = field(default_factory=list)
+    stored: dict[str, bytes] = field(default_factory=dict)
+    seen: set[int] = field(default_factory=set)
+
+
+def counts(store: Store) -> dict[Level, Counts]:
+    """What each level holds."""
+    found = orjson.loads(store.record(*COUNTS) or b"{}")
+    return {level: Counts(*found.get(level, ())) for level in LEVELS}
+
+
+def followed(store: Store) -> Followed:
+    """How far the log was followed; not at all in another store, such as a restored backup."""
+    said = orjson.loads(store.record(*FOLLOWED) or b"{}")
+    head = said["head"] if said.get("store") == store.uuid else 0
+    pending = max(0, store.head() - head)
+    if store.record(*REGROUP) is not None:
+        pending += store.count()
+    return Followed(head, pending)
+
+
+def followed_write(store: Store, head: int) -> Writes:
+    """The record that the log was followed up to a seq."""
+    return {FOLLOWED: orjson.dumps({"store": store.uuid, "head": head})}
+
+
+def regroup_all_later() -> Writes:
+    """The record that the next run of the job groups all images anew."""
+    return {REGROUP: b"{}"}
+
+
+def groups_page(
+    store: Store, level: Level | None, after: str, limit: int
+) -> tuple[list[StoredGroup], str | None]:
+    """A page of groups, the strictest level first and in it the most bytes, and where the next one
+    begins."""
+    prefix = "" if level is None else f"{LEVELS.index(level):02d}."
+    page = store.records(GROUPS, after, limit, prefix)
+    found = [StoredGroup(one.key, Group.decode(one.value)) for one in page]
+    return found, page[-1].key if len(page) == limit else None
+
+
+def groups_of(store: Store, image_ids: Iterable[int]) -> list[StoredGroup]:
+    """The groups that show any of these images."""
+    found = _stored_groups(store, image_ids)
+    return [StoredGroup(key, Group.decode(found[key])) for key in sorted(found)]
+
+
+def _stored_groups(store: Store, image_ids: Iterable[int]) -> dict[str, bytes]:
+    keys = {
+        record.value.decode()
+        for image_id in image_ids
+        for record in store.records(MEMBERS, limit=len(LEVELS), prefix=f"{id_text(image_id)}.")
+    }
+    return store.records_by_key(GROUPS, keys)
+
+
+def verdict_key(one: str, other: str) -> RecordKey:
+    """The name of the verdict on two contents, whatever their ids are."""
+    return RecordKey(VERDICTS, "-".join(sorted((one, other))))
+
+
+def regroup(store: Store, image_ids: Collection[int], writes: Writes | None = None) -> set[int]:
+    """Group anew what is connected with these images, and write `writes` in the same transaction.
+
+    Pairs among `writes`, and verdicts, count already. Pairs of images that are gone, or hold
+    another picture now, are removed. Returns the ids that were looked at. Raises Conflict if
+    others keep changing the same groups.
+    """
+    given = writes or {}
+    for attempt in range(ATTEMPTS):
+        before = store.record(*COUNTS)
+        part = _connected(store, image_ids, given)
+        grouped = _grouped(store, part, given)
+        changed = _group_writes(part, grouped)
+        if not (changed or given or part.void):
+            return part.seen
+        after = _changed_counts(before, part.stored.values(), grouped.values())
+        expected: Writes = {RecordKey(GROUPS, key): data for key, data in part.stored.items()}
+        everything = {**pair_removals(part.void), **given, **changed, COUNTS: after}
+        try:
+            store.write_records(everything, expected | {COUNTS: before})
+        except PreconditionFailed:
+            time.sleep(random.random() * PAUSE * min(attempt + 1, 16))
+            continue
+        return part.seen
+    raise Conflict("the groups are being changed by others all the time; try again")
+
+
+def _connected(store: Store, image_ids: Collection[int], given: Writes) -> _Part:
+    """Everything that pairs or stored groups connect with these images."""
+    part, left = _Part(), set(image_ids)
+    overlaid = _overlaid(given)
+    while left:
+        found: dict[tuple[int, int], Pair] = {}
+        for image_id in left:
+            found |= {(pair.a, pair.b): pair for pair in pairs_of(store, image_id)}
+            found |= {(one.a, one.b): one for one in overlaid.get(image_id, ())}
+        part.seen |= left
+        touched = left.union(*found)
+        images = store.images_by_id(sorted(touched - part.facts.keys()))
+        part.facts |= facts_of(store, images.values())
+        for ends, pair in found.items():
+            if _holds(pair, part.facts):
+                part.pairs[ends] = pair
+            else:
+                part.void.append(pair)
+        near = {at for ends, pair in found.items() if _holds(pair, part.facts) for at in ends}
+        for key, data in _stored_groups(store, left).items():
+            part.stored[key] = data
+            near.update(Group.decode(data).images)
+        left = near - part.seen
+    return part
+
+
+def _overlaid(given: Writes) -> dict[int, list[Pair]]:
+    """Pairs by image that are about to be written."""
+    found: dict[int, list[Pair]] = {}
+    for name, data in given.items():
+        if name.kind == PAIRS and data is not None:
+            pair = Pair.decode(data)
+            found.setdefault(int(name.key[:15]), []).append(pair)
+    return found
+
+
+def _holds(pair: Pair, facts: Mapping[int, Facts]) -> bool:
+    return all(
+        at in facts and facts[at].image.sha256 == content
+        for at, content in zip((pair.a, pair.b), pair.contents, strict=True)
+    )
+
+
+def _grouped(store: Store, part: _Part, given: Writes) -> dict[str, Group]:
+    """The groups by id, without pairs that a verdict hides."""
+    names = {ends: verdict_key(*pair.contents) for ends, pair in part.pairs.items()}
+    verdicts: dict[str, bytes | None] = dict(
+        store.records_by_key(VERDICTS, [name.key for name in names.values()])
+    )
+    verdicts |= {name.key: data for name, data in given.items() if name.kind == VERDICTS}
+    hidden = {
+        key for key, data in verdicts.items() if data and orjson.loads(data)["decision"] in HIDING
+    }
+    pairs = [pair for ends, pair in part.pairs.items() if names[ends].key not in hidden]
+    rule = read_best_rule(store)
+    ordered = rule.ordered({at: part.facts[at] for pair in pairs for at in (pair.a, pair.b)})
+    place = {at: number for number, at in enumerate(ordered)}
+    return {
+        group_id(one): one for one in (_told(it, rule, part.facts) for it in group(pairs, place))
+    }
+
+
+def _told(one: Group, rule: BestRule, facts: Mapping[int, Facts]) -> Group:
+    size = sum(facts[at].bytes for at in one.images[1:])
+    return replace(one, size=size, reasons=rule.reasons(one.images, facts))
+
+
+def group_id(one: Group) -> str:
+    """The id of a group, which is its key: by level, then the most bytes first."""
+    most = TOP - min(one.size, TOP)
+    return f"{LEVELS.index(one.level):02d}.{most:016d}.{one.images[0]:015d}"
+
+
+def _group_writes(part: _Part, grouped: Mapping[str, Group]) -> Writes:
+    now = {key: one.encode() for key, one in grouped.items()}
+    writes: Writes = {}
+    if now == part.stored:
+        return writes
+    for key, data in part.stored.items():
+        writes |= dict.fromkeys(_members(key, Group.decode(data)))
+        writes[RecordKey(GROUPS, key)] = None
+    for key, one in grouped.items():
+        writes |= dict.fromkeys(_members(key, one), key.encode())
+        writes[RecordKey(GROUPS, key)] = now[key]
+    return writes
+
+
+def _members(key: str, one: Group) -> list[RecordKey]:
+    return [RecordKey(MEMBERS, f"{id_text(at)}.{key[:2]}") for at in one.images]
+
+
+def _changed_counts(before: bytes | None, was: Iterable[bytes], now: Iterable[Group]) -> bytes:
+    totals: dict[str, Any] = orjson.loads(before or b"{}")
+    # Every change gives the record another value, so that no other change goes unnoticed.
+    totals["changes"] = totals.get("changes", 0) + 1
+    for sign, groups in ((-1, [Group.decode(data) for data in was]), (1, list(now))):
+        for one in groups:
+            total = totals.setdefault(one.level, [0, 0, 0])
+            for place, value in enumerate((1, len(one.images), one.size)):
+                total[place] += sign * value
+    return orjson.dumps(totals)
