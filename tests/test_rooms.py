@@ -71,7 +71,7 @@ ROOMS: dict[str, str] = {
     ),
     "deployments.http.admission": "http keys settings models",
     "deployments.http.copies": "http ingress schemas models",
-    "deployments.http.duplicates": "http ingress schemas indexes models",
+    "deployments.http.duplicates": "http ingress ingress.listing schemas indexes models",
     "deployments.http.gallery": "directory http ingress schemas wire indexes models",
     "deployments.http.jobs": "http jobs schemas indexes models",
     "deployments.http.application": (
