@@ -143,7 +143,7 @@ class UnappliedPart(TypedDict):
     """A part of a composed query that no retriever could take into account."""
 
     part: str
-    position: int
+    at: tuple[int, int]
     reason: str
 
 

@@ -1,6 +1,7 @@
 """The PDQ hash of a picture: 256 bits, which services that moderate pictures exchange.
 
-The method is that of Facebook 2019, "The TMK+PDQF Video-Hashing Algorithm and the PDQ Image-Hashing Algorithm".
+The method is that of Facebook, "The TMK+PDQF Video-Hashing Algorithm and the PDQ Image-Hashing
+Algorithm", 2019.
 """
 
 from __future__ import annotations
