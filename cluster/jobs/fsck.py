@@ -23,7 +23,7 @@ from cluster.jobs.settings import JobSettings
 from cluster.jobs.sources import IGNORED, NEW, Ids, list_source, local_path, with_ids
 from indexes.store.base import ANNOTATIONS, Image, Space, Store
 from models.base import Extractor
-from models.pictures.decoding import Picture
+from models.pictures.decoding import Picture, decode
 
 What = Literal[
     "not indexed",
@@ -36,14 +36,22 @@ What = Literal[
     "old model",
     "no preview",
     "damaged preview",
+    "orphaned features",
 ]
-NOT_HEALED: frozenset[What] = frozenset({"unreadable", "damaged preview", "damaged features"})
+NOT_HEALED: frozenset[What] = frozenset(
+    {"unreadable", "damaged preview", "damaged features", "orphaned features"}
+)
 """What needs a person: a file to be mended, or an image to be deleted and added again."""
 PAGE = 512
 UNIT_ERROR = 1e-3
 """By how much the length of a stored unit vector may differ from 1."""
 RATIO_ERROR = 0.02
 """By how much a preview's shape may differ from its picture's, beyond the rounding to pixels."""
+THUMB, MOST_DIFFERENCE = 16, 16.0
+"""Side, in pixels, to which previews are reduced, and mean difference of their values from which
+they show different pictures."""
+MOST_BITS = 112
+"""Number of bits, of 576, from which a preview has another pHash than its picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +132,10 @@ class Checker(Reader):
         preview = self.store.preview(image_id)
         if preview is None:
             findings.append(Finding("no preview", "", path, image_id))
-        elif fault := preview_fault(preview, picture.width, picture.height):
+        elif fault := (
+            preview_fault(preview, picture.width, picture.height)
+            or difference_fault(preview, picture)
+        ):
             findings.append(Finding("damaged preview", fault, path, image_id))
         return findings, wrong
 
@@ -188,6 +199,7 @@ def look_through(
     """
     spaces = {space: kind.make() for space, kind in spaces_of(kinds).items()}
     yield from _old_models(store, spaces)
+    yield from _orphans(store)
     after = -1
     while images := store.images(after, PAGE):
         after = images[-1].image_id
@@ -206,7 +218,15 @@ def look_through(
                 if row is None and space.kind in image.wanted - image.pending:
                     yield Finding("no features", "", image.source, at, space.kind)
             preview = store.preview(at) if image.has_preview and not was_compared else None
-            if preview and (fault := preview_fault(preview, image.width, image.height)):
+            hashes = {
+                space: (extractor, rows[space][at])
+                for space, extractor in spaces.items()
+                if at in rows[space]
+            }
+            if preview and (
+                fault := preview_fault(preview, image.width, image.height)
+                or hash_fault(preview, hashes)
+            ):
                 yield Finding("damaged preview", fault, image.source, at)
 
 
@@ -241,6 +261,33 @@ def preview_fault(preview: bytes, width: int, height: int) -> str | None:
     return None
 
 
+def difference_fault(preview: bytes, picture: Picture) -> str | None:
+    """Why a stored preview does not show this picture; None if it does."""
+    with Pillow.open(io.BytesIO(preview)) as image:
+        stored = np.asarray(image.convert("RGB").resize((THUMB, THUMB), Pillow.Resampling.BOX))
+    whole = Pillow.fromarray(picture.preview).resize((THUMB, THUMB), Pillow.Resampling.BOX)
+    apart = float(np.abs(np.asarray(whole, np.float32) - stored).mean())
+    return (
+        f"it shows another picture: {apart:.0f} grey values off"
+        if apart > MOST_DIFFERENCE
+        else None
+    )
+
+
+def hash_fault(preview: bytes, stored: Mapping[Space, tuple[Extractor, bytes]]) -> str | None:
+    """Why a preview has not the stored pHash; None if it has, or if there is none to go by."""
+    for space, (extractor, row) in stored.items():
+        if extractor.index != "binary" or len(row) != int(np.prod(extractor.shape)):
+            continue
+        (found,) = extractor.extract_variants(decode(preview).view(extractor.view), "identity")
+        if len(found) != len(row):
+            return None  # Many of its bits mean nothing.
+        apart = int(np.bitwise_count(found ^ np.frombuffer(row, np.uint8)).sum())
+        if apart > MOST_BITS:
+            return f"{apart} bits differ from the {space.kind} of the picture"
+    return None
+
+
 def heal_store(store: Store, findings: Sequence[Finding]) -> None:
     """Delete images whose file is gone, and features of old models."""
     for one in findings:
@@ -263,6 +310,20 @@ def _old_models(store: Store, named: Collection[Space]) -> Iterator[Finding]:
         used = active.get(space.kind) == space.fingerprint
         if space != ANNOTATIONS and space.kind in kinds and space not in named and not used:
             yield Finding("old model", space.fingerprint, kind=space.kind)
+
+
+def _orphans(store: Store) -> Iterator[Finding]:
+    """Features of images that the store does not have."""
+    for space in store.spaces():
+        suspects: list[int] = []
+        with store.scan(space) as scan:
+            for batch in scan.batches:
+                ids = [image_id for image_id, _ in batch]
+                there = store.images_by_id(ids)
+                suspects += [image_id for image_id in ids if image_id not in there]
+        # An image that was deleted meanwhile has no features any more.
+        for image_id in store.rows(space, suspects):
+            yield Finding("orphaned features", space.fingerprint, "", image_id, space.kind)
 
 
 def _is_gone(image: Image, folder: str) -> bool:

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from deployments.directory.entry import DirectoryEntry
@@ -77,25 +77,30 @@ async def feature_kinds(gateway: Gateway) -> dict[str, FeatureKind]:
 
 async def ban_of(
     gateway: Gateway, picture: QueryPicture, sha256: str, report: Report
-) -> Ban | None:
-    """The tombstone that a picture is a copy of, by a relation that `import_check.bans` names.
+) -> tuple[Ban | None, QueryPicture]:
+    """The tombstone that a picture is a copy of, by a relation that `import_check.bans` names; and
+    the picture with the features that were extracted to find it.
 
     The picture has the features of `phash` under all 8 flips and rotations. Raises
     StoreUnavailable.
     """
     index = gateway.tombstones
     if not await asyncio.to_thread(index.was_used):
-        return None
+        return None, picture
     kinds = await feature_kinds(gateway)
     if not await asyncio.to_thread(index.follow, kinds):
-        return None
+        return None, picture
     if (same := index.by_file(sha256)) is not None:
-        return Ban(same, SAME_FILE)
+        return Ban(same, SAME_FILE), picture
     with report.timed("tombstones"):
         found = await _by_hash(gateway, picture)
-        if found is None and index.has(LOCAL) and picture.side is not None:
-            found = await _by_local(gateway, picture, report)
-    return found
+        if found is None and index.has(LOCAL):
+            picture = await _with_local_features(gateway, picture, report)
+            local = picture.features.get(LOCAL, ())
+            if local and all(map(len, local)):
+                queries = {LOCAL: local}
+                found = await gateway.decoder.run(_related, gateway, picture, queries)
+    return found, picture
 
 
 async def _by_hash(gateway: Gateway, picture: QueryPicture) -> Ban | None:
@@ -108,22 +113,13 @@ async def _by_hash(gateway: Gateway, picture: QueryPicture) -> Ban | None:
     return await gateway.decoder.run(_by_pdq, gateway, picture)
 
 
-async def _by_local(gateway: Gateway, picture: QueryPicture, report: Report) -> Ban | None:
+async def _with_local_features(
+    gateway: Gateway, picture: QueryPicture, report: Report
+) -> QueryPicture:
+    """The picture with features of `local`, which searches then need not extract again."""
     (entry,) = await gateway.entries_named([LOCAL])
-    try:
-        features = await _local_features(gateway, entry, picture)
-    except AmbienceError as exc:
-        report.missing[LOCAL] = str(exc)
-        return None
-    if not all(map(len, features)):
-        return None
-    return await gateway.decoder.run(_related, gateway, picture, {LOCAL: features})
-
-
-async def _local_features(
-    gateway: Gateway, entry: DirectoryEntry, picture: QueryPicture
-) -> Sequence[Features]:
-    assert entry.description is not None
+    if entry.description is None:
+        return picture
     request = SearchRequest(
         {},
         "mirror",
@@ -131,7 +127,16 @@ async def _local_features(
         pixels=picture.views[entry.description.view],
         deadline=gateway.args.retriever_deadline,
     )
-    return await gateway.directory.features(entry, request)
+    try:
+        features = await gateway.directory.features(entry, request)
+    except AmbienceError as exc:
+        report.missing[LOCAL] = str(exc)
+        return picture
+    return replace(
+        picture,
+        features={**picture.features, LOCAL: features},
+        fingerprints={**picture.fingerprints, LOCAL: entry.fingerprint},
+    )
 
 
 def _related(
@@ -192,12 +197,13 @@ class BanCheck:
 
 async def refuse_banned(
     gateway: Gateway, picture: QueryPicture, sha256: str, report: Report
-) -> None:
-    """Raises BannedPicture if there is a tombstone of the picture."""
-    ban = await ban_of(gateway, picture, sha256, report)
+) -> QueryPicture:
+    """The picture as `ban_of` returns it. Raises BannedPicture if there is a tombstone of it."""
+    ban, picture = await ban_of(gateway, picture, sha256, report)
     if ban is not None:
         note = f": {ban.tombstone.note}" if ban.tombstone.note else ""
         raise BannedPicture(f"this picture was deleted to stay away{note}", "image")
+    return picture
 
 
 async def delete_and_remember(

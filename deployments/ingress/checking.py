@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from deployments.directory.entry import DirectoryEntry
 from deployments.ingress.banning import Ban, ban_of
-from deployments.ingress.copies import Copy, search_copies
+from deployments.ingress.copies import Copy, blocking, search_copies
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import Report
 from deployments.ingress.searching import QueryPicture
@@ -94,16 +94,17 @@ async def check_picture(
     with report.timed("decode"):
         one = await gateway.decoder.decode(data, then=prepared)
     sha256 = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
-    ban = await ban_of(gateway, one.query, sha256, report)
+    ban, query = await ban_of(gateway, one.query, sha256, report)
     if ban is not None:
         return Checked("banned", one, ban=ban)
     scope = await gateway.search_scope()
-    found = await search_copies(gateway, entries, one.query, scope, report, VERIFIED)
+    found = await search_copies(gateway, entries, query, scope, report, VERIFIED)
     copies = [copy for copy in found if copy.hit.image_id != replaced]
     ids = [copy.hit.image_id for copy in copies]
     images = await asyncio.to_thread(gateway.store.images_by_id, ids) if ids else {}
     copies = [copy for copy in copies if copy.hit.image_id in images]
-    return judged(one, copies, images, frozenset(gateway.args.import_check.blocks))
+    blocks = blocking(gateway.args.import_check.blocks, truncated=one.truncated)
+    return judged(one, copies, images, blocks)
 
 
 def judged(
@@ -115,7 +116,7 @@ def judged(
     """The outcome, given all copies, best first."""
     if not copies:
         return Checked("new", one)
-    blocking = [copy for copy in copies if copy.relation.kind in blocks]
+    refusing = [copy for copy in copies if copy.relation.kind in blocks]
     same = [
         copy
         for copy in copies
@@ -125,9 +126,9 @@ def judged(
     if same and None not in reasons:
         return Checked("better", one, same[0], images[same[0].hit.image_id], why=reasons[0])
     equal = [copy for copy, reason in zip(same, reasons, strict=True) if reason is None]
-    named = next((copy for copy in equal if copy in blocking), (blocking or copies)[0])
+    named = next((copy for copy in equal if copy in refusing), (refusing or copies)[0])
     image = images[named.hit.image_id]
-    return Checked("known" if blocking else "new", one, named, image)
+    return Checked("known" if refusing else "new", one, named, image)
 
 
 def gain(one: CheckedPicture, image: Image) -> str | None:

@@ -59,14 +59,21 @@ async def find_copies(
     """
     entries = await ready_entries(gateway, until)
     picture = await gateway.searcher.prepare(data, entries, "dihedral", report)
-    blocks = frozenset[Kind](gateway.args.import_check.blocks)
+    blocks = blocking(gateway.args.import_check.blocks, truncated=report.truncated)
     scope = await gateway.search_scope()
     copies = await search_copies(gateway, entries, picture, scope, report, blocks)
     if not copies:
         sha256 = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
-        if await ban_of(gateway, picture, sha256, report) is not None:
+        ban, _ = await ban_of(gateway, picture, sha256, report)
+        if ban is not None:
             return None
     return copies
+
+
+def blocking(kinds: Collection[Kind], *, truncated: bool) -> frozenset[Kind]:
+    """The relations that block. A file that is cut short differs where its rest is missing, so with
+    `same` also `edited` tells of a copy."""
+    return frozenset({*kinds, "edited"} if truncated and "same" in kinds else kinds)
 
 
 async def add_check(
@@ -105,10 +112,12 @@ class CopyCheck:
         self._sha256 = sha256
         self._report = report
         self._picture: QueryPicture | None = None
+        self._blocks = frozenset[Kind]()
 
     def extract(self, picture: Picture) -> None:
         """Extract the picture's hashes under all 8 flips and rotations."""
         self._picture = self._gateway.searcher.query_picture(picture, self._entries, "dihedral")
+        self._blocks = blocking(SAME, truncated=picture.truncated)
 
     async def search(self) -> Guard:
         """Search for copies; the guard then checks what is added after the search, and raises
@@ -117,12 +126,14 @@ class CopyCheck:
         Raises DuplicatePicture, and BannedPicture.
         """
         assert self._picture is not None
+        self._picture = await refuse_banned(
+            self._gateway, self._picture, self._sha256, self._report
+        )
         scope = await self._gateway.search_scope()
         copies = await search_copies(
-            self._gateway, self._entries, self._picture, scope, self._report, SAME
+            self._gateway, self._entries, self._picture, scope, self._report, self._blocks
         )
         self._refuse([copy for copy in copies if copy.hit.image_id != self._image_id])
-        await refuse_banned(self._gateway, self._picture, self._sha256, self._report)
         space = Space(PHASH, self._picture.fingerprints[PHASH])
         return Guard(space, scope.min_seq, self._check)
 

@@ -202,6 +202,38 @@ def test_rows_of_an_upload_that_can_not_be_read_are_found(collection: Collection
     ]
 
 
+def test_a_preview_of_another_picture_is_found(collection: Collection) -> None:
+    store = LmdbStore(collection.data)
+    upload, other = decode(jpeg(50, 160, 120)), decode(jpeg(51, 160, 120))
+    extractor = make_extractor("phash")
+    rows = {PHASH: extractor.to_row(extractor.extract(upload.full))}
+    for image_id, shown in ((90, upload), (91, other)):
+        store.put(
+            ImageWrite(
+                *(image_id, f"{image_id:064}", 160, 120, frozenset({"phash"}), rows),
+                preview=shown.preview_jpeg(),
+            )
+        )
+    store.close()
+    with lmdb.open(str(collection.data), max_dbs=32) as environment:
+        previews = environment.open_db(b"previews", create=False)
+        with environment.begin(write=True, db=previews) as transaction:
+            key = (2).to_bytes(8, "big")
+            assert transaction.replace(key, other.preview_jpeg()) is not None
+    assert told(collection.check()) == [("damaged preview", 2, ""), ("damaged preview", 91, "")]
+
+
+def test_features_without_their_image_are_found(collection: Collection) -> None:
+    with lmdb.open(str(collection.data), max_dbs=32) as environment:
+        images = environment.open_db(b"images", create=False)
+        with environment.begin(write=True, db=images) as transaction:
+            assert transaction.delete((4).to_bytes(8, "big"))
+    orphans = [("orphaned features", 4, kind) for kind in ("color", "phash")]
+    assert told(collection.check()) == [("not indexed", None, ""), *orphans]
+    assert told(collection.check(heal=True)) == [("not indexed", None, "")]
+    assert collection.check() == []
+
+
 def test_a_vector_must_be_of_unit_length() -> None:
     extractor = make_extractor("backbone", {"model": "some/model", "revision": "1"})
     vector = np.full(768, 768**-0.5, np.float32)

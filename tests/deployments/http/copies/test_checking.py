@@ -86,6 +86,21 @@ def test_the_image_that_is_replaced_is_no_copy(library: httpx.Client) -> None:
     assert (first["outcome"], second["outcome"]) == ("new", "known")
 
 
+def test_a_file_that_is_cut_short_is_known_by_what_is_there(library: httpx.Client) -> None:
+    whole = picture(3)
+    cut = whole[: len(whole) * 3 // 4]
+    (found,) = checked(library, cut)
+    assert (found["outcome"], found["image_id"], found["truncated"]) == ("known", 3, True)
+    duplicate = post_form(
+        library, "/reverse_search", field_part("find_duplicate", 1), image_part(cut)
+    )
+    assert [row["image_id"] for row in duplicate.json()["duplicate"]] == [3]
+    refused = library.post("/v1/images?unless=same", files=[image_part(cut)])
+    assert problem_of(refused, 409)["image_id"] == 3
+    other = picture(77)
+    assert checked(library, other[: len(other) * 3 // 4])[0]["outcome"] == "new"
+
+
 def test_a_bad_picture_of_several_has_a_problem_of_its_own(library: httpx.Client) -> None:
     good, bad = checked(library, picture(3), b"nothing")
     assert good["outcome"] == "known"
