@@ -23,6 +23,7 @@ HEALTH = frozenset({"/healthz", "/readyz", METRICS})
 """Paths to which no limit applies."""
 WITHOUT_PICTURES = frozenset({"/", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/redoc"})
 """The page and the API's documents: they hold nothing of the collection."""
+PAGE_FILES = "/static/"
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 READING_POSTS = (
     *("/v1/search", "/v1/retrievers/", "/v1/annotate", "/v1/compare"),
@@ -149,7 +150,7 @@ def _document_operation(operation: MutableMapping[str, Any], needs_key: bool) ->
 
 
 def _is_document(method: str, path: str) -> bool:
-    documents = path in WITHOUT_PICTURES or path.startswith(TYPES)
+    documents = path in WITHOUT_PICTURES or path.startswith((TYPES, PAGE_FILES))
     return method in SAFE_METHODS and documents
 
 
