@@ -35,6 +35,8 @@ export function isDrawable(matrix, width, height) {
 }
 
 const LONG_SIDE = 1000;
+/** A difference of shares that says nothing of which picture shows more. */
+const NEARLY = 0.02;
 
 /** Units in which a picture is laid out: its long side is 1000 of them. */
 export function units({width, height}) {
@@ -43,14 +45,14 @@ export function units({width, height}) {
 }
 
 /**
- * Both pictures in one frame: that of the picture which shows more.
+ * Both pictures in one frame: that of the query, or of the image where it shows more.
  *
  * Returns the frame's sides in units, `of` ("query" or "image") whose frame it is, each picture's
  * matrix from its own units to the frame's, and whether they are aligned. Pictures without a
  * homography are fitted into the same frame, centred.
  */
 export function commonFrame({query, image, homography, overlap}) {
-  const of = overlap && overlap[0] < overlap[1] ? "query" : "image";
+  const of = overlap && overlap[0] > overlap[1] + NEARLY ? "image" : "query";
   const base = of === "query" ? query : image, other = of === "query" ? image : query;
   const frame = units(base), own = units(other);
   const given = homography && (of === "query" ? inverse(homography) : homography);
