@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from benchmarks import loading
 from benchmarks.quality import CHANGES, LIMITS, Corpus
-from deployments.schemas import SearchQuery
+from deployments.queries import SearchQuery
 from indexes.base import Index, Query
 from indexes.ranking.fusion import FusedHit, RankedList, above_confidence, fuse
 from indexes.registry import make_index

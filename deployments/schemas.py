@@ -17,8 +17,6 @@ from pydantic import (
 from models.types import MAX_IMAGE_ID, Options
 
 ImageId = Annotated[int, Field(ge=0, le=MAX_IMAGE_ID)]
-MAX_RESULTS = 1000
-MAX_QUERIES = 16
 MAX_WORDS = 1000
 TAKEN = "When it was taken, ISO 8601; a local time without its offset is read as UTC."
 TRUNCATED = "True if the picture is cut short or damaged; what is there is used."
@@ -47,91 +45,6 @@ class Answer(BaseModel):
     """An answer that leaves a field without a value out; no field is null."""
 
     model_config = ConfigDict(json_schema_extra=_without_null)
-
-
-class Negative(Options):
-    """What hits must be unlike."""
-
-    text: Words | None = Field(
-        None, description="Words to avoid; only retrievers with additive vectors use them."
-    )
-    image_ids: list[ImageId] = Field(
-        default_factory=list,
-        max_length=1000,
-        description="Images that must not be found; retrievers with additive vectors also avoid "
-        "similar ones.",
-    )
-    weight: float = Field(
-        1.0,
-        gt=0,
-        le=10,
-        allow_inf_nan=False,
-        description="Factor of each negative part's unit vector before it is subtracted.",
-    )
-
-
-class Filter(Options):
-    """Only images that meet all conditions are found."""
-
-    ids: list[ImageId] | None = Field(None, max_length=100_000, description="One of these ids.")
-    metadata: dict[str, Any] | None = Field(
-        None, description="Top-level keys with these values; a stored list may contain the value."
-    )
-    tags: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(
-        None, max_length=100, description="All of these tags."
-    )
-
-
-class SearchQuery(Options):
-    """Any mix of uploaded pictures, stored images and text."""
-
-    image_ids: list[ImageId] = Field(
-        default_factory=list, max_length=MAX_QUERIES, description="Stored images to search by."
-    )
-    text: Words | None = Field(None, description="Words to search by.")
-    negative: Negative = Field(Negative(), description="What hits must be unlike.")
-    retrievers: dict[str, Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]] | None = (
-        Field(None, min_length=1, description="Retrievers to ask, with weights; default: all, 1.")
-    )
-    k: int = Field(20, ge=1, le=MAX_RESULTS, description="At most this many hits.")
-    min_confidence: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="Minimum probability of being a true match; 0 also returns chance neighbours.",
-    )
-    cursor: str | None = Field(
-        None, max_length=200, description="`next_cursor` of the previous page."
-    )
-    filter: Filter | None = Field(None, description="Only images that meet these conditions.")
-    region: tuple[float, float, float, float] | None = Field(
-        None, description="x, y, width, height of the part to search by, in upright pixels."
-    )
-    explain: bool = Field(False, description="Return where local features matched.")
-    mirrored: bool = Field(True, description="Also find mirror images.")
-    min_seq: int | None = Field(None, ge=0, description="Answer no earlier than this change.")
-    stale_ok: bool = Field(False, description="Do not wait for the newest changes.")
-
-
-class RetrieverQuery(Options):
-    """A search of one retriever; its own parameters stand beside these fields."""
-
-    image_id: ImageId | None = Field(None, description="A stored image to search by.")
-    text: Words | None = Field(None, description="Words to search by.")
-    filter: Filter | None = Field(None, description="Only images that meet these conditions.")
-    variants: Literal["identity", "mirror", "dihedral"] | None = Field(
-        None, description="Symmetries of the query picture that are tried."
-    )
-    mirrored: bool = Field(
-        True, description="Also find mirror images (unless `variants` is given)."
-    )
-    region: tuple[float, float, float, float] | None = Field(
-        None, description="x, y, width, height of the part to search by, in upright pixels."
-    )
-    min_seq: int | None = Field(None, ge=0, description="Answer no earlier than this change.")
-    cursor: str | None = Field(
-        None, max_length=200, description="`next_cursor` of the previous page."
-    )
 
 
 class ModelState(Answer):
@@ -331,6 +244,13 @@ class ChangedRegion(BaseModel):
     image: tuple[int, int, int, int]
 
 
+class FoldedCopies(BaseModel):
+    """Hits that are folded into one, because they are copies of it."""
+
+    count: int = Field(description="Number of hits folded into this one.")
+    image_ids: list[int] = Field(description="Their ids, in the order of the answer.")
+
+
 class FusedRow(Answer):
     """One found image: its fused score, and its rank and measures in each retriever's list."""
 
@@ -353,12 +273,34 @@ class FusedRow(Answer):
     regions: list[ChangedRegion] | None = Field(
         None, description="With `explain`: where they differ."
     )
+    width: int | None = Field(None, description="Width in pixels; 0 if it is unknown.")
+    height: int | None = Field(None, description="Height in pixels; 0 if it is unknown.")
+    format: str | None = Field(None, description="The encoding, such as `JPEG`, `HEIC` or `RAW`.")
+    bytes: int | None = Field(None, description="Size of the file.")
+    taken: str | None = Field(None, description=TAKEN)
+    created: str | None = Field(None, description="When it was added, ISO 8601.")
+    file_name: str | None = Field(None, description="`{id}.online`, or the name of its file.")
+    copies: FoldedCopies | None = Field(
+        None, description="With `collapse`: the hits that are folded into this one."
+    )
     retrievers: dict[str, RankedMeasures] = Field(description="By retriever.")
+
+
+class UnappliedPart(BaseModel):
+    """A part of a composed query that the answer does not take into account."""
+
+    part: str = Field(description="The part as it was written.")
+    at: tuple[int, int] = Field(description="Where it begins and ends, in characters.")
+    reason: str = Field(description="Why it was not applied.")
 
 
 class SearchResults(BaseModel):
     hits: list[FusedRow]
     next_cursor: str | None = None
+    unapplied: list[UnappliedPart] = Field(
+        default_factory=list,
+        description="Parts of `composed` that no retriever could take into account.",
+    )
     truncated: bool = Field(False, description=TRUNCATED)
 
 

@@ -2,6 +2,7 @@
 
 AmbienceError                 500
 ├── InvalidInput              400   a field is missing, malformed or out of its limits
+│   ├── MalformedQuery        400   a composed query, with the position of the character at fault
 │   ├── BrokenPicture         400   the file is empty or damaged, or decoding it fails
 │   ├── UnsupportedPicture    415   a format that is not accepted
 │   └── PictureTooLarge       413   more bytes or pixels than the limit
@@ -47,6 +48,17 @@ class InvalidInput(AmbienceError):
 
     status = 400
     title = "Invalid input"
+
+
+class MalformedQuery(InvalidInput):
+    """A composed query can't be read: `position` counts the characters before the one at fault."""
+
+    title = "Malformed query"
+
+    def __init__(self, detail: str, field: str | None = None, position: int = 0) -> None:
+        super().__init__(detail, field)
+        self.args = (detail, field, position)
+        self.position = position
 
 
 class BrokenPicture(InvalidInput):

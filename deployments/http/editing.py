@@ -15,8 +15,8 @@ from deployments.http.problems import documented
 from deployments.http.reading import read_body, refuse_unknown_parameters, validated
 from deployments.ingress.annotating import annotate
 from deployments.ingress.gateway import Gateway
+from deployments.ingress.listing.rows import facts_row
 from deployments.ingress.report import begin_report
-from deployments.ingress.rows import facts_row
 from deployments.schemas import AnnotationEdit, EditedImage, ImageEdit
 from indexes.store.annotations import annotations_of
 from indexes.store.base import ANNOTATE, Image

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from deployments.schemas import ImageEdit, ImagesToDelete, KeptChanges, RetrieverQuery, SearchQuery
+from deployments.queries import RetrieverQuery, SearchQuery
+from deployments.schemas import ImageEdit, ImagesToDelete, KeptChanges
 
 IMAGE = {"type": "string", "format": "binary", "description": "The picture's bytes."}
 _METADATA = {"type": "string", "description": "A JSON object kept with the picture."}

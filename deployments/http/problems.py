@@ -16,7 +16,7 @@ from starlette.routing import Match
 
 from deployments.http.openapi import bodies, header
 from deployments.schemas import Answer
-from models.errors import AmbienceError, DuplicatePicture, InvalidInput, UnknownName
+from models.errors import AmbienceError, DuplicatePicture, InvalidInput, MalformedQuery, UnknownName
 
 router = APIRouter()
 logger = logging.getLogger(__name__)
@@ -63,6 +63,9 @@ class Problem(Answer):
     detail: str = Field(description="What was wrong, and what to do.")
     field: str | None = Field(None, description="The request's field at fault.")
     image_id: int | None = Field(None, description="The stored image of which this is a copy.")
+    position: int | None = Field(
+        None, description="Of a composed query: number of characters before the one at fault."
+    )
 
 
 class ProblemResponse(JSONResponse):
@@ -87,6 +90,7 @@ def _described(error: AmbienceError) -> Problem:
         detail=error.detail,
         field=error.field,
         image_id=error.image_id if isinstance(error, DuplicatePicture) else None,
+        position=error.position if isinstance(error, MalformedQuery) else None,
     )
 
 

@@ -19,6 +19,8 @@ MultiPartParser.spool_max_size = 64 * 2**20
 Model = TypeVar("Model", bound=BaseModel)
 MAX_NAME = 255
 MAX_FIELD_BYTES = 4 * 2**20
+JSON_FIELDS = ("image_ids", "negative", "retrievers", "filter", "region")
+"""Fields of a search that hold JSON in a form."""
 
 
 @dataclass(slots=True)
@@ -113,6 +115,31 @@ def parsed(model: type[Model], text: str | bytes, field_name: str) -> Model:
         return model.model_validate_json(text)
     except ValidationError as exc:
         raise invalid_field(exc, field_name) from exc
+
+
+def decoded(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a multipart request, with those that hold JSON parsed. Raises InvalidInput."""
+    return {
+        key: _json(value, key) if key in JSON_FIELDS and isinstance(value, str) else value
+        for key, value in fields.items()
+        if value != ""
+    }
+
+
+def _json(text: str, name: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as exc:
+        raise InvalidInput(f"{name}: not JSON: {exc}", name) from exc
+
+
+def json_object(value: Any, name: str) -> dict[str, Any]:
+    """A JSON object, or the text of one. Raises InvalidInput."""
+    if isinstance(value, str):
+        value = _json(value, name)
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{name}: must be a JSON object", name)
+    return value
 
 
 def invalid_field(exc: ValidationError, inside: str | None = None) -> InvalidInput:

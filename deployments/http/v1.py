@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import orjson
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import TypeAdapter
 
@@ -18,23 +17,30 @@ from deployments.http.answers import JsonAnswer
 from deployments.http.conditional import expected_version, tagged
 from deployments.http.editing import image_rows
 from deployments.http.problems import documented
-from deployments.http.reading import Body, parsed, read_body, refuse_unknown_parameters, validated
+from deployments.http.reading import (
+    Body,
+    decoded,
+    json_object,
+    parsed,
+    read_body,
+    refuse_unknown_parameters,
+    validated,
+)
 from deployments.http.states import state_rows
 from deployments.ingress.adding import AddOptions
 from deployments.ingress.copies import copy_check
-from deployments.ingress.fused import decode_cursor, encode_cursor, fused_search
+from deployments.ingress.fused import fused_search
 from deployments.ingress.gateway import Gateway, ImageFilter
+from deployments.ingress.paging import decode_cursor, encode_cursor
 from deployments.ingress.report import Report, begin_report
 from deployments.ingress.searching import RetrieverCall
+from deployments.queries import Filter, RetrieverQuery, SearchQuery
 from deployments.schemas import (
     AddAnswer,
-    Filter,
     ImageAnswer,
     ImageList,
-    RetrieverQuery,
     RetrieverResults,
     RetrieverStates,
-    SearchQuery,
     SearchResults,
 )
 from deployments.wire import CompositeQuery
@@ -51,7 +57,6 @@ UnlessQuery = Annotated[
 ]
 WHOLE = TypeAdapter(int)
 """`k` as the retriever parsed it: "5" and 5.0 are 5."""
-JSON_FIELDS = ("image_ids", "negative", "retrievers", "filter", "region")
 
 
 @router.put(
@@ -193,7 +198,7 @@ async def list_images(
 ) -> Response:
     """By ascending id, with the total number of images that meet all conditions."""
     gateway = _gateway(request)
-    fields = {"tags": tag, "metadata": _json_object(metadata, "metadata") if metadata else None}
+    fields = {"tags": tag, "metadata": json_object(metadata, "metadata") if metadata else None}
     wanted = ImageFilter(validated(Filter, fields), file_name, sha256)
     after = -1 if cursor is None else _last_id(cursor)
     return JsonAnswer(await asyncio.to_thread(_image_list, gateway, wanted, after, limit))
@@ -249,9 +254,8 @@ async def search(request: Request) -> Response:
     `/v1/search` takes JSON, and also the form of `/v1/search/upload`."""
     body = await read_body(request)
     report = begin_report(request)
-    hits, cursor = await fused_search(_gateway(request), _query_of(body), body.images, report)
-    rows = [hit.row() for hit in hits]
-    content = {"hits": rows, "next_cursor": cursor, **report.note_truncated()}
+    page = await fused_search(_gateway(request), _query_of(body), body.images, report)
+    content = {**page.row(), **report.note_truncated()}
     return JsonAnswer(content, headers=report.headers())
 
 
@@ -285,18 +289,30 @@ async def search_retriever(
     # An empty text field beside a picture counts as absent; alone it is a query without
     # words.
     empty = {"text": ""} if own.get("text") == "" and not body.images else {}
-    query = validated(RetrieverQuery, _decoded(own) | empty)
+    query = validated(RetrieverQuery, decoded(own) | empty)
     params = {key: value for key, value in body.fields.items() if key not in own and value != ""}
     offset = decode_cursor(query.cursor)
     scope = await gateway.search_scope(query.filter, query.min_seq)
     report = begin_report(request)
     call = await _call(gateway, body, query, entry, params | {"offset": offset}, report)
+    if query.filter is not None and query.filter.larger:
+        scope = await gateway.larger_than(scope, await _pixels(gateway, call))
     hits = await gateway.searcher.search(call, scope, report)
     k = WHOLE.validate_python(params.get("k") or 0)
     cursor = encode_cursor(offset + k) if k and len(hits) == k else None
     rows = [hit.row() for hit in hits]
     content = {"hits": rows, "next_cursor": cursor, **report.note_truncated()}
     return JsonAnswer(content, headers=report.headers())
+
+
+async def _pixels(gateway: Gateway, call: RetrieverCall) -> int:
+    """Number of pixels of the query picture. Raises InvalidInput if there is none."""
+    if call.picture is not None:
+        return call.picture.pixels
+    if call.image_id is None:
+        raise InvalidInput("filter.larger: there is no query picture", "filter.larger")
+    image = await asyncio.to_thread(gateway.store.image, call.image_id)
+    return 0 if image is None else image.width * image.height
 
 
 async def _call(
@@ -333,7 +349,7 @@ async def _add(
     metadata = None
     given = body.given("metadata")
     if given:
-        metadata = _json_object(given["metadata"], "metadata")
+        metadata = json_object(given["metadata"], "metadata")
     report = begin_report(request)
     options = AddOptions(metadata, body.upload_name(), if_version=if_version)
     status, row = await added_row(
@@ -367,32 +383,8 @@ def _query_of(body: Body) -> SearchQuery:
     if isinstance(given, str):
         return parsed(SearchQuery, given, "query")
     if body.images and given is None:
-        return validated(SearchQuery, _decoded(body.fields))
+        return validated(SearchQuery, decoded(body.fields))
     return validated(SearchQuery, given if isinstance(given, dict) else body.fields)
-
-
-def _decoded(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a multipart request, with those that hold JSON parsed."""
-    return {
-        key: _json(value, key) if key in JSON_FIELDS and isinstance(value, str) else value
-        for key, value in fields.items()
-        if value != ""
-    }
-
-
-def _json(text: str, name: str) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as exc:
-        raise InvalidInput(f"{name}: not JSON: {exc}", name) from exc
-
-
-def _json_object(value: Any, name: str) -> dict[str, Any]:
-    if isinstance(value, str):
-        value = _json(value, name)
-    if not isinstance(value, dict):
-        raise InvalidInput(f"{name}: must be a JSON object", name)
-    return value
 
 
 def _gateway(request: Request) -> Gateway:

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from deployments.directory.entry import DirectoryEntry
+from deployments.ingress.composed import (
+    ComposedQuery,
+    Unapplied,
+    check_images,
+    may_read_text,
+    narrowed,
+)
 from deployments.ingress.gateway import Gateway
+from deployments.ingress.paging import HitPage, decode_start, paged
 from deployments.ingress.relating import relate_hits
 from deployments.ingress.report import Report
-from deployments.ingress.searching import QueryPicture, RetrieverCall
-from deployments.schemas import SearchQuery
+from deployments.ingress.searching import QueryPicture, RetrieverCall, SearchScope
+from deployments.queries import SearchQuery
 from deployments.wire import CompositeQuery, Description
 from indexes.base import Hit
-from indexes.ranking.fusion import FusedHit, RankedList, above_confidence, fuse
+from indexes.ranking.fusion import RankedList, above_confidence, fuse
 from indexes.relation.judging import Relation
+from indexes.store.base import Image
 from models.errors import ImageNotFound, InvalidInput
 from models.types import Variants
 
 
 async def fused_search(
     gateway: Gateway, query: SearchQuery, images: Sequence[bytes], report: Report
-) -> tuple[list[FusedHit], str | None]:
+) -> HitPage:
     """One page of hits and the cursor of the next page.
 
     A retriever with additive vectors gets one query with all parts. Any other retriever gets one
@@ -34,23 +41,27 @@ async def fused_search(
     """
     weights = query.retrievers
     entries = await gateway.entries_named(list(weights) if weights is not None else None)
-    _check(query, images, entries)
-    offset = decode_cursor(query.cursor)
+    composed = None if query.composed is None else ComposedQuery.read(query.composed)
+    texts = list[str]()
+    if composed is not None:
+        await asyncio.to_thread(check_images, gateway.store, composed)
+        query, texts = _with_parts(query, composed, images, entries)
+    _check(query, images, entries, texts)
+    start = decode_start(query.cursor, query.sort)
     scope = await gateway.search_scope(query.filter, query.min_seq, query.stale_ok)
-    stored = (
-        await asyncio.to_thread(gateway.store.images_by_id, query.image_ids)
-        if query.image_ids
-        else {}
-    )
-    for image_id in query.image_ids:
-        if image_id not in stored:
-            raise ImageNotFound(f"no image {image_id}", "image_ids")
+    stored = await _stored(gateway, query.image_ids)
     variants: Variants = "mirror" if query.mirrored else "identity"
     pictures = [
         await gateway.searcher.prepare(data, entries, variants, report, query.region)
         for data in images
     ]
-    calls = _calls(entries, pictures, query, variants)
+    if query.filter is not None and query.filter.larger:
+        sizes = [picture.pixels for picture in pictures]
+        scope = await _of_larger(gateway, scope, [*sizes, *_sizes(stored)])
+    unapplied = list[Unapplied]()
+    if composed is not None:
+        scope, unapplied = await narrowed(gateway, composed, scope, report)
+    calls = _calls(entries, pictures, query, variants, texts)
     lists = await gateway.searcher.search_all(calls, scope, report)
     relations = await relate_hits(gateway, calls, lists.hits, report)
     with report.timed("fuse"):
@@ -63,41 +74,69 @@ async def fused_search(
             fuse(ranked, query.negative.image_ids, _told(relations, query.explain)),
             query.min_confidence,
         )
-    page = hits[offset : offset + query.k]
-    more = len(hits) > offset + query.k
-    return page, encode_cursor(offset + query.k) if more else None
+    page = await paged(gateway, query, start, hits, report)
+    if composed is None:
+        return page
+    unapplied += composed.unanswered(entries, report)
+    return replace(page, unapplied=[one.row(composed.written) for one in unapplied])
 
 
-def encode_cursor(offset: int) -> str:
-    """An opaque cursor for the next page's offset."""
-    return base64.urlsafe_b64encode(f"o{offset}".encode()).decode().rstrip("=")
+async def _stored(gateway: Gateway, image_ids: Sequence[int]) -> Mapping[int, Image]:
+    """The rows of stored query images. Raises ImageNotFound."""
+    if not image_ids:
+        return {}
+    stored = await asyncio.to_thread(gateway.store.images_by_id, image_ids)
+    for image_id in image_ids:
+        if image_id not in stored:
+            raise ImageNotFound(f"no image {image_id}", "image_ids")
+    return stored
 
 
-def decode_cursor(cursor: str | None) -> int:
-    """The offset of a cursor. Raises InvalidInput for a cursor that `encode_cursor` did not
-    make."""
-    if cursor is None:
-        return 0
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        offset = int(text.removeprefix("o"))
-    except (ValueError, binascii.Error) as exc:
-        raise InvalidInput(
-            "cursor: pass on the next_cursor of a previous answer", "cursor"
-        ) from exc
-    if not 0 <= offset <= 10_000 or not text.startswith("o"):
-        raise InvalidInput("cursor: pass on the next_cursor of a previous answer", "cursor")
-    return offset
+def _sizes(stored: Mapping[int, Image]) -> list[int]:
+    return [image.width * image.height for image in stored.values()]
 
 
-def _check(query: SearchQuery, images: Sequence[bytes], entries: Sequence[DirectoryEntry]) -> None:
-    words = query.text is not None or query.negative.text is not None
-    if words and not any(_may_read_text(entry) for entry in entries):
+async def _of_larger(gateway: Gateway, scope: SearchScope, sizes: Sequence[int]) -> SearchScope:
+    """The scope without images that are no larger than each of these numbers of pixels."""
+    if not sizes:
+        raise InvalidInput("filter.larger: there is no query picture", "filter.larger")
+    return await gateway.larger_than(scope, max(sizes))
+
+
+def _with_parts(
+    query: SearchQuery,
+    composed: ComposedQuery,
+    images: Sequence[bytes],
+    entries: Sequence[DirectoryEntry],
+) -> tuple[SearchQuery, list[str]]:
+    """The query with the parts of a composed one, and its exact texts. What no retriever can read
+    is left out, if there is a picture to search by."""
+    query = composed.merged(query)
+    if not images and not query.image_ids:
+        composed.check_positive()
+    if any(map(may_read_text, entries)) or not (images or query.image_ids):
+        return query, [part.text for part in composed.of("exact")]
+    return _without_words(query), []
+
+
+def _without_words(query: SearchQuery) -> SearchQuery:
+    negative = query.negative.model_copy(update={"text": None})
+    return query.model_copy(update={"text": None, "negative": negative})
+
+
+def _check(
+    query: SearchQuery,
+    images: Sequence[bytes],
+    entries: Sequence[DirectoryEntry],
+    texts: Sequence[str],
+) -> None:
+    words = query.text is not None or query.negative.text is not None or bool(texts)
+    if words and not any(may_read_text(entry) for entry in entries):
         if query.retrievers is not None:
             raise InvalidInput("none of these retrievers searches by words", "text")
         raise InvalidInput("no retriever that searches by words is deployed", "text")
     if not images and not query.image_ids:
-        if query.text is None:
+        if query.text is None and not texts:
             raise InvalidInput("give an image, image_ids or text to search by", "image")
     elif query.text is None and entries and not any(entry.of_pictures for entry in entries):
         raise InvalidInput("these retrievers search by words only", "retrievers")
@@ -110,8 +149,11 @@ def _calls(
     pictures: Sequence[QueryPicture],
     query: SearchQuery,
     variants: Variants,
+    texts: Sequence[str],
 ) -> list[RetrieverCall]:
+    """The calls of all retrievers; exact texts are for those that search annotations."""
     calls = []
+    words = " ".join([*filter(None, [query.text]), *texts])
     for entry in entries:
         params = list_params(entry, query.explain)
         if entry.description is not None and entry.description.additive:
@@ -125,8 +167,8 @@ def _calls(
                 RetrieverCall(entry, params, image_id=image_id, variants=variants)
                 for image_id in query.image_ids
             ]
-        if query.text is not None and _may_read_text(entry):
-            calls.append(RetrieverCall(entry, params, composite=CompositeQuery(text=query.text)))
+        if words and may_read_text(entry):
+            calls.append(RetrieverCall(entry, params, composite=CompositeQuery(text=words)))
     return calls
 
 
@@ -147,12 +189,6 @@ def _composite(
         negative_ids=[at for at in query.negative.image_ids if at not in query.image_ids],
         negative_weight=query.negative.weight,
     )
-
-
-def _may_read_text(entry: DirectoryEntry) -> bool:
-    """Whether the retriever may read text. One that has not described itself yet is called, and
-    named as missing."""
-    return entry.description is None or entry.description.reads_text
 
 
 def list_params(entry: DirectoryEntry, explain: bool) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -16,8 +16,10 @@ import numpy.typing as npt
 from deployments.directory.entry import DirectoryEntry
 from deployments.directory.retrievers import RetrieverDirectory
 from deployments.ingress.adding import ImageWriter
+from deployments.ingress.listing.collapsing import Folding
+from deployments.ingress.listing.columns import ImageColumns
 from deployments.ingress.searching import Searcher, SearchScope
-from deployments.schemas import Filter
+from deployments.queries import Filter
 from deployments.settings import IngressArgs, store_url
 from deployments.storing import open_here
 from deployments.wire import Kind
@@ -26,6 +28,7 @@ from indexes.store.base import ANNOTATE, Image
 from models.errors import InvalidInput, StoreUnavailable
 from models.pictures.decoder import Decoder
 
+Ids = Sequence[int] | npt.NDArray[np.int64]
 log = logging.getLogger(__name__)
 
 
@@ -46,6 +49,8 @@ class Gateway:
         self.store = open_here(store_url(args.store))
         self.directory = RetrieverDirectory(application, self.store.active)
         self.decoder = Decoder(args.decode_limits())
+        self.columns = ImageColumns()
+        self.folding = Folding()
         self.searcher = Searcher(self.directory, self.decoder, args.retriever_deadline)
         self.writer = ImageWriter(
             self.store, self.directory, self.decoder, args.add_deadline, args.previews
@@ -78,6 +83,13 @@ class Gateway:
             log.warning("searches are answered from memory: %s", exc)
             return SearchScope(until, allowed, stale_ok=True, stale=True)
         return SearchScope(until, allowed, max(head, min_seq or 0))
+
+    async def larger_than(self, scope: SearchScope, pixels: int) -> SearchScope:
+        """The scope without images that have no more than so many pixels."""
+        allowed = await asyncio.to_thread(self.columns.matching, self.store, Filter(), pixels)
+        if scope.allowed is not None:
+            allowed = np.intersect1d(allowed, scope.allowed, assume_unique=True)
+        return replace(scope, allowed=allowed)
 
     async def unready(self) -> dict[str, str]:
         """Why /readyz fails: required parts that do not answer → reason."""
@@ -127,19 +139,21 @@ class Gateway:
     def _allowed(self, wanted: Filter) -> npt.NDArray[np.int64] | None:
         sets, tags = self._sets(wanted), wanted.tags or []
         for tag, ids in zip(reversed(tags), reversed(sets), strict=False):
-            if not ids:
+            if not len(ids):
                 raise InvalidInput(f"filter.tags: no image has the tag {tag!r}", "filter.tags")
         return _intersection(sets)
 
-    def _sets(self, wanted: Filter) -> list[Sequence[int]]:
+    def _sets(self, wanted: Filter) -> list[Ids]:
         """For each condition, the ids of the images that meet it; those of the tags are last."""
-        sets: list[Sequence[int]] = [] if wanted.ids is None else [wanted.ids]
+        sets: list[Ids] = [] if wanted.ids is None else [wanted.ids]
         if wanted.metadata:
             sets.append(self.store.ids_by_metadata(wanted.metadata))
+        if wanted.of_rows:
+            sets.append(self.columns.matching(self.store, wanted, None))
         return sets + [self.store.ids_by_metadata({"tags": tag}) for tag in wanted.tags or ()]
 
 
-def _intersection(sets: Sequence[Sequence[int]]) -> npt.NDArray[np.int64] | None:
+def _intersection(sets: Sequence[Ids]) -> npt.NDArray[np.int64] | None:
     return (
         reduce(np.intersect1d, [np.unique(np.asarray(ids, np.int64)) for ids in sets])
         if sets

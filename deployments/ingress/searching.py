@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -39,6 +39,8 @@ class QueryPicture:
     variants: Variants
     side: QuerySide | None = None
     """The picture as it is compared with the images that are found."""
+    pixels: int = 0
+    """Number of pixels of the whole upload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +99,10 @@ class Searcher:
 
         def work(picture: Picture) -> QueryPicture:
             report.truncated = report.truncated or picture.truncated
+            pixels = picture.width * picture.height
             if region is not None:
                 picture = picture.crop(*region)
-            return self.query_picture(picture, entries, variants)
+            return replace(self.query_picture(picture, entries, variants), pixels=pixels)
 
         with report.timed("decode"):
             return await self.decoder.decode(data, then=work)

@@ -93,6 +93,11 @@ ENCODINGS = {
     "JPEG2000": "JPEG 2000",
 }
 """Names of encodings by Pillow's names, where they differ."""
+ENCODING_NAMES = (
+    *("JPEG", "PNG", "WebP", "GIF", "BMP", "PNM", "TIFF", AVIF, HEIF),
+    *("JPEG XL", "JPEG 2000", "PSD", "ICO", TGA, "QOI", "RAW"),
+)
+"""All names of encodings that `FileFacts.format` may have."""
 _PLAIN_PNM = re.compile(rb"P[123]\s")
 _IN_THREADS = {"JPEG", "PNG", "WebP", "GIF", "BMP", "PNM", None}
 

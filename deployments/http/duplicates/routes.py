@@ -22,7 +22,7 @@ from deployments.http.duplicates.bodies import (
 )
 from deployments.http.problems import documented
 from deployments.http.reading import read_body, refuse_unknown_parameters, validated
-from deployments.ingress.rows import facts_row, iso_time
+from deployments.ingress.listing.rows import facts_row, iso_time
 from indexes.duplicates import best, decisions, rules
 from indexes.duplicates.catalogue import (
     StoredGroup,

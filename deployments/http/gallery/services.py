@@ -25,12 +25,13 @@ from deployments.http.gallery.rows import (
 from deployments.http.problems import CONTENT, documented
 from deployments.http.reading import Body, image_id_of, read_body, validated
 from deployments.ingress.adding import check_id
+from deployments.ingress.composed import ComposedQuery, check_images, narrowed
 from deployments.ingress.gateway import Gateway
-from deployments.ingress.report import begin_report
+from deployments.ingress.report import Report, begin_report
 from deployments.ingress.searching import QueryPicture, RetrieverCall, SearchScope
 from deployments.schemas import Answer, Words
 from deployments.wire import CompositeQuery
-from indexes.base import MAX_K
+from indexes.base import MAX_K, Hit
 from models.errors import AlreadyIndexed, InvalidInput, RetrieverUnavailable
 from models.types import Options, Variants
 
@@ -53,6 +54,8 @@ LOCAL_DEFAULTS: dict[str, Any] = {
     "smnn_match_threshold": 0.8,
     "use_ransac": False,
 }
+TEXT = "text"
+"""The retriever of annotations, as it is named in reports."""
 NEAREST = 1e-300
 """Stands for a threshold of 0 or less, which the old services answered with []."""
 EMPTY: dict[str, Any] = {"response_class": Response, "response_model": None}
@@ -258,16 +261,47 @@ for _name in SERVICES:
     ),
 )
 async def similar_by_text(request: Request) -> Response:
-    """Rows by ascending distance."""
+    """Rows by ascending distance. The text may be a composed query, as in `/v1/search`."""
     gateway, body, report = gateway_of(request), await read_body(request), begin_report(request)
-    words = validated(TextQuery, {"text": body.fields.get("text")})
+    composed = ComposedQuery.read(validated(TextQuery, {"text": body.fields.get("text")}).text)
     params = _old_params("image_text", body)
     entry = await _searched(gateway, "image_text")
     if entry.description is not None and not entry.description.reads_text:
         raise InvalidInput("image_text does not search by words here", "text")
-    call = RetrieverCall(entry, params, composite=CompositeQuery(text=words.text))
-    hits = await gateway.searcher.search(call, await gateway.search_scope(), report)
+    hits = await _composed_hits(gateway, composed, entry, params, report)
     if params.get("distance_threshold") == NEAREST:
         hits = []
     found = await asyncio.to_thread(rows, gateway, "image_text", hits)
     return JsonAnswer(found, headers=report.headers())
+
+
+async def _composed_hits(
+    gateway: Gateway,
+    composed: ComposedQuery,
+    entry: DirectoryEntry,
+    params: Mapping[str, Any],
+    report: Report,
+) -> list[Hit]:
+    """Hits of a composed query by its words and images, of those that its filters allow. Exact
+    texts beside nothing else are searched by as words."""
+    scope = await gateway.search_scope()
+    words, images = composed.words(), composed.image_ids()
+    if not composed.is_plain:
+        composed.check_positive()
+        await asyncio.to_thread(check_images, gateway.store, composed)
+        scope, unapplied = await narrowed(gateway, composed, scope, report)
+        for one in unapplied:
+            report.missing[TEXT] = one.reason
+        if words is None and not images:
+            words = " ".join(part.text for part in composed.of("exact"))
+    query = CompositeQuery(
+        image_ids=images,
+        text=words,
+        negative_text=composed.words(minus=True),
+        negative_ids=composed.image_ids(minus=True),
+    )
+    hits = await gateway.searcher.search(
+        RetrieverCall(entry, params, composite=query), scope, report
+    )
+    avoided = set(query.negative_ids)
+    return [hit for hit in hits if hit.image_id not in avoided]

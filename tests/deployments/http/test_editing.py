@@ -10,7 +10,7 @@ import pytest
 
 from deployments.http.application import make_app
 from deployments.ingress.gateway import Gateway
-from deployments.schemas import Filter
+from deployments.queries import Filter
 from indexes.store.base import ANNOTATE, ImageWrite, Space
 from models.errors import InvalidInput
 from tests.deployments.pictures import problem_of

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 
 from deployments.http import problems
 from deployments.http.reading import Body, image_id_of, parsed, read_body, validated
-from deployments.schemas import SearchQuery
+from deployments.queries import SearchQuery
 from models.errors import InvalidInput
 
 MULTIPART = "multipart/form-data; boundary=x"

@@ -17,7 +17,7 @@ from deployments.ingress.fused import fused_search
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import Report
 from deployments.ingress.searching import QueryPicture, RetrieverCall, SearchScope, search_request
-from deployments.schemas import SearchQuery
+from deployments.queries import SearchQuery
 from deployments.settings import RetrieverArgs
 from deployments.wire import SearchAnswer, SearchRequest
 from indexes.store.base import ImageWrite, Space, Store
@@ -231,7 +231,7 @@ async def test_searches_follow_the_store_and_none_mixes_models(
     async def search() -> int:
         query = SearchQuery(k=9, retrievers={"stamp": 1.0}, min_confidence=0)
         report = Report()
-        hits, _ = await fused_search(gateway, query, images, report)
+        hits = (await fused_search(gateway, query, images, report)).hits
         assert not report.missing
         nearest = {hit.image_id: hit.retrievers["stamp"]["distance"] for hit in hits}
         (mark,) = (
