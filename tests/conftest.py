@@ -41,9 +41,10 @@ USERS_OF_THE_SERVICE = (
     "tests/cluster/service/test_sharded.py",
     "tests/cluster/service/test_upgrades.py",
     "tests/deployments/http/",
-    "tests/deployments/page/",
 )
 """The only tests that may use `shared_service`; they run in one process, so it starts once."""
+PAGE = "tests/deployments/page/"
+"""Tests that share one served page and one browser."""
 LIGHT = {"ambience", "phash", "color", "local"}
 LIGHT_LOCAL = {"min_side": 240, "max_side": 240}
 """Options with which `local` takes a quarter of the time, enough for pictures that tests draw."""
@@ -56,6 +57,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer | None) -> 
     class OneService(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             uses_service = nodeid.startswith(USERS_OF_THE_SERVICE)
+            if nodeid.startswith(PAGE):
+                return PAGE
             return "shared service" if uses_service else str(super()._split_scope(nodeid))
 
     return OneService(config, log)

@@ -21,8 +21,8 @@ FAMILIES = {
     "other permissive": r"HPND|CNRI|Unlicense|Zlib|CC0",
 }
 """Families of licences by what names them, the most restrictive first."""
-UNNAMED = {"promql-parser": "MIT"}
-"""Packages whose metadata names none, with the licence of their sources."""
+UNNAMED = {"axe-playwright-python": "MPL-2.0", "promql-parser": "MIT"}
+"""Packages whose metadata names none, with the most restrictive licence of their files."""
 HEAD = """# Licences
 
 ambience is Apache-2.0. These are the licences of the packages in both locks, as their metadata name

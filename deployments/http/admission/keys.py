@@ -24,6 +24,7 @@ HEALTH = frozenset({"/healthz", "/readyz", METRICS})
 """Paths to which no limit applies."""
 WITHOUT_PICTURES = frozenset({"/", *DOCUMENTS, "/openapi.json"})
 """The page and the API's documents: they hold nothing of the collection."""
+PAGE_FILES = "/static/"
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 READING_POSTS = (
     *("/v1/search", "/v1/retrievers/", "/v1/annotate", "/v1/compare", "/v1/check"),
@@ -150,7 +151,8 @@ def _document_operation(operation: MutableMapping[str, Any], needs_key: bool) ->
 
 
 def _is_document(method: str, path: str) -> bool:
-    documents = path in WITHOUT_PICTURES or path.startswith((TYPES, f"{DOCUMENT_FILES}/"))
+    files = (TYPES, PAGE_FILES, f"{DOCUMENT_FILES}/")
+    documents = path in WITHOUT_PICTURES or path.startswith(files)
     return method in SAFE_METHODS and documents
 
 

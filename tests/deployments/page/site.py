@@ -1,0 +1,75 @@
+"""The page over a real ingress and real retrievers, in this process: neither Ray nor a container is
+started."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import uvicorn
+
+from deployments.http.application import make_app
+from deployments.ingress.gateway import Gateway
+from deployments.settings import IngressArgs
+from tests.conftest import LIGHT_LOCAL
+from tests.deployments import served
+
+RETRIEVERS = ("phash", "color", "local", "text")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A served page."""
+
+    url: str
+    gateway: Gateway
+
+    def client(self, **headers: str) -> httpx.Client:
+        """A client of the API."""
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60, verify=False)
+
+
+@contextmanager
+def site(folder: Path, *retrievers: str, keys: tuple[str, ...] = ()) -> Iterator[Site]:
+    """Serve the page and these retrievers; the store lies in the folder. With keys, every request
+    of the API needs one of them."""
+    store = f"lmdb:{folder / 'store'}"
+    args = IngressArgs(store=store, listen=False, read_keys=keys, write_keys=keys, access_log="off")
+    gateway = Gateway(args, "ambience")
+    gateway.directory.complete = True
+    with served.ended(), ThreadPoolExecutor(1) as thread_of_loop:
+        # Where a browser is driven, its event loop runs in this thread.
+        thread_of_loop.submit(asyncio.run, _meet(gateway, store, retrievers)).result()
+        yield from _listening(gateway)
+
+
+def _listening(gateway: Gateway) -> Iterator[Site]:
+    config = uvicorn.Config(make_app(gateway), lifespan="off", log_config=None, access_log=False)
+    server = uvicorn.Server(config)
+    listening = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        yield Site(f"http://127.0.0.1:{listening.getsockname()[1]}", gateway)
+    finally:
+        server.should_exit = True
+        thread.join()
+        gateway.close()
+
+
+async def _meet(gateway: Gateway, store: str, retrievers: tuple[str, ...]) -> None:
+    for name in retrievers:
+        options = {"options": LIGHT_LOCAL} if name == "local" else {}
+        handle = served.serve_here(name, {"extractor": name, "store": store, **options})
+        await served.until(handle, "ready")
+        await served.join(gateway, name, handle)

@@ -1,0 +1,61 @@
+"""No view violates what axe-core checks, in light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.deployments.page.conftest import MIRRORED, Opener
+from tests.deployments.page.drive import choose, tile
+from tests.deployments.page.site import Site
+from tests.deployments.pictures import picture
+
+Scheme = Literal["light", "dark"]
+
+
+def browsing(page: Page) -> None:
+    expect(page.locator("#found .tile a").first).to_be_visible()
+
+
+def results(page: Page) -> None:
+    choose(page, picture(1))
+    expect(tile(page, MIRRORED)).to_be_visible()
+    for name in ("Numbers", "Advanced"):
+        page.get_by_role("button", name=name).click()
+    page.locator("summary", has_text="Unlikely").click()
+    expect(page.locator("#timings li").first).to_be_visible()
+
+
+def filtered(page: Page) -> None:
+    page.goto(f"{page.url}#/search?words=lantern&tags=0&larger=yes")
+    page.get_by_role("button", name="Filters").click()
+    expect(page.locator("#found .notice, #found .tile").first).to_be_visible()
+
+
+def comparison(page: Page) -> None:
+    results(page)
+    tile(page, MIRRORED).get_by_role("button").click()
+    expect(page.locator(".layer:not(.unknown)")).to_have_count(2)
+
+
+def adding(page: Page) -> None:
+    page.get_by_role("button", name="Add pictures").click()
+
+
+def keys(page: Page) -> None:
+    page.get_by_role("button", name="Keys").click()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("view", [browsing, results, filtered, comparison, adding, keys])
+def test_axe_finds_no_violation(
+    open_page: Opener, served_site: Site, view: Callable[[Page], None], scheme: Scheme
+) -> None:
+    page = open_page(served_site.url, color_scheme=scheme)
+    view(page)
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()

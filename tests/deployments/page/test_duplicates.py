@@ -1,0 +1,139 @@
+"""Deciding on duplicates, and taking a decision back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from indexes.duplicates.catalogue import followed_write
+from tests.deployments.page.conftest import CROP, MIRRORED, SMALL, Opener
+from tests.deployments.page.site import Site, site
+from tests.deployments.pictures import mirrored, picture, put, resized
+from tests.drawing import encoded, scene
+from tests.indexes.duplicates.collection import add_pairs, pair
+
+
+@pytest.fixture
+def duplicates(
+    open_page: Opener, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Page, Site]]:
+    """The duplicates view over scene 1, half of it, its mirror image and a crop, as a job has
+    paired them."""
+    with site(tmp_path_factory.mktemp("duplicates"), "phash") as made, made.client() as client:
+        put(client, 1, picture(1), '{"tags": ["sea"]}')
+        put(client, SMALL, resized(1), '{"tags": ["boat"]}')
+        put(client, MIRRORED, mirrored(1))
+        put(client, CROP, encoded(scene(1).crop((100, 60, 500, 420))))
+        store = made.gateway.store
+        add_pairs(
+            store,
+            pair(store, 1, SMALL, "resize"),
+            pair(store, 1, MIRRORED, "turned", changes=("mirrored",)),
+            pair(store, 1, CROP, "crop", relation="part", overlap=(0.47, 1.0)),
+        )
+        store.write_records(followed_write(store, store.head()))
+        yield open_page(f"{made.url}/#/duplicates"), made
+
+
+def stored(made: Site) -> set[int]:
+    with made.client() as client:
+        return {row["image_id"] for row in client.get("/v1/images").json()["images"]}
+
+
+def test_groups_come_strict_first_with_what_differs_and_why_one_is_better(
+    duplicates: tuple[Page, Site],
+) -> None:
+    page, _ = duplicates
+    heading = page.get_by_role("heading", level=2)
+    expect(heading).to_have_text("Another size")
+    table = page.locator(".differences")
+    expect(table.locator("th", has_text="Better")).to_contain_text("most pixels: 640×480")
+    expect(table.get_by_role("row", name="Size")).to_contain_text("640 × 480")
+    expect(table.get_by_role("row", name="Format")).to_have_count(0)
+    expect(page.locator(".merge")).to_contain_text("Keep left: it takes over the tag boat.")
+    page.keyboard.press("l")
+    expect(heading).to_have_text("Turned or mirrored")
+    page.get_by_role("link", name="Crops").click()
+    expect(heading).to_have_text("Crops")
+    expect(page).to_have_url(re.compile("level=crop"))
+
+
+def test_a_decision_deletes_shows_the_next_group_and_can_be_undone(
+    duplicates: tuple[Page, Site],
+) -> None:
+    page, made = duplicates
+    heading = page.get_by_role("heading", level=2)
+    expect(heading).to_have_text("Another size")
+    with page.expect_response("**/v1/duplicates/decisions"):
+        page.keyboard.press("ArrowLeft")
+    expect(heading).to_have_text("Turned or mirrored")
+    assert stored(made) == {1, MIRRORED, CROP}
+    with page.expect_response("**/v1/duplicates/decisions/*"):
+        page.keyboard.press("u")
+    expect(heading).to_have_text("Another size")
+    assert stored(made) == {1, SMALL, MIRRORED, CROP}
+
+
+def test_an_earlier_decision_is_undone_from_the_history(duplicates: tuple[Page, Site]) -> None:
+    page, made = duplicates
+    for text in ("Keep right", "Different"):
+        with page.expect_response("**/v1/duplicates/decisions"):
+            page.get_by_role("button", name=text).click()
+    assert stored(made) == {SMALL, MIRRORED, CROP}
+    page.get_by_role("button", name="History").click()
+    page.get_by_role("button", name=re.compile("Undo: Deleted #1, kept")).click()
+    expect(page.get_by_text("undone")).to_be_visible()
+    expect(page.get_by_role("heading", level=2)).to_have_text("Another size")
+    assert stored(made) == {1, SMALL, MIRRORED, CROP}
+
+
+def test_a_click_on_a_picture_deletes_nothing(duplicates: tuple[Page, Site]) -> None:
+    page, made = duplicates
+    layer = page.locator(".layer").first
+    expect(layer).to_be_visible()
+    layer.click()
+    layer.dblclick()
+    expect(page.get_by_role("button", name="Undo")).to_be_disabled()
+    assert stored(made) == {1, SMALL, MIRRORED, CROP}
+
+
+def test_a_decision_that_fails_brings_the_group_back(duplicates: tuple[Page, Site]) -> None:
+    page, made = duplicates
+    heading = page.get_by_role("heading", level=2)
+    expect(heading).to_have_text("Another size")
+    page.route("**/v1/duplicates/decisions", lambda route: route.abort())
+    page.keyboard.press("ArrowLeft")
+    expect(page.get_by_text("Not decided: The service does not answer.")).to_be_visible()
+    expect(heading).to_have_text("Another size")
+    assert stored(made) == {1, SMALL, MIRRORED, CROP}
+
+
+def test_when_all_is_decided_the_page_says_so(duplicates: tuple[Page, Site]) -> None:
+    page, _ = duplicates
+    for heading in ("Another size", "Turned or mirrored", "Crops"):
+        expect(page.get_by_role("heading", level=2)).to_have_text(heading)
+        with page.expect_response("**/v1/duplicates/decisions"):
+            page.keyboard.press("b")
+    expect(page.locator(".notice")).to_contain_text("Nothing is left to decide.")
+
+
+def test_the_order_of_what_is_better_is_changed(duplicates: tuple[Page, Site]) -> None:
+    page, made = duplicates
+    page.get_by_role("button", name="Rules").click()
+    with page.expect_response("**/v1/duplicates/rules/best"):
+        page.get_by_role("button", name="pixels down").click()
+    with made.client() as client:
+        assert client.get("/v1/duplicates/rules").json()["best"][1] == "pixels"
+    expect(page.get_by_role("region", name="Automatic levels")).to_contain_text(
+        "would decide 1 group"
+    )
+
+
+def test_a_collection_that_was_not_searched_for_duplicates_names_the_command(
+    open_page: Opener, served_site: Site
+) -> None:
+    page = open_page(f"{served_site.url}/#/duplicates")
+    expect(page.locator(".notice")).to_contain_text("ambience duplicates")

@@ -1,0 +1,198 @@
+"""Searching in a real browser: by picture, by words, by region, and back again."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.deployments.page.conftest import CROP, MIRRORED, SMALL, WORDED, Opener
+from tests.deployments.page.drive import choose, dropped, tile, tiles
+from tests.deployments.page.site import Site
+from tests.deployments.pictures import mirrored, picture
+from tests.drawing import encoded, scene
+
+
+def held_back(page: Page, pattern: str) -> list[Route]:
+    """Hold back the page's requests that match the pattern; return them as they arrive."""
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route(pattern, hold)
+    return held
+
+
+def test_the_bar_is_there_before_any_answer_of_the_service(
+    open_page: Opener, served_site: Site
+) -> None:
+    page = open_page("about:blank")
+    held_back(page, "**/v1/**")
+    page.goto(served_site.url)
+    expect(page.get_by_role("searchbox")).to_be_visible()
+    expect(page.get_by_role("navigation").get_by_role("link")).to_have_text(
+        ["Search", "Duplicates", "State"]
+    )
+
+
+def test_a_chosen_picture_gets_a_verdict_and_bands_of_results_that_say_why(page: Page) -> None:
+    choose(page, picture(1))
+    expect(page.get_by_role("heading", level=2)).to_contain_text("3 copies; 1 crop")
+    expect(page.get_by_role("heading", level=3).first).to_have_text("Copies")
+    expect(tile(page, MIRRORED)).to_contain_text("mirrored")
+    expect(tile(page, CROP)).to_contain_text(re.compile(r"crop 4\d %"))
+    assert tile(page, 5).is_visible() is False
+    page.locator("summary", has_text="Unlikely").click()
+    expect(tile(page, 5)).to_be_visible()
+
+
+def test_a_dropped_picture_is_searched_by(page: Page) -> None:
+    dropped(page, ("mine.jpg", mirrored(4)))
+    expect(tile(page, 4)).to_contain_text("mirrored")
+    expect(page.get_by_role("heading", level=2)).to_contain_text("1 copy, mirrored")
+
+
+def test_numbers_stand_behind_a_key(page: Page) -> None:
+    choose(page, picture(1))
+    numbers = tile(page, MIRRORED).locator(".numbers")
+    expect(numbers).to_be_hidden()
+    page.keyboard.press("n")
+    expect(numbers).to_contain_text("inliers")
+
+
+def test_words_find_the_text_in_an_image_and_say_which(page: Page) -> None:
+    page.get_by_role("searchbox").fill("lantern")
+    page.keyboard.press("Enter")
+    expect(tile(page, WORDED)).to_contain_text("text lantern", ignore_case=True)
+    expect(page).to_have_url(re.compile("words=lantern"))
+
+
+def test_a_click_on_a_result_searches_from_it_and_back_and_forward_work(page: Page) -> None:
+    page.get_by_role("searchbox").fill("lantern")
+    page.keyboard.press("Enter")
+    tile(page, WORDED).locator("a").click()
+    expect(page).to_have_url(re.compile(f"like={WORDED}"))
+    expect(page.locator("#asked")).to_contain_text(f"Like image {WORDED}")
+    page.go_back()
+    expect(page.get_by_role("searchbox")).to_have_value("lantern")
+    expect(tile(page, WORDED)).to_contain_text("text lantern", ignore_case=True)
+    page.go_forward()
+    expect(page.locator("#asked")).to_contain_text(f"Like image {WORDED}")
+
+
+def test_an_uploaded_picture_comes_back_with_the_back_button_but_is_not_in_the_link(
+    page: Page,
+) -> None:
+    choose(page, picture(1))
+    expect(tile(page, MIRRORED)).to_be_visible()
+    assert "upload" not in page.url
+    tile(page, SMALL).locator("a").click()
+    expect(page.locator("#asked")).to_contain_text(f"Like image {SMALL}")
+    page.go_back()
+    expect(page.locator("#asked")).to_contain_text("picture.jpg")
+    expect(tile(page, MIRRORED)).to_contain_text("mirrored")
+
+
+def test_a_link_opens_the_search_that_it_names(open_page: Opener, served_site: Site) -> None:
+    page = open_page(f"{served_site.url}/#/search?like=1&tags=0")
+    expect(page.locator("#asked")).to_contain_text("Like image 1")
+    expect(page.get_by_role("button", name="tag 0")).to_be_visible()
+    page.get_by_role("button", name="tag 0").click()
+    expect(tile(page, MIRRORED)).to_contain_text("mirrored")
+
+
+def test_a_box_drawn_on_the_picture_searches_that_part(page: Page) -> None:
+    both = scene(3).copy()
+    both.paste(scene(6).resize((320, 240)), (320, 240))
+    choose(page, encoded(both))
+    expect(page.locator(".asked-frame img")).to_be_visible()
+    box = page.locator(".asked-frame").bounding_box()
+    assert box is not None
+    with page.expect_response("**/v1/search"):
+        page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] - 1, box["y"] + box["height"] - 1, steps=4)
+        page.mouse.up()
+    expect(page).to_have_url(re.compile("region=0.5"))
+    expect(tiles(page).first).to_have_attribute("data-id", "6")
+    page.get_by_role("button", name="Search the whole picture").click()
+    expect(page.locator(".region")).to_be_hidden()
+
+
+def test_a_part_of_a_stored_image_is_marked_and_searched_by_the_keyboard(
+    open_page: Opener, served_site: Site
+) -> None:
+    page = open_page(f"{served_site.url}/#/search?like=1")
+    page.get_by_role("button", name="Search a part").click()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("region=0.23"))
+    expect(tile(page, 1)).to_contain_text("of it")
+
+
+def test_arrow_keys_move_among_the_results(page: Page) -> None:
+    choose(page, picture(1))
+    expect(tile(page, CROP)).to_be_visible()
+    page.get_by_role("searchbox").focus()
+    page.keyboard.press("ArrowDown")
+    first = page.evaluate("document.activeElement.closest('.tile').dataset.id")
+    page.keyboard.press("ArrowRight")
+    second = page.evaluate("document.activeElement.closest('.tile').dataset.id")
+    assert first != second
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(f"like={second}$"))
+
+
+def test_nothing_found_is_an_answer_that_says_what_was_compared(page: Page) -> None:
+    choose(page, encoded(scene(77)))
+    expect(page.get_by_role("heading", level=2)).to_have_text(
+        "Nothing found that is likely the same."
+    )
+    expect(page.locator(".notice")).to_contain_text("Compared with 12 images by")
+    page.get_by_role("button", name="See what is nearest").click()
+    expect(tiles(page).first).to_be_visible()
+
+
+def test_a_file_that_is_no_picture_is_told_so_in_words(page: Page) -> None:
+    choose(page, b"no picture")
+    expect(page.get_by_role("alert")).to_contain_text("no picture of an accepted format")
+
+
+def test_a_service_that_does_not_answer_is_told_so_and_asked_again(page: Page) -> None:
+    page.route("**/v1/search", lambda route: route.abort())
+    choose(page, picture(1))
+    expect(page.get_by_role("alert")).to_contain_text("The service does not answer")
+    page.unroute("**/v1/search")
+    page.get_by_role("button", name="Try again").click()
+    expect(tile(page, MIRRORED)).to_be_visible()
+
+
+def test_a_search_gives_way_to_the_next_one(page: Page) -> None:
+    held = held_back(page, "**/v1/search")
+    with page.expect_request("**/v1/search"):
+        choose(page, picture(1))
+    with page.expect_event("requestfailed"):
+        choose(page, picture(5))
+    held[1].continue_()
+    expect(tile(page, 5)).to_contain_text("the same picture")
+    expect(page.locator("#asked img")).to_have_count(1)
+
+
+def test_a_retriever_that_is_turned_off_is_not_asked(page: Page) -> None:
+    choose(page, picture(1))
+    expect(tile(page, MIRRORED)).to_be_visible()
+    page.get_by_role("button", name="Advanced").click()
+    with page.expect_response("**/v1/search") as answer:
+        page.get_by_label("Weight of color").fill("0")
+    assert answer.value.headers["x-ambience-answered"] == "local,phash"
+    expect(page.locator("#timings")).to_contain_text("ms")
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_is_wider_than_the_window(open_page: Opener, served_site: Site, width: int) -> None:
+    page = open_page(served_site.url, viewport={"width": width, "height": 800})
+    choose(page, picture(1))
+    expect(tile(page, MIRRORED)).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
