@@ -1,10 +1,12 @@
-"""Whether a part of a picture ends at seams, as the pictures of a collage do.
+"""What lies around a part of a picture: a plain border, other pictures, or more of the same.
 
-Along a seam the picture changes abruptly, everywhere at the same place. Where a part was cropped,
-what lies beyond its edge goes on.
+The pictures of a collage end at seams: along a seam the picture changes abruptly, everywhere at the
+same place. Where a part was cropped, what lies beyond its edge goes on.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -24,8 +26,15 @@ LEAST = 4.0
 """Least change across a seam, in grey values."""
 
 
-def has_seams(part: Side, container: Side, to_container: Matrix) -> bool:
-    """Whether all edges of a part that lie inside the container are seams.
+PLAIN = 14
+"""Largest difference from the median, in grey values, of nearly all pixels of a plain border."""
+NEARLY_ALL = 0.97
+
+Around = Literal["plain", "seams", "more"]
+
+
+def around(part: Side, container: Side, to_container: Matrix) -> Around:
+    """What lies around a part inside its container.
 
     `to_container` maps pixels of the part to those of the container.
     """
@@ -35,7 +44,21 @@ def has_seams(part: Side, container: Side, to_container: Matrix) -> bool:
     centre = quad.mean(axis=0)
     edges = [(quad[at], quad[(at + 1) % 4]) for at in range(4)]
     inner = [edge for edge in edges if _is_inside(edge, container.shape)]
-    return bool(inner) and all(_is_seam(container.gray, edge, centre) for edge in inner)
+    if inner and _is_plain_beyond(container.gray, quad):
+        return "plain"
+    seams = bool(inner) and all(_is_seam(container.gray, edge, centre) for edge in inner)
+    return "seams" if seams else "more"
+
+
+def _is_plain_beyond(gray: npt.NDArray[np.uint8], quad: npt.NDArray[np.float64]) -> bool:
+    """Whether all that lies outside a quadrilateral is one colour."""
+    outside = np.ones(gray.shape, np.uint8)
+    cv2.fillConvexPoly(outside, np.rint(quad).astype(np.int32), 0)
+    outside = cv2.erode(outside, np.ones((2 * REACH + 1, 2 * REACH + 1), np.uint8))
+    beyond = gray[outside > 0].astype(np.int16)
+    if len(beyond) < SAMPLES:
+        return False
+    return float((abs(beyond - np.median(beyond)) <= PLAIN).mean()) >= NEARLY_ALL
 
 
 Edge = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]

@@ -12,7 +12,7 @@ from cluster.jobs.duplicates.candidates import Candidate
 from indexes.duplicates.facts import Facts
 from indexes.duplicates.levels import Evidence, level_of
 from indexes.duplicates.pairs import Pair
-from indexes.duplicates.seams import has_seams
+from indexes.duplicates.seams import Around, around
 from indexes.relation.judging import LIKE, Relation
 from indexes.relation.proposals import Proposal, better, relation_to, stored_sides
 from indexes.relation.side import Side
@@ -20,8 +20,8 @@ from indexes.store.base import Preview
 
 NEAR_DISTANCE = 40
 """Distance of hashes below which pictures that are not verified are still similar."""
-SEAM_AREA = 0.9
-"""Share of a container's area up to which a part is one of several."""
+PART_AREA = 0.95
+"""Share of a container's area up to which something lies around a part."""
 
 
 def confirm(
@@ -78,29 +78,35 @@ def _evidence(
     previews: Mapping[int, Preview],
 ) -> Evidence:
     a, b = previews.get(candidate.a), previews.get(candidate.b)
-    distance = candidate.proposal.distance
     dates = one.taken, other.taken
     return Evidence(
         ((one.image.width, one.image.height), (other.image.width, other.image.height)),
         same_preview=a is not None and b is not None and a.jpeg == b.jpeg,
-        seam=_seam(relation, a, b),
+        around=None if a is None or b is None else _around(relation, a, b),
         raw=one.is_raw != other.is_raw,
         seconds=None if None in dates else abs((dates[0] or 0.0) - (dates[1] or 0.0)),
-        near=candidate.close or (distance is not None and distance < NEAR_DISTANCE),
+        near=candidate.close or _hashes_are_near(candidate, a),
     )
 
 
-def _seam(relation: Relation, a: Preview | None, b: Preview | None) -> bool:
-    """Whether the one that lies in the other ends at seams there."""
+def _hashes_are_near(candidate: Candidate, preview: Preview | None) -> bool:
+    """Whether the hashes call two pictures similar; those of pictures without edges say nothing."""
+    distance = candidate.proposal.distance
+    if preview is None or distance is None or distance >= NEAR_DISTANCE:
+        return False
+    side = Side.read(preview.jpeg)
+    return side is not None and not side.is_smooth
+
+
+def _around(relation: Relation, a: Preview, b: Preview) -> Around | None:
+    """What lies around the one that is a part of the other."""
     found, overlap = relation.evidence, relation.overlap
-    if relation.kind != "part" or found is None or overlap is None or a is None or b is None:
-        return False
-    if min(overlap) > SEAM_AREA:
-        return False
+    if relation.kind != "part" or found is None or overlap is None or min(overlap) > PART_AREA:
+        return None
     query, image = Side.read(a.jpeg), Side.read(b.jpeg)
-    if query is None or image is None:
-        return False
-    if overlap[0] >= overlap[1]:
-        return has_seams(query, image, found.matrix)
     determinant, inverse = cv2.invert(found.matrix)
-    return bool(determinant) and has_seams(image, query, np.asarray(inverse, np.float64))
+    if query is None or image is None or not determinant:
+        return None
+    if overlap[0] >= overlap[1]:
+        return around(query, image, found.matrix)
+    return around(image, query, np.asarray(inverse, np.float64))
