@@ -51,7 +51,7 @@ ROOMS: dict[str, str] = {
     "indexes.text": "arrays base models",
     "indexes.relation": "base store models",
     "indexes.ranking": "base relation models",
-    "indexes.duplicates": "relation store models",
+    "indexes.duplicates": "arrays relation store models",
     "indexes.registry": "base models",
     "indexes.replica": "arrays base calibration store models",
     "deployments.keys": "models",
