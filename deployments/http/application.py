@@ -26,6 +26,7 @@ from deployments.http.admission.origins import WILDCARD
 from deployments.http.conditional import HeadRequests
 from deployments.http.copies import checking, comparing, tombstones
 from deployments.http.duplicates import routes as duplicates
+from deployments.http.examples import document_examples
 from deployments.http.gallery import routes as gallery
 from deployments.http.gallery import services
 from deployments.http.jobs import routes as jobs
@@ -98,6 +99,7 @@ def make_app(gateway: Gateway) -> FastAPI:
     for routes in ROUTES:
         app.include_router(routes.router)
     document_keys(app, ApiKeys(gateway.args))
+    document_examples(app)
     if gateway.args.cors_origins:
         app.add_middleware(
             CORSMiddleware,
