@@ -1,4 +1,4 @@
-# `make serve` runs the service, `make test` the whole gate. Needs Python 3.11 and a C compiler.
+# `make serve` runs the service, `make test` the whole gate. Needs Python 3.11 and a C++ compiler.
 PYTHON ?= python3
 VENV := .venv
 UV := $(VENV)/bin/uv

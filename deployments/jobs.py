@@ -42,11 +42,8 @@ KEPT = 200
 """Number of ended jobs that are kept."""
 
 
-class JobCancelled(AmbienceError):
+class JobCancelled(Conflict):
     """The job was cancelled: run the same command again to resume it."""
-
-    status = 409
-    title = "Job cancelled"
 
 
 @dataclass(frozen=True, slots=True)

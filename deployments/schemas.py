@@ -18,6 +18,7 @@ from models.types import MAX_IMAGE_ID, Options
 
 ImageId = Annotated[int, Field(ge=0, le=MAX_IMAGE_ID)]
 MAX_WORDS = 1000
+MAX_NOTE = 1000
 TAKEN = "When it was taken, ISO 8601; a local time without its offset is read as UTC."
 TRUNCATED = "True if the picture is cut short or damaged; what is there is used."
 
@@ -181,6 +182,10 @@ class ImageEdit(Options):
 
 class ImagesToDelete(Options):
     ids: list[Annotated[int, Field(ge=0, le=MAX_IMAGE_ID)]] = Field(min_length=1, max_length=1000)
+    remember: bool = Field(
+        False, description="Recognise the pictures when they come back, altered too."
+    )
+    note: str = Field("", max_length=MAX_NOTE, description="Why they were deleted.")
 
 
 class KeptChanges(Options):

@@ -92,6 +92,10 @@ class ImportCheckArgs(Options):
 
     blocks: tuple[Literal["same", "edited", "part"], ...] = ("same",)
     """Relations to a stored image that block an import."""
+    bans: tuple[Literal["same", "edited", "part"], ...] = ("same", "edited", "part")
+    """Relations to a picture that was deleted to stay away by which it is recognised."""
+    adds: bool = False
+    """Whether every add, not only the check, refuses such pictures."""
 
 
 class IngressArgs(Options):

@@ -10,7 +10,8 @@ AmbienceError                 500
 ├── ImageNotFound             404   no image has that id
 ├── Conflict                  409   the current state does not allow it; the id holds another image
 │   ├── AlreadyIndexed        409   the id already has features of this retriever
-│   └── DuplicatePicture      409   the picture is a copy of a stored image
+│   ├── DuplicatePicture      409   the picture is a copy of a stored image
+│   └── BannedPicture         409   the picture was deleted to stay away
 ├── PreconditionFailed        412   the image is not the one that the request names
 ├── KeyReused                 422   the idempotency key belongs to another picture
 └── Unavailable               503   try again later
@@ -118,6 +119,13 @@ class DuplicatePicture(Conflict):
         super().__init__(detail, field)
         self.args = (detail, field, image_id)
         self.image_id = image_id
+
+
+class BannedPicture(Conflict):
+    """The picture, or one that it is a copy of, was deleted with `remember`: `GET /v1/tombstones`
+    lists such pictures."""
+
+    title = "Banned picture"
 
 
 class PreconditionFailed(AmbienceError):

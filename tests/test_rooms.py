@@ -58,19 +58,21 @@ ROOMS: dict[str, str] = {
     "deployments.schemas": "models",
     "deployments.queries": "schemas models",
     "deployments.jobs": "settings indexes models",
+    "deployments.tombstones": "indexes models",
     "deployments.wire": "indexes models",
     "deployments.directory": "layout settings statuses wire indexes models",
     "deployments.grammar": "models",
     "deployments.ingress.listing": "queries indexes models",
     "deployments.ingress": (
-        "directory grammar ingress.listing queries schemas settings storing wire indexes models"
+        "directory grammar ingress.listing queries schemas settings storing tombstones wire "
+        "indexes models"
     ),
     "deployments.page": "",
     "deployments.http": (
         "directory ingress ingress.listing queries schemas settings wire indexes models"
     ),
     "deployments.http.admission": "http keys settings models",
-    "deployments.http.copies": "http ingress schemas models",
+    "deployments.http.copies": "http ingress schemas tombstones indexes models",
     "deployments.http.duplicates": "http ingress ingress.listing schemas indexes models",
     "deployments.http.gallery": "directory http ingress schemas wire indexes models",
     "deployments.http.jobs": "http jobs schemas indexes models",

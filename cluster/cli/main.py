@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cluster.cli import backup, collection, keys, transfer
+from cluster.cli import backup, collection, keys, tombstones, transfer
 from cluster.cli import jobs as job_commands
 from cluster.cli import model as model_commands
 from cluster.cli import store as store_commands
@@ -48,6 +48,7 @@ app = typer.Typer(
 )
 app.add_typer(train_commands.app, name="train")
 app.add_typer(job_commands.app, name="jobs")
+app.add_typer(tombstones.app, name="tombstones")
 app.add_typer(model_commands.app, name="model")
 app.add_typer(store_commands.app, name="store")
 app.add_typer(weights_commands.app, name="weights")
@@ -173,12 +174,20 @@ def add(
     out.print(f"Added as image {answer['image_id']}{later}{part}.")
 
 
-@app.command(epilog="**Example**\n\n    ambience delete 7 8 9")
-def delete(image_ids: Annotated[list[int], typer.Argument(help="Ids.")]) -> None:
+@app.command(
+    epilog="**Examples**\n\n    ambience delete 7 8 9\n\n"
+    "    ambience delete 7 --remember --note 'not mine'"
+)
+def delete(
+    image_ids: Annotated[list[int], typer.Argument(help="Ids.")],
+    remember: Annotated[
+        bool, typer.Option("--remember", help="Recognise the pictures when they come back.")
+    ] = False,
+    note: Annotated[str, typer.Option(help="With --remember: why.")] = "",
+) -> None:
     """Delete images from every retriever."""
-    url = service_url()
-    for image_id in image_ids:
-        call_service("DELETE", f"{url}/v1/images/{image_id}")
+    body = {"ids": image_ids, "remember": remember, "note": note}
+    call_service("POST", f"{service_url()}/v1/images:delete", body=body)
     out.print(f"Deleted {', '.join(map(str, image_ids))}.")
 
 

@@ -23,7 +23,7 @@ from deployments.http.admission.keys import ApiKeys, document_keys
 from deployments.http.admission.middleware import Admission
 from deployments.http.admission.origins import WILDCARD
 from deployments.http.conditional import HeadRequests
-from deployments.http.copies import comparing
+from deployments.http.copies import checking, comparing, tombstones
 from deployments.http.duplicates import routes as duplicates
 from deployments.http.gallery import routes as gallery
 from deployments.http.gallery import services
@@ -35,7 +35,7 @@ from deployments.settings import IngressArgs, address, data_folder
 
 logger = logging.getLogger(__name__)
 ROUTES = (
-    *(v1, bulk, editing, comparing, duplicates, jobs),
+    *(v1, bulk, editing, checking, comparing, tombstones, duplicates, jobs),
     *(gallery, services, health, metrics, problems, page),
 )
 DRAIN_SECONDS = 1.0

@@ -1,32 +1,33 @@
-"""The routes of /v1 for many images at once, and for systems that follow what changes."""
+"""The routes of /v1 for deletes, for many images at once, and for systems that follow what
+changes."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field
 
 from deployments.http import openapi
 from deployments.http.answers import JsonAnswer
+from deployments.http.conditional import expected_version
 from deployments.http.editing import image_rows
 from deployments.http.problems import documented, problem_of
 from deployments.http.reading import (
-    Body,
-    invalid_field,
+    items_of,
     read_body,
     refuse_unknown_parameters,
     validated,
 )
-from deployments.http.v1 import UnlessQuery, added_row
-from deployments.ingress.adding import AddOptions
+from deployments.http.v1 import ImageIdPath, UnlessQuery, added_row
+from deployments.ingress.adding import AddOptions, check_id
+from deployments.ingress.banning import delete_and_remember
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import Report
 from deployments.schemas import (
+    MAX_NOTE,
     TRUNCATED,
     Answer,
     ImageAnswer,
@@ -35,13 +36,12 @@ from deployments.schemas import (
     RetrieverOutcome,
 )
 from indexes.store.base import LogPage
-from models.errors import AmbienceError, InvalidInput
+from models.errors import AmbienceError
 from models.machine import cores
 from models.types import MAX_IMAGE_ID, Options
 
 router = APIRouter(prefix="/v1", tags=["v1"], dependencies=[Depends(refuse_unknown_parameters)])
 
-MOST_PICTURES = 100
 LOOK_SECONDS = 0.25
 """Seconds between two looks for changes while a request waits for some."""
 MARK_SECONDS = 24 * 3600.0
@@ -90,9 +90,6 @@ class ChangeList(BaseModel):
     head: int = Field(description="Pass it as `after` next time.")
 
 
-_ITEMS = TypeAdapter(list[BatchItem])
-
-
 class ChangesGone(AmbienceError):
     """The log no longer reaches back so far, or never got there: ask for the `head`, list all
     images, and follow from there."""
@@ -124,7 +121,7 @@ async def add_images(
     """Up to 100 pictures in one form, each with an outcome of its own, in their order. What was
     added is durable when answered. A batch as a whole may be as large as one upload."""
     body = await read_body(request)
-    items = _items(body)
+    items = items_of(body, BatchItem)
     gateway: Gateway = request.app.state.gateway
     places = asyncio.Semaphore(cores())
 
@@ -139,6 +136,34 @@ async def add_images(
 
     rows = await asyncio.gather(*map(one, range(len(items))))
     return JsonAnswer({"items": rows})
+
+
+@router.delete(
+    "/images/{image_id}",
+    status_code=204,
+    summary="Delete an image",
+    responses=documented(400, 412, 503),
+    openapi_extra=openapi.EDITED,
+)
+async def delete_image(
+    request: Request,
+    image_id: ImageIdPath,
+    remember: Annotated[
+        bool, Query(description="Recognise the picture when it comes back, altered too.")
+    ] = False,
+    note: Annotated[
+        str, Query(max_length=MAX_NOTE, description="With `remember`: why it was deleted.")
+    ] = "",
+) -> Response:
+    """Durable, and removed from every retriever, when answered. Unknown ids are accepted."""
+    gateway: Gateway = request.app.state.gateway
+    if_version = await asyncio.to_thread(expected_version, request, gateway.store, image_id)
+    if remember:
+        check_id(image_id)
+        await delete_and_remember(gateway, image_id, note, if_version)
+    else:
+        await gateway.writer.delete(image_id, if_version)
+    return Response(status_code=204)
 
 
 @router.post(
@@ -156,7 +181,10 @@ async def delete_images(request: Request) -> Response:
     deleted: list[int] = []
     unknown: list[int] = []
     for image_id in dict.fromkeys(wanted.ids):
-        existed = await gateway.writer.delete(image_id)
+        if wanted.remember:
+            existed = await delete_and_remember(gateway, image_id, wanted.note) is not None
+        else:
+            existed = await gateway.writer.delete(image_id)
         (deleted if existed else unknown).append(image_id)
     return JsonAnswer({"deleted": deleted, "unknown": unknown})
 
@@ -228,29 +256,6 @@ def _change_rows(gateway: Gateway, page: LogPage) -> list[dict[str, Any]]:
         | ({"image": shown[at]} if at in shown else {})
         for at in order
     ]
-
-
-def _items(body: Body) -> Sequence[BatchItem]:
-    """What is said of each picture. Raises InvalidInput."""
-    count = len(body.images)
-    if not 1 <= count <= MOST_PICTURES:
-        raise InvalidInput(f"image: send 1 to {MOST_PICTURES} pictures, not {count}", "image")
-    if not body.given("items"):
-        return [BatchItem() for _ in body.images]
-    try:
-        items = _ITEMS.validate_python(_list_of(body.fields))
-    except ValidationError as exc:
-        raise invalid_field(exc, "items") from exc
-    if len(items) != count:
-        raise InvalidInput(f"items: {len(items)} for {count} pictures", "items")
-    return items
-
-
-def _list_of(fields: Mapping[str, Any]) -> Any:
-    try:
-        return orjson.loads(fields["items"])
-    except orjson.JSONDecodeError as exc:
-        raise InvalidInput(f"items: not JSON: {exc}", "items") from exc
 
 
 async def _add_one(

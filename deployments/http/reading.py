@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import orjson
 from fastapi import Request
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -18,6 +18,7 @@ from models.errors import InvalidInput
 MultiPartParser.spool_max_size = 64 * 2**20
 Model = TypeVar("Model", bound=BaseModel)
 MAX_NAME = 255
+MOST_PICTURES = 100
 MAX_FIELD_BYTES = 4 * 2**20
 JSON_FIELDS = ("image_ids", "negative", "retrievers", "filter", "region")
 """Fields of a search that hold JSON in a form."""
@@ -140,6 +141,26 @@ def json_object(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidInput(f"{name}: must be a JSON object", name)
     return value
+
+
+def items_of(body: Body, model: type[Model]) -> list[Model]:
+    """What the field `items`, a JSON list, says of each picture. Raises InvalidInput that names the
+    first invalid field, and for no or more than MOST_PICTURES pictures."""
+    count = len(body.images)
+    if not 1 <= count <= MOST_PICTURES:
+        raise InvalidInput(f"image: send 1 to {MOST_PICTURES} pictures, not {count}", "image")
+    given = body.given("items").get("items")
+    if given is None:
+        return [model() for _ in body.images]
+    try:
+        items = TypeAdapter(list[model]).validate_python(orjson.loads(given))  # type: ignore[valid-type]
+    except orjson.JSONDecodeError as exc:
+        raise InvalidInput(f"items: not JSON: {exc}", "items") from exc
+    except ValidationError as exc:
+        raise invalid_field(exc, "items") from exc
+    if len(items) != count:
+        raise InvalidInput(f"items: {len(items)} for {count} pictures", "items")
+    return list(items)
 
 
 def invalid_field(exc: ValidationError, inside: str | None = None) -> InvalidInput:

@@ -28,7 +28,7 @@ from deployments.http.reading import (
 )
 from deployments.http.states import state_rows
 from deployments.ingress.adding import AddOptions
-from deployments.ingress.copies import copy_check
+from deployments.ingress.copies import add_check
 from deployments.ingress.fused import fused_search
 from deployments.ingress.gateway import Gateway, ImageFilter
 from deployments.ingress.paging import decode_cursor, encode_cursor
@@ -132,21 +132,6 @@ async def get_image(request: Request, image_id: ImageIdPath) -> Response:
         raise ImageNotFound(f"no image {image_id}", "image_id")
     (row,) = await asyncio.to_thread(image_rows, gateway, [image])
     return tagged(request, JsonAnswer(row), image.version)
-
-
-@router.delete(
-    "/images/{image_id}",
-    status_code=204,
-    summary="Delete an image",
-    responses=documented(400, 412, 503),
-    openapi_extra=openapi.EDITED,
-)
-async def delete_image(request: Request, image_id: ImageIdPath) -> Response:
-    """Durable, and removed from every retriever, when answered. Unknown ids are accepted."""
-    gateway = _gateway(request)
-    if_version = await asyncio.to_thread(expected_version, request, gateway.store, image_id)
-    await gateway.writer.delete(image_id, if_version)
-    return Response(status_code=204)
 
 
 @router.get(
@@ -367,7 +352,7 @@ async def added_row(
     report: Report,
 ) -> tuple[int, dict[str, Any]]:
     """Add a picture. Returns the status and the row of its answer."""
-    check = await copy_check(gateway, image_id, report) if unless == "same" else None
+    check = await add_check(gateway, image_id, data, report, unless_same=unless == "same")
     added = await gateway.writer.add(image_id, data, report, replace(options, check=check))
     row = {
         "image_id": added.receipt.image_id,

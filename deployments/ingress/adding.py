@@ -61,9 +61,9 @@ class AddCheck(Protocol):
     def extract(self, picture: Picture) -> None:
         """Extract from the decoded picture what the check needs."""
 
-    async def search(self) -> Guard:
-        """Check what is stored. Returns the guard of the write, which raises CheckAgain if the
-        check must be repeated, or raises an error to refuse."""
+    async def search(self) -> Guard | None:
+        """Check what is stored. Returns the guard of the write, if it needs one, which raises
+        CheckAgain if the check must be repeated; or raises an error to refuse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +196,10 @@ class ImageWriter:
     async def _put(self, write: ImageWrite, check: AddCheck | None) -> Receipt:
         """Write, if the check still accepts. It is repeated when a copy may have been added
         meanwhile."""
-        if check is None:
-            return await asyncio.to_thread(self.store.put, write)
         while True:
-            guard = await check.search()
+            guard = None if check is None else await check.search()
+            if guard is None:
+                return await asyncio.to_thread(self.store.put, write)
             try:
                 return await asyncio.to_thread(self.store.put_if, write, guard)
             except CheckAgain:

@@ -7,6 +7,8 @@ other angles by local features.
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deployments.directory.entry import DirectoryEntry
-from deployments.ingress.adding import CheckAgain
+from deployments.ingress.adding import AddCheck, CheckAgain
+from deployments.ingress.banning import BanCheck, ban_of, refuse_banned
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.relating import COLOR, NEAREST_COLORS, relate_hits
 from deployments.ingress.report import Report
@@ -45,22 +48,43 @@ class Copy(NamedTuple):
     relation: Relation
 
 
-async def find_copies(gateway: Gateway, data: bytes, report: Report, until: float) -> list[Copy]:
-    """Stored copies of a picture under all 8 flips and rotations, best first.
+async def find_copies(
+    gateway: Gateway, data: bytes, report: Report, until: float
+) -> list[Copy] | None:
+    """Stored copies of a picture under all 8 flips and rotations, best first; None if there are
+    none, but it was deleted to stay away.
 
     Copies are images with a relation that `import_check.blocks` names. Waits for phash until a
     monotonic time. Raises Unavailable.
     """
-    entries = await _ready_entries(gateway, until)
+    entries = await ready_entries(gateway, until)
     picture = await gateway.searcher.prepare(data, entries, "dihedral", report)
     blocks = frozenset[Kind](gateway.args.import_check.blocks)
-    return await _search(gateway, entries, picture, await gateway.search_scope(), report, blocks)
+    scope = await gateway.search_scope()
+    copies = await search_copies(gateway, entries, picture, scope, report, blocks)
+    if not copies:
+        sha256 = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
+        if await ban_of(gateway, picture, sha256, report) is not None:
+            return None
+    return copies
 
 
-async def copy_check(gateway: Gateway, image_id: int | None, report: Report) -> CopyCheck:
-    """The check of an add under this id. Waits for phash; raises Unavailable."""
+async def add_check(
+    gateway: Gateway, image_id: int | None, data: bytes, report: Report, *, unless_same: bool
+) -> AddCheck | None:
+    """The check of an add under this id: for copies, and for what was deleted to stay away.
+
+    Without `unless_same` only for the latter, where the configuration says so. Waits for phash;
+    raises Unavailable.
+    """
+    if not unless_same and not gateway.args.import_check.adds:
+        return None
     until = time.monotonic() + gateway.args.deadline
-    return CopyCheck(gateway, await _ready_entries(gateway, until), image_id, report)
+    entries = await ready_entries(gateway, until)
+    sha256 = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
+    if unless_same:
+        return CopyCheck(gateway, entries, image_id, sha256, report)
+    return BanCheck(gateway, entries, sha256, report)
 
 
 class CopyCheck:
@@ -71,12 +95,14 @@ class CopyCheck:
         gateway: Gateway,
         entries: Sequence[DirectoryEntry],
         image_id: int | None,
+        sha256: str,
         report: Report,
     ) -> None:
         self._gateway = gateway
         self._entries = entries
         self._image_id = image_id
         """Id of the image that is replaced; it may be a copy."""
+        self._sha256 = sha256
         self._report = report
         self._picture: QueryPicture | None = None
 
@@ -88,14 +114,15 @@ class CopyCheck:
         """Search for copies; the guard then checks what is added after the search, and raises
         CheckAgain if that may be a copy.
 
-        Raises DuplicatePicture.
+        Raises DuplicatePicture, and BannedPicture.
         """
         assert self._picture is not None
         scope = await self._gateway.search_scope()
-        copies = await _search(
+        copies = await search_copies(
             self._gateway, self._entries, self._picture, scope, self._report, SAME
         )
         self._refuse([copy for copy in copies if copy.hit.image_id != self._image_id])
+        await refuse_banned(self._gateway, self._picture, self._sha256, self._report)
         space = Space(PHASH, self._picture.fingerprints[PHASH])
         return Guard(space, scope.min_seq, self._check)
 
@@ -118,14 +145,14 @@ class CopyCheck:
             )
 
 
-async def _ready_entries(gateway: Gateway, until: float) -> list[DirectoryEntry]:
+async def ready_entries(gateway: Gateway, until: float) -> list[DirectoryEntry]:
     """The entries of phash and of the other retrievers that propose copies, if deployed."""
     await gateway.directory.wait_ready(PHASH, until)
     enabled = gateway.directory.enabled()
     return await gateway.entries_named([name for name in (PHASH, COLOR, LOCAL) if name in enabled])
 
 
-async def _search(
+async def search_copies(
     gateway: Gateway,
     entries: Sequence[DirectoryEntry],
     picture: QueryPicture,

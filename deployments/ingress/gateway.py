@@ -22,6 +22,7 @@ from deployments.ingress.searching import Searcher, SearchScope
 from deployments.queries import Filter
 from deployments.settings import IngressArgs, store_url
 from deployments.storing import open_here
+from deployments.tombstones.index import TombstoneIndex
 from deployments.wire import Kind
 from indexes.relation.comparison import warm_up
 from indexes.store.base import ANNOTATE, Image
@@ -47,6 +48,7 @@ class Gateway:
     def __init__(self, args: IngressArgs, application: str) -> None:
         self.args = args
         self.store = open_here(store_url(args.store))
+        self.tombstones = TombstoneIndex(self.store)
         self.directory = RetrieverDirectory(application, self.store.active)
         self.decoder = Decoder(args.decode_limits())
         self.columns = ImageColumns()

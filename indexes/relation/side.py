@@ -64,6 +64,11 @@ class Side:
     def shape(self) -> tuple[int, int]:
         return self.gray.shape[0], self.gray.shape[1]
 
+    @property
+    def rgb(self) -> Pixels:
+        """RGB (height, width, 3)."""
+        return self._rgb()
+
     def level(self, number: int) -> Pixels:
         """The grey picture, halved so many times."""
         if not self._levels:

@@ -25,7 +25,7 @@ WITHOUT_PICTURES = frozenset({"/", "/docs", "/docs/oauth2-redirect", "/openapi.j
 """The page and the API's documents: they hold nothing of the collection."""
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 READING_POSTS = (
-    *("/v1/search", "/v1/retrievers/", "/v1/annotate", "/v1/compare"),
+    *("/v1/search", "/v1/retrievers/", "/v1/annotate", "/v1/compare", "/v1/check"),
     *("/reverse_search", "/get_image_"),
 )
 LOOK_SECONDS = 1.0

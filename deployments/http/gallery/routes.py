@@ -25,7 +25,7 @@ from deployments.http.problems import documented
 from deployments.http.reading import image_id_of, read_body
 from deployments.ingress.adding import AddOptions
 from deployments.ingress.annotating import annotate
-from deployments.ingress.copies import COPY_DISTANCE, find_copies
+from deployments.ingress.copies import COPY_DISTANCE, add_check, find_copies
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.relating import relate_hits
 from deployments.ingress.report import Report, begin_report
@@ -87,9 +87,10 @@ async def reverse_search(request: Request) -> Response:
 async def calculate_all(request: Request) -> Response:
     """One object per retriever, once the picture is durable."""
     body, report = await read_body(request), begin_report(request)
-    added = await gateway_of(request).writer.add(
-        image_id_of(body.fields), body.image(), report, AddOptions(upload_name=body.upload_name())
-    )
+    gateway, image_id, data = gateway_of(request), image_id_of(body.fields), body.image()
+    check = await add_check(gateway, image_id, data, report, unless_same=False)
+    options = AddOptions(upload_name=body.upload_name(), check=check)
+    added = await gateway.writer.add(image_id, data, report, options)
     names = list(added.retrievers)
     return _settled(request, names, "calculate", added.receipt.image_id, report)
 
@@ -153,6 +154,8 @@ async def _find_duplicates(gateway: Gateway, data: bytes, report: Report) -> dic
     while True:
         try:
             copies = await find_copies(gateway, data, report, until)
+            if copies is None:  # The gallery refuses without naming an image.
+                return {"duplicate": []}
             shown = [distance_row(copy.hit, relation=copy.relation) for copy in copies]
             return {"duplicate": shown} if shown else {}
         except Unavailable:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from deployments.ingress.copies import copy_check
+from deployments.ingress.copies import add_check
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import Report
 from models.errors import Unavailable
@@ -71,4 +71,4 @@ def test_another_condition_is_refused_by_name(client: httpx.Client) -> None:
 @pytest.mark.anyio
 async def test_without_phash_nobody_knows_whether_it_is_a_copy(gateway: Gateway) -> None:
     with pytest.raises(Unavailable, match="phash"):
-        await copy_check(gateway, None, Report())
+        await add_check(gateway, None, b"", Report(), unless_same=True)

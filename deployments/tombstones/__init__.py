@@ -1,0 +1,1 @@
+"""Remembered pictures, so that they are recognised when they come back."""
