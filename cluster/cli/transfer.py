@@ -1,4 +1,5 @@
-"""`ambience import` and `ambience export`: features as the old services stored them."""
+"""`ambience import` and `ambience export`: features as the old services stored them, or whole
+collections as Parquet."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.status import Status
@@ -30,20 +31,25 @@ SHOWN_BAD = 20
 METHODS = ("phash", "color", "backbone", "clip")
 """Extractors that make what the old services stored."""
 
-Name = Annotated[str, typer.Argument(help="A retriever of the config, such as phash.")]
+Name = Annotated[str | None, typer.Argument(help="A retriever of the config, such as phash.")]
 
 
 @app.command(
     name="import",
     epilog="**Examples**\n\n    ambience import phash /old/phash\n\n"
-    "    ambience import color /old/color --pictures /srv/gallery",
+    "    ambience import color /old/color --pictures /srv/gallery\n\n"
+    "    ambience import --parquet collection.parquet",
 )
 def bring_in(
-    name: Name,
+    name: Name = None,
     folder: Annotated[
-        Path,
+        Path | None,
         typer.Argument(help="The old service's folder, with its LMDB environments.", exists=True),
-    ],
+    ] = None,
+    parquet: Annotated[
+        Path | None,
+        typer.Option(help="What `export --parquet` wrote, not NAME and FOLDER.", exists=True),
+    ] = None,
     pictures: Annotated[
         Path | None,
         typer.Option(
@@ -56,22 +62,29 @@ def bring_in(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Bring in the features of an old service, under the same ids, without recomputing them.
+    """Bring in the features of an old service, or a whole collection from Parquet, under the same
+    ids, without recomputing them.
 
     A running service finds them at once. Run it again to resume. Exit status 1 if nothing could be
     brought in.
     """
     from cluster.jobs.transfer.importing import Importer
+    from cluster.jobs.transfer.parquet import import_parquet
 
-    given = read_config(config or default_config())
+    old = _of_old_service(name, folder, parquet)
     with (
         _store() as store,
-        running_job("import", f"{name} from {folder}") as job,
+        running_job("import", f"{old.name} from {old.folder}" if old else str(parquet)) as job,
         err.status("importing …") as status,
     ):
-        method, extractor = _extractor(given, name)
-        importer = Importer(store, name, extractor, pictures, decode_limits(given))
-        done = importer.run(folder, method, _progress(job, status))
+        if old is None:
+            assert parquet is not None
+            done = import_parquet(store, parquet, _progress(job, status))
+        else:
+            given = read_config(config or default_config())
+            method, extractor = _extractor(given, old.name)
+            importer = Importer(store, old.name, extractor, pictures, decode_limits(given))
+            done = importer.run(old.folder, method, _progress(job, status))
         job.report(asdict(done) | {"bad": len(done.bad)})
     if as_json:
         print_json(asdict(done))
@@ -86,34 +99,72 @@ def bring_in(
         raise typer.Exit(1)
 
 
-@app.command(epilog="**Example**\n\n    ambience export image_text /old/image_text")
+@app.command(
+    epilog="**Examples**\n\n    ambience export image_text /old/image_text\n\n"
+    "    ambience export --parquet collection.parquet"
+)
 def export(
-    name: Name,
-    folder: Annotated[Path, typer.Argument(help="A folder without such data.", file_okay=False)],
+    name: Name = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="A folder without such data.", file_okay=False)
+    ] = None,
+    parquet: Annotated[
+        Path | None,
+        typer.Option(
+            help="A new file (*.parquet), or a folder for several, instead of NAME and FOLDER: "
+            "all that is stored of every image."
+        ),
+    ] = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Write the features of a retriever as the old services stored them, in LMDB environments.
+    """Write the features of a retriever as the old services stored them, in LMDB environments, or a
+    whole collection as Parquet.
 
-    They are those of the model that searches use.
+    Features for the old services are those of the model that searches use.
     """
+    from cluster.jobs.transfer.exporting import Outcome
     from cluster.jobs.transfer.exporting import export as write
+    from cluster.jobs.transfer.parquet import export_parquet
 
-    given = read_config(config or default_config())
+    old = _of_old_service(name, folder, parquet)
     with (
         _store() as store,
-        running_job("export", f"{name} to {folder}") as job,
+        running_job("export", f"{old.name} to {old.folder}" if old else str(parquet)) as job,
         err.status("exporting …") as status,
     ):
-        method, extractor = _extractor(given, name)
-        space = Space(name, extractor.fingerprint)
-        done = write(store, space, extractor, method, folder, _progress(job, status))
+        if old is None:
+            assert parquet is not None
+            done = Outcome(export_parquet(store, parquet, _progress(job, status)))
+        else:
+            method, extractor = _extractor(read_config(config or default_config()), old.name)
+            space = Space(old.name, extractor.fingerprint)
+            done = write(store, space, extractor, method, old.folder, _progress(job, status))
         job.report(asdict(done) | {"bad": len(done.bad)})
     if as_json:
         print_json(asdict(done))
         return
     _print_bad(done.bad)
-    out.print(f"{done.written} written to {folder}, {len(done.bad)} left out.", soft_wrap=True)
+    target = parquet or folder
+    out.print(f"{done.written} written to {target}, {len(done.bad)} left out.", soft_wrap=True)
+
+
+class _OldService(NamedTuple):
+    """A retriever, and the folder of the old service that it takes the place of."""
+
+    name: str
+    folder: Path
+
+
+def _of_old_service(
+    name: str | None, folder: Path | None, parquet: Path | None
+) -> _OldService | None:
+    """What NAME and FOLDER name; None for Parquet. Raises BadParameter unless it is one of both."""
+    if parquet is None and name is not None and folder is not None:
+        return _OldService(name, folder)
+    if parquet is None or name is not None:
+        raise typer.BadParameter("give either NAME and FOLDER, or --parquet")
+    return None
 
 
 def _progress(job: RunningJob, status: Status) -> Callable[[int], None]:

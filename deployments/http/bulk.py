@@ -21,9 +21,10 @@ from deployments.http.reading import (
     refuse_unknown_parameters,
     validated,
 )
-from deployments.http.v1 import ImageIdPath, UnlessQuery, added_row
-from deployments.ingress.adding import AddOptions, check_id
+from deployments.http.v1 import ImageIdPath, UnlessQuery, row_of
+from deployments.ingress.adding import Added, AddOptions, ReadyWrite, check_id
 from deployments.ingress.banning import delete_and_remember
+from deployments.ingress.copies import add_check
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import Report
 from deployments.schemas import (
@@ -119,23 +120,29 @@ async def add_images(
     ] = None,
 ) -> Response:
     """Up to 100 pictures in one form, each with an outcome of its own, in their order. What was
-    added is durable when answered. A batch as a whole may be as large as one upload."""
+    added is durable when answered, and was added in one transaction, unless each picture had to be
+    checked by itself (`unless`, `import_check.adds`). A batch as a whole may be as large as one
+    upload."""
     body = await read_body(request)
     items = items_of(body, BatchItem)
     gateway: Gateway = request.app.state.gateway
     places = asyncio.Semaphore(cores())
+    reports = [Report() for _ in items]
 
-    async def one(number: int) -> dict[str, Any]:
+    async def one(number: int) -> Added | ReadyWrite | AmbienceError:
         key = None if idempotency_key is None else f"{idempotency_key}:{number}"
+        data, report = body.images[number], reports[number]
         async with places:
             try:
-                return await _add_one(gateway, body.images[number], items[number], key, unless)
+                return await _begun(gateway, data, items[number], key, unless, report)
             except AmbienceError as exc:
-                found = problem_of(exc)
-                return {"status": found["status"], "problem": found}
+                return exc
 
-    rows = await asyncio.gather(*map(one, range(len(items))))
-    return JsonAnswer({"items": rows})
+    begun = await asyncio.gather(*map(one, range(len(items))))
+    group = [ready for ready in begun if isinstance(ready, ReadyWrite)]
+    written = iter(await gateway.writer.put_group(group) if group else ())
+    ended = [next(written) if isinstance(one, ReadyWrite) else one for one in begun]
+    return JsonAnswer({"items": [_outcome(*pair) for pair in zip(ended, reports, strict=True)]})
 
 
 @router.delete(
@@ -258,12 +265,29 @@ def _change_rows(gateway: Gateway, page: LogPage) -> list[dict[str, Any]]:
     ]
 
 
-async def _add_one(
-    gateway: Gateway, data: bytes, item: BatchItem, key: str | None, unless: UnlessQuery
-) -> dict[str, Any]:
+async def _begun(
+    gateway: Gateway,
+    data: bytes,
+    item: BatchItem,
+    key: str | None,
+    unless: UnlessQuery,
+    report: Report,
+) -> Added | ReadyWrite:
+    """One picture of a batch, ready to be written with the others; written already if a check
+    guards its write, or if it was there."""
     image_id = item.image_id
     if image_id is None and key is not None:
         image_id = await gateway.writer.claim_id(key, data)
-    options = AddOptions(item.metadata)
-    status, row = await added_row(gateway, image_id, data, unless, options, Report())
+    check = await add_check(gateway, image_id, data, report, unless_same=unless == "same")
+    options = AddOptions(item.metadata, check=check)
+    if check is not None:
+        return await gateway.writer.add(image_id, data, report, options)
+    return await gateway.writer.prepare(image_id, data, report, options)
+
+
+def _outcome(ended: Added | AmbienceError, report: Report) -> dict[str, Any]:
+    if isinstance(ended, AmbienceError):
+        found = problem_of(ended)
+        return {"status": found["status"], "problem": found}
+    status, row = row_of(ended, report)
     return {"status": status, **row}

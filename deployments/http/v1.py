@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -27,7 +26,7 @@ from deployments.http.reading import (
     validated,
 )
 from deployments.http.states import state_rows
-from deployments.ingress.adding import AddOptions
+from deployments.ingress.adding import Added, AddOptions
 from deployments.ingress.copies import add_check
 from deployments.ingress.fused import fused_search
 from deployments.ingress.gateway import Gateway, ImageFilter
@@ -335,25 +334,16 @@ async def _add(
     given = body.given("metadata")
     if given:
         metadata = json_object(given["metadata"], "metadata")
-    report = begin_report(request)
-    options = AddOptions(metadata, body.upload_name(), if_version=if_version)
-    status, row = await added_row(
-        _gateway(request), image_id, body.image(), unless, options, report
-    )
+    gateway, report, data = _gateway(request), begin_report(request), body.image()
+    check = await add_check(gateway, image_id, data, report, unless_same=unless == "same")
+    options = AddOptions(metadata, body.upload_name(), check, if_version)
+    added = await gateway.writer.add(image_id, data, report, options)
+    status, row = row_of(added, report)
     return JsonAnswer(row, status, headers=report.headers())
 
 
-async def added_row(
-    gateway: Gateway,
-    image_id: int | None,
-    data: bytes,
-    unless: UnlessQuery,
-    options: AddOptions,
-    report: Report,
-) -> tuple[int, dict[str, Any]]:
-    """Add a picture. Returns the status and the row of its answer."""
-    check = await add_check(gateway, image_id, data, report, unless_same=unless == "same")
-    added = await gateway.writer.add(image_id, data, report, replace(options, check=check))
+def row_of(added: Added, report: Report) -> tuple[int, dict[str, Any]]:
+    """The status and the row of an add's answer."""
     row = {
         "image_id": added.receipt.image_id,
         "seq": added.receipt.seq,

@@ -40,6 +40,14 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadyWrite:
+    """An add that is ready to be written, and the outcomes that follow when it is."""
+
+    write: ImageWrite
+    retrievers: Mapping[str, Outcome]
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """What the worker thread makes of an upload in one call."""
 
@@ -107,6 +115,20 @@ class ImageWriter:
         annotations, are completed later. Raises InvalidInput for an id out of range or a picture
         that can't be decoded, and Unavailable while no retriever is known.
         """
+        ready = await self.prepare(image_id, data, report, options)
+        if isinstance(ready, Added):
+            return ready
+        return await self._written(ready, report, options.check)
+
+    async def prepare(
+        self,
+        image_id: int | None,
+        data: bytes,
+        report: Report,
+        options: AddOptions = AddOptions(),
+    ) -> Added | ReadyWrite:
+        """Everything of an add but its write; `Added` where there is nothing to write. Raises what
+        `add` raises, but for errors of its write."""
         check_id(image_id)
         wanted = self.directory.wanted()
         if not wanted:  # Acknowledged now, it would never be indexed.
@@ -119,7 +141,21 @@ class ImageWriter:
             if there is not None and _complete(there, sha256, kinds):
                 receipt = Receipt(image_id, there.generation, there.generation, "unchanged")
                 return Added(receipt, {name: Outcome("indexed") for name in wanted})
-        return await self._write(image_id, data, sha256, wanted, report, options, annotators)
+        return await self._ready(image_id, data, sha256, wanted, report, options, annotators)
+
+    async def put_group(self, group: Sequence[ReadyWrite]) -> list[Added | AmbienceError]:
+        """Write adds without checks in one transaction, in order, or all of them fail; only if one
+        of them can't be written, each is written by itself."""
+        try:
+            receipts = await asyncio.to_thread(self.store.put_many, [one.write for one in group])
+        except InvalidInput as exc:
+            if len(group) == 1:
+                return [exc]
+            return [added for one in group for added in await self.put_group([one])]
+        except AmbienceError as exc:
+            return [exc for _ in group]
+        pairs = zip(receipts, group, strict=True)
+        return [Added(receipt, one.retrievers) for receipt, one in pairs]
 
     async def add_kind(self, image_id: int, data: bytes, kind: str, report: Report) -> Added:
         """Add one kind of features.
@@ -134,7 +170,8 @@ class ImageWriter:
             raise AlreadyIndexed("Image with the same id is already in the db", "image_id")
         if there is not None and there.sha256 != sha256:
             raise Conflict(f"id {image_id} holds another picture; delete it first", "image_id")
-        return await self._write(image_id, data, sha256, [kind], report)
+        ready = await self._ready(image_id, data, sha256, [kind], report)
+        return await self._written(ready, report)
 
     async def claim_id(self, key: str, data: bytes) -> int:
         """The id under which this picture is added for an idempotency key. Raises KeyReused."""
@@ -151,7 +188,7 @@ class ImageWriter:
         check_id(image_id)
         return await asyncio.to_thread(self.store.delete_kind, image_id, kind) is not None
 
-    async def _write(
+    async def _ready(
         self,
         image_id: int | None,
         data: bytes,
@@ -160,7 +197,7 @@ class ImageWriter:
         report: Report,
         options: AddOptions = AddOptions(),
         annotators: Sequence[DirectoryEntry] = (),
-    ) -> Added:
+    ) -> ReadyWrite:
         entries = [self.directory.entry(name) for name in wanted]
         ready = [model for entry in entries for model in entry.models if _can_extract(model)]
 
@@ -189,9 +226,14 @@ class ImageWriter:
             facts=prepared.facts,
             original=data if self._needs_original(wanted, annotators, have) else None,
         )
+        return ReadyWrite(write, {name: self._outcome(name, have, reasons) for name in wanted})
+
+    async def _written(
+        self, ready: ReadyWrite, report: Report, check: AddCheck | None = None
+    ) -> Added:
         with report.timed("store"):
-            receipt = await self._put(write, options.check)
-        return Added(receipt, {name: self._outcome(name, have, reasons) for name in wanted})
+            receipt = await self._put(ready.write, check)
+        return Added(receipt, ready.retrievers)
 
     async def _put(self, write: ImageWrite, check: AddCheck | None) -> Receipt:
         """Write, if the check still accepts. It is repeated when a copy may have been added

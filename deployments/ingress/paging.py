@@ -92,8 +92,11 @@ async def paged(
         after = (one for one in folded if _is_after(_place(images[one[0]]), start, query.sort))
     else:
         after = islice(folded, start, None)
-    with report.timed("collapse" if query.collapse else "page"):
-        taken = await gateway.decoder.run(lambda: list(islice(after, query.k + 1)))
+    if query.collapse:
+        with report.timed("collapse"):
+            taken = await gateway.decoder.run(lambda: list(islice(after, query.k + 1)))
+    else:
+        taken = list(islice(after, query.k + 1))
     shown = taken[: query.k]
     if not images:
         images = await _rows(gateway, [at for at, _ in shown])

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from indexes.store.records import Records
 from indexes.store.scan import Scan
+from indexes.store.summary import Summary
 from models.types import FileFacts
 
 Outcome = Literal["created", "replaced", "unchanged"]
@@ -326,6 +327,11 @@ class Store(Records):
     @abstractmethod
     def images(self, after: int = -1, limit: int = 100) -> list[Image]:
         """At most `limit` image rows with ids above `after`, by ascending id."""
+
+    def summaries(self, after: int = -1, limit: int = 100) -> list[Summary]:
+        """The same rows, summarised."""
+        rows = self.images(after, limit)
+        return [Summary(*(getattr(row, name) for name in Summary._fields)) for row in rows]
 
     @abstractmethod
     def images_by_id(self, image_ids: Sequence[int]) -> dict[int, Image]:

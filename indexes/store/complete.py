@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +45,11 @@ def complete_images(store: Store, after: int, limit: int) -> list[CompleteImage]
 
     A change meanwhile gives an image another version than the one that was read.
     """
-    images = store.images(after, limit)
+    return completed(store, store.images(after, limit))
+
+
+def completed(store: Store, images: Sequence[Image]) -> list[CompleteImage]:
+    """These images with everything that is stored for them; see `complete_images`."""
     ids = [image.image_id for image in images]
     rows = {space: store.rows(space, ids) for space in store.spaces()} if ids else {}
     return [

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from deployments.queries import Filter
 from indexes.store.base import Image, Store
+from indexes.store.summary import Summary
 from models.pictures.formats import ENCODING_NAMES
 
 PAGE = 4096
@@ -76,9 +77,9 @@ class ImageColumns:
         # What changes meanwhile stands in the log after this seq.
         seq, after = store.head(), -1
         parts = []
-        while images := store.images(after, PAGE):
-            after = images[-1].image_id
-            parts.append(_rows_of(images))
+        while summaries := store.summaries(after, PAGE):
+            after = summaries[-1].image_id
+            parts.append(_rows_of(summaries))
         self._rows = np.concatenate(parts) if parts else np.empty(0, _ROW)
         self._seq, self._store = seq, store.uuid
 
@@ -97,11 +98,11 @@ def _replaced(rows: Rows, changed: list[int], images: Iterable[Image]) -> Rows:
     return np.insert(kept, np.searchsorted(kept["id"], fresh["id"]), fresh)
 
 
-def _rows_of(images: Iterable[Image]) -> Rows:
+def _rows_of(images: Iterable[Image | Summary]) -> Rows:
     return np.array([_row(image) for image in images], _ROW)
 
 
-def _row(image: Image) -> tuple[Any, ...]:
+def _row(image: Image | Summary) -> tuple[Any, ...]:
     facts = image.facts
     size, taken, number = -1, None, UNKNOWN
     if facts is not None:

@@ -36,6 +36,7 @@ import orjson
 
 from indexes.store.base import Changes, Image, LogPage, Pending, Preview, Space, file_name_of
 from indexes.store.checks import is_image_id, name_hash
+from indexes.store.summary import Summary
 from models.types import MAX_IMAGE_ID, FileFacts
 
 SCHEMA = 1
@@ -265,6 +266,16 @@ class Reader:
         with self.txn.cursor(db=self.tables["images"]) as cursor:
             for key, value in cursor:
                 yield unpack_number(key), ImageRow.decode(value)
+
+    def summaries(self, after: int) -> Iterator[Summary]:
+        """Yield the summaries of all rows with ids above `after`, without making whole rows."""
+        with self.txn.cursor(db=self.tables["images"]) as cursor:
+            found = cursor.set_range(number(min(max(after, -1), MAX_IMAGE_ID) + 1))
+            for key, value in cursor if found else ():
+                _, _, width, height, _, created, *more = orjson.loads(value)
+                # The facts are the last of all fields; rows of older versions have fewer.
+                facts = FileFacts(**more[6]) if len(more) > 6 and more[6] else None
+                yield Summary(unpack_number(key), width, height, created, facts)
 
     def original(self, image_id: int, row: ImageRow) -> bytes | None:
         return self.get("originals", number(row.original) + number(image_id))

@@ -30,6 +30,7 @@ from indexes.store.lmdb.rows import BACKUP, SCHEMA, Reader, number, pending_key
 from indexes.store.lmdb.writes import Writer
 from indexes.store.records import Record, RecordKey, check_records
 from indexes.store.scan import Scan
+from indexes.store.summary import Summary
 from models.errors import StoreUnavailable
 
 T = TypeVar("T")
@@ -175,6 +176,9 @@ class LmdbStore(Store):
             )
 
         return self._read(work)
+
+    def summaries(self, after: int = -1, limit: int = 100) -> list[Summary]:
+        return self._read(lambda reader: list(islice(reader.summaries(after), limit)))
 
     def images_by_id(self, image_ids: Sequence[int]) -> dict[int, Image]:
         return self._read(lambda reader: reader.images_by_id(image_ids))

@@ -39,3 +39,24 @@ def test_a_retriever_with_other_features_than_the_old_ones_is_refused(tmp_path: 
     done = ambience(tmp_path, "import", "local", str(tmp_path))
     assert done.returncode == 1
     assert "no features like those of 'local'; this config has phash, color" in done.stderr
+
+
+def test_a_collection_moves_by_parquet(tmp_path: Path) -> None:
+    images = {at: (f"{at}.jpg", phash_of(at)) for at in (1, 2)}
+    old = old_folder(tmp_path / "old", "phashes.lmdb", images)
+    ambience(tmp_path / "data", "import", "phash", str(old))
+    file = str(tmp_path / "all.parquet")
+    done = ambience(tmp_path / "data", "export", "--parquet", file)
+    assert done.stdout == f"2 written to {file}, 0 left out.\n"
+    told = json.loads(ambience(tmp_path / "other", "import", "--parquet", file, "--json").stdout)
+    assert told == {"added": 2, "extended": 0, "already": 0, "bad": []}
+    again = ambience(tmp_path / "data", "export", "--parquet", file)
+    assert (again.returncode, "is there already" in again.stderr) == (1, True)
+
+
+def test_a_move_names_either_a_retriever_or_parquet(tmp_path: Path) -> None:
+    for arguments in ([], ["phash"], ["phash", str(tmp_path), "--parquet", str(tmp_path)]):
+        for command in ("import", "export"):
+            done = ambience(tmp_path / "data", command, *arguments)
+            assert done.returncode == 2
+            assert "either NAME and FOLDER, or" in " ".join(done.stderr.split())

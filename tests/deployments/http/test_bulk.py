@@ -62,6 +62,18 @@ def test_a_batch_with_a_key_is_added_once(client: httpx.Client) -> None:
     assert [row["status"] for row in other] == [422, 200]
 
 
+def test_a_batch_is_added_in_order_and_together(client: httpx.Client) -> None:
+    head = head_of(client)
+    items = [{"image_id": 5}, {"image_id": 5}, {}, {"image_id": 5}]
+    pictures = [picture(1), picture(2), b"no picture", picture(2)]
+    rows = add_many(client, pictures, items).json()["items"]
+    assert [row["status"] for row in rows] == [201, 200, 415, 200]
+    assert [row["seq"] for row in rows if "seq" in row][:2] == [head + 1, head + 2]
+    assert client.get("/v1/images").json()["total"] == 1
+    again = add_many(client, [picture(2), picture(3)], [{"image_id": 5}, {}]).json()["items"]
+    assert [row["status"] for row in again] == [200, 201]
+
+
 def test_of_two_copies_in_a_batch_one_is_added(client: httpx.Client) -> None:
     answer = add_many(client, [picture(1), picture(1), picture(2)], params={"unless": "same"})
     rows = answer.json()["items"]

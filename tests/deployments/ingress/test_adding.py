@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from deployments.directory.entry import DirectoryEntry
+from deployments.ingress.adding import Added, AddOptions, ReadyWrite
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import Report
 from deployments.wire import Kind
-from indexes.store.base import ANNOTATE, Image, ImageWrite
-from models.errors import Unavailable
+from indexes.store.base import ANNOTATE, Image, ImageWrite, Receipt
+from models.errors import InvalidInput, StoreUnavailable, Unavailable
 from models.registry import make_extractor
 from models.types import View
 from tests.deployments import served
 from tests.deployments.pictures import picture
+from tests.indexes.store.faults import FailingStore
 
 pytestmark = pytest.mark.anyio
 
@@ -89,6 +94,47 @@ async def test_the_same_picture_again_fills_in_the_facts_that_an_older_version_l
     gateway.store.put(ImageWrite(7, first.sha256, 640, 480, first.wanted, rows))
     again = await added(gateway)
     assert again.facts == first.facts
+
+
+async def ready(gateway: Gateway, seed: int, **options: Any) -> ReadyWrite:
+    know(gateway, "phash", "retriever", "full")
+    made = await gateway.writer.prepare(seed, picture(seed), Report(), AddOptions(**options))
+    assert isinstance(made, ReadyWrite)
+    return made
+
+
+async def test_a_group_is_written_in_one_transaction(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, sizes = gateway.store.put_many, list[int]()
+
+    def counted(writes: Sequence[ImageWrite]) -> list[Receipt]:
+        sizes.append(len(writes))
+        return real(writes)
+
+    monkeypatch.setattr(gateway.store, "put_many", counted)
+    group = [await ready(gateway, seed) for seed in range(3)]
+    assert gateway.store.count() == 0
+    done = await gateway.writer.put_group(group)
+    assert [one.receipt.seq for one in done if isinstance(one, Added)] == [1, 2, 3]
+    assert sizes == [3]
+
+
+async def test_a_write_that_is_refused_does_not_keep_out_the_others(gateway: Gateway) -> None:
+    group = [await ready(gateway, seed) for seed in range(3)]
+    group[1] = await ready(gateway, 1, metadata={"a": object()})
+    first, second, third = await gateway.writer.put_group(group)
+    assert isinstance(first, Added)
+    assert isinstance(second, InvalidInput)
+    assert isinstance(third, Added)
+    assert [image.image_id for image in gateway.store.images()] == [0, 2]
+
+
+async def test_without_the_store_a_group_fails_at_once(gateway: Gateway) -> None:
+    group = [await ready(gateway, seed) for seed in range(2)]
+    gateway.writer.store = FailingStore(gateway.store)
+    done = await gateway.writer.put_group(group)
+    assert [type(one) for one in done] == [StoreUnavailable] * 2
 
 
 async def test_before_all_is_deployed_an_add_is_refused(gateway: Gateway) -> None:

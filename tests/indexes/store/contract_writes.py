@@ -279,6 +279,18 @@ class WriteContract(OpeningContract):
         assert store.delete_kind(8, "phash") is None
         assert store.head() == 1
 
+    def test_summaries_say_the_same_as_the_rows(self, store: Store) -> None:
+        store.put_many([picture(at, str(at), width=at, created=at / 2) for at in range(5)])
+        store.put(picture(2, "2", facts=FileFacts("JPEG", 7, 5.5, 3, 90)))
+        store.delete(1)
+        expected = [
+            (image.image_id, image.width, image.height, image.created, image.facts)
+            for image in store.images()
+        ]
+        assert store.summaries() == expected
+        assert store.summaries(0, 2) == expected[1:3]
+        assert store.summaries(4) == []
+
     # --- facts of the file ------------------------------------------------------------------------
 
     def test_the_facts_of_a_file_are_kept_and_read_back(self, store: Store) -> None:
