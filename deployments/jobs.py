@@ -219,7 +219,7 @@ def running_job(kind: str, source: str | None = None) -> Iterator[RunningJob]:
         now = RunningJob(store, kind, source)
         try:
             yield now
-        except (KeyboardInterrupt, JobCancelled) as exc:
+        except (KeyboardInterrupt, SystemExit, JobCancelled) as exc:  # SIGTERM exits.
             _end(now, "cancelled")
             if now.is_cancelled and isinstance(exc, KeyboardInterrupt):
                 raise JobCancelled(CANCELLED) from exc
