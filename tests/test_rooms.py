@@ -75,9 +75,12 @@ ROOMS: dict[str, str] = {
     "deployments.app": "directory http http.application layout replicas settings indexes models",
     "cluster.service": "deployments indexes models",
     "cluster.jobs": "service deployments indexes models",
+    "cluster.jobs.duplicates": "jobs service deployments indexes models",
     "cluster.jobs.transfer": "jobs service deployments indexes models",
     "cluster.manifests": "service",
-    "cluster.cli": "jobs jobs.transfer manifests service deployments indexes models",
+    "cluster.cli": (
+        "jobs jobs.duplicates jobs.transfer manifests service deployments indexes models"
+    ),
 }
 """The rooms that each room may import, besides itself.
 
