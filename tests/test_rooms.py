@@ -89,11 +89,13 @@ ROOMS: dict[str, str] = {
     "deployments.app": "directory http http.application layout replicas settings indexes models",
     "cluster.service": "deployments indexes models",
     "cluster.jobs": "service deployments indexes models",
+    "cluster.jobs.duplicates": "jobs service deployments indexes models",
     "cluster.jobs.transfer": "jobs service deployments indexes models",
     "cluster.jobs.evaluation": "jobs ambience indexes models",
     "cluster.manifests": "service",
     "cluster.cli": (
-        "jobs jobs.evaluation jobs.transfer manifests service ambience deployments indexes models"
+        "jobs jobs.duplicates jobs.evaluation jobs.transfer manifests service ambience deployments "
+        "indexes models"
     ),
 }
 """The rooms that each room may import, besides itself.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ambience.calls import AddOptions, Query
-from cluster.cli import backup, collection, evaluate, keys, tombstones, transfer
+from cluster.cli import backup, collection, duplicates, evaluate, keys, tombstones, transfer
 from cluster.cli import jobs as job_commands
 from cluster.cli import model as model_commands
 from cluster.cli import store as store_commands
@@ -53,7 +53,7 @@ app.add_typer(tombstones.app, name="tombstones")
 app.add_typer(model_commands.app, name="model")
 app.add_typer(store_commands.app, name="store")
 app.add_typer(weights_commands.app, name="weights")
-for top_level in (backup, collection, evaluate, keys, transfer):
+for top_level in (backup, collection, duplicates, evaluate, keys, transfer):
     app.add_typer(top_level.app)
 
 EXIT_ERROR, EXIT_NOTHING, EXIT_NOT_RUNNING = 1, 3, 4

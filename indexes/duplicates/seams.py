@@ -52,10 +52,10 @@ def around(part: Side, container: Side, to_container: Matrix) -> Around:
 
 def _is_plain_beyond(gray: npt.NDArray[np.uint8], quad: npt.NDArray[np.float64]) -> bool:
     """Whether all that lies outside a quadrilateral is one colour."""
-    inside = np.ones(gray.shape, np.uint8)
-    cv2.fillConvexPoly(inside, np.rint(quad).astype(np.int32), 0)
-    outside = cv2.erode(inside, np.ones((2 * REACH + 1, 2 * REACH + 1), np.uint8))
-    beyond = gray[outside > 0].astype(np.int16)
+    filled = np.ones(gray.shape, np.uint8)
+    cv2.fillConvexPoly(filled, np.rint(quad).astype(np.int32), 0)
+    outside = cv2.erode(filled, np.ones((2 * REACH + 1, 2 * REACH + 1), np.uint8))
+    beyond = gray[np.asarray(outside) > 0].astype(np.int16)
     if len(beyond) < SAMPLES:
         return False
     return float((abs(beyond - np.median(beyond)) <= PLAIN).mean()) >= NEARLY_ALL

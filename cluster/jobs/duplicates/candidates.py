@@ -16,6 +16,8 @@ from indexes.relation.proposals import Proposal
 
 MOST = 48
 """Candidates of one image, the likeliest first; what is left out is counted."""
+NEAR = 40
+"""Distance of hashes below which local features are not needed."""
 NEIGHBOURS = 8
 """Pictures of a burst with which one is compared, before and after it."""
 
@@ -59,6 +61,12 @@ class Candidates:
         found = self.between(one, other)
         known = found.proposal.distance
         found.proposal.distance = distance if known is None else min(known, distance)
+
+    def are_near(self, one: int, other: int) -> bool:
+        """Whether the hashes alone tell that two pictures are to be compared whole on whole."""
+        found = self.of.get((min(one, other), max(one, other)))
+        distance = None if found is None else found.proposal.distance
+        return distance is not None and distance < NEAR
 
     def add_hit(self, query: int, hit: Hit) -> None:
         """Add a hit of local features."""

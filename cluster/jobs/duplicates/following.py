@@ -40,6 +40,7 @@ COMPARED = 128
 """Candidates whose previews are read, and whose groups are written, together."""
 PAGE = 1000
 LOG_PAGE = 10_000
+MARK, MARK_SECONDS = "duplicates", 24 * 3600.0
 PARTNERS = 12
 """Pairs of an image through which others are proposed to its partners."""
 UNCONNECTED: frozenset[Level] = frozenset({"burst", "similar", "collage"})
@@ -82,12 +83,13 @@ class DuplicateFinder:
         self._proposers = proposers
         self._threads = threads
         self._note = note
-        """Takes the number of images compared, and of those to compare."""
+        """Takes the number of images compared, and of those to compare; may raise to end."""
         self._roster = Roster()
         self._compared: set[int] = set()
         """Images that were compared as they are now."""
         self._contents: dict[int, tuple[str, bool]] = {}
         """SHA-256 of all images, and whether there is a preview, as they were read."""
+        self._progress = 0, 0
         self._loaded = False
 
     def run(self) -> Outcome:
@@ -104,12 +106,14 @@ class DuplicateFinder:
         outcome = Outcome(self._store.count(), len(todo))
         self._regroup(touched)
         done = 0
-        self._note(done, len(todo))
         for block in batches(todo, BLOCK):
+            self._progress = done, len(todo)
             self._work(block, outcome)
             done += len(block)
-            self._note(done, len(todo))
+        self._note(done, len(todo))
         self._store.write_records({**followed_write(self._store, head), REGROUP: None})
+        # What is still to be read of the log is not compacted until the next pass.
+        self._store.mark(MARK, head, MARK_SECONDS)
         return outcome
 
     # --- what has changed ------------------------------------------------------------------------
@@ -204,7 +208,9 @@ class DuplicateFinder:
     def _confirmed(self, candidates: Iterable[Candidate], outcome: Outcome) -> list[Pair]:
         """Compare candidates, and write and group those that are pairs."""
         confirmed: list[Pair] = []
+        self._note(*self._progress)
         for some in batches(candidates, COMPARED):
+            self._note(*self._progress)
             ids = sorted({at for one in some for at in (one.a, one.b)})
             facts = facts_of(self._store, self._store.images_by_id(ids).values())
             previews = self._store.previews(ids)

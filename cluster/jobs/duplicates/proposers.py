@@ -12,24 +12,49 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.jobs.duplicates.candidates import Candidates
+from cluster.service.applications import RETRIEVER, built_by
 from deployments.settings import with_training_files
 from indexes.base import Query
 from indexes.duplicates.hash_join import BYTES, HashTables, classes
+from indexes.local.index import LocalIndex
 from indexes.local.ranking import LocalParams
 from indexes.registry import make_index
 from indexes.store.base import Space, Store
 from models.base import Extractor
+from models.registry import make_extractor
 from models.types import Features
 
 ROWS = 2048
 """Rows that are read at a time."""
 QUERIES = 128
 """Hashes that one thread looks up at a time."""
-CLOSE = {"sscd": 0.75, "clip": 0.93, "backbone": 0.95}
+CLOSE = {"sscd": 0.75, "clip": 0.93}
 """Cosines from which the vectors of an extractor call two pictures close."""
 NEIGHBOURS, PROBES = 6, 8
+VERIFIED = 16
+"""Images whose local features are matched with those of one, the most similar first."""
 EXACT_UP_TO = 20_000
 """Number of vectors up to which all are compared; above, those of the nearest lists."""
+
+
+def make_proposers(config: Mapping[str, Any], store: Store) -> list[Proposer]:
+    """The proposers of the retrievers of a config that have rows in the store. No weights are
+    needed."""
+    there, active = store.spaces(), store.active()
+    found: list[Proposer] = []
+    for name, args in built_by(RETRIEVER, config).items():
+        spaces = [space for space in there if space.kind == name]
+        used = [space for space in spaces if space.fingerprint == active.get(name)] or spaces
+        if len(used) != 1:
+            continue
+        extractor = make_extractor(args["extractor"], args.get("options"))
+        if args["extractor"] == "phash":
+            found.append(HashProposer(used[0], extractor))
+        elif extractor.index == "local":
+            found.append(LocalProposer(used[0], extractor, args.get("index") or {}, store))
+        elif args["extractor"] in CLOSE:
+            found.append(VectorProposer(used[0], extractor, CLOSE[args["extractor"]]))
+    return found
 
 
 class Proposer(ABC):
@@ -147,7 +172,9 @@ class LocalProposer(Proposer):
         super().__init__(space, extractor)
         trained = with_training_files(options, space.kind, space.fingerprint)
         self._store = store
-        self._index = make_index("local", trained, self._features)
+        index = make_index("local", trained, self._features)
+        assert isinstance(index, LocalIndex)
+        self._index = index
         self._params = LocalParams(k=32, aligned=True, min_inliers=5)
 
     def _update(self, rows: Mapping[int, bytes | None]) -> None:
@@ -163,13 +190,17 @@ class LocalProposer(Proposer):
         threads: ThreadPoolExecutor,
     ) -> None:
         def search(image_id: int) -> tuple[int, list[Any]]:
-            return image_id, self._search(image_id, allowed)
+            return image_id, self._search(image_id, allowed, candidates)
 
         for image_id, hits in threads.map(search, [at for at in image_ids if at in self.ids]):
             for hit in hits:
                 candidates.add_hit(image_id, hit)
 
-    def _search(self, image_id: int, allowed: Collection[int]) -> list[Any]:
+    def load(self, store: Store) -> None:
+        super().load(store)
+        self._index.wait_for_training()
+
+    def _search(self, image_id: int, allowed: Collection[int], known: Candidates) -> list[Any]:
         features = self._features([image_id]).get(image_id)
         if features is None or not len(features):
             return []
@@ -179,10 +210,15 @@ class LocalProposer(Proposer):
         # away the rarity of all its keypoints.
         first = self._index.part(query, self._params).candidates
         merged = self._index.merge_candidates([first], query, self._params)
-        others = [one for one in merged if one[0] != image_id and one[0] in allowed]
+        others = [
+            one
+            for one in merged
+            if one[0] != image_id and one[0] in allowed and not known.are_near(image_id, one[0])
+        ]
         if not others:
             return []
-        return self._index.search(Query(query.variants, candidates=others), self._params)
+        verified = Query(query.variants, candidates=others[:VERIFIED])
+        return self._index.search(verified, self._params)
 
     def _features(self, image_ids: Sequence[int]) -> dict[int, Features]:
         rows = self._store.rows(self.space, image_ids)
@@ -204,8 +240,9 @@ class VectorProposer(Proposer):
             if row is None:
                 self._vectors.pop(image_id, None)
             else:
-                vector = self.extractor.from_row(row)
-                self._vectors[image_id] = np.asarray(vector, np.float32)
+                # The shape is known only once the model has loaded, which is not needed here.
+                vector = np.frombuffer(row, self.extractor.dtype)
+                self._vectors[image_id] = vector.astype(np.float32)
 
     def propose(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def collage(seeds: list[int]) -> Image.Image:
     return sheet
 
 
-COPIES = {
+COPIES: dict[str, Callable[[Image.Image], bytes]] = {
     "bytes": encoded,
     "pixels": lambda image: with_comment(encoded(image)),
     "reencode": lambda image: encoded(image, quality=60),
