@@ -175,6 +175,8 @@ def test_a_search_gives_way_to_the_next_one(page: Page) -> None:
         choose(page, picture(1))
     with page.expect_event("requestfailed"):
         choose(page, picture(5))
+    while len(held) < 2:
+        page.wait_for_timeout(10)
     held[1].continue_()
     expect(tile(page, 5)).to_contain_text("the same picture")
     expect(page.locator("#asked img")).to_have_count(1)
