@@ -97,7 +97,7 @@ function asFilter(query) {
   const filter = {};
   if (query.tags.length) filter.tags = query.tags;
   if (query.format) filter.formats = [query.format];
-  if (query.larger) filter.larger = true;
+  if (query.larger && hasPicture(query)) filter.larger = true;
   for (const name of ["added_after", "added_before", "taken_after", "taken_before"]) {
     if (query[name]) filter[name] = moment(query[name], name);
   }
