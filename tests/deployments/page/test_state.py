@@ -6,6 +6,7 @@ import re
 
 from playwright.sync_api import expect
 
+from deployments.jobs import CANCEL, RunningJob
 from tests.deployments.page.conftest import Opener
 from tests.deployments.page.site import Site
 
@@ -32,6 +33,28 @@ def test_an_unavailable_retriever_says_why_and_what_to_do(
     expect(row).to_contain_text("Unavailable")
     expect(row).to_contain_text("there is no file none.npy of weights")
     expect(row).to_contain_text("ambience weights fetch")
+
+
+def test_a_running_job_shows_how_far_it_is_and_can_be_cancelled(
+    open_page: Opener, served_site: Site
+) -> None:
+    store = served_site.gateway.store
+    job = RunningJob(store, "backfill", "~/Pictures")
+    job.begin("read", 200)
+    job.update(50)
+    page = open_page(f"{served_site.url}/#/state")
+    row = page.locator(".jobs li", has_text="~/Pictures")
+    expect(row).to_contain_text("50 of 200")
+    row.get_by_role("button", name="Cancel backfill").click()
+    expect(row).to_contain_text("Ending")
+    assert store.record(CANCEL, job.status.job_id) is not None
+    job.end("cancelled")
+    expect(row.locator(".badge")).to_have_text("cancelled")
+
+
+def test_the_growth_counts_what_was_added(open_page: Opener, served_site: Site) -> None:
+    page = open_page(f"{served_site.url}/#/state")
+    expect(page.locator(".growth")).to_contain_text("+12")
 
 
 def test_a_test_search_finds_its_own_image(open_page: Opener, served_site: Site) -> None:
