@@ -32,7 +32,7 @@ function levels(rules, counts, load, fail) {
       h("td", {className: "soft"}, count?.groups ? `would decide ${many(count.groups, "group")}, to free ${bytes(count.bytes) || "nothing known"}` : "nothing to decide"));
   });
   return h("section", {}, h("h2", {}, "Automatic levels"),
-    h("p", {className: "soft"}, "A level can become automatic once enough of its groups were decided for the better picture. ", h("code", {}, "ambience duplicates --apply"), " then decides them."),
+    h("p", {className: "soft"}, "A level can become automatic once enough of its groups were decided for the better picture. ", h("code", {}, "ambience duplicates --apply"), " then decides them; ", h("code", {}, "--try LEVEL"), " shows before what it would do, as a sheet of pairs."),
     h("div", {className: "scrolling", tabIndex: 0, role: "region", "aria-label": "Automatic levels"}, h("table", {}, h("tbody", {}, rows))));
 }
 
