@@ -46,7 +46,7 @@ ROOMS: dict[str, str] = {
     "indexes.text": "arrays base models",
     "indexes.relation": "base store models",
     "indexes.ranking": "base relation models",
-    "indexes.duplicates": "relation store models",
+    "indexes.duplicates": "arrays relation store models",
     "indexes.registry": "base models",
     "indexes.replica": "arrays base calibration store models",
     "deployments.keys": "models",
@@ -82,9 +82,12 @@ ROOMS: dict[str, str] = {
     "deployments.app": "directory http http.application layout replicas settings indexes models",
     "cluster.service": "deployments indexes models",
     "cluster.jobs": "service deployments indexes models",
+    "cluster.jobs.duplicates": "jobs service deployments indexes models",
     "cluster.jobs.transfer": "jobs service deployments indexes models",
     "cluster.manifests": "service",
-    "cluster.cli": "jobs jobs.transfer manifests service deployments indexes models",
+    "cluster.cli": (
+        "jobs jobs.duplicates jobs.transfer manifests service deployments indexes models"
+    ),
 }
 """The rooms that each room may import, besides itself.
 

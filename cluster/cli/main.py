@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cluster.cli import backup, collection, keys, transfer
+from cluster.cli import backup, collection, duplicates, keys, transfer
 from cluster.cli import jobs as job_commands
 from cluster.cli import model as model_commands
 from cluster.cli import store as store_commands
@@ -51,7 +51,7 @@ app.add_typer(job_commands.app, name="jobs")
 app.add_typer(model_commands.app, name="model")
 app.add_typer(store_commands.app, name="store")
 app.add_typer(weights_commands.app, name="weights")
-for top_level in (backup, collection, keys, transfer):
+for top_level in (backup, collection, duplicates, keys, transfer):
     app.add_typer(top_level.app)
 
 EXIT_ERROR, EXIT_NOTHING, EXIT_NOT_RUNNING = 1, 3, 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from indexes.duplicates.seams import Around
 from indexes.relation.judging import Relation
 
 Level = Literal[
@@ -52,8 +53,8 @@ class Evidence:
     """Width and height of both."""
     same_preview: bool = False
     """Whether the stored previews are the same, byte by byte."""
-    seam: bool = False
-    """Whether a part ends at edges that go all along it, as the pictures of a collage do."""
+    around: Around | None = None
+    """What lies around the one that is a part of the other; None if none is."""
     raw: bool = False
     """Whether exactly one of them is camera RAW."""
     seconds: float | None = None
@@ -85,7 +86,8 @@ def _altered(relation: Relation, evidence: Evidence) -> Level:
     # Without pixels that were compared, two views of one scene are called a part, too.
     if relation.overlap is None:
         return "similar"
-    return "collage" if evidence.seam else "crop"
+    of_part: dict[Around | None, Level] = {"plain": "bordered", "seams": "collage"}
+    return of_part.get(evidence.around, "crop")
 
 
 def _copy(relation: Relation, evidence: Evidence) -> Level:

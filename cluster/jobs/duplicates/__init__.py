@@ -1,0 +1,1 @@
+"""The job that finds duplicates among the stored images."""
