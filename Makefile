@@ -13,7 +13,7 @@ SIMD := pillow-simd==12.1.1.post0
 AUDIT := pip-audit==2.10.1
 SBOM := cyclonedx-bom==7.5.0
 
-.PHONY: serve test soak bench clients format lock simd audit sbom licences
+.PHONY: serve test soak bench clients screenshots format lock simd audit sbom licences
 
 serve: $(READY)
 	@exec $(VENV)/bin/ambience serve
@@ -44,6 +44,10 @@ bench: $(READY)
 # It installs the generators, from PyPI and npm, into a temporary folder.
 clients: $(READY)
 	$(VENV)/bin/python -m tests.generated_clients
+
+# The pictures of the page in docs/images, by an installed Chromium.
+screenshots: $(READY)
+	$(VENV)/bin/python -m tests.screenshots
 
 format: $(READY)
 	$(VENV)/bin/ruff format .

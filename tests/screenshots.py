@@ -7,12 +7,29 @@ Chromium, light and dark, into `docs/images/`.
 from __future__ import annotations
 
 import io
+import json
 import math
-from typing import Any
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
+from playwright.sync_api import FilePayload, Page, ViewportSize, sync_playwright
 
+from indexes.duplicates.catalogue import followed_write
+from tests.conftest import ROOT
+from tests.deployments.page.conftest import BROWSER
+from tests.deployments.page.site import RETRIEVERS, Site, site
+from tests.indexes.duplicates.collection import add_pairs, pair
+
+FOLDER = ROOT / "docs" / "images"
+WINDOW = ViewportSize(width=1200, height=800)
+QUALITY = 85
+HERO = 2
 Picture = Image.Image
 SIDES = ((900, 600), (600, 800), (900, 600), (800, 800), (1000, 562), (640, 800))
 SKIES = (
@@ -26,7 +43,7 @@ SKIES = (
 
 
 def landscape(seed: int) -> Picture:
-    """Draw hills under a sky, with a sun, trees, houses and water; each seed draws another place."""
+    """Draw hills under a sky, with a sun, trees, houses and water; seeds draw different places."""
     random = np.random.default_rng(seed)
     width, height = SIDES[seed % len(SIDES)]
     top, bottom = (np.array(colour, float) for colour in SKIES[int(random.integers(len(SKIES)))])
@@ -179,28 +196,20 @@ def cropped(image: Picture, left: float, top: float, share: float) -> Picture:
 
 
 def collection() -> list[tuple[str, Picture, dict[str, Any]]]:
-    """Return names, pictures and metadata: places, and what became of some of them."""
-    made: list[tuple[str, Picture, dict[str, Any]]] = []
-    for seed in range(34):
-        made.append(
-            (
-                f"place-{seed:02}.jpg",
-                landscape(seed),
-                {"tags": [("coast", "hills", "village")[seed % 3]]},
-            )
-        )
-    hero = landscape(2)
-    variants: list[tuple[str, Picture]] = [
-        ("small.jpg", hero.resize((450, 300))),
-        ("mirrored.jpg", ImageOps.mirror(hero)),
-        ("detail.jpg", cropped(hero, 0.2, 0.25, 0.6)),
-        ("balloon.jpg", retouched(hero)),
-        ("corner.jpg", cropped(hero, 0.4, 0.4, 0.5)),
-        ("framed.jpg", ImageOps.expand(hero, 50, (30, 30, 34))),
-    ]
-    made += [(name, picture, {"tags": ["edited"]}) for name, picture in variants]
-    made.append(("hotel.jpg", signed(landscape(8), "HOTEL HARBOUR"), {}))
-    return made
+    """Return names, pictures and metadata: places, and what became of one of them."""
+    tags = ("coast", "hills", "village")
+    places = [(f"place-{at:02}.jpg", landscape(at), {"tags": [tags[at % 3]]}) for at in range(34)]
+    hero = landscape(HERO)
+    variants = {
+        "small.jpg": hero.resize((450, 300)),
+        "mirrored.jpg": ImageOps.mirror(hero),
+        "detail.jpg": cropped(hero, 0.2, 0.25, 0.6),
+        "balloon.jpg": retouched(hero),
+        "corner.jpg": cropped(hero, 0.4, 0.4, 0.5),
+        "framed.jpg": ImageOps.expand(hero, 50, (30, 30, 34)),
+    }
+    edited = [(name, picture, {"tags": ["edited"]}) for name, picture in variants.items()]
+    return [*places, *edited, ("hotel.jpg", signed(landscape(8), "HOTEL HARBOUR"), {})]
 
 
 def jpeg(image: Picture, quality: int = 88) -> bytes:
@@ -208,3 +217,90 @@ def jpeg(image: Picture, quality: int = 88) -> bytes:
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality)
     return file.getvalue()
+
+
+def fill(served: Site) -> None:
+    """Add the collection, and pair the variants as a search for duplicates does."""
+    ids = {}
+    with served.client() as client:
+        for at, (name, picture, metadata) in enumerate(collection()):
+            parts = {"image": (name, jpeg(picture)), "metadata": (None, json.dumps(metadata))}
+            client.put(f"/v1/images/{at}", files=parts).raise_for_status()
+            ids[name] = at
+        words = {"annotations": {"ocr": {"text": "HOTEL HARBOUR"}}}
+        client.patch(f"/v1/images/{ids['hotel.jpg']}", json=words).raise_for_status()
+    store = served.gateway.store
+    pairs = [
+        pair(store, HERO, ids["small.jpg"], "resize"),
+        pair(store, HERO, ids["mirrored.jpg"], "turned", changes=("mirrored",)),
+        pair(store, HERO, ids["detail.jpg"], "crop", relation="part", overlap=(0.36, 1.0)),
+        pair(store, HERO, ids["balloon.jpg"], "edited", relation="edited"),
+    ]
+    add_pairs(store, *pairs)
+    store.write_records(followed_write(store, store.head()))
+
+
+def search(page: Page) -> None:
+    """Search by a picture."""
+    photo = FilePayload(name="holiday.jpg", mimeType="image/jpeg", buffer=jpeg(landscape(HERO)))
+    page.locator("#file").set_input_files(photo)
+    page.locator(".verdict").wait_for()
+
+
+def compare(page: Page) -> None:
+    """Show what was changed."""
+    page.locator(".why", has_text="edited").first.click()
+    page.locator(".layer:not(.unknown)").first.wait_for()
+    page.keyboard.press("4")
+
+
+def duplicates(page: Page) -> None:
+    """Decide on duplicates."""
+    page.keyboard.press("Escape")
+    page.get_by_role("link", name="Duplicates").click()
+    page.locator(".differences").wait_for()
+    page.locator(".layer:not(.unknown)").nth(1).wait_for()
+
+
+def state(page: Page) -> None:
+    """Show the state, and search to try it."""
+    page.get_by_role("link", name="State").click()
+    page.get_by_role("button", name="Run a test search").click()
+    page.get_by_text("found itself").wait_for()
+    page.evaluate("scrollTo(0, 0)")
+
+
+VIEWS: tuple[Callable[[Page], None], ...] = (search, compare, duplicates, state)
+
+
+def photograph(served: Site, scheme: Literal["light", "dark"], executable: str) -> None:
+    """Write a picture of each view."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        page = browser.new_page(viewport=WINDOW, color_scheme=scheme, reduced_motion="reduce")
+        page.goto(served.url)
+        for view in VIEWS:
+            view(page)
+            page.wait_for_load_state("networkidle")
+            page.mouse.move(0, 0)
+            shot = Image.open(io.BytesIO(page.screenshot()))
+            suffix = "" if scheme == "light" else "-dark"
+            path = FOLDER / f"{view.__name__}{suffix}.webp"
+            shot.convert("RGB").save(path, quality=QUALITY, method=6)
+            print(path.name, path.stat().st_size)
+        browser.close()
+
+
+def main() -> None:
+    """Photograph all views, light and dark."""
+    executable = BROWSER or sys.exit("no Chromium on this machine")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["AMBIENCE_DATA"] = folder
+        with site(Path(folder), *RETRIEVERS) as served:
+            fill(served)
+            photograph(served, "light", executable)
+            photograph(served, "dark", executable)
+
+
+if __name__ == "__main__":
+    main()

@@ -173,6 +173,9 @@ async def list_images(
     file_name: Annotated[
         str | None, Query(max_length=1000, description="Only images with this `file_name`.")
     ] = None,
+    added_after: Annotated[
+        str | None, Query(max_length=40, description="Only images that were added since then.")
+    ] = None,
     sha256: Annotated[
         str | None,
         Query(
@@ -182,7 +185,11 @@ async def list_images(
 ) -> Response:
     """By ascending id, with the total number of images that meet all conditions."""
     gateway = _gateway(request)
-    fields = {"tags": tag, "metadata": json_object(metadata, "metadata") if metadata else None}
+    fields = {
+        "tags": tag,
+        "metadata": json_object(metadata, "metadata") if metadata else None,
+        "added_after": added_after,
+    }
     wanted = ImageFilter(validated(Filter, fields), file_name, sha256)
     after = -1 if cursor is None else _last_id(cursor)
     return JsonAnswer(await asyncio.to_thread(_image_list, gateway, wanted, after, limit))

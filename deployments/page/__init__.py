@@ -1,1 +1,1 @@
-"""The search page."""
+"""The page: its routes, and its modules and styles in `static`."""

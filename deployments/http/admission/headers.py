@@ -11,7 +11,7 @@ HEADERS = {
     "X-Frame-Options": "DENY",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
-"""An answer keeps a header of its own, such as the policy of the search page."""
+"""An answer keeps a header of its own, such as the policy of the page."""
 OF_DOCUMENTS = (
     "default-src 'none'; connect-src 'self'; script-src 'self' 'unsafe-inline'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data:; "

@@ -87,11 +87,15 @@ function tell(run) {
 export function listenForFiles(search) {
   let inside = 0;
   const isOfFiles = event => [...(event.dataTransfer?.types || [])].includes("Files");
-  const cover = shown => { at("dropping").hidden = !shown || at("adding").open; };
+  const isEmpty = () => at("found").querySelector(".invite");
+  const cover = shown => {
+    at("dropping").hidden = !shown || at("adding").open;
+    at("dropping").firstElementChild.textContent = isEmpty() ? "Drop to add" : "Drop one picture to search by it, several to add them";
+  };
   const take = files => {
     if (!files.length) return;
     if (at("adding").open) at("adding").take(files);
-    else if (files.length > 1 || at("found").querySelector(".invite")) openAdding(files);
+    else if (files.length > 1 || isEmpty()) openAdding(files);
     else search(files);
   };
   addEventListener("dragenter", event => { if (isOfFiles(event)) { inside += 1; cover(true); } });

@@ -125,6 +125,11 @@ export function thumbnail(id, alt, {lazy = true, ...properties} = {}) {
   return image;
 }
 
+/** Have a thumbnail ready for when it is shown. */
+export async function preload(id) {
+  new Image().src = await thumbnailUrl(id);
+}
+
 /** The stored preview as a file, to search by a part of it. */
 export async function thumbnailFile(id) {
   return (await request(thumbnailPath(id))).blob();

@@ -31,6 +31,7 @@ function show() {
     }
     document.title = TITLES[name];
     shown = name;
+    scrollTo(0, kept.scrolled || 0);
   }
   closeCompare();
   VIEWS[name].show(parameters, kept);

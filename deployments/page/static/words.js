@@ -24,7 +24,13 @@ export function date(value) {
   return Number.isNaN(made.getTime()) ? null : made;
 }
 
-export const day = made => made.toLocaleDateString(undefined, {weekday: "long", year: "numeric", month: "long", day: "numeric"});
+/** The day of a hit: by the camera's clock, or else on which it was added. */
+export function dayOf(hit) {
+  const made = date(hit.taken) || date(hit.created);
+  const options = {weekday: "long", year: "numeric", month: "long", day: "numeric", ...(hit.taken && {timeZone: "UTC"})};
+  return made ? made.toLocaleDateString(undefined, options) : "Without a date";
+}
+
 export const moment = made => made.toLocaleString(undefined, {dateStyle: "medium", timeStyle: "short"});
 
 export function duration(seconds) {

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.deployments.page.site import RETRIEVERS, Site, site
+from indexes.duplicates.catalogue import followed_write
+from tests.deployments.page.site import RETRIEVERS, WITHOUT_WEIGHTS, Site, site
 from tests.deployments.pictures import mirrored, picture, put, resized
 from tests.drawing import encoded, scene
+from tests.indexes.duplicates.collection import add_pairs, pair
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -25,9 +27,9 @@ Opener = Callable[..., Page]
 @pytest.fixture(scope="package")
 def served_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A page over scenes 1 to 8, and what became of scene 1: mirrored, halved and cropped. Image 14
-    has the words RED LANTERN in it."""
+    has the words RED LANTERN in it. One retriever lacks its weights."""
     folder = tmp_path_factory.mktemp("page")
-    with site(folder, *RETRIEVERS) as made, made.client() as client:
+    with site(folder, *RETRIEVERS, WITHOUT_WEIGHTS) as made, made.client() as client:
         for number in SCENES:
             put(client, number, picture(number), f'{{"tags": ["{number % 2}"]}}')
         put(client, MIRRORED, mirrored(1))
@@ -95,3 +97,25 @@ def open_page(browser: Browser) -> Iterator[Opener]:
 def page(open_page: Opener, served_site: Site) -> Page:
     """The page over the scenes, just opened."""
     return open_page(served_site.url)
+
+
+@pytest.fixture
+def duplicates(
+    open_page: Opener, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Page, Site]]:
+    """The duplicates view over scene 1, half of it, its mirror image and a crop, as a job has
+    paired them."""
+    with site(tmp_path_factory.mktemp("duplicates"), "phash") as made, made.client() as client:
+        put(client, 1, picture(1), '{"tags": ["sea"]}')
+        put(client, SMALL, resized(1), '{"tags": ["boat"]}')
+        put(client, MIRRORED, mirrored(1))
+        put(client, CROP, encoded(scene(1).crop((100, 60, 500, 420))))
+        store = made.gateway.store
+        add_pairs(
+            store,
+            pair(store, 1, SMALL, "resize"),
+            pair(store, 1, MIRRORED, "turned", changes=("mirrored",)),
+            pair(store, 1, CROP, "crop", relation="part", overlap=(0.47, 1.0)),
+        )
+        store.write_records(followed_write(store, store.head()))
+        yield open_page(f"{made.url}/#/duplicates"), made

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import uvicorn
@@ -23,6 +24,8 @@ from tests.conftest import LIGHT_LOCAL
 from tests.deployments import served
 
 RETRIEVERS = ("phash", "color", "local", "text")
+WITHOUT_WEIGHTS = "global"
+"""A retriever that is unavailable."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,12 @@ def _listening(gateway: Gateway) -> Iterator[Site]:
 
 async def _meet(gateway: Gateway, store: str, retrievers: tuple[str, ...]) -> None:
     for name in retrievers:
-        options = {"options": LIGHT_LOCAL} if name == "local" else {}
-        handle = served.serve_here(name, {"extractor": name, "store": store, **options})
-        await served.until(handle, "ready")
+        args: dict[str, Any] = {"extractor": name}
+        if name == "local":
+            args["options"] = LIGHT_LOCAL
+        if name == WITHOUT_WEIGHTS:
+            args = {"extractor": "tint", "options": {"path": "none.npy"}}
+        with served.with_test_extractors():
+            handle = served.serve_here(name, {**args, "store": store})
+            await served.until(handle, "unavailable" if name == WITHOUT_WEIGHTS else "ready")
         await served.join(gateway, name, handle)

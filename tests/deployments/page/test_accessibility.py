@@ -14,7 +14,7 @@ from tests.deployments.page.drive import choose, tile
 from tests.deployments.page.site import Site
 from tests.deployments.pictures import picture
 
-Scheme = Literal["light", "dark"]
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
 def browsing(page: Page) -> None:
@@ -50,12 +50,34 @@ def keys(page: Page) -> None:
     page.get_by_role("button", name="Keys").click()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("view", [browsing, results, filtered, comparison, adding, keys])
+def state(page: Page) -> None:
+    page.get_by_role("link", name="State").click()
+    page.get_by_role("button", name="Run a test search").click()
+    expect(page.get_by_text("found itself")).to_be_visible()
+
+
+def check(page: Page) -> None:
+    for scheme in SCHEMES:
+        page.emulate_media(color_scheme=scheme)
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.parametrize("view", [browsing, results, filtered, comparison, adding, keys, state])
 def test_axe_finds_no_violation(
-    open_page: Opener, served_site: Site, view: Callable[[Page], None], scheme: Scheme
+    open_page: Opener, served_site: Site, view: Callable[[Page], None]
 ) -> None:
-    page = open_page(served_site.url, color_scheme=scheme)
+    page = open_page(served_site.url)
     view(page)
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
+    check(page)
+
+
+def test_axe_finds_no_violation_where_duplicates_are_decided(
+    duplicates: tuple[Page, Site],
+) -> None:
+    page, _ = duplicates
+    expect(page.locator(".merge")).to_contain_text("takes over")
+    for panel in ("Rules", "History"):
+        page.get_by_role("button", name=panel).click()
+        expect(page.locator(".panel-body")).not_to_contain_text("Reading")
+        check(page)

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, Route, expect
 from tests.deployments.page.conftest import CROP, MIRRORED, SMALL, WORDED, Opener
 from tests.deployments.page.drive import choose, dropped, tile, tiles
 from tests.deployments.page.site import Site
-from tests.deployments.pictures import mirrored, picture
+from tests.deployments.pictures import mirrored, picture, put
 from tests.drawing import encoded, scene
 
 
@@ -103,6 +103,49 @@ def test_a_link_opens_the_search_that_it_names(open_page: Opener, served_site: S
     expect(tile(page, MIRRORED)).to_contain_text("mirrored")
 
 
+def test_results_by_date_stand_under_their_days(page: Page) -> None:
+    choose(page, picture(1))
+    expect(tile(page, MIRRORED)).to_be_visible()
+    page.get_by_label("Order").select_option("newest")
+    expect(page).to_have_url(re.compile("sort=newest"))
+    headings = page.get_by_role("heading", level=3)
+    expect(headings).to_have_text(re.compile(r"^\w+, \w+ \d+, 20\d\d$"))
+    shown = [CROP, SMALL, MIRRORED, 1]
+    expect(tiles(page)).to_have_count(len(shown))
+    assert [int(one.get_attribute("data-id") or 0) for one in tiles(page).all()] == shown
+
+
+def test_identical_files_are_one_tile_with_a_count_that_opens(
+    page: Page, served_site: Site
+) -> None:
+    twins = (21, 22)
+    with served_site.client() as client:
+        for twin in twins:
+            put(client, twin, picture(2))
+        try:
+            choose(page, picture(2))
+            expect(page.get_by_role("heading", level=2)).to_contain_text("3 copies")
+            expect(tiles(page).filter(visible=True)).to_have_count(1)
+            page.get_by_role("button", name="Show 2 more").click()
+            expect(tiles(page).filter(visible=True)).to_have_count(3)
+        finally:
+            for twin in twins:
+                client.delete(f"/v1/images/{twin}")
+
+
+def test_words_marks_and_filters_narrow_a_search_down(page: Page) -> None:
+    page.get_by_role("searchbox").fill("~1 #0")
+    page.keyboard.press("Enter")
+    page.locator("summary", has_text="Unlikely").click()
+    expect(tile(page, 2)).to_be_visible()
+    assert tile(page, 3).count() == 0
+    page.get_by_role("searchbox").fill("~")
+    page.keyboard.press("Enter")
+    page.get_by_role("searchbox").fill('"never closed')
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("quote")
+
+
 def test_a_box_drawn_on_the_picture_searches_that_part(page: Page) -> None:
     both = scene(3).copy()
     both.paste(scene(6).resize((320, 240)), (320, 240))
@@ -175,6 +218,8 @@ def test_a_search_gives_way_to_the_next_one(page: Page) -> None:
         choose(page, picture(1))
     with page.expect_event("requestfailed"):
         choose(page, picture(5))
+    while len(held) < 2:
+        page.wait_for_timeout(10)
     held[1].continue_()
     expect(tile(page, 5)).to_contain_text("the same picture")
     expect(page.locator("#asked img")).to_have_count(1)

@@ -4,8 +4,8 @@ import {ApiError} from "../api.js";
 import {at as element, fill, h, isTyping} from "../dom.js";
 import {go} from "../navigation.js";
 import {EMPTY, format} from "../search/query.js";
-import {numbers, percent, relation as words} from "../words.js";
-import {related, sidesOf} from "./pairs.js";
+import {bytes, date, dayOf, nameOf, numbers, percent, relation as words} from "../words.js";
+import {related, rowOf} from "./pairs.js";
 import {makeStage} from "./stage.js";
 
 let open = null;
@@ -77,27 +77,22 @@ async function showPair() {
     event.preventDefault();
     go(mine.from.getAttribute("href"));
   };
-  const {name} = pair.right;
   const say = found => {
-    mine.title.textContent = [name, ...words(found)].join(" · ");
-    const facts = [found.confidence !== undefined && pair.left && `${percent(Math.min(0.99, found.confidence))} sure`,
+    mine.title.textContent = [pair.right.name, ...words(found)].join(" · ");
+    const facts = [found.width && `${found.width} × ${found.height}`, found.format, bytes(found.bytes), date(found.taken) && `taken ${dayOf(found)}`, found.confidence !== undefined && pair.left && `${percent(Math.min(0.99, found.confidence))} sure`,
                    found.overlap && Math.min(...found.overlap) < 0.98 && `they share ${percent(found.overlap[0])} of yours and ${percent(found.overlap[1])} of it`];
-    mine.facts.textContent = facts.filter(Boolean).join(", ");
+    mine.facts.textContent = facts.filter(Boolean).join(" · ");
   };
   say(pair.hit);
   fill(mine.details, numbers(pair.hit).map(([key, value]) => h("div", {}, h("dt", {}, key), h("dd", {}, value))));
   mine.switcher.hidden = !mine.details.childElementCount;
   stage.show(pair, null);
   try {
-    if (!pair.left) {
-      const sides = pair.hit.width ? pair.hit : await sidesOf(pair.right);
-      if (isShown(mine, pair)) stage.show(pair, null, sides);
-      return;
-    }
-    const found = await related(pair);
+    const [row, found] = await Promise.all([rowOf(pair.right.image_id), pair.left && related(pair)]);
     if (!isShown(mine, pair)) return;
-    stage.show(pair, found);
-    say({...pair.hit, ...found});
+    pair.right.name = nameOf(row);
+    stage.show(pair, found, row);
+    say({...pair.hit, ...row, retrievers: {}, ...found});
     // The one after is asked for meanwhile.
     if (pairs[mine.index + 1]) related(pairs[mine.index + 1]).catch(() => {});
   } catch (error) {

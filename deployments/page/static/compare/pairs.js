@@ -24,8 +24,14 @@ async function ask(left, right) {
   return (await sendPictures("v1/compare", {image_ids: ids}, files)).json();
 }
 
-/** The sides of a picture of which nothing is compared. */
-export async function sidesOf(side) {
-  const {width, height} = await getJson(`v1/images/${side.image_id}`);
-  return {width, height};
+const rows = new Map();
+
+/** The row of a stored image. */
+export function rowOf(id) {
+  if (!rows.has(id)) {
+    rows.set(id, getJson(`v1/images/${id}`));
+    rows.get(id).catch(() => rows.delete(id));
+    if (rows.size > KEPT) rows.delete(rows.keys().next().value);
+  }
+  return rows.get(id);
 }

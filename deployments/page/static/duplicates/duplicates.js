@@ -17,7 +17,9 @@ const ACTIONS = [
   ["both", "B", "Keep both", "copies, but both stay"], ["alternates", "A", "Alternates", "a stack of versions"],
   ["different", "D", "Different", "no duplicates at all"], ["later", "L", "Later", "the next one first"],
 ];
-let queue = null, stage = null, other = 1, last = null, panel = "";
+let queue = null, stage = null, other = 1, panel = "";
+/** Decisions of this visit that can be undone, the last one last. */
+const decided = [];
 /** Decisions on their way to the service, one after the other, so that the reader need not wait. */
 let sending = Promise.resolve();
 const parts = {};
@@ -62,7 +64,9 @@ function drawLevels() {
 }
 
 function draw() {
+  const focused = document.activeElement?.dataset.decision;
   drawLevels();
+  parts.undo.disabled = !decided.length;
   const [group] = queue.groups;
   if (!group) return queue.failure ? failed() : nothing();
   queue.prefetch();
@@ -82,7 +86,8 @@ function draw() {
       group.images.length > 2 && h("button", {type: "button", className: "delete", "data-decision": "best", title: "delete all others", onclick: () => decide("best")}, `Keep the best of ${group.images.length}`)),
     h("div", {className: "scrolling", tabIndex: 0, role: "region", "aria-label": "What differs"}, differences(left, right)));
   parts.panel.hidden = !panel;
-  compare(group, pair, known);
+  if (focused) (parts.body.querySelector(`[data-decision=${focused}]`) || parts.body.querySelector("[data-decision]")).focus({preventScroll: true});
+  compare(group, pair);
 }
 
 /** What the job found of two images, with the sides in the order in which they are shown. */
@@ -147,8 +152,7 @@ function decide(name) {
     if (count) Object.assign(count, {groups: Math.max(0, count.groups - 1)});
   }
   other = 1;
-  last = decision;
-  parts.undo.disabled = false;
+  decided.push(decision);
   decision.answer = sending.then(() => sendJson("POST", "v1/duplicates/decisions", body)).then(answer => answer.json());
   sending = decision.answer.catch(error => {
     if (!(error instanceof ApiError)) throw error;
@@ -161,7 +165,7 @@ function decide(name) {
 
 /** Show a group again, as it was before it was decided on. */
 function restore(decision, restored = {}) {
-  if (last === decision) { last = null; parts.undo.disabled = true; }
+  if (decided.includes(decision)) decided.splice(decided.indexOf(decision), 1);
   const back = id => restored[id] ?? id;
   const group = {...decision.group, images: decision.group.images.map(one => ({...one, image_id: back(one.image_id)})),
                  pairs: decision.group.pairs.map(one => ({...one, a: back(one.a), b: back(one.b)}))};
@@ -177,10 +181,9 @@ function restore(decision, restored = {}) {
 }
 
 async function undoLast() {
-  const decision = last;
+  const decision = decided.pop();
   if (!decision) return;
-  last = null;
-  parts.undo.disabled = true;
+  parts.undo.disabled = !decided.length;
   try {
     const made = await decision.answer;
     const {restored} = await undo(made.decision_id);

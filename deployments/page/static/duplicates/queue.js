@@ -1,6 +1,6 @@
 /** The groups to decide, a few ahead of the reader: pages come from the service. */
 
-import {getJson, thumbnailPath} from "../api.js";
+import {getJson, preload} from "../api.js";
 import {related} from "../compare/pairs.js";
 
 const PAGE = 12;
@@ -42,7 +42,7 @@ export function makeQueue(level, changed) {
   queue.prefetch = () => {
     if (queue.groups.length < AHEAD && !queue.isWhole) queue.more();
     for (const group of queue.groups.slice(1, 1 + PREFETCHED)) {
-      for (const image of group.images.slice(0, 2)) new Image().src = thumbnailPath(image.image_id);
+      for (const image of group.images.slice(0, 2)) preload(image.image_id).catch(() => {});
       related(sides(group, 1)).catch(() => {});
     }
   };

@@ -31,8 +31,8 @@ function levels(rules, counts, load, fail) {
       h("td", {}, h("label", {className: "check"}, box, progress)),
       h("td", {className: "soft"}, count?.groups ? `would decide ${many(count.groups, "group")}, to free ${bytes(count.bytes) || "nothing known"}` : "nothing to decide"));
   });
-  return h("section", {}, h("h3", {}, "Automatic levels"),
-    h("p", {className: "soft"}, "A level can become automatic once enough of its groups were decided for the better picture. ", h("code", {}, "ambience duplicates --apply"), " then decides them."),
+  return h("section", {}, h("h2", {}, "Automatic levels"),
+    h("p", {className: "soft"}, "A level can become automatic once enough of its groups were decided for the better picture. ", h("code", {}, "ambience duplicates --apply"), " then decides them; ", h("code", {}, "--try LEVEL"), " shows before what it would do, as a sheet of pairs."),
     h("div", {className: "scrolling", tabIndex: 0, role: "region", "aria-label": "Automatic levels"}, h("table", {}, h("tbody", {}, rows))));
 }
 
@@ -45,7 +45,7 @@ function order(rules, draw, fail) {
   };
   const rest = Object.keys(rules.criteria).filter(name => !rules.best.includes(name));
   const named = name => h("span", {}, h("strong", {}, name), h("span", {className: "soft kind"}, rules.criteria[name]));
-  return h("section", {}, h("h3", {}, "Which picture is better"),
+  return h("section", {}, h("h2", {}, "Which picture is better"),
     h("p", {className: "soft"}, "The first of these by which two pictures differ decides. The next run of ", h("code", {}, "ambience duplicates"), " applies a change."),
     h("ol", {className: "criteria"}, rules.best.map((name, index) => h("li", {}, named(name), h("span", {className: "row"},
       h("button", {type: "button", className: "quiet", disabled: index === 0, "aria-label": `${name} up`, onclick: () => save(moved(index, -1))}, "↑"),

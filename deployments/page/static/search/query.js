@@ -72,8 +72,9 @@ export async function asRequest(query, retrievers, cursor) {
   const wish = {k: PAGE_SIZE, mirrored: query.mirrored,
                 min_confidence: isByDate(query) ? 0.5 : 0};
   if (isByDate(query)) wish.sort = query.sort;
+  if (!hasPicture(query)) wish.collapse = true;
   if (cursor) wish.cursor = cursor;
-  if (query.words) wish.text = query.words;
+  if (query.words) wish.composed = query.words;
   const files = query.upload ? [upload(query.upload).file] : [];
   if (query.region && (files.length || query.like.length)) {
     if (!files.length) files.push(await thumbnailFile(query.like[0]));
@@ -96,10 +97,18 @@ function asFilter(query) {
   const filter = {};
   if (query.tags.length) filter.tags = query.tags;
   if (query.format) filter.formats = [query.format];
-  if (query.larger) filter.larger = true;
+  if (query.larger && hasPicture(query)) filter.larger = true;
   for (const name of ["added_after", "added_before", "taken_after", "taken_before"]) {
-    // A day is meant whole, so what ends with it ends before the next one.
-    if (query[name]) filter[name] = name.endsWith("before") ? `${query[name]}T23:59:59` : `${query[name]}T00:00:00`;
+    if (query[name]) filter[name] = moment(query[name], name);
   }
   return filter;
+}
+
+/** The beginning of a day, or the end of one that is the last: here for what was added, and for what
+ * was taken by the camera's clock, which knows no time zone. */
+function moment(day, name) {
+  const made = new Date(name.startsWith("taken") ? `${day}T00:00:00Z` : `${day}T00:00:00`);
+  if (Number.isNaN(made.getTime())) return day;
+  if (name.endsWith("before")) made.setDate(made.getDate() + 1);
+  return made.toISOString();
 }

@@ -5,7 +5,8 @@ import {announce, at, fill, h, notice} from "../dom.js";
 import {openAdding} from "../adding.js";
 import {openCompare} from "../compare/compare.js";
 import {missing, states, timings} from "../retrievers.js";
-import {band, date, day, kind, many, nameOf, verdict} from "../words.js";
+import {band, dayOf, kind, many, nameOf, verdict} from "../words.js";
+import {fold, folded} from "./folding.js";
 import {makeCurrent} from "./grid.js";
 import {EMPTY, asRequest, format, hasPicture, isByDate, narrowed, upload} from "./query.js";
 import {tile} from "./tile.js";
@@ -82,7 +83,9 @@ async function load(mine) {
       mine.size = await mine.size;
       Object.assign(mine, {missing: missing(response), timings: timings(response), ms: performance.now() - began, truncated: body.truncated});
     }
-    const hits = body.hits.filter(hit => !(mine.query.like.includes(hit.image_id) && !mine.query.region)).filter(hit => fits(hit, mine.query.relation));
+    const found = body.hits.filter(hit => !(mine.query.like.includes(hit.image_id) && !mine.query.region)).filter(hit => fits(hit, mine.query.relation));
+    const {hits, grown} = fold(mine.hits, found);
+    mine.unapplied = body.unapplied || [];
     mine.hits.push(...hits);
     mine.cursor = body.next_cursor || null;
     mine.isWhole = !mine.cursor;
@@ -90,7 +93,7 @@ async function load(mine) {
     mine.isPaused = !hits.some(hit => band(hit) !== "unlikely") && !mine.showsUnlikely;
     keep(mine);
     if (isFirst) draw(mine);
-    else append(mine, hits);
+    else append(mine, hits, grown);
     if (isFirst) announce(headline(mine));
     watch(mine);
   } catch (error) {
@@ -146,22 +149,36 @@ function draw(mine) {
   if (!mine.hits.some(hit => band(hit) !== "unlikely")) nothing(mine);
 }
 
-function append(mine, hits) {
-  for (const hit of hits) {
-    const list = listFor(mine, hit);
-    list.append(tile(hit, at("found"), () => compare(mine, mine.hits.indexOf(hit)), mine.size));
-  }
+function append(mine, hits, grown = []) {
+  for (const hit of hits) listFor(mine, hit).append(tileOf(mine, hit));
+  for (const hit of grown) at("found").querySelector(`.tile[data-id="${hit.image_id}"]`)?.replaceWith(tileOf(mine, hit));
   if (mine.unlikely) mine.unlikely.count.textContent = `${mine.hits.filter(hit => band(hit) === "unlikely").length}${mine.isWhole ? "" : "+"}`;
   mine.title.textContent = headline(mine);
   const first = at("found").querySelector(".tile");
   if (first && !at("found").querySelector(".tile.current")) makeCurrent(first, at("found"));
 }
 
+function tileOf(mine, hit) {
+  const item = tile(hit, at("found"), () => compare(mine, mine.hits.indexOf(hit)), mine.size, () => unfold(mine, hit, item));
+  return item;
+}
+
+/** Show the copies that were folded into a hit, after it. */
+async function unfold(mine, hit, item) {
+  const hits = await folded(hit);
+  delete hit.copies;
+  mine.hits.splice(mine.hits.indexOf(hit) + 1, 0, ...hits);
+  const one = tileOf(mine, hit);
+  item.replaceWith(one);
+  one.after(...hits.map(other => tileOf(mine, other)));
+  makeCurrent(one, at("found"));
+  one.querySelector(".why").focus();
+}
+
 function listFor(mine, hit) {
   const name = band(hit);
   if (name === "unlikely") return unlikelyList(mine);
-  const made = isByDate(mine.query) ? date(hit.taken) || date(hit.created) : null;
-  const key = isByDate(mine.query) ? (made ? day(made) : "Without a date") : hasPicture(mine.query) ? name : "words";
+  const key = isByDate(mine.query) ? dayOf(hit) : hasPicture(mine.query) ? name : "words";
   if (!mine.lists[key]) {
     mine.lists[key] = h("ul", {className: "tiles"});
     const heading = isByDate(mine.query) ? key : BANDS[key];
@@ -200,15 +217,17 @@ function watch(mine) {
 /** One line on who did not answer. */
 function quiet(mine) {
   const line = at("quiet"), names = mine.missing.map(one => one.name);
-  line.hidden = !names.length;
-  if (names.length) fill(line, `Searched without ${names.join(", ")}. `, h("a", {href: "#/state"}, "Why, and what to do"));
+  const parts = (mine.unapplied || []).map(one => one.part);
+  line.hidden = !names.length && !parts.length;
+  fill(line, names.length > 0 && `Searched without ${names.join(", ")}. `, parts.length > 0 && `Not taken into account: ${parts.join(", ")}. `,
+       h("a", {href: "#/state"}, "Why, and what to do"));
 }
 
 function timing(mine) {
   const place = at("timings");
   if (!place || !mine.timings.length) return;
   const slowest = mine.timings[0].ms || 1;
-  fill(place, h("h3", {}, "Time"), h("ul", {className: "timings"}, mine.timings.map(({name, ms}) =>
+  fill(place, h("p", {className: "legend"}, "Time"), h("ul", {className: "timings"}, mine.timings.map(({name, ms}) =>
     h("li", {}, h("span", {}, name), h("meter", {max: slowest, value: ms, "aria-label": name}), h("span", {}, `${ms.toFixed(0)} ms`)))));
 }
 

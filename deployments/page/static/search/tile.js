@@ -18,8 +18,8 @@ function shape(item, image, {width, height}) {
 }
 
 /** A tile; `compare` is called when the reader wants to see why. `query` has the sides of the query
- * picture where they are known. */
-export function tile(hit, root, compare, query = null) {
+ * picture where they are known; `unfold` is called to see the copies that are folded into it. */
+export function tile(hit, root, compare, query = null, unfold = null) {
   const name = nameOf(hit);
   const isCopy = hit.relation === "same" || hit.relation === "edited";
   const why = [...reasons(hit), isCopy && size(hit, query)].filter(Boolean).join(", ");
@@ -29,7 +29,8 @@ export function tile(hit, root, compare, query = null) {
             "aria-label": `${name}: ${why || "stored image"}. Search from it`}, image),
     h("button", {type: "button", className: "why", tabIndex: -1, onclick: compare, title: "Compare",
                  "aria-label": `Compare with ${name}: ${why || "look at it"}`},
-      h("span", {}, why || name), hit.copies?.count > 0 && h("span", {className: "count", title: "identical copies"}, `+${hit.copies.count}`)),
+      h("span", {}, why || name)),
+    hit.copies?.count > 0 && h("button", {type: "button", className: "count", tabIndex: -1, onclick: unfold, "aria-label": `Show ${hit.copies.count} more of ${name}`}, `+${hit.copies.count}`),
     table(hit));
   item.addEventListener("focusin", () => makeCurrent(item, root));
   shape(item, image, hit);

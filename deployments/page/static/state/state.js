@@ -47,7 +47,7 @@ async function refresh(mine) {
     if (!(error instanceof ApiError)) throw error;
     if (mine !== shown) return;
     fill(parts.summary, notice("error", error.message, h("button", {type: "button", onclick: () => refresh(shown)}, "Try again")));
-    timer = setTimeout(refresh, SELDOM_MS, mine);
+    if (error.status !== 401) timer = setTimeout(refresh, SELDOM_MS, mine);
   }
 }
 
