@@ -71,7 +71,24 @@ EXAMPLES: dict[str, Example] = {
     "list_jobs": Example(_PAGE),
     "cancel_job": Example({"job_id": "20261130T084512.120-3f9a1c"}),
 }
-"""By operation of /v1, for a service that holds images 3 and 4."""
+"""By operation, for a service that holds images 3 and 4."""
+_SERVICES = ("phash", "color", "local_features", "global_features", "image_text_features")
+EXAMPLES |= {
+    "reverse_search": Example({}, {"find_duplicate": "1"}),
+    "calculate_all": Example({}, {"image_id": "40"}),
+    "delete_all": Example({}, {"image_id": 999}),
+    "get_image_tags": Example({}, {}),
+    "get_image_caption": Example({}, {}),
+    "similar_by_text": Example({}, {"text": "a boat at the pier", "k": 10}),
+}
+for _service in _SERVICES:
+    _name = _service if _service.endswith("_features") else f"{_service}_features"
+    EXAMPLES |= {
+        f"calculate_{_name}": Example({}, {"image_id": "40"}),
+        f"delete_{_name}": Example({}, {"image_id": 999}),
+        f"{_service}_get_similar_images_by_image_buffer": Example({}, {"k": "10"}),
+        f"{_service}_get_similar_images_by_id": Example({}, {"image_id": 3, "k": 10}),
+    }
 
 
 def document_examples(app: FastAPI) -> None:
