@@ -1,0 +1,18 @@
+"""What filters ask of an image row."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from models.types import FileFacts
+
+
+class Summary(NamedTuple):
+    """The part of an image row that filters ask for."""
+
+    image_id: int
+    width: int
+    height: int
+    created: float
+    """Creation time in seconds since the epoch."""
+    facts: FileFacts | None
