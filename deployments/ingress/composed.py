@@ -4,7 +4,7 @@ allow, and which of their parts could not be applied."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,8 +23,12 @@ from indexes.store.base import ANNOTATIONS, Store
 from indexes.text.words import passages_of, words_of
 from models.errors import AmbienceError, RetrieverUnavailable
 
-MAX_FILTERS = 100
-"""Number of tags and exact texts of one query, at most."""
+MOST: Mapping[Kind, tuple[int, str]] = {
+    "image": (MAX_QUERIES, "images"),
+    "tag": (100, "tags"),
+    "exact": (8, "exact texts"),
+}
+"""Number of parts of a kind in one query, at most; each exact text costs a search."""
 EXACTLY = {"match": ["exact"], "distance_threshold": 1e-6, "k": MAX_K}
 """Parameters of a search for images that have all of these words."""
 UNREAD = "no retriever that is asked searches by words"
@@ -56,12 +60,10 @@ class ComposedQuery:
     def read(cls, written: str) -> ComposedQuery:
         """Raises MalformedQuery."""
         composed = cls(written, parse(written))
-        images = composed.of("image")
-        if len(images) > MAX_QUERIES:
-            raise error(f"more than {MAX_QUERIES} images", images[MAX_QUERIES].at[0])
-        filters = [part for part in composed.parts if part.kind in ("tag", "exact")]
-        if len(filters) > MAX_FILTERS:
-            raise error(f"more than {MAX_FILTERS} tags and texts", filters[MAX_FILTERS].at[0])
+        for kind, (most, what) in MOST.items():
+            some = [part for part in composed.parts if part.kind == kind]
+            if len(some) > most:
+                raise error(f"more than {most} {what}", some[most].at[0])
         return composed
 
     def of(self, kind: Kind, minus: bool = False) -> list[Part]:

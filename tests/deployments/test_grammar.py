@@ -6,7 +6,7 @@ import pickle
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.grammar import MARKS, Part, parse
@@ -117,6 +117,7 @@ def test_an_error_points_at_the_character(query: str, position: int, what: str) 
     assert pickle.loads(pickle.dumps(caught.value)).position == position
 
 
+@settings(deadline=None)
 @given(st.lists(WORDS), st.lists(SPACES, min_size=20, max_size=20))
 def test_words_without_marks_are_plain_and_stand_as_they_were_written(
     words: list[str], spaces: list[str]
@@ -127,6 +128,7 @@ def test_words_without_marks_are_plain_and_stand_as_they_were_written(
     assert all(part.is_plain for part in parts)
 
 
+@settings(deadline=None)
 @given(st.lists(PARTS, max_size=8))
 def test_what_is_written_with_marks_and_escapes_is_read_back(parts: list[Part]) -> None:
     query = " ".join(written(part) for part in parts)
@@ -137,6 +139,7 @@ def test_what_is_written_with_marks_and_escapes_is_read_back(parts: list[Part]) 
     assert [query[slice(*one.at)] for one in found] == [written(part) for part in parts]
 
 
+@settings(deadline=None)
 @given(st.text(alphabet='-~#"\\ a1\u00e9', max_size=40) | st.text(max_size=40))
 def test_any_text_is_read_or_refused_at_one_of_its_characters(query: str) -> None:
     with suppress(MalformedQuery):
@@ -147,6 +150,7 @@ def test_any_text_is_read_or_refused_at_one_of_its_characters(query: str) -> Non
         assert not "".join(gaps).strip()
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="-~#\\ a1", max_size=40))
 def test_an_error_lies_within_the_query(query: str) -> None:
     wrong = query + ' "'

@@ -188,6 +188,7 @@ def test_exact_texts_without_their_retriever_are_named(
         ("#beach", 0),
         ("~1 " * 17, 48),
         ("red " + "#a " * 101, 304),
+        ('"a" -' * 4 + '"a" ' * 9, 36),
     ],
 )
 def test_an_error_points_at_the_character(client: TestClient, composed: str, position: int) -> None:

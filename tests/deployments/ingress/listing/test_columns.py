@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -70,6 +70,7 @@ def meets(image: Image, wanted: dict[str, Any], larger: int | None) -> bool:
     return sized and all(checks[name](value) for name, value in wanted.items())
 
 
+@settings(deadline=None)
 @given(
     batches=st.lists(st.lists(WRITES | st.integers(0, 9), max_size=6), min_size=1, max_size=4),
     wanted=CONDITIONS,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pillow_heif
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pillow_jxl import JpegXLImagePlugin
@@ -92,6 +92,7 @@ def test_no_exif_says_nothing(value: object) -> None:
     assert read_exif(value) == Exif()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 200), st.binary(max_size=12))
 def test_damage_never_raises(noise: bytes, at: int, patch: bytes) -> None:
     whole = bytearray(block({ORIGINAL: "2021:06:05 12:00:00", 271: "Maker", 274: 3}))
@@ -103,6 +104,7 @@ def test_damage_never_raises(noise: bytes, at: int, patch: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+@settings(deadline=None)
 @given(noise=st.binary(min_size=1, max_size=8), at=st.integers(0, 600))
 def test_a_damaged_container_has_no_exif_or_another_one(kind: str, noise: bytes, at: int) -> None:
     data = bytearray(CONTAINERS[kind])
@@ -156,6 +158,7 @@ def test_the_quality_of_a_jpeg_is_read_off_its_table(quality: int) -> None:
     assert facts.quality == quality
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 65535), min_size=64, max_size=64))
 def test_any_table_has_a_nearest_quality(table: list[int]) -> None:
     assert 1 <= (estimated_quality(table) or 0) <= 100
