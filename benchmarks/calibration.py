@@ -17,11 +17,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from benchmarks import loading
-from benchmarks.quality import CHANGES, LIMITS, Corpus
+from benchmarks.quality import CHANGES, Corpus
 from deployments.ingress.defaults import FusedDefaults
 from indexes.base import Index, Query
 from indexes.ranking.fusion import FusedHit, RankedList, above_confidence, fuse
 from indexes.registry import make_index
+from indexes.relation.proposals import Proposals, QuerySide, relations
+from indexes.store.base import Preview
 from models.base import Extractor
 from models.pictures.decoding import Picture, decode
 from models.registry import make_extractor
@@ -44,19 +46,24 @@ class Collection:
         self, extractors: Mapping[str, Extractor], pictures: Mapping[int, Picture]
     ) -> None:
         self.extractors = extractors
+        self.previews = {
+            at: Preview(one.width, one.height, one.preview_jpeg()) for at, one in pictures.items()
+        }
         self.indexes: dict[str, Index] = {}
         for name, extractor in extractors.items():
             rows = {at: extractor.extract(it.view(extractor.view)) for at, it in pictures.items()}
             self.indexes[name] = _filled(extractor.index, rows)
 
     def search(self, picture: Picture) -> list[FusedHit]:
-        lists = []
+        proposals, lists = Proposals(), []
         for name, extractor in self.extractors.items():
             index = self.indexes[name]
             query = Query(extractor.extract_variants(picture.view(extractor.view), "mirror"))
-            hits = index.answer(query, index.Params.parse(LIMITS[name]))
+            hits = index.answer(query, index.Params.parse(index.fused))
             lists.append(RankedList(name, hits, verifying=index.verifying))
-        return fuse(lists)
+            if index.verifying:
+                proposals.add(hits)
+        return fuse(lists, relations=relations(QuerySide.of(picture), proposals, self.previews))
 
 
 def _filled(kind: str, rows: dict[int, Features]) -> Index:
