@@ -57,6 +57,8 @@ for top_level in (backup, collection, keys, transfer):
 
 EXIT_ERROR, EXIT_NOTHING, EXIT_NOT_RUNNING = 1, 3, 4
 STOP_SECONDS, SHOWN_BAD = 60.0, 20
+MOST_DELETED = 100
+"""Ids in one request."""
 
 MaxRate = Annotated[
     float | None, typer.Option(min=0.001, help="At most so many pictures a second.")
@@ -186,8 +188,11 @@ def delete(
     note: Annotated[str, typer.Option(help="With --remember: why.")] = "",
 ) -> None:
     """Delete images from every retriever."""
-    body = {"ids": image_ids, "remember": remember, "note": note}
-    call_service("POST", f"{service_url()}/v1/images:delete", body=body)
+    url = service_url()
+    for start in range(0, len(image_ids), MOST_DELETED):
+        some = image_ids[start : start + MOST_DELETED]
+        body = {"ids": some, "remember": remember, "note": note}
+        call_service("POST", f"{url}/v1/images:delete", body=body)
     out.print(f"Deleted {', '.join(map(str, image_ids))}.")
 
 
