@@ -58,6 +58,8 @@ for top_level in (backup, collection, duplicates, evaluate, keys, transfer):
 
 EXIT_ERROR, EXIT_NOTHING, EXIT_NOT_RUNNING = 1, 3, 4
 STOP_SECONDS, SHOWN_BAD = 60.0, 20
+MOST_DELETED = 100
+"""Ids in one request."""
 
 MaxRate = Annotated[
     float | None, typer.Option(min=0.001, help="At most so many pictures a second.")
@@ -187,7 +189,9 @@ def delete(
 ) -> None:
     """Delete images from every retriever."""
     with open_client() as client:
-        client.delete_many(image_ids, remember=remember, note=note)
+        for start in range(0, len(image_ids), MOST_DELETED):
+            some = image_ids[start : start + MOST_DELETED]
+            client.delete_many(some, remember=remember, note=note)
     out.print(f"Deleted {', '.join(map(str, image_ids))}.")
 
 

@@ -118,13 +118,14 @@ async def _with_local_features(
 ) -> QueryPicture:
     """The picture with features of `local`, which searches then need not extract again."""
     (entry,) = await gateway.entries_named([LOCAL])
-    if entry.description is None:
+    pixels = None if entry.description is None else picture.views.get(entry.description.view)
+    if pixels is None:  # It has appeared since the picture was decoded.
         return picture
     request = SearchRequest(
         {},
         "mirror",
         fingerprint=entry.fingerprint or None,
-        pixels=picture.views[entry.description.view],
+        pixels=pixels,
         deadline=gateway.args.retriever_deadline,
     )
     try:

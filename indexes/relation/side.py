@@ -84,7 +84,7 @@ class Side:
         return self._scaled[factor]
 
     def _resized(self, factor: float) -> Pixels:
-        if 0.98 < factor <= 1:
+        if factor == 1:
             return self.gray
         height, width = (max(1, round(side * factor)) for side in self.shape)
         how = cv2.INTER_LINEAR if factor < 1 else cv2.INTER_CUBIC

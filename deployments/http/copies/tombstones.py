@@ -8,14 +8,19 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
+from deployments.http import openapi
 from deployments.http.answers import JsonAnswer
 from deployments.http.problems import documented
 from deployments.http.reading import refuse_unknown_parameters
 from deployments.schemas import Answer
 from deployments.tombstones import records
 from indexes.store.base import Store
+from models.errors import ImageNotFound
 
 router = APIRouter(prefix="/v1", tags=["v1"], dependencies=[Depends(refuse_unknown_parameters)])
+TombstoneId = Annotated[
+    str, Path(min_length=1, max_length=100, description="An id of `GET /v1/tombstones`.")
+]
 
 
 class TombstoneRow(Answer):
@@ -56,18 +61,32 @@ async def list_tombstones(
     return JsonAnswer({"tombstones": [one.row() for one in found], "next_cursor": more})
 
 
+@router.get(
+    "/tombstones/{tombstone_id}/thumbnail",
+    summary="Thumbnail of a picture that was deleted to stay away, as JPEG",
+    response_class=Response,
+    responses={
+        **openapi.answer({}, {"image/jpeg": openapi.IMAGE}),
+        **documented(400, 404, 503),
+    },
+    name="get_tombstone_thumbnail",
+)
+async def get_thumbnail(request: Request, tombstone_id: TombstoneId) -> Response:
+    """The preview that was kept; of a PDQ hash there is none."""
+    found = await asyncio.to_thread(records.pictures, _store(request), [tombstone_id])
+    preview = found[tombstone_id].preview if tombstone_id in found else None
+    if preview is None:
+        raise ImageNotFound(f"no thumbnail of tombstone {tombstone_id[:80]!r}", "tombstone_id")
+    return Response(preview, media_type="image/jpeg")
+
+
 @router.delete(
     "/tombstones/{tombstone_id}",
     status_code=204,
     summary="Forget a picture that was deleted to stay away",
     responses=documented(400, 404, 503),
 )
-async def forget(
-    request: Request,
-    tombstone_id: Annotated[
-        str, Path(min_length=1, max_length=100, description="An id of `GET /v1/tombstones`.")
-    ],
-) -> Response:
+async def forget(request: Request, tombstone_id: TombstoneId) -> Response:
     """The picture may come back, from the next request on."""
     await asyncio.to_thread(records.forget, _store(request), tombstone_id)
     return Response(status_code=204)

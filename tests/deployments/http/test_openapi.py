@@ -238,4 +238,4 @@ def test_requests_made_from_the_document_are_answered_as_documented(
 
         answered()
         tried.append(operation.label)
-    assert len(tried) == 24
+    assert len(tried) == 25

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
@@ -26,6 +27,18 @@ def test_a_changed_file_of_one_picture_is_the_same(name: str) -> None:
     assert (found.kind, found.changes, found.regions) == ("same", (), ())
     assert found.confidence > 0.95
     assert found.overlap == pytest.approx((1, 1), abs=0.03)
+
+
+@pytest.mark.parametrize("width", [398, 402, 404, 406, 408, 412])
+def test_pictures_just_above_the_compared_size_are_the_same(width: int) -> None:
+    # Fine grain, of which a shift by a pixel leaves nothing.
+    random = np.random.default_rng(3)
+    grain = Image.fromarray(random.integers(0, 256, (304, 408, 3), np.uint8))
+    fine = Image.blend(scene(5, 408, 304), grain.filter(ImageFilter.GaussianBlur(1)), 0.7)
+    found = relation(fine.resize((width, width * 304 // 408), Image.Resampling.LANCZOS), fine)
+    assert found.kind == "same"
+    assert found.evidence is not None
+    assert found.evidence.inside > 0.97
 
 
 def test_the_relation_says_what_happened_to_the_whole_picture() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 from collections.abc import Iterator
@@ -133,6 +134,16 @@ def test_deleting_the_same_file_again_remembers_it_once(client: httpx.Client) ->
     (one,) = client.get("/v1/tombstones").json()["tombstones"]
     assert one["note"] == "second"
     assert (one["width"], one["height"]) == (640, 480)
+
+
+def test_the_preview_of_a_tombstone_is_shown(client: httpx.Client) -> None:
+    tombstone_id = banned(client, 3)
+    answer = client.get(f"/v1/tombstones/{tombstone_id}/thumbnail")
+    assert answer.headers["content-type"] == "image/jpeg"
+    shown = Image.open(io.BytesIO(answer.content)).convert("RGB").resize((32, 24))
+    apart = np.asarray(shown, float) - np.asarray(scene(3).resize((32, 24)), float)
+    assert abs(apart).mean() < 12
+    problem_of(client.get("/v1/tombstones/none/thumbnail"), 404)
 
 
 def test_many_are_deleted_and_remembered_at_once(client: httpx.Client) -> None:
