@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 LOOK_SECONDS = 5.0
+BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 
 @app.command(
@@ -83,6 +85,7 @@ def duplicates(
     if apply and not yes and not follow and not sys.stdin.isatty():
         raise InvalidInput("--apply asks on a terminal; without one add --yes", "yes")
     levels = _levels(level)
+    _use_one_blas_thread()
     environment.prepare(data_folder(), *address())
     make_private(data_folder())
     folder = report or data_folder() / "duplicates"
@@ -102,6 +105,18 @@ def duplicates(
             applied = _applied(store, levels, yes) if apply else None
             written = write_report(store, folder, levels)
         _print(store, outcome, written, applied, as_json)
+
+
+def _use_one_blas_thread() -> None:
+    """Replace this process by one whose matrix products take one thread each.
+
+    Pictures are compared in as many threads as there are cores. If each product took all cores,
+    too, they would wait for each other, and take three times as long. The library reads this when
+    it is loaded, which was before this command was known.
+    """
+    if BLAS_THREADS not in os.environ:
+        os.environ[BLAS_THREADS] = "1"
+        os.execv(sys.executable, sys.orig_argv)
 
 
 def _levels(given: Sequence[str]) -> list[Level]:

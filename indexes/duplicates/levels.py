@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from indexes.duplicates.seams import Around
-from indexes.relation.judging import Relation
+if TYPE_CHECKING:  # Importing them imports OpenCV, which commands need not wait for.
+    from indexes.duplicates.seams import Around
+    from indexes.relation.judging import Relation
 
 Level = Literal[
     "bytes",

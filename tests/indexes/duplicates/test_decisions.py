@@ -23,14 +23,19 @@ from indexes.duplicates.rules import read_rule, set_rule
 from indexes.store.annotations import annotations_of
 from indexes.store.base import ANNOTATIONS, Store
 from indexes.store.lmdb.store import LmdbStore
+from indexes.store.postgres.store import PostgresStore
 from models.errors import Conflict, ImageNotFound, InvalidInput
 from tests.indexes.duplicates.collection import add, add_pairs, pair
 from tests.indexes.pictures import LOCAL, PHASH, known, row_of
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = LmdbStore(tmp_path / "store")
+@pytest.fixture(params=["lmdb", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    store: Store
+    if request.param == "lmdb":
+        store = LmdbStore(tmp_path / "store")
+    else:
+        store = PostgresStore(request.getfixturevalue("new_database")())
     for at in range(4):
         add(store, at)
     add_pairs(store, pair(store, 0, 1), pair(store, 0, 2), pair(store, 1, 2))
