@@ -20,11 +20,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 from playwright.sync_api import FilePayload, Page, ViewportSize, sync_playwright
 
-from indexes.duplicates.catalogue import followed_write
 from tests.conftest import ROOT
 from tests.deployments.page.conftest import BROWSER
-from tests.deployments.page.site import RETRIEVERS, Site, site
-from tests.indexes.duplicates.collection import add_pairs, pair
+from tests.deployments.page.site import RETRIEVERS, Site, find_duplicates, site
 
 FOLDER = ROOT / "docs" / "images"
 WINDOW = ViewportSize(width=1200, height=800)
@@ -220,7 +218,7 @@ def jpeg(image: Picture, quality: int = 88) -> bytes:
 
 
 def fill(served: Site) -> None:
-    """Add the collection, and pair the variants as a search for duplicates does."""
+    """Add the collection, and find its duplicates."""
     ids = {}
     with served.client() as client:
         for at, (name, picture, metadata) in enumerate(collection()):
@@ -229,15 +227,7 @@ def fill(served: Site) -> None:
             ids[name] = at
         words = {"annotations": {"ocr": {"text": "HOTEL HARBOUR"}}}
         client.patch(f"/v1/images/{ids['hotel.jpg']}", json=words).raise_for_status()
-    store = served.gateway.store
-    pairs = [
-        pair(store, HERO, ids["small.jpg"], "resize"),
-        pair(store, HERO, ids["mirrored.jpg"], "turned", changes=("mirrored",)),
-        pair(store, HERO, ids["detail.jpg"], "crop", relation="part", overlap=(0.36, 1.0)),
-        pair(store, HERO, ids["balloon.jpg"], "edited", relation="edited"),
-    ]
-    add_pairs(store, *pairs)
-    store.write_records(followed_write(store, store.head()))
+    find_duplicates(served)
 
 
 def search(page: Page) -> None:

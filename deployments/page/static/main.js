@@ -15,7 +15,12 @@ const KEYS = [
   ["C", "compare with a result"], ["N", "show numbers"],
   ["1 2 3 4 5", "compare: side by side, blink, curtain, difference, points"],
   ["Space", "compare: show the other picture while held"], ["+ − 0", "compare: zoom in, out, fit"],
-  ["Esc", "close"],
+  ["← →", "duplicates: keep left, keep right"], ["B A D L", "duplicates: both, alternates, different, later"],
+  ["U", "duplicates: undo"], ["Esc", "close"],
+];
+const WORDS = [
+  ["snowy peak", "what these words describe"], ["-people", "unlike this"], ["~123", "like image 123"],
+  ["#beach", "only with this tag"], ["\"trail closed\"", "only with exactly this text"],
 ];
 let shown = null;
 
@@ -38,9 +43,9 @@ function show() {
 }
 
 function showKeys() {
-  const list = KEYS.map(([keys, what]) => h("div", {}, h("dt", {}, h("kbd", {}, keys)), h("dd", {}, what)));
-  fill(at("keys"), h("form", {method: "dialog"}, h("h2", {id: "keys-title"}, "Keys"),
-                     h("dl", {className: "keys"}, list),
+  const list = rows => h("dl", {className: "keys"}, rows.map(([keys, what]) => h("div", {}, h("dt", {}, h("kbd", {}, keys)), h("dd", {}, what))));
+  fill(at("keys"), h("form", {method: "dialog"}, h("h2", {id: "keys-title"}, "Keys"), list(KEYS),
+                     h("h3", {}, "Words to search by"), list(WORDS),
                      h("div", {className: "row end"}, h("button", {className: "primary"}, "Close"))));
   at("keys").showModal();
 }

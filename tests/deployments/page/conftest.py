@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from indexes.duplicates.catalogue import followed_write
-from tests.deployments.page.site import RETRIEVERS, WITHOUT_WEIGHTS, Site, site
+from tests.deployments.page.site import RETRIEVERS, WITHOUT_WEIGHTS, Site, find_duplicates, site
 from tests.deployments.pictures import mirrored, picture, put, resized
 from tests.drawing import encoded, scene
-from tests.indexes.duplicates.collection import add_pairs, pair
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -103,19 +101,15 @@ def page(open_page: Opener, served_site: Site) -> Page:
 def duplicates(
     open_page: Opener, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Page, Site]]:
-    """The duplicates view over scene 1, half of it, its mirror image and a crop, as a job has
-    paired them."""
-    with site(tmp_path_factory.mktemp("duplicates"), "phash") as made, made.client() as client:
+    """The duplicates view over scene 1, half of it, its mirror image and a crop, as the job has
+    found them."""
+    with (
+        site(tmp_path_factory.mktemp("duplicates"), "phash", "local") as made,
+        made.client() as client,
+    ):
         put(client, 1, picture(1), '{"tags": ["sea"]}')
         put(client, SMALL, resized(1), '{"tags": ["boat"]}')
         put(client, MIRRORED, mirrored(1))
         put(client, CROP, encoded(scene(1).crop((100, 60, 500, 420))))
-        store = made.gateway.store
-        add_pairs(
-            store,
-            pair(store, 1, SMALL, "resize"),
-            pair(store, 1, MIRRORED, "turned", changes=("mirrored",)),
-            pair(store, 1, CROP, "crop", relation="part", overlap=(0.47, 1.0)),
-        )
-        store.write_records(followed_write(store, store.head()))
+        find_duplicates(made)
         yield open_page(f"{made.url}/#/duplicates"), made

@@ -17,9 +17,13 @@ from typing import Any
 import httpx
 import uvicorn
 
+from cluster.jobs.duplicates.following import DuplicateFinder
+from cluster.jobs.duplicates.proposers import HashProposer, LocalProposer
 from deployments.http.application import make_app
 from deployments.ingress.gateway import Gateway
 from deployments.settings import IngressArgs
+from indexes.store.base import Space
+from models.registry import make_extractor
 from tests.conftest import LIGHT_LOCAL
 from tests.deployments import served
 
@@ -81,3 +85,15 @@ async def _meet(gateway: Gateway, store: str, retrievers: tuple[str, ...]) -> No
             handle = served.serve_here(name, {**args, "store": store})
             await served.until(handle, "unavailable" if name == WITHOUT_WEIGHTS else "ready")
         await served.join(gateway, name, handle)
+
+
+def find_duplicates(site: Site) -> None:
+    """Run the job that finds duplicates, by what `phash` and `local` of the site have extracted."""
+    store = site.gateway.store
+    phash, local = make_extractor("phash"), make_extractor("local", LIGHT_LOCAL)
+    proposers = [
+        HashProposer(Space("phash", phash.fingerprint), phash),
+        LocalProposer(Space("local", local.fingerprint), local, {}, store),
+    ]
+    with ThreadPoolExecutor(1) as threads:
+        DuplicateFinder(store, proposers, threads).run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 
 import pytest
 from fastapi import FastAPI
@@ -10,6 +11,7 @@ from fastapi.testclient import TestClient
 
 from deployments.page import routes
 from deployments.page.routes import PAGE, STATIC
+from tests.conftest import ROOT
 
 LIMIT = 200_000
 LINK = re.compile(r'(?:href|src)="(static/[^"]+)"')
@@ -82,3 +84,11 @@ def test_the_page_loads_nothing_from_elsewhere_and_has_no_script_or_style_of_its
 
 def test_the_page_is_small() -> None:
     assert sum(path.stat().st_size for path in STATIC.rglob("*") if path.is_file()) < LIMIT
+
+
+def test_an_installed_wheel_has_every_file() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["deployments.page"]
+    files = [path.relative_to(STATIC.parent) for path in STATIC.rglob("*") if path.is_file()]
+    assert len(files) > 20
+    assert [path for path in files if not any(map(path.match, patterns))] == []

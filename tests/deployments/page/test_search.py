@@ -241,3 +241,7 @@ def test_nothing_is_wider_than_the_window(open_page: Opener, served_site: Site, 
     choose(page, picture(1))
     expect(tile(page, MIRRORED)).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for name in ("Duplicates", "State"):
+        page.get_by_role("link", name=name).click()
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name

@@ -126,7 +126,7 @@ function skeleton() {
 
 function headline(mine) {
   const likely = mine.hits.filter(hit => band(hit) !== "unlikely");
-  if (!likely.length) return "Nothing found that is likely the same.";
+  if (!likely.length) return hasPicture(mine.query) ? "Nothing found that is likely the same." : "Nothing found.";
   if (!hasPicture(mine.query)) return `${likely.length}${mine.isWhole ? "" : "+"} found`;
   return verdict(likely, mine.size, mine.isWhole);
 }
