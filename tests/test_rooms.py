@@ -93,9 +93,13 @@ ROOMS: dict[str, str] = {
     "cluster.jobs.transfer": "jobs service deployments indexes models",
     "cluster.jobs.evaluation": "jobs ambience indexes models",
     "cluster.manifests": "service",
-    "cluster.cli": (
-        "jobs jobs.duplicates jobs.evaluation jobs.transfer manifests service ambience deployments "
+    "cluster.cli.console": "service ambience deployments models",
+    "cluster.cli.collection": (
+        "cli.console jobs jobs.duplicates jobs.evaluation jobs.transfer service deployments "
         "indexes models"
+    ),
+    "cluster.cli": (
+        "cli.collection cli.console jobs manifests service ambience deployments indexes models"
     ),
 }
 """The rooms that each room may import, besides itself.

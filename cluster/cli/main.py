@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ambience.calls import AddOptions, Query
-from cluster.cli import backup, collection, duplicates, evaluate, keys, tombstones, transfer
+from cluster.cli import backup, keys, tombstones
 from cluster.cli import jobs as job_commands
 from cluster.cli import model as model_commands
 from cluster.cli import store as store_commands
 from cluster.cli import train as train_commands
 from cluster.cli import weights as weights_commands
+from cluster.cli.collection import duplicates, evaluate, fsck, transfer
 from cluster.cli.console import (
     Config,
     Json,
@@ -53,7 +54,7 @@ app.add_typer(tombstones.app, name="tombstones")
 app.add_typer(model_commands.app, name="model")
 app.add_typer(store_commands.app, name="store")
 app.add_typer(weights_commands.app, name="weights")
-for top_level in (backup, collection, duplicates, evaluate, keys, transfer):
+for top_level in (backup, duplicates, evaluate, fsck, keys, transfer):
     app.add_typer(top_level.app)
 
 EXIT_ERROR, EXIT_NOTHING, EXIT_NOT_RUNNING = 1, 3, 4

@@ -1,4 +1,4 @@
-"""Commands about a whole collection: `ambience fsck`."""
+"""`ambience fsck`: compare a collection with the store."""
 
 from __future__ import annotations
 
