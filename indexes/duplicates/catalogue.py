@@ -29,6 +29,9 @@ MEMBERS = "duplicates.member"
 STATE = "duplicates.state"
 COUNTS = RecordKey(STATE, "levels")
 VERDICTS = "duplicates.verdict"
+AGAIN = "duplicates.again"
+"""Images that lost a pair, and are to be compared again: it may have been all that connected them
+with others."""
 FOLLOWED = RecordKey(STATE, "followed")
 REGROUP = RecordKey(STATE, "regroup")
 """There while all images are to be grouped anew, because what decides on groups was changed."""
@@ -152,7 +155,7 @@ def regroup(store: Store, image_ids: Collection[int], writes: Writes | None = No
             return part.seen
         after = _changed_counts(before, part.stored.values(), grouped.values())
         expected: Writes = {RecordKey(GROUPS, key): data for key, data in part.stored.items()}
-        everything = {**pair_removals(part.void), **given, **changed, COUNTS: after}
+        everything = {**_voided(part), **given, **changed, COUNTS: after}
         try:
             store.write_records(everything, expected | {COUNTS: before})
         except PreconditionFailed:
@@ -160,6 +163,13 @@ def regroup(store: Store, image_ids: Collection[int], writes: Writes | None = No
             continue
         return part.seen
     raise Conflict("the groups are being changed by others all the time; try again")
+
+
+def _voided(part: _Part) -> Writes:
+    """The removal of void pairs; what is left of them is to be compared again."""
+    left = {at for pair in part.void for at in (pair.a, pair.b) if at in part.facts}
+    again: Writes = {RecordKey(AGAIN, id_text(at)): b"" for at in left}
+    return {**pair_removals(part.void), **again}
 
 
 def _connected(store: Store, image_ids: Collection[int], given: Writes) -> _Part:

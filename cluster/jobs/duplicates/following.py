@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,7 +20,7 @@ import orjson
 from cluster.jobs.duplicates.candidates import Candidate, Candidates, Roster, add_identical
 from cluster.jobs.duplicates.confirming import confirm
 from cluster.jobs.duplicates.proposers import Proposer
-from indexes.duplicates.catalogue import FOLLOWED, REGROUP, Writes, followed_write, regroup
+from indexes.duplicates.catalogue import AGAIN, FOLLOWED, REGROUP, Writes, followed_write, regroup
 from indexes.duplicates.decisions import finish_begun
 from indexes.duplicates.facts import Facts, facts_of
 from indexes.duplicates.kept import forget_old
@@ -100,11 +100,13 @@ class DuplicateFinder:
         touched = self._changed()
         if touched is None or self._store.record(*REGROUP) is not None:
             touched = sorted({*self._all_ids(), *self._contents})
+        self._regroup(touched)  # What lost a pair by these changes is compared again at once.
+        again = self._again()
+        touched = sorted({*touched, *again})
         looked_at = touched if self._loaded else sorted({*self._all_ids(), *touched})
         self._read(looked_at)
-        todo = self._outstanding(looked_at)
+        todo = self._outstanding(looked_at, again)
         outcome = Outcome(self._store.count(), len(todo))
-        self._regroup(touched)
         done = 0
         for block in batches(todo, BLOCK):
             self._progress = done, len(todo)
@@ -161,20 +163,32 @@ class DuplicateFinder:
                 proposer.load(self._store)
         self._loaded = True
 
-    def _outstanding(self, ids: Sequence[int]) -> list[int]:
-        """Those of these images that were not compared as they are now."""
+    def _again(self) -> set[int]:
+        """Images that lost a pair since they were compared."""
+        found: set[int] = set()
+        after = ""
+        while page := self._store.records(AGAIN, after, PAGE):
+            found.update(int(one.key) for one in page)
+            after = page[-1].key
+        return found
+
+    def _outstanding(self, ids: Sequence[int], again: Collection[int]) -> list[int]:
+        """Those of these images that were not compared as they are now, or are to be again."""
         todo: list[int] = []
         for some in batches(ids, PAGE):
             known = self._store.records_by_key(DONE, [id_text(at) for at in some])
             gone: Writes = {
-                RecordKey(DONE, key): None for key in known if int(key) not in self._contents
+                RecordKey(kind, id_text(at)): None
+                for at in some
+                if at not in self._contents and (at in again or id_text(at) in known)
+                for kind in (DONE, AGAIN)
             }
             if gone:
                 self._store.write_records(gone)
             for at in some:
                 if at not in self._contents:
                     continue
-                if known.get(id_text(at)) == self._mark(at):
+                if at not in again and known.get(id_text(at)) == self._mark(at):
                     self._compared.add(at)
                 else:
                     self._compared.discard(at)
@@ -202,7 +216,8 @@ class DuplicateFinder:
         outcome.left_out += left_out
         found = self._confirmed(likeliest, outcome)
         self._confirmed(self._connecting(found, candidates), outcome)
-        self._store.write_records({RecordKey(DONE, id_text(at)): self._mark(at) for at in block})
+        done: Writes = {RecordKey(DONE, id_text(at)): self._mark(at) for at in block}
+        self._store.write_records(done | {RecordKey(AGAIN, id_text(at)): None for at in block})
         self._compared.update(block)
 
     def _confirmed(self, candidates: Iterable[Candidate], outcome: Outcome) -> list[Pair]:

@@ -91,7 +91,8 @@ def test_a_pair_of_an_image_that_is_gone_goes_too(store: Store) -> None:
     store.delete(2)
     regroup(store, [2])
     assert shown(store) == []
-    assert store.record_kinds() == ["duplicates.state"]
+    assert store.record_kinds() == ["duplicates.again", "duplicates.state"]
+    assert [int(one.key) for one in store.records("duplicates.again")] == [1, 2]
 
 
 def test_a_recycled_id_is_not_taken_for_the_picture_it_had(store: Store) -> None:

@@ -184,14 +184,34 @@ def test_what_comes_and_goes_is_followed(store: Store, threads: ThreadPoolExecut
     assert job.run().new == 2
     assert found(store) == {("reencode", frozenset({1, 2}))}
     add_file(store, 2, jpeg(3))
-    assert job.run().new == 1
+    assert job.run().new == 2  # Image 1 has lost its copy.
     assert found(store) == {("bytes", frozenset({2, 3}))}
     store.delete(3)
-    assert job.run().new == 0
+    assert job.run().new == 1
     assert found(store) == set()
+    assert store.records("duplicates.again") == []
     add_file(store, 4, COPIES["crop"](scene(1)))
     assert finder(store, threads).run().new == 1
     assert found(store) == {("crop", frozenset({1, 4}))}
+
+
+def test_what_only_a_deleted_image_connected_is_compared_again(
+    store: Store, threads: ThreadPoolExecutor
+) -> None:
+    job = finder(store, threads)
+    for at in range(30):
+        add_file(store, at, jpeg(1))
+    job.run()
+    assert found(store) == {("bytes", frozenset(range(30)))}
+    for at in (0, 7, 20):
+        store.delete(at)
+        job.run()
+    left = frozenset(range(30)) - {0, 7, 20}
+    assert found(store) == {("bytes", left)}
+    decide(store, "delete", [1, 2, 3], [3])
+    job.run()
+    assert found(store) == {("bytes", left - {1, 2})}
+    assert job.run().new == 0
 
 
 def test_a_run_that_was_ended_goes_on(
