@@ -169,4 +169,7 @@ def test_a_list_has_its_total_and_takes_conditions(library: httpx.Client) -> Non
     assert listed(tag=["even", "all"], metadata='{"mod": 0}') == ([0, 6], 2)
     assert listed(tag="unknown") == ([], 0)
     assert listed(file_name="3.online") == ([3], 1)
+    assert listed(added_after="2001-01-01", limit=2) == ([0, 1], 10)
+    assert listed(added_after="2101-01-01") == ([], 0)
+    assert problem_of(library.get("/v1/images?added_after=now"), 400)["field"] == "added_after"
     assert problem_of(library.get("/v1/images?metadata=7"), 400)["field"] == "metadata"
