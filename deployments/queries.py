@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from deployments.schemas import ImageId, Words
 from models.pictures.formats import ENCODING_NAMES
@@ -35,7 +35,11 @@ def _utc(moment: datetime) -> datetime:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-Encoding = Annotated[str, BeforeValidator(_encoding)]
+Encoding = Annotated[
+    str,
+    BeforeValidator(_encoding),
+    WithJsonSchema({"type": "string", "enum": list(ENCODING_NAMES)}),
+]
 Size = Annotated[int, Field(ge=0, le=2**62)]
 Moment = Annotated[datetime, AfterValidator(_utc)]
 """ISO 8601, or a date; without an offset it is UTC."""
@@ -134,7 +138,9 @@ class SearchQuery(Options):
     )
     explain: bool = Field(False, description="Return where local features matched.")
     mirrored: bool = Field(True, description="Also find mirror images.")
-    min_seq: int | None = Field(None, ge=0, description="Answer no earlier than this change.")
+    min_seq: int | None = Field(
+        None, ge=0, le=2**62, description="Answer no earlier than this change."
+    )
     stale_ok: bool = Field(False, description="Do not wait for the newest changes.")
 
     @model_validator(mode="after")
@@ -159,7 +165,9 @@ class RetrieverQuery(Options):
     region: tuple[float, float, float, float] | None = Field(
         None, description="x, y, width, height of the part to search by, in upright pixels."
     )
-    min_seq: int | None = Field(None, ge=0, description="Answer no earlier than this change.")
+    min_seq: int | None = Field(
+        None, ge=0, le=2**62, description="Answer no earlier than this change."
+    )
     cursor: str | None = Field(
         None, max_length=200, description="`next_cursor` of the previous page."
     )

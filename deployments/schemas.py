@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -31,7 +32,20 @@ def _readable(text: str) -> str:
     return text
 
 
-Words = Annotated[str, Field(min_length=1, max_length=MAX_WORDS), AfterValidator(_readable)]
+_PLAIN = r"[^\u0000-\u001f\u007f-\u009f]*"
+Words = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_WORDS),
+    AfterValidator(_readable),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": MAX_WORDS,
+            "pattern": rf"^{_PLAIN}[^\s\u0000-\u001f\u007f-\u009f]{_PLAIN}$",
+        }
+    ),
+]
 
 
 def _without_null(schema: dict[str, Any]) -> None:
@@ -173,6 +187,7 @@ class ImageEdit(Options):
             max_length=50,
             description="By annotator, or under any other name: a new annotation, or null to "
             "remove it. Annotators never change what was edited.",
+            json_schema_extra={"additionalProperties": False},
         )
     )
     metadata: dict[str, Any] = Field(

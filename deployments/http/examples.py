@@ -60,6 +60,7 @@ EXAMPLES: dict[str, Example] = {
     "compare": Example({}, {"image_ids": [3, 4]}),
     "compare_upload": Example({}, {"query": '{"image_ids": [3]}'}),
     "list_tombstones": Example(_PAGE),
+    "get_tombstone_thumbnail": Example({"tombstone_id": "pdq-" + "0f" * 32}),
     "forget": Example({"tombstone_id": "pdq-" + "0f" * 32}),
     "list_duplicates": Example({"level": "bytes", "limit": 20}),
     "decide_duplicates": Example({}, {"decision": "different", "image_ids": [3, 4]}),

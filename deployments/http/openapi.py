@@ -20,9 +20,11 @@ def _body(content: dict[str, Any], required: bool = True) -> dict[str, Any]:
 
 
 def _form(required: list[str], **properties: Any) -> dict[str, Any]:
-    return {"type": "object", "required": required, "properties": properties}
+    shown = {"type": "object", "required": required, "properties": properties}
+    return {**shown, "additionalProperties": False}
 
 
+_MORE = {"additionalProperties": True}
 _OWN = {
     "k": {"type": "integer", "minimum": 1, "description": "At most this many hits."},
     "distance_threshold": {"type": "number", "description": "Only hits strictly nearer."},
@@ -127,6 +129,8 @@ CREATED = request_headers(
     If_None_Match="`*`: only add; 412 if there is an image.",
 )
 
+CREATED["parameters"][1]["schema"]["enum"] = ["*"]
+
 ADD = _body(
     {
         "multipart/form-data": _form(["image"], image=IMAGE, metadata=_METADATA),
@@ -142,9 +146,10 @@ _QUERY_FORM = _form(
 # operation for forms, although its first one takes them, too.
 SEARCH = _body({"application/json": _reference(SearchQuery)})
 SEARCH_UPLOAD = _body({"multipart/form-data": _QUERY_FORM})
-_RETRIEVER_FORM = _form(
-    [], image=IMAGE, **{name: _in_form(field) for name, field in _retriever_fields().items()}
-) | {"additionalProperties": True}
+_RETRIEVER_FORM = (
+    _form([], image=IMAGE, **{name: _in_form(field) for name, field in _retriever_fields().items()})
+    | _MORE
+)
 RETRIEVER_SEARCH = _body({"application/json": _reference(RetrieverQuery)})
 RETRIEVER_SEARCH_UPLOAD = _body({"multipart/form-data": _RETRIEVER_FORM})
 EDIT = _body({"application/json": _reference(ImageEdit)}) | EDITED
@@ -175,26 +180,27 @@ ANNOTATE = _body(
         )
     }
 )
-ANY_FORM = _body({"multipart/form-data": _form(["image"], image=IMAGE)})
+ANY_FORM = _body({"multipart/form-data": _form(["image"], image=IMAGE) | _MORE})
 
 
 def form(**fields: str) -> dict[str, Any]:
     """A multipart body of `image` and these fields, with their descriptions."""
     properties = {name: {"type": "string", "description": text} for name, text in fields.items()}
-    return _body({"multipart/form-data": _form(["image"], image=IMAGE, **properties)})
+    return _body({"multipart/form-data": _form(["image"], image=IMAGE, **properties) | _MORE})
 
 
 def json_body(required: list[str], **fields: str) -> dict[str, Any]:
     """A JSON body of these fields; numbers may be strings."""
     properties = {name: {"description": text} for name, text in fields.items()}
-    return _body({"application/json": _form(required, **properties)})
+    return _body({"application/json": _form(required, **properties) | _MORE})
 
 
 def pictures_form(most: int, least: int = 1, **fields: str) -> dict[str, Any]:
     """A multipart body of several pictures and these fields, with their descriptions."""
     images = {"type": "array", "items": IMAGE, "minItems": least, "maxItems": most}
     properties = {name: {"type": "string", "description": text} for name, text in fields.items()}
-    return _body({"multipart/form-data": _form([], image=images, **properties)})
+    required = ["image"] if least else []
+    return _body({"multipart/form-data": _form(required, image=images, **properties)})
 
 
 def json_of(model: type[BaseModel]) -> dict[str, Any]:

@@ -174,7 +174,12 @@ async def list_images(
         str | None, Query(max_length=1000, description="Only images with this `file_name`.")
     ] = None,
     added_after: Annotated[
-        str | None, Query(max_length=40, description="Only images that were added since then.")
+        str | None,
+        Query(
+            max_length=40,
+            description="Only images that were added since then.",
+            json_schema_extra={"format": "date-time"},
+        ),
     ] = None,
     sha256: Annotated[
         str | None,

@@ -38,6 +38,14 @@ class CompareQuery(Options):
     )
 
 
+class StoredPair(Options):
+    """Two stored images to compare."""
+
+    image_ids: list[ImageId] = Field(
+        min_length=PICTURES, max_length=PICTURES, description="The query and the image."
+    )
+
+
 class ComparedPicture(Answer):
     width: int = Field(description="In pixels of the upright picture.")
     height: int
@@ -85,7 +93,7 @@ class Comparison(Answer):
     summary="Compare two pictures",
     response_model=Comparison,
     responses={**openapi.answer(openapi.REPORT), **documented(400, 404, 413, 415, 503)},
-    openapi_extra=openapi.json_of(CompareQuery),
+    openapi_extra=openapi.json_of(StoredPair),
 )
 async def compare(request: Request) -> Response:
     """The relation of two pictures, where they overlap and where they differ. The uploads come

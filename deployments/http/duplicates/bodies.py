@@ -93,7 +93,10 @@ class DecisionRequest(Options):
         "don't show them together again."
     )
     image_ids: list[ImageId] = Field(
-        min_length=2, max_length=MOST_IMAGES, description="All images that are decided on."
+        min_length=2,
+        max_length=MOST_IMAGES,
+        description="All images that are decided on.",
+        json_schema_extra={"uniqueItems": True},
     )
     keep: list[ImageId] | None = Field(
         None,
@@ -154,5 +157,7 @@ class BestEdit(Options):
     """Which picture is the best."""
 
     order: list[Criterion] = Field(
-        min_length=1, description="The first by which two pictures differ decides."
+        min_length=1,
+        description="The first by which two pictures differ decides.",
+        json_schema_extra={"uniqueItems": True},
     )

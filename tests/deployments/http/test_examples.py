@@ -11,7 +11,7 @@ from deployments.http.examples import EXAMPLES
 from tests.deployments.pictures import field_part, image_part, picture
 
 FORM, JSON = "multipart/form-data", "application/json"
-NEEDS_STATE = {"cancel_job", "undo_decision", "forget"}
+NEEDS_STATE = {"cancel_job", "undo_decision", "forget", "get_tombstone_thumbnail"}
 """Operations on what only other requests make: their examples name nothing that is there."""
 
 NOT_DEPLOYED = {"global", "image_text", "similar_by_text", "get_image"}
