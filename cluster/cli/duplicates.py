@@ -63,7 +63,7 @@ def duplicates(
         bool,
         typer.Option(
             "--follow",
-            help="Go on with what comes, until Ctrl-C; with `--apply` delete automatic levels only.",
+            help="Go on with what comes, until Ctrl-C; `--apply` deletes automatic levels only.",
         ),
     ] = False,
     report: Annotated[
