@@ -102,7 +102,7 @@ def decisions(groups: int) -> None:
         for at in range(0, 80, 4):
             for what in ("different", "delete"):
                 began = time.perf_counter()
-                made = decide(store, what, [at, at + 1])  # type: ignore[arg-type]
+                made = decide(store, what, [at, at + 1])
                 seconds[what].append(time.perf_counter() - began)
                 began = time.perf_counter()
                 undo(store, made.decision_id)

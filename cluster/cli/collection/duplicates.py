@@ -62,7 +62,8 @@ def duplicates(
     follow: Annotated[
         bool,
         typer.Option(
-            "--follow", help="Go on with what comes, until Ctrl-C. Deletes automatic levels only."
+            "--follow",
+            help="Go on with what comes, until Ctrl-C; `--apply` deletes automatic levels only.",
         ),
     ] = False,
     report: Annotated[
