@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.deployments.page.site import RETRIEVERS, WITHOUT_WEIGHTS, Site, find_duplicates, site
 from tests.deployments.pictures import mirrored, picture, put, resized
@@ -15,6 +15,7 @@ from tests.drawing import encoded, scene
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
+PATIENCE_MS = 20_000
 POLICY = "Content Security Policy"
 SCENES = range(1, 9)
 MIRRORED, SMALL, CROP, WORDED = 11, 12, 13, 14
@@ -36,6 +37,8 @@ def served_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         put(client, WORDED, picture(30))
         said = {"annotations": {"ocr": {"text": "RED LANTERN"}}}
         client.patch(f"/v1/images/{WORDED}", json=said).raise_for_status()
+        # The first search of a fresh checkout compiles.
+        client.post("/v1/search", json={"image_ids": [1]}, timeout=300).raise_for_status()
         yield made
 
 
@@ -63,6 +66,7 @@ def browser(served_site: Site) -> Iterator[Browser]:  # noqa: ARG001
     """A headless Chromium. It starts after the site, because it keeps an event loop running."""
     if BROWSER is None:
         pytest.skip("no Chromium on this machine")
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         yield started
@@ -78,7 +82,7 @@ def open_page(browser: Browser) -> Iterator[Opener]:
 
     def start(url: str, **options: object) -> Page:
         page = browser.new_context(reduced_motion="reduce", **options).new_page()  # type: ignore[arg-type]
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda said: errors.append(said.text) if POLICY in said.text else None)
         page.goto(url)

@@ -55,6 +55,7 @@ def site(folder: Path, *retrievers: str, keys: tuple[str, ...] = ()) -> Iterator
     with served.ended(), ThreadPoolExecutor(1) as thread_of_loop:
         # Where a browser is driven, its event loop runs in this thread.
         thread_of_loop.submit(asyncio.run, _meet(gateway, store, retrievers)).result()
+        thread_of_loop.submit(asyncio.run, gateway.warm_up()).result()
         yield from _listening(gateway)
 
 
