@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -28,9 +29,16 @@ from models.registry import make_extractor
 app = typer.Typer()
 
 SHOWN_BAD = 20
+LOCAL = "local"
 METHODS = ("phash", "color", "backbone", "clip")
 """Extractors that make what the old services stored."""
 
+Points = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="Of local: the old service's PostgreSQL, with its table img_points."
+    ),
+]
 Name = Annotated[str | None, typer.Argument(help="A retriever of the config, such as phash.")]
 
 
@@ -38,6 +46,7 @@ Name = Annotated[str | None, typer.Argument(help="A retriever of the config, suc
     name="import",
     epilog="**Examples**\n\n    ambience import phash /old/phash\n\n"
     "    ambience import color /old/color --pictures /srv/gallery\n\n"
+    "    ambience import local /old/local --points postgresql://old/points\n\n"
     "    ambience import --parquet collection.parquet",
 )
 def bring_in(
@@ -59,6 +68,7 @@ def bring_in(
             file_okay=False,
         ),
     ] = None,
+    points: Points = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -68,10 +78,13 @@ def bring_in(
     A running service finds them at once. Run it again to resume. Exit status 1 if nothing could be
     brought in.
     """
-    from cluster.jobs.transfer.importing import Importer
+    from cluster.jobs.transfer.environments import opened
+    from cluster.jobs.transfer.importing import Importer, row_from
     from cluster.jobs.transfer.parquet import import_parquet
+    from cluster.jobs.transfer.points import SPACE, checked_points, opened_points
 
     old = _of_old_service(name, folder, parquet)
+    _check_points(old, points)
     with (
         _store() as store,
         running_job("import", f"{old.name} from {old.folder}" if old else str(parquet)) as job,
@@ -82,9 +95,17 @@ def bring_in(
             done = import_parquet(store, parquet, _progress(job, status))
         else:
             given = read_config(config or default_config())
-            method, extractor = _extractor(given, old.name)
-            importer = Importer(store, old.name, extractor, pictures, decode_limits(given))
-            done = importer.run(old.folder, method, _progress(job, status))
+            limits, progress = decode_limits(given), _progress(job, status)
+            if points is not None:
+                importer = Importer(store, SPACE, checked_points, pictures, limits)
+                opening = opened_points(old.folder, points)
+            else:
+                method, extractor = _extractor(given, old.name)
+                space = Space(old.name, extractor.fingerprint)
+                importer = Importer(store, space, row_from(extractor), pictures, limits)
+                opening = opened(old.folder, method)
+            with opening as batches:
+                done = importer.run(batches, progress)
         job.report(asdict(done) | {"bad": len(done.bad)})
     if as_json:
         print_json(asdict(done))
@@ -115,6 +136,7 @@ def export(
             "all that is stored of every image."
         ),
     ] = None,
+    points: Points = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -123,11 +145,14 @@ def export(
 
     Features for the old services are those of the model that searches use.
     """
-    from cluster.jobs.transfer.exporting import Outcome
-    from cluster.jobs.transfer.exporting import export as write
+    from cluster.jobs.transfer.environments import write
+    from cluster.jobs.transfer.exporting import Outcome, old_from
+    from cluster.jobs.transfer.exporting import export as send
     from cluster.jobs.transfer.parquet import export_parquet
+    from cluster.jobs.transfer.points import MOST_POINTS_ID, SPACE, checked_points, write_points
 
     old = _of_old_service(name, folder, parquet)
+    _check_points(old, points)
     with (
         _store() as store,
         running_job("export", f"{old.name} to {old.folder}" if old else str(parquet)) as job,
@@ -136,10 +161,15 @@ def export(
         if old is None:
             assert parquet is not None
             done = Outcome(export_parquet(store, parquet, _progress(job, status)))
+        elif points is not None:
+            into = partial(write_points, old.folder, points)
+            progress = _progress(job, status)
+            done = send(store, SPACE, checked_points, into, progress, MOST_POINTS_ID)
         else:
             method, extractor = _extractor(read_config(config or default_config()), old.name)
             space = Space(old.name, extractor.fingerprint)
-            done = write(store, space, extractor, method, old.folder, _progress(job, status))
+            into = partial(write, old.folder, method)
+            done = send(store, space, old_from(extractor), into, _progress(job, status))
         job.report(asdict(done) | {"bad": len(done.bad)})
     if as_json:
         print_json(asdict(done))
@@ -165,6 +195,14 @@ def _of_old_service(
     if parquet is None or name is not None:
         raise typer.BadParameter("give either NAME and FOLDER, or --parquet")
     return None
+
+
+def _check_points(old: _OldService | None, points: str | None) -> None:
+    """Raises BadParameter unless a database of points is given for `local`, and for it alone."""
+    if (old is not None and old.name == LOCAL) != (points is not None):
+        raise typer.BadParameter(
+            f"--points is the PostgreSQL database with the table img_points, for {LOCAL!r} alone"
+        )
 
 
 def _progress(job: RunningJob, status: Status) -> Callable[[int], None]:

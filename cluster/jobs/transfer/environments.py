@@ -80,7 +80,7 @@ def opened(folder: Path, extractor: str) -> Iterator[Iterator[list[OldImage]]]:
     that is none of its."""
     with ExitStack() as stack:
         features, names = (
-            stack.enter_context(_open(folder / name).begin(buffers=False))
+            stack.enter_context(open_readonly(folder / name).begin(buffers=False))
             for name in (features_name(extractor), NAMES)
         )
         yield _batches(features, names)
@@ -114,7 +114,8 @@ def _old_dtype(extractor: Extractor) -> np.dtype[Any]:
     return np.dtype(np.uint8 if extractor.dtype == np.uint8 else "<f4")
 
 
-def _open(path: Path) -> lmdb.Environment:
+def open_readonly(path: Path) -> lmdb.Environment:
+    """An environment of an old service. Raises InvalidInput if it can't be read."""
     try:
         # Without its lock file: the folder may be a copy on a medium that can't be written.
         return lmdb.open(str(path), readonly=True, lock=False, create=False)

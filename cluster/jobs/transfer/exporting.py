@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from cluster.jobs.sources import Bad
-from cluster.jobs.transfer.environments import LONGEST_NAME, MAX_ID, OldImage, old_bytes, write
+from cluster.jobs.transfer.environments import LONGEST_NAME, MAX_ID, OldImage, old_bytes
 from indexes.store.base import Space, Store
 from models.base import Extractor
 
@@ -24,15 +23,15 @@ class Outcome:
 def export(
     store: Store,
     space: Space,
-    extractor: Extractor,
-    method: str,
-    folder: Path,
+    old_features: Callable[[bytes], bytes],
+    write: Callable[[Iterator[Sequence[OldImage]]], None],
     progress: Callable[[int], None],
+    most_id: int = MAX_ID,
 ) -> Outcome:
-    """Write all features of a space, of one moment, into a new folder.
+    """Write all features of a space, of one moment.
 
-    `method` is the extractor's name, which names the environment. `progress` receives the number of
-    images so far. Raises InvalidInput if the folder has such data already.
+    `old_features` makes of a stored row what an old service has; `write` takes batches of images.
+    `progress` receives the number of images so far. Raises what `write` raises.
     """
     outcome = Outcome()
     seen: set[str] = set()
@@ -45,9 +44,8 @@ def export(
                 for image_id, row in rows:
                     image = images.get(image_id)
                     name = f"{image_id}.online" if image is None else image.file_name
-                    features = old_bytes(extractor, extractor.from_row(row))
-                    one = OldImage(image_id, name, features)
-                    if reason := _refusal(one, seen):
+                    one = OldImage(image_id, name, old_features(row))
+                    if reason := _refusal(one, seen, most_id):
                         outcome.bad.append(Bad(str(image_id), reason))
                     else:
                         seen.add(name)
@@ -56,13 +54,18 @@ def export(
                 outcome.written += len(batch)
                 progress(outcome.written)
 
-    write(folder, method, batches())
+    write(batches())
     return outcome
 
 
-def _refusal(one: OldImage, seen: set[str]) -> str | None:
-    if one.image_id > MAX_ID:
-        return f"its id is above {MAX_ID}"
+def old_from(extractor: Extractor) -> Callable[[bytes], bytes]:
+    """How a row of this extractor becomes an old service's bytes."""
+    return lambda row: old_bytes(extractor, extractor.from_row(row))
+
+
+def _refusal(one: OldImage, seen: set[str], most_id: int) -> str | None:
+    if one.image_id > most_id:
+        return f"its id is above {most_id}"
     if len(one.name_bytes) > LONGEST_NAME:
         return f"its file name has more than {LONGEST_NAME} bytes"
     if one.file_name in seen:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.jobs.sources import Bad, read_bytes
-from cluster.jobs.transfer.environments import OldImage, from_old_bytes, opened
+from cluster.jobs.transfer.environments import OldImage, from_old_bytes
 from indexes.store.base import Image, ImageWrite, Space, Store
 from models.base import Extractor
 from models.errors import InvalidInput
@@ -33,35 +33,32 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Importer:
-    """Imports for one retriever."""
+    """Imports features into one space."""
 
     store: Store
-    name: str
-    extractor: Extractor
+    space: Space
+    converted: Callable[[bytes], bytes]
+    """From an old service's bytes to a stored row. Raises InvalidInput."""
     pictures: Path | None
     """The folder in which the file names are looked for. Without it, an image's content is unknown
     until a backfill or an add of its file, which replaces what was imported."""
     limits: DecodeLimits
 
-    def run(self, folder: Path, extractor: str, progress: Callable[[int], None]) -> Outcome:
-        """Import all images of an old service's folder. Run it again to resume.
+    def run(
+        self, batches: Iterable[Sequence[OldImage]], progress: Callable[[int], None]
+    ) -> Outcome:
+        """Import all images of an old service. Run it again to resume.
 
         An image that is there under the same id is extended if it has the same file name.
-        `progress` receives the number of images so far. Raises InvalidInput for a folder that is
-        none of the service's.
+        `progress` receives the number of images so far.
         """
         outcome = Outcome()
         done = 0
-        with opened(folder, extractor) as batches:
-            for batch in batches:
-                self._bring_in(batch, outcome)
-                done += len(batch)
-                progress(done)
+        for batch in batches:
+            self._bring_in(batch, outcome)
+            done += len(batch)
+            progress(done)
         return outcome
-
-    @property
-    def space(self) -> Space:
-        return Space(self.name, self.extractor.fingerprint)
 
     def _bring_in(self, batch: Sequence[OldImage], outcome: Outcome) -> None:
         ids = [one.image_id for one in batch]
@@ -83,9 +80,8 @@ class Importer:
                 outcome.extended += 1
 
     def _write(self, one: OldImage, image: Image | None) -> ImageWrite:
-        features = from_old_bytes(self.extractor, one.features)
-        rows = {self.space: self.extractor.to_row(features)}
-        wanted = frozenset({self.name})
+        rows = {self.space: self.converted(one.features)}
+        wanted = frozenset({self.space.kind})
         if image is None:
             return self._new(one, wanted, rows)
         if not _same(image, one):
@@ -123,6 +119,11 @@ class Importer:
             if_version=0,
             facts=header.facts,
         )
+
+
+def row_from(extractor: Extractor) -> Callable[[bytes], bytes]:
+    """How an old service's bytes become a row of this extractor."""
+    return lambda row: extractor.to_row(from_old_bytes(extractor, row))
 
 
 def unknown_content(one: OldImage) -> str:

@@ -11,9 +11,13 @@ import lmdb
 def old_folder(folder: Path, environment: str, images: Mapping[int, tuple[str, bytes]]) -> Path:
     """Write a folder of these images: id → file name and features."""
     keyed = {at.to_bytes(4, "big"): one for at, one in images.items()}
-    _write(folder / environment, {key: row for key, (_, row) in keyed.items()})
-    _write(folder / "id_to_filename.lmdb", {key: name.encode() for key, (name, _) in keyed.items()})
-    _write(folder / "filename_to_id.lmdb", {name.encode(): key for key, (name, _) in keyed.items()})
+    write_environment(folder / environment, {key: row for key, (_, row) in keyed.items()})
+    write_environment(
+        folder / "id_to_filename.lmdb", {key: name.encode() for key, (name, _) in keyed.items()}
+    )
+    write_environment(
+        folder / "filename_to_id.lmdb", {name.encode(): key for key, (name, _) in keyed.items()}
+    )
     return folder
 
 
@@ -22,7 +26,7 @@ def contents(path: Path) -> dict[bytes, bytes]:
         return dict(transaction.cursor())
 
 
-def _write(path: Path, rows: Mapping[bytes, bytes]) -> None:
+def write_environment(path: Path, rows: Mapping[bytes, bytes]) -> None:
     path.mkdir(parents=True)
     with (
         lmdb.open(str(path), map_size=1 << 24) as environment,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from cluster.jobs.transfer.exporting import Outcome, export
+from cluster.jobs.transfer.environments import write
+from cluster.jobs.transfer.exporting import Outcome, export, old_from
 from indexes.store.base import ImageWrite, Space, Store
 from indexes.store.memory.store import MemoryStore
 from models.errors import InvalidInput
@@ -20,7 +22,8 @@ FILES = ("id_to_filename.lmdb", "filename_to_id.lmdb")
 def send_out(store: Store, folder: Path, name: str = "phash") -> Outcome:
     extractor = make_extractor(name)
     space = Space(name, extractor.fingerprint)
-    return export(store, space, extractor, name, folder, lambda _: None)
+    into = partial(write, folder, name)
+    return export(store, space, old_from(extractor), into, lambda _: None)
 
 
 @pytest.mark.parametrize("name", ["phash", "color"])

@@ -10,12 +10,14 @@ import pytest
 
 from cluster.jobs.backfill import Reader, RetrieverSpec
 from cluster.jobs.settings import JobSettings
-from cluster.jobs.transfer.importing import Importer, Outcome
+from cluster.jobs.transfer.environments import opened
+from cluster.jobs.transfer.importing import Importer, Outcome, row_from
 from indexes.base import Query
 from indexes.registry import make_index
 from indexes.store.base import ImageWrite, Space, Store
 from indexes.store.lmdb.store import LmdbStore
 from indexes.store.memory.store import MemoryStore
+from models.base import Extractor
 from models.errors import InvalidInput
 from models.extractors.backbone import Backbone
 from models.pictures.decoding import decode
@@ -40,8 +42,21 @@ def histogram_of(seed: int) -> bytes:
 def bring_in(
     store: Store, folder: Path, name: str = "phash", pictures: Path | None = None
 ) -> Outcome:
-    importer = Importer(store, name, make_extractor(name), pictures, DecodeLimits())
-    return importer.run(folder, name, lambda _: None)
+    return importer(store, name, make_extractor(name), folder, name, pictures)
+
+
+def importer(
+    store: Store,
+    name: str,
+    extractor: Extractor,
+    folder: Path,
+    method: str,
+    pictures: Path | None = None,
+) -> Outcome:
+    space = Space(name, extractor.fingerprint)
+    with opened(folder, method) as batches:
+        made = Importer(store, space, row_from(extractor), pictures, DecodeLimits())
+        return made.run(batches, lambda _: None)
 
 
 def test_imported_features_are_found_together_with_new_ones(tmp_path: Path) -> None:
@@ -159,8 +174,7 @@ def test_vectors_are_brought_to_unit_length(
     images = {1: ("1.jpg", vector.tobytes()), 2: ("2.jpg", zero.tobytes())}
     folder = old_folder(tmp_path, "features.lmdb", images)
     store = MemoryStore()
-    importer = Importer(store, "global", extractor, None, DecodeLimits())
-    done = importer.run(folder, "backbone", lambda _: None)
+    done = importer(store, "global", extractor, folder, "backbone")
     assert [one.reason for one in done.bad] == ["its features are all zero"]
     row = store.rows(Space("global", "tiny"), [1])[1]
     expected = vector / np.linalg.norm(vector)
