@@ -74,6 +74,7 @@ class Applier:
         self.closing = threading.Event()
         self._decode = decode
         self._background: BackgroundModel | None = None
+        self._default_background = index.background
         self._batch = AdaptiveBatch()
         self.status: Status
         self.set_state(self.state, "loading" if applied is None else "")
@@ -144,6 +145,8 @@ class Applier:
         if len(image_ids) and self.shard != WHOLE:
             image_ids = stored_ids(self.store, self.space)
         if len(image_ids) < MIN_BACKGROUND_SAMPLE:
+            # What was fitted to images that are gone says nothing of those that are left.
+            self._background, self.index.background = None, self._default_background
             return
         rows = self.store.rows(self.space, sample_ids(image_ids, BACKGROUND_SAMPLE).tolist())
         sample = [

@@ -15,7 +15,7 @@ from tests.drawing import encoded, scene
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 POLICY = "Content Security Policy"
 SCENES = range(1, 9)
 MIRRORED, SMALL, CROP, WORDED = 11, 12, 13, 14

@@ -272,6 +272,9 @@ def test_a_grown_collection_learns_how_near_its_own_pictures_lie(store: Store) -
     assert 255 < index.background.near < 270
     best_hit = follower.search(*nearest(row_of("7"))).hits[0]
     assert (best_hit.image_id, best_hit.confidence) == (7, 1.0)
+    for at in range(20, 3 * count):
+        store.delete(at)
+    wait_for(lambda: index.background == usual)
     follower.close()
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Timer
+from threading import Thread, Timer
 
 import numpy as np
 import psutil
@@ -116,7 +116,14 @@ def test_a_crash_gives_its_pixels_back(sandbox: Sandbox) -> None:
     budget = PixelBudget(1200)
     child = running(sandbox, budget)
     assert budget.try_acquire(1200)
-    Timer(0.3, lambda: (child.kill(), budget.release(1200))).start()
+
+    def crash() -> None:
+        while not budget._queue:
+            time.sleep(0.01)
+        child.kill()
+        budget.release(1200)
+
+    Thread(target=crash).start()
     with pytest.raises(BrokenPicture, match="signal 9"):
         sandbox.decode(tiff(), budget)
     assert budget.try_acquire(1200)
