@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Thread, Timer
 
 import numpy as np
+import pillow_heif
 import psutil
 import pytest
 from PIL import Image
@@ -22,6 +23,7 @@ from models.pictures.decoding import DecodeLimits, decode
 from models.pictures.pixel_budget import PixelBudget
 from models.pictures.sandbox import Sandbox
 
+pillow_heif.register_heif_opener()
 ROOT = Path(__file__).parents[3]
 
 
