@@ -36,9 +36,17 @@ def test_an_import_and_an_export_say_what_they_did(tmp_path: Path) -> None:
 
 
 def test_a_retriever_with_other_features_than_the_old_ones_is_refused(tmp_path: Path) -> None:
-    done = ambience(tmp_path, "import", "local", str(tmp_path))
+    done = ambience(tmp_path, "import", "text", str(tmp_path))
     assert done.returncode == 1
-    assert "no features like those of 'local'; this config has phash, color" in done.stderr
+    assert "no features like those of 'text'; this config has phash, color" in done.stderr
+
+
+def test_local_features_need_their_database_and_nothing_else_has_one(tmp_path: Path) -> None:
+    for arguments in (("local",), ("phash", "--points", "postgresql://localhost/points")):
+        name, *options = arguments
+        done = ambience(tmp_path, "import", name, str(tmp_path), *options)
+        assert done.returncode == 2
+        assert "--points is the PostgreSQL database" in " ".join(done.stderr.split())
 
 
 def test_a_collection_moves_by_parquet(tmp_path: Path) -> None:
