@@ -65,6 +65,8 @@ export function kind(hit) {
 /** How a hit relates to the query picture, in short phrases: `crop 41 %`, `mirrored`. */
 export function relation(hit) {
   const changes = (hit.changes || []).map(one => CHANGES[one] || one);
+  // Of a part, only the retrievers say so.
+  if (hit.relation === "part" && Object.values(hit.retrievers || {}).some(row => row.mirrored)) changes.push("mirrored");
   const of = lies(hit);
   if (hit.relation === "same") return changes.length ? changes : ["the same picture"];
   if (hit.relation === "edited") return ["edited", ...changes];

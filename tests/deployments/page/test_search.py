@@ -48,6 +48,12 @@ def test_a_chosen_picture_gets_a_verdict_and_bands_of_results_that_say_why(page:
     expect(tile(page, 5)).to_be_visible()
 
 
+def test_a_crop_of_the_mirror_image_says_both(page: Page) -> None:
+    choose(page, mirrored(1))
+    expect(tile(page, CROP)).to_contain_text(re.compile(r"crop 4\d %"))
+    expect(tile(page, CROP)).to_contain_text("mirrored")
+
+
 def test_a_dropped_picture_is_searched_by(page: Page) -> None:
     dropped(page, ("mine.jpg", mirrored(4)))
     expect(tile(page, 4)).to_contain_text("mirrored")
