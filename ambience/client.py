@@ -52,6 +52,8 @@ from ambience.problems import ServiceUnreachable, problem_of
 
 T = TypeVar("T")
 H = TypeVar("H", httpx.Client, httpx.AsyncClient)
+Outcome = httpx.Response | httpx.TransportError
+"""What one attempt brings."""
 AGAIN = {408, 429, 502, 503, 504}
 """Statuses after which an idempotent call is sent again."""
 FIRST_PAUSE = 0.25
@@ -61,8 +63,8 @@ WAIT = 25.0
 """Seconds that a follower's request waits for a change."""
 
 
-class _Settings(Generic[H]):
-    """What both clients are told, and when they try again."""
+class _BaseClient(Generic[H]):
+    """What both clients share: settings of their connections, and the rule of another attempt."""
 
     _kind: ClassVar[type[Any]]
 
@@ -80,32 +82,33 @@ class _Settings(Generic[H]):
         headers = {} if key is None else {"X-API-Key": key}
         self._http: H = self._kind(base_url=url, headers=headers, timeout=timeout)
 
-    def _pause(self, call: Call[Any], attempt: int, answer: httpx.Response | None) -> float | None:
+    def _pause(self, call: Call[Any], attempt: int, outcome: Outcome) -> float | None:
         """Seconds before the next attempt; None if there is to be none."""
         if attempt >= self.retries or not call.is_idempotent:
             return None
-        if answer is not None and answer.status_code not in AGAIN:
-            return None
-        said = answer.headers.get("Retry-After", "") if answer is not None else ""
-        least = float(said) if said.isdecimal() else 0.0
+        least = 0.0
+        if isinstance(outcome, httpx.Response):
+            if outcome.status_code not in AGAIN:
+                return None
+            said = outcome.headers.get("Retry-After", "")
+            least = float(said) if said.isdecimal() else 0.0
         if least > LONGEST_PAUSE:
             return None
         # Many clients that failed at once must not come back at once.
         own: float = FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1)
         return max(least, min(own, LONGEST_PAUSE))
 
+    def _read(self, call: Call[T], outcome: Outcome) -> T:
+        """What the last attempt brought. Raises ServiceUnreachable, and Problem."""
+        if isinstance(outcome, httpx.TransportError):
+            said = str(outcome) or type(outcome).__name__
+            raise ServiceUnreachable(f"no answer from {self._http.base_url} ({said})") from outcome
+        if outcome.status_code >= 400:
+            raise problem_of(outcome)
+        return call.read(outcome)
 
-def _read(call: Call[T], answer: httpx.Response) -> T:
-    if answer.status_code >= 400:
-        raise problem_of(answer)
-    return call.read(answer)
 
-
-def _unreachable(error: httpx.TransportError, client: httpx.Client | httpx.AsyncClient) -> str:
-    return f"no answer from {client.base_url} ({error or type(error).__name__})"
-
-
-class Client(_Settings[httpx.Client]):
+class Client(_BaseClient[httpx.Client]):
     """A client of one service; threads may share it. Its methods raise `ClientError`s."""
 
     _kind = httpx.Client
@@ -128,23 +131,19 @@ class Client(_Settings[httpx.Client]):
     def send(self, call: Call[T]) -> T:
         """Send a call of `ambience.calls`, and again if it is idempotent and fails."""
         attempt = 0
-        while True:
-            answer: httpx.Response | None = None
-            try:
-                with call.content() as content:
-                    answer = self._http.request(
-                        call.method, call.path, params=call.params, headers=call.headers, **content
-                    )
-            except httpx.TransportError as exc:
-                pause = self._pause(call, attempt, None)
-                if pause is None:
-                    raise ServiceUnreachable(_unreachable(exc, self._http)) from exc
-            else:
-                pause = self._pause(call, attempt, answer)
-                if pause is None:
-                    return _read(call, answer)
+        while (pause := self._pause(call, attempt, outcome := self._try(call))) is not None:
             time.sleep(pause)
             attempt += 1
+        return self._read(call, outcome)
+
+    def _try(self, call: Call[Any]) -> Outcome:
+        try:
+            with call.content() as content:
+                return self._http.request(
+                    call.method, call.path, params=call.params, headers=call.headers, **content
+                )
+        except httpx.TransportError as exc:
+            return exc
 
     def add(
         self, picture: Picture, image_id: int | None = None, **options: Unpack[AddOptions]
@@ -245,7 +244,7 @@ class Client(_Settings[httpx.Client]):
             after = page["head"]
 
 
-class AsyncClient(_Settings[httpx.AsyncClient]):
+class AsyncClient(_BaseClient[httpx.AsyncClient]):
     """The client whose methods are awaited."""
 
     _kind = httpx.AsyncClient
@@ -268,23 +267,19 @@ class AsyncClient(_Settings[httpx.AsyncClient]):
     async def send(self, call: Call[T]) -> T:
         """Send a call of `ambience.calls`, and again if it is idempotent and fails."""
         attempt = 0
-        while True:
-            answer: httpx.Response | None = None
-            try:
-                with call.content() as content:
-                    answer = await self._http.request(
-                        call.method, call.path, params=call.params, headers=call.headers, **content
-                    )
-            except httpx.TransportError as exc:
-                pause = self._pause(call, attempt, None)
-                if pause is None:
-                    raise ServiceUnreachable(_unreachable(exc, self._http)) from exc
-            else:
-                pause = self._pause(call, attempt, answer)
-                if pause is None:
-                    return _read(call, answer)
+        while (pause := self._pause(call, attempt, outcome := await self._try(call))) is not None:
             await asyncio.sleep(pause)
             attempt += 1
+        return self._read(call, outcome)
+
+    async def _try(self, call: Call[Any]) -> Outcome:
+        try:
+            with call.content() as content:
+                return await self._http.request(
+                    call.method, call.path, params=call.params, headers=call.headers, **content
+                )
+        except httpx.TransportError as exc:
+            return exc
 
     async def add(
         self, picture: Picture, image_id: int | None = None, **options: Unpack[AddOptions]

@@ -25,11 +25,12 @@ import numpy.typing as npt
 from indexes.base import Query
 from indexes.duplicates.catalogue import groups_page, regroup
 from indexes.duplicates.decisions import decide, undo
-from indexes.duplicates.hash_join import BITS, BYTES, HashTables, variants_of
+from indexes.duplicates.hash_join import BITS, BYTES, HashTables
 from indexes.duplicates.pairs import Pair, pair_writes
 from indexes.hamming.index import BinaryIndex
 from indexes.store.base import ImageWrite, Space
 from indexes.store.lmdb.store import LmdbStore
+from models.extractors.phash import turned_codes
 
 Codes = npt.NDArray[np.uint8]
 SAMPLE = 5000
@@ -44,7 +45,7 @@ def codes(count: int) -> tuple[Codes, set[tuple[int, int]]]:
     planted = set()
     for copy in range(count - count // 10, count):
         original = copy - (count - count // 10)
-        bits = np.unpackbits(variants_of(made[original][None])[0, random.integers(8)])
+        bits = np.unpackbits(turned_codes(made[original][None])[0, random.integers(8)])
         bits[random.permutation(BITS)[: random.integers(61)]] ^= 1
         made[copy] = np.packbits(bits)
         planted.add((original, copy))
@@ -79,7 +80,7 @@ def _baseline(made: Codes) -> float:
     index = BinaryIndex(BinaryIndex.Config(), lambda _: {})
     index.apply(dict(enumerate(made)))
     params = BinaryIndex.Params.parse({"distance_threshold": 64})
-    queries = [Query(list(one)) for one in variants_of(made[:BASELINE])]
+    queries = [Query(list(one)) for one in turned_codes(made[:BASELINE])]
     began = time.process_time()
     for query in queries:
         index.search(query, params)

@@ -14,10 +14,9 @@ import numpy.typing as npt
 from numba import njit
 
 from indexes.arrays.intrinsics import popcount
+from models.extractors.phash import turned_codes
 
-SIDE = 24
-"""Side of the square of frequencies whose signs a pHash holds."""
-BITS = SIDE * SIDE
+BITS = 576
 BYTES, WORDS = BITS // 8, BITS // 64
 BANDS, BAND_BITS = 36, 16
 RADIUS = 71
@@ -34,23 +33,6 @@ Words = npt.NDArray[np.uint64]
 Codes = npt.NDArray[np.uint8]
 Pairs = npt.NDArray[np.int64]
 """Pairs (n, 3): position of the query, position of the row, distance."""
-
-
-def variants_of(codes: Codes) -> Codes:
-    """Codes (n, 72) under all 8 flips and rotations, (n, 8, 72).
-
-    Flipping a picture negates its odd frequencies, and turning it transposes them. A hash that is
-    computed anew differs by 10 bits in the median, because the median of the frequencies is not 0.
-    """
-    bits = np.unpackbits(codes, axis=1).reshape(-1, SIDE, SIDE)
-    odd = np.arange(SIDE) % 2
-    found = []
-    for square in (bits, bits.transpose(0, 2, 1)):
-        for rows in (0, 1):
-            for columns in (0, 1):
-                negated = (rows * odd[:, None] + columns * odd[None, :]) % 2
-                found.append((square ^ negated.astype(np.uint8)).reshape(-1, BITS))
-    return np.packbits(np.stack(found, axis=1), axis=2)
 
 
 class HashTables:
@@ -81,7 +63,7 @@ class HashTables:
         """
         if not len(positions):
             return np.zeros((0, 3), np.int64)
-        queries = variants_of(codes)
+        queries = turned_codes(codes)
         words = np.ascontiguousarray(queries).view(np.uint64).reshape(-1, VARIANTS, WORDS)
         bands = _bands(queries.reshape(-1, BYTES)).reshape(-1, VARIANTS, BANDS)
         places, open_rows = self._place[positions], np.asarray(allowed, np.bool_)[self._order]

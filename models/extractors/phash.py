@@ -113,3 +113,21 @@ def _hash(frequencies: npt.NDArray[np.float64]) -> Features:
 
 def _meaningful(frequencies: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     return abs(frequencies - np.median(frequencies)) > _ROUNDING
+
+
+def turned_codes(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Stored hashes (n, 72) under all 8 flips and rotations of their pictures, (n, 8, 72).
+
+    A flip negates the odd frequencies across or down, a transposition swaps both. A hash of the
+    turned picture differs by 10 bits in the median, because the median of the frequencies is not 0.
+    """
+    bits = np.unpackbits(codes, axis=1).reshape(-1, _LOW, _LOW)
+    odd = np.arange(_LOW, dtype=np.uint8) & 1
+    found = [
+        square ^ (odd[:, None] * down) ^ (odd * across)
+        for square in (bits, bits.transpose(0, 2, 1))
+        for down in (np.uint8(0), np.uint8(1))
+        for across in (np.uint8(0), np.uint8(1))
+    ]
+    flat = np.stack(found, axis=1).reshape(len(codes), len(found), _LOW * _LOW)
+    return np.packbits(flat, axis=2)

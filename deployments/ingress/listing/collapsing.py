@@ -11,16 +11,14 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from indexes.relation.judging import relate
 from indexes.relation.side import Side
 from indexes.store.base import Image, Preview, Space, Store
+from models.extractors.phash import turned_codes
 
 PHASH = "phash"
-_LOW = 24
-"""Rows and columns of frequencies of a hash."""
-_BYTES = _LOW * _LOW // 8
+_BYTES = 72
 CANDIDATE = 100
 """Distance below which hits are compared. That of copies is below 64; turning a hash instead of
 its picture adds up to 38."""
@@ -30,7 +28,6 @@ MAX_COMPARED = 32
 """Nearest candidates of one hit that are compared, at most."""
 KEPT_PAIRS = 100_000
 
-Codes = npt.NDArray[np.uint64]
 Pair = tuple[str, str]
 
 
@@ -129,23 +126,7 @@ def _nearest(rows: Mapping[int, bytes], first: int, others: Sequence[int]) -> di
     if len(rows.get(first, b"")) != _BYTES or not hashed:
         return {}
     codes = np.frombuffer(b"".join(rows[at] for at in hashed), np.uint64).reshape(len(hashed), -1)
-    apart = np.bitwise_count(codes[:, None] ^ turned(rows[first])).sum(-1).min(-1)
+    (turned,) = turned_codes(np.frombuffer(rows[first], np.uint8)[None]).view(np.uint64)
+    apart = np.bitwise_count(codes[:, None] ^ turned).sum(-1).min(-1)
     order = np.argsort(apart, kind="stable")[:MAX_COMPARED]
     return {hashed[n]: int(apart[n]) for n in order if apart[n] < CANDIDATE}
-
-
-def turned(row: bytes) -> Codes:
-    """A hash of 72 bytes as those of the 8 flips and rotations of its picture, uint64 (8, 9).
-
-    A flip negates the odd frequencies across or down, a transposition swaps both. It is not exact,
-    because the median of the frequencies is not 0.
-    """
-    bits = np.unpackbits(np.frombuffer(row, np.uint8)).reshape(_LOW, _LOW)
-    odd = np.arange(_LOW, dtype=np.uint8) & 1
-    found = [
-        plane ^ (odd[:, None] * down) ^ (odd * across)
-        for plane in (bits, bits.T)
-        for down in (np.uint8(0), np.uint8(1))
-        for across in (np.uint8(0), np.uint8(1))
-    ]
-    return np.packbits(np.stack(found).reshape(8, -1), axis=1).view(np.uint64)

@@ -14,7 +14,7 @@ FORM, JSON = "multipart/form-data", "application/json"
 NEEDS_STATE = {"cancel_job", "undo_decision", "forget", "get_tombstone_thumbnail"}
 """Operations on what only other requests make: their examples name nothing that is there."""
 
-NOT_DEPLOYED = {"global", "image_text", "similar_by_text", "get_image"}
+NOT_DEPLOYED = {"global", "image_text", "similar_by_text", "get_image_tags", "get_image_caption"}
 """Parts of the names of inherited routes whose retriever or annotator the shared service lacks."""
 
 

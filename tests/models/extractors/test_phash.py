@@ -9,9 +9,11 @@ import pytest
 from PIL import Image, ImageFilter
 
 from models.base import Extractor, dihedral
+from models.extractors.phash import turned_codes
 from models.pictures.decoding import decode
 from models.registry import make_extractor
 from models.types import Features, Pixels
+from tests import drawing
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +121,13 @@ def test_a_query_with_few_meaningful_bits_carries_a_mask(phash: Extractor) -> No
     (flat,) = phash.extract_variants(np.full((50, 50, 3), 90, np.uint8), "identity")
     assert np.bitwise_count(flat[72:]).sum() <= 1
     assert np.array_equal(flat[:72], phash.extract(np.full((50, 50, 3), 90, np.uint8)))
+
+
+def test_a_code_under_all_orientations_is_that_of_the_turned_picture(phash: Extractor) -> None:
+    for seed in range(6):
+        pixels = np.asarray(drawing.scene(seed))
+        made = turned_codes(phash.extract(pixels)[None])[0]
+        for picture in dihedral(pixels):
+            gaps = np.bitwise_count(made ^ phash.extract(picture)).sum(axis=1)
+            assert gaps.min() <= 40
+            assert np.sort(gaps)[1] > 120

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image, ImageOps
 
 from deployments.ingress.listing import collapsing
-from deployments.ingress.listing.collapsing import CANDIDATE, Folding, turned
+from deployments.ingress.listing.collapsing import CANDIDATE, Folding
 from indexes.store.base import ImageWrite, Space, Store
 from indexes.store.memory.store import MemoryStore
 from models.base import dihedral
+from models.extractors.phash import turned_codes
 from models.pictures.decoding import decode
 from models.registry import make_extractor
 from tests.drawing import encoded, scene
@@ -47,9 +48,9 @@ def folds(store: Store, order: list[int], folding: Folding | None = None) -> dic
 @pytest.mark.parametrize("seed", range(4))
 def test_a_turned_hash_is_near_that_of_the_turned_picture(seed: int) -> None:
     full = decode(encoded(scene(seed))).full
-    variants = turned(HASH.to_row(HASH.extract(full)))
+    variants = turned_codes(HASH.extract(full)[None])[0]
     for pixels in dihedral(full):
-        code = np.frombuffer(HASH.to_row(HASH.extract(np.ascontiguousarray(pixels))), np.uint64)
+        code = HASH.extract(np.ascontiguousarray(pixels))
         assert np.bitwise_count(variants ^ code).sum(-1).min() < CANDIDATE - 50
 
 
