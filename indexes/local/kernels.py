@@ -117,46 +117,59 @@ def mutual_nearest(products, start, query_scale, row_scale, points, radius, rati
     inconsistent neighbour, Mishkin et al. 2015). Returns int32 (n,).
     """
     queries, rows = len(query_scale), len(row_scale)
-    none = np.float32(-2)
-    highest = np.full(rows, none)
-    best = np.full(queries, none)
+    highest = np.zeros(rows, np.float32)
+    best = np.empty(queries, np.float32)
+    cosines = np.empty(rows, np.float32)
+    # LLVM does not vectorise a running maximum of floats. No product is negative, so its bits as a
+    # whole number order like the product.
+    bits, best_bits = cosines.view(np.int32), best.view(np.int32)
     for query in range(queries):
         scale = query_scale[query]
-        top = none
+        line = products[query, start : start + rows]
         for row in range(rows):
-            value = products[query, start + row] * row_scale[row] * scale
-            top = max(top, value)
-            highest[row] = max(highest[row], value)
-        best[query] = top
+            cosine = line[row] * row_scale[row] * scale
+            cosines[row] = cosine
+            highest[row] = max(highest[row], cosine)
+        top = np.int32(0)
+        for row in range(rows):
+            top = max(top, bits[row])
+        best_bits[query] = top
+    order = np.argsort(best)
+    rising = best[order]
     chosen = np.full(queries, np.int32(-1))
     for row in range(rows):
         distance = 2 - 2 * highest[row]
         if distance >= farthest:
             continue
-        # Searching for a value again is faster than tracking its position during the
-        # search.
+        # Searching for a value again is faster than tracking its position during the search. Few
+        # queries share a value.
         first = queries
-        for query in range(queries):
-            first = min(first, query if best[query] == highest[row] else queries)
-        for query in range(first, queries):
-            value = products[query, start + row] * row_scale[row] * query_scale[query]
-            if value == best[query] == highest[row]:
-                line = products[query, start : start + rows]
-                second = _highest_apart(line, row_scale, points, row, radius)
-                if distance <= ratio * ratio * (2 - 2 * second * query_scale[query]):
-                    chosen[query] = row
+        for place in range(np.searchsorted(rising, highest[row]), queries):
+            query = order[place]
+            if best[query] != highest[row]:
                 break
+            if products[query, start + row] * row_scale[row] * query_scale[query] == best[query]:
+                first = min(first, query)
+        if first < queries and _is_distinct(
+            products[first, start : start + rows],
+            query_scale[first],
+            row_scale,
+            points,
+            row,
+            radius,
+            distance / (ratio * ratio),
+        ):
+            chosen[first] = row
     return chosen
 
 
 @njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
-def _highest_apart(products, row_scale, points, nearest, radius):  # type: ignore[no-untyped-def]
-    """The highest scaled product (m,) of rows that lie farther than `radius` from the nearest
-    row."""
-    highest = np.float32(-np.inf)
+def _is_distinct(products, query_scale, row_scale, points, nearest, radius, least):  # type: ignore[no-untyped-def]
+    """Whether no row farther than `radius` from the nearest row has a distance below `least`."""
     for row in range(len(products)):
-        across = points[row, 0] - points[nearest, 0]
-        down = points[row, 1] - points[nearest, 1]
-        apart = across * across + down * down > radius * radius
-        highest = max(highest, products[row] * row_scale[row] if apart else highest)
-    return highest
+        if 2 - 2 * (products[row] * row_scale[row] * query_scale) < least:
+            across = points[row, 0] - points[nearest, 0]
+            down = points[row, 1] - points[nearest, 1]
+            if across * across + down * down > radius * radius:
+                return False
+    return True
