@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from indexes.arrays.frozen import Frozen, Saved
 from indexes.calibration import BackgroundModel, ConfidenceModel, FalseDiscoveryRate
-from models.errors import InvalidInput
+from models.errors import invalid_field
 from models.types import Features, Options
 
 if TYPE_CHECKING:  # Importing it imports numba.
@@ -41,9 +41,7 @@ class SearchParams(Options):
         try:
             return cls.model_validate(dict(given))
         except ValidationError as exc:
-            first = exc.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or None
-            raise InvalidInput(f"{field or 'parameters'}: {first['msg']}", field) from exc
+            raise invalid_field(exc.errors(), whole="parameters") from exc
 
 
 class DistanceParams(SearchParams):

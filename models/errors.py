@@ -6,7 +6,7 @@ AmbienceError                 500
 │   ├── BrokenPicture         400   the file is empty or damaged, or decoding it fails
 │   ├── UnsupportedPicture    415   a format that is not accepted
 │   └── PictureTooLarge       413   more bytes or pixels than the limit
-├── UnknownName               404   a retriever, extractor, annotator or index that does not exist
+├── UnknownName               404   a retriever, annotator, job, decision, … that does not exist
 ├── ImageNotFound             404   no image has that id
 ├── Conflict                  409   the current state does not allow it; the id holds another image
 │   ├── AlreadyIndexed        409   the id already has features of this retriever
@@ -26,7 +26,8 @@ All arguments are positional and kept in `args`, so every error survives picklin
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 
 class AmbienceError(Exception):
@@ -49,6 +50,19 @@ class InvalidInput(AmbienceError):
 
     status = 400
     title = "Invalid input"
+
+
+def invalid_field(
+    errors: Sequence[Mapping[str, Any]], inside: str | None = None, whole: str = "body"
+) -> InvalidInput:
+    """The first of pydantic's validation errors.
+
+    An error that names no field counts to the field `inside`, else its sentence names the `whole`.
+    """
+    first = errors[0]
+    field = ".".join(str(part) for part in first["loc"]) or inside
+    sentence = str(first["msg"]).removeprefix("Value error, ")
+    return InvalidInput(f"{field or whole}: {sentence}", field)
 
 
 class MalformedQuery(InvalidInput):
@@ -83,7 +97,7 @@ class PictureTooLarge(InvalidInput):
 
 
 class UnknownName(AmbienceError):
-    """There is no retriever, annotator or index of this name: `detail` lists the known ones."""
+    """Nothing of this kind has this name: `detail` lists the known ones, if they are few."""
 
     status = 404
     title = "Unknown name"

@@ -16,7 +16,13 @@ from starlette.routing import Match
 
 from deployments.http.openapi import bodies, header
 from deployments.schemas import Answer
-from models.errors import AmbienceError, DuplicatePicture, InvalidInput, MalformedQuery, UnknownName
+from models.errors import (
+    AmbienceError,
+    DuplicatePicture,
+    MalformedQuery,
+    UnknownName,
+    invalid_field,
+)
 
 router = APIRouter()
 logger = logging.getLogger(__name__)
@@ -143,8 +149,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, exc: RequestValidationError) -> ProblemResponse:
         first = exc.errors()[0]
-        name = ".".join(str(part) for part in first["loc"][1:])
-        return problem(InvalidInput(f"{name}: {first['msg']}", name or None))
+        # The first part of the place is where the field stands: path, query, header or body.
+        return problem(invalid_field([first | {"loc": first["loc"][1:]}]))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, exc: HTTPException) -> ProblemResponse:

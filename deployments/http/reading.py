@@ -12,7 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from models.errors import InvalidInput
+from models.errors import InvalidInput, invalid_field
 
 # Uploads stay in memory: their size is limited, and a temporary file costs more than the decode.
 MultiPartParser.spool_max_size = 64 * 2**20
@@ -107,7 +107,7 @@ def validated(model: type[Model], fields: Mapping[str, Any]) -> Model:
     try:
         return model.model_validate(dict(fields))
     except ValidationError as exc:
-        raise invalid_field(exc) from exc
+        raise invalid_field(exc.errors()) from exc
 
 
 def parsed(model: type[Model], text: str | bytes, field_name: str) -> Model:
@@ -115,7 +115,7 @@ def parsed(model: type[Model], text: str | bytes, field_name: str) -> Model:
     try:
         return model.model_validate_json(text)
     except ValidationError as exc:
-        raise invalid_field(exc, field_name) from exc
+        raise invalid_field(exc.errors(), field_name) from exc
 
 
 def decoded(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,18 +157,10 @@ def items_of(body: Body, model: type[Model]) -> list[Model]:
     except orjson.JSONDecodeError as exc:
         raise InvalidInput(f"items: not JSON: {exc}", "items") from exc
     except ValidationError as exc:
-        raise invalid_field(exc, "items") from exc
+        raise invalid_field(exc.errors(), "items") from exc
     if len(items) != count:
         raise InvalidInput(f"items: {len(items)} for {count} pictures", "items")
     return list(items)
-
-
-def invalid_field(exc: ValidationError, inside: str | None = None) -> InvalidInput:
-    """The first validation error, as our own error."""
-    first = exc.errors()[0]
-    path = [str(part) for part in first["loc"]]
-    name = ".".join(path) or inside
-    return InvalidInput(f"{name or 'body'}: {first['msg']}", name)
 
 
 def image_id_of(fields: Mapping[str, Any]) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from deployments.directory.entry import DirectoryEntry
 from deployments.ingress.gateway import Gateway
@@ -26,6 +27,9 @@ from models.pictures.views import gray_lengths
 from models.types import Features, Pixels, Variants
 
 LOCAL = "local"
+MATCH_REACH = 0.02
+"""Maximum distance of a match from where the homography maps it, as a share of the image's long
+side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +187,24 @@ def _compared(query: ComparedPicture, image: ComparedPicture, pair: Hit | None) 
         homography = rescaled(np.array(pair.homography), *scales)
     points = np.array(pair.points if pair is not None and pair.points else []).reshape(-1, 4)
     factors = np.repeat(scales, 2)
-    matches = np.round(points * factors + (0.5 * factors - 0.5), 2)
-    return PairComparison(query, image, relation, homography, matches.tolist())
+    matches = points * factors + (0.5 * factors - 0.5)
+    if homography is not None:
+        matches = matches[_follow(matches, homography, max(image.width, image.height))]
+    return PairComparison(query, image, relation, homography, np.round(matches, 2).tolist())
+
+
+def _follow(
+    matches: npt.NDArray[np.float64], homography: Matrix, long: int
+) -> npt.NDArray[np.bool_]:
+    """Whether the homography maps the query's point of each match (n, 4) near to the image's.
+
+    The keypoints of a negative, or of a pattern that repeats, may match at other places.
+    """
+    found = np.c_[matches[:, :2], np.ones(len(matches))] @ homography.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart = np.linalg.norm(found[:, :2] / found[:, 2:] - matches[:, 2:], axis=1)
+    near: npt.NDArray[np.bool_] = apart <= MATCH_REACH * long
+    return near
 
 
 def _scales(

@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from indexes.store.base import Preview, Space
 from indexes.store.records import RecordKey, Records
-from models.errors import InvalidInput, PreconditionFailed, UnknownName
+from models.errors import PreconditionFailed, UnknownName, invalid_field
 
 TOMBSTONE, PICTURE, CHANGES = "tombstone", "tombstone-picture", "tombstone-changes"
 """Kinds of records."""
@@ -150,9 +150,7 @@ def tombstone_of(value: bytes | Mapping[str, Any]) -> Tombstone:
             return _TOMBSTONE.validate_json(value)
         return _TOMBSTONE.validate_python(value)
     except ValidationError as exc:
-        first = exc.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise InvalidInput(f"{where}: {first['msg']}", where) from exc
+        raise invalid_field(exc.errors(), whole="it") from exc
 
 
 def _change(store: Records, writes: Callable[[], Mapping[RecordKey, bytes | None]]) -> None:

@@ -34,7 +34,7 @@ from indexes.duplicates.rules import vote
 from indexes.store.annotations import read_annotations
 from indexes.store.base import ANNOTATIONS, Image, Store
 from indexes.store.records import RecordKey
-from models.errors import Conflict, ImageNotFound, InvalidInput, PreconditionFailed
+from models.errors import Conflict, ImageNotFound, InvalidInput, PreconditionFailed, UnknownName
 
 DECISIONS = "duplicates.decision"
 What = Literal["delete", "keep_all", "different", "alternates", "keep_larger"]
@@ -152,12 +152,12 @@ def history(store: Store, after: str, limit: int) -> tuple[list[Decision], str |
 def undo(store: Store, decision_id: str) -> Decision:
     """Take a decision back: its verdicts go, and what it deleted comes back with its features.
 
-    Raises ImageNotFound for an unknown decision, and Conflict for one that was undone before, or
+    Raises UnknownName for an unknown decision, and Conflict for one that was undone before, or
     whose deleted images were forgotten.
     """
     stored = store.record(DECISIONS, decision_id)
     if stored is None:
-        raise ImageNotFound(f"no decision {decision_id!r}", "decision_id")
+        raise UnknownName(f"no decision {decision_id!r}", "decision_id")
     decision = Decision.decode(stored)
     if decision.state == "undone":
         raise Conflict(f"decision {decision_id} was undone before", "decision_id")

@@ -15,7 +15,7 @@ from deployments.http.reading import refuse_unknown_parameters
 from deployments.schemas import Answer
 from deployments.tombstones import records
 from indexes.store.base import Store
-from models.errors import ImageNotFound
+from models.errors import UnknownName
 
 router = APIRouter(prefix="/v1", tags=["v1"], dependencies=[Depends(refuse_unknown_parameters)])
 TombstoneId = Annotated[
@@ -76,7 +76,7 @@ async def get_thumbnail(request: Request, tombstone_id: TombstoneId) -> Response
     found = await asyncio.to_thread(records.pictures, _store(request), [tombstone_id])
     preview = found[tombstone_id].preview if tombstone_id in found else None
     if preview is None:
-        raise ImageNotFound(f"no thumbnail of tombstone {tombstone_id[:80]!r}", "tombstone_id")
+        raise UnknownName(f"no thumbnail of tombstone {tombstone_id[:80]!r}", "tombstone_id")
     return Response(preview, media_type="image/jpeg")
 
 

@@ -37,7 +37,7 @@ REFUSED = "|".join(
         r"the upload is empty|.*(damaged|truncated)|this is ",
         r"cursor: pass on",
         r"give (an image|either an image)|image: give two pictures|query: ",
-        r"(body: Value error, )?give text or composed, not both",
+        r"(body: )?give text or composed, not both",
         r"no retriever that searches by words|none of these retrievers|these retrievers search",
         r"annotations: give annotations or metadata",
         r"filter.(tags|larger)|tags\.|tag: |keep: |automatic|region",

@@ -24,7 +24,7 @@ from indexes.store.annotations import annotations_of
 from indexes.store.base import ANNOTATIONS, Store
 from indexes.store.lmdb.store import LmdbStore
 from indexes.store.postgres.store import PostgresStore
-from models.errors import Conflict, ImageNotFound, InvalidInput
+from models.errors import Conflict, ImageNotFound, InvalidInput, UnknownName
 from tests.indexes.duplicates.collection import add, add_pairs, pair
 from tests.indexes.pictures import LOCAL, PHASH, known, row_of
 
@@ -71,7 +71,7 @@ def test_an_undone_decision_shows_the_pair_again(store: Store) -> None:
     assert shown(store) == before
     with pytest.raises(Conflict, match="undone before"):
         undo(store, decision.decision_id)
-    with pytest.raises(ImageNotFound, match="no decision"):
+    with pytest.raises(UnknownName, match="no decision"):
         undo(store, "never")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from tests.deployments.pictures import (
     field_part,
@@ -129,3 +129,11 @@ def test_anything_but_two_pictures_is_refused(library: httpx.Client) -> None:
     assert problem_of(broken, 415)["field"] == "image"
     text = post_form(library, "/v1/compare", image_part(picture(1)), field_part("query", "{"))
     assert problem_of(text, 400)["field"] == "query"
+
+
+def test_the_matches_of_a_negative_follow_its_alignment(library: httpx.Client) -> None:
+    found = compared(library, encoded(ImageOps.invert(scene(4))), 4)
+    assert found["relation"] == "same"
+    assert found["changes"] == ["negative"]
+    for x, y, image_x, image_y in found.get("matches", []):
+        assert np.allclose(mapped(found, (x, y)), (image_x, image_y), atol=0.02 * 640)
