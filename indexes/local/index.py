@@ -68,7 +68,7 @@ halves it."""
 
 
 class LocalIndex(Index):
-    """Index of structured arrays (n,), n ≤ 256: x, y, scale, angle, descriptor (128,).
+    """Index of structured arrays (n,), n ≤ 256: x, y, scale, angle, descriptor (d,).
 
     Descriptors are uint8 or int8 of any length; only their directions are compared. Keypoints
     without a scale (0) are exempt from the checks of scale and angle.

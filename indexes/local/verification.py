@@ -51,7 +51,7 @@ class KeypointArrays:
 
     keypoints: Keypoints
     descriptors: npt.NDArray[np.float32]
-    """Descriptors (n, 128) as the stored whole numbers. Their matrix product is exact, and so does
+    """Descriptors (n, d) as the stored whole numbers. Their matrix product is exact, and so does
     not depend on what else is multiplied."""
     scale: npt.NDArray[np.float32]
     """Factors (n,) that bring each descriptor to unit length; a descriptor of zeros stays zero."""
