@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -144,7 +145,15 @@ def _matches(
         farthest,
     )
     rows = np.flatnonzero(chosen >= 0)
-    return Matches(query.keypoints.take(rows), image.keypoints.take(chosen[rows].astype(np.intp)))
+    return matches_of(query, image, np.column_stack([rows, chosen[rows]]))
+
+
+def matches_of(
+    query: KeypointArrays, image: KeypointArrays, pairs: npt.NDArray[np.integer[Any]]
+) -> Matches:
+    """The matches of rows (m, 2) of the query and of the image."""
+    here, there = pairs.astype(np.intp).T
+    return Matches(query.keypoints.take(here), image.keypoints.take(there))
 
 
 def agreeing(matches: Matches) -> Matches:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -71,9 +71,16 @@ def quantise(descriptors: Floats) -> npt.NDArray[np.int8]:
     return np.asarray(np.rint(scaled), np.int8)
 
 
-def load_weights(model: Any, path: Path, constants: frozenset[str] = frozenset()) -> None:
+def load_weights(
+    model: Any,
+    path: Path,
+    constants: frozenset[str] = frozenset(),
+    renamed: Callable[[str], str] = str,
+) -> None:
     """Load the state dict at `path` into a torch module, for inference; only `constants` may be
-    missing. Torch then uses one thread, because pictures are described side by side.
+    missing. `renamed` gives the module's name of a tensor of the file.
+
+    From then on torch uses one thread for a picture, because pictures are described side by side.
 
     Raises RetrieverUnavailable when the file is broken or belongs to another model.
     """
@@ -82,6 +89,7 @@ def load_weights(model: Any, path: Path, constants: frozenset[str] = frozenset()
     torch.set_num_threads(1)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        state = {renamed(name): tensor for name, tensor in state.items()}
         missing, unknown = model.load_state_dict(state, strict=False)
     except (AttributeError, EOFError, RuntimeError, TypeError, pickle.UnpicklingError) as exc:
         raise RetrieverUnavailable(f"{path} holds no weights of {_name(model)}: {exc}") from exc
