@@ -49,7 +49,7 @@ def _checked(args: RetrieverArgs) -> Extractor:
     extractor = make_extractor(args.extractor, args.options)
     if extractor.reads_text and args.index.get("whitening"):
         raise InvalidInput("words and pictures share one space, which is never whitened")
-    make_index(extractor.index, args.index, lambda _: {})
+    make_index(extractor.index, args.index, lambda _: {}).check_dtype(extractor.dtype)
     return extractor
 
 

@@ -15,6 +15,7 @@ from indexes.arrays.frozen import Frozen, Saved
 from indexes.calibration import BackgroundModel, ConfidenceModel, FalseDiscoveryRate
 from models.errors import invalid_field
 from models.types import Features, Options
+from models.weights import Weights
 
 if TYPE_CHECKING:  # Importing it imports numba.
     from indexes.inverted.file import Method
@@ -232,6 +233,14 @@ class Index(ABC):
     def depends_on(self) -> Mapping[str, Any]:
         """What the state depends on besides features and options, as JSON."""
         return {}
+
+    @classmethod
+    def weights(cls, options: Options) -> Sequence[Weights]:  # noqa: ARG003
+        """The weights of a network that searches need, besides those of the extractor."""
+        return ()
+
+    def check_dtype(self, dtype: np.dtype[Any]) -> None:  # noqa: B027
+        """Raises InvalidInput where the options do not suit features of this dtype."""
 
     @classmethod
     def max_hits(cls, params: SearchParams) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from indexes.base import Index, Rows
 from models.errors import InvalidInput, UnknownName
+from models.types import Options
 
 MODULES = {
     "binary": "indexes.hamming.index",
@@ -32,14 +33,19 @@ def index_class(name: str) -> type[Index]:
     return kind
 
 
+def index_options(name: str, options: Mapping[str, Any]) -> Options:
+    """Check the options of an index. Raises UnknownName, listing the known names, and InvalidInput,
+    naming a misspelt option."""
+    try:
+        return index_class(name).Config.model_validate(dict(options))
+    except ValueError as exc:
+        raise InvalidInput(f"options of index {name!r}: {exc}") from exc
+
+
 def make_index(name: str, options: Mapping[str, Any], rows: Rows) -> Index:
     """Build an empty index that reads stored features through `rows`.
 
     Raises UnknownName, listing the known names, and InvalidInput, naming a misspelt option.
     """
-    kind = index_class(name)
-    try:
-        config = kind.Config.model_validate(dict(options))
-    except ValueError as exc:
-        raise InvalidInput(f"options of index {name!r}: {exc}") from exc
-    return kind(config, rows)
+    config = index_options(name, options)
+    return index_class(name)(config, rows)

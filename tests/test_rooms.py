@@ -29,6 +29,7 @@ ROOMS: dict[str, str] = {
     "models.annotator": "method types",
     "models.preparation": "types",
     "models.neural": "base errors machine preparation types",
+    "models.lightglue": "descriptors errors neural types weights",
     "models.registry": "annotator base errors method",
     "models.pictures": "pictures.files errors machine types",
     "models.pictures.files": "errors",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cluster.service.applications import ANNOTATOR, RETRIEVER, built_by
 from deployments.settings import RetrieverArgs
+from indexes.registry import index_class, index_options
 from models.errors import RetrieverUnavailable
-from models.method import Method
 from models.registry import make_annotator, make_extractor
 from models.weights import (
     WEIGHT_SUFFIXES,
@@ -67,9 +68,9 @@ class NeededWeights:
 
 def needed_weights(config: Mapping[str, Any], fetch: bool) -> Iterator[NeededWeights]:
     """The weights of all applications, each searched for or, with `fetch`, downloaded now."""
-    for application, method in _methods(config):
+    for application, weights_of in _methods(config):
         try:
-            needed = method.weights()
+            needed = weights_of()
         except RetrieverUnavailable:
             continue  # It is off, like `vocabulary` without words.
         for weights in needed:
@@ -80,12 +81,16 @@ def needed_weights(config: Mapping[str, Any], fetch: bool) -> Iterator[NeededWei
             yield NeededWeights(application, weights, found, reason)
 
 
-def _methods(config: Mapping[str, Any]) -> Iterator[tuple[str, Method]]:
+def _methods(config: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[], Sequence[Weights]]]]:
+    """Functions that name the weights of each application's extractors, indexes and annotators."""
     for name, given in built_by(RETRIEVER, config).items():
         for model in RetrieverArgs.model_validate(given).models():
-            yield name, make_extractor(model.extractor, model.options)
+            extractor = make_extractor(model.extractor, model.options)
+            yield name, extractor.weights
+            options = index_options(extractor.index, model.index)
+            yield name, partial(index_class(extractor.index).weights, options)
     for name, given in built_by(ANNOTATOR, config).items():
-        yield name, make_annotator(given["annotator"], given.get("options"))
+        yield name, make_annotator(given["annotator"], given.get("options")).weights
 
 
 def carry(needed: NeededWeights, folder: Path) -> dict[str, str]:

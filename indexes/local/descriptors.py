@@ -15,18 +15,17 @@ from indexes.inverted.file import InvertedFile, Method, train
 from indexes.local.kernels import keep_nearest
 
 Descriptors = npt.NDArray[np.float32]
-"""Unit descriptors (n, 128) float32."""
+"""Unit descriptors (n, d) float32."""
 Wanted = npt.NDArray[np.int64]
 """Image id of each slot (slots,) that may be found, -1 for other slots."""
 Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 """Squared L2 distances (n, k), ascending, and ids (n, k), -1 where there are fewer."""
 
-WIDTH = 128
 BLOCK = 8192
 
 
 def unit(quantised: npt.NDArray[np.uint8] | npt.NDArray[np.int8]) -> Descriptors:
-    """Quantised descriptors (n, 128) as float32 of unit length; a descriptor of zeros stays
+    """Quantised descriptors (n, d) as float32 of unit length; a descriptor of zeros stays
     zero."""
     rows = quantised.astype(np.float32)
     rows /= lengths(rows)[:, None]
@@ -91,7 +90,7 @@ class FlatSearch(DescriptorSearch):
         while done < len(ids):
             place = self._count % BLOCK
             if place == 0:
-                self._blocks.append(np.empty((BLOCK, WIDTH), np.float32))
+                self._blocks.append(np.empty((BLOCK, descriptors.shape[1]), np.float32))
                 self._ids.append(np.empty(BLOCK, np.int64))
             step = min(BLOCK - place, len(ids) - done)
             self._blocks[-1][place : place + step] = descriptors[done : done + step]
@@ -122,11 +121,12 @@ class FlatSearch(DescriptorSearch):
         sizes = [min(BLOCK, self._count - number * BLOCK) for number in range(len(self._blocks))]
         blocks = [block[:size] for block, size in zip(self._blocks, sizes, strict=True)]
         ids = [block_ids[:size] for block_ids, size in zip(self._ids, sizes, strict=True)]
+        width = blocks[0].shape[1] if blocks else 0
         return Frozen(
             {"search": self.kind},
             {
                 "descriptors": FrozenArray(
-                    np.dtype(np.float32), (self._count, WIDTH), iter(blocks)
+                    np.dtype(np.float32), (self._count, width), iter(blocks)
                 ),
                 "descriptor_ids": FrozenArray(np.dtype(np.int64), (self._count,), iter(ids)),
             },

@@ -52,7 +52,9 @@ from indexes.local.voting import (
 )
 from indexes.local.warming import warm_up
 from models.errors import InvalidInput
+from models.lightglue import LightGlue, LightGlueOptions, shared
 from models.types import Features, Options
+from models.weights import Weights
 
 LONGEST_SHORTLIST = 512
 AT_ONCE = 64
@@ -68,7 +70,7 @@ halves it."""
 
 
 class LocalIndex(Index):
-    """Index of structured arrays (n,), n ≤ 256: x, y, scale, angle, descriptor (128,).
+    """Index of structured arrays (n,), n ≤ 256: x, y, scale, angle, descriptor (d,).
 
     Descriptors are uint8 or int8 of any length; only their directions are compared. Keypoints
     without a scale (0) are exempt from the checks of scale and angle.
@@ -95,6 +97,11 @@ class LocalIndex(Index):
         retrain_growth: float = Field(
             4, gt=1, description="The index is trained again when it has grown by this factor."
         )
+        lightglue: LightGlueOptions | None = Field(
+            None,
+            description="Match the candidates that geometry leaves unsure by LightGlue.",
+            exclude=True,  # Snapshots do not depend on it.
+        )
 
     options: Config
     Params: ClassVar[type[SearchParams]] = LocalParams
@@ -109,6 +116,7 @@ class LocalIndex(Index):
         self._trained = None if given in (None, AUTO) else load(Path(str(given)))
         self._search_by = self._no_rows()
         self._training: Training | None = None
+        self._matcher = None if options.lightglue is None else shared(options.lightglue)
         self._train_at = options.train_above
         self._renew_at = DEAD_AT_LEAST
         warm_up()
@@ -122,9 +130,13 @@ class LocalIndex(Index):
 
     @property
     def kind(self) -> str:
-        if self._trained is None:
-            return self._search_by.kind
-        return f"{self._search_by.kind}, training {self._trained.version}"
+        kind = self._search_by.kind
+        if self._trained is not None:
+            kind += f", training {self._trained.version}"
+        if self._matcher is None:
+            return kind
+        reason = self._matcher.reason
+        return f"{kind}, LightGlue" if reason is None else f"{kind}, without LightGlue: {reason}"
 
     @property
     def needs_compaction(self) -> bool:
@@ -160,11 +172,25 @@ class LocalIndex(Index):
         self._maintain()
 
     def maintain(self) -> bool:
-        """Switch to the index of a finished training."""
+        """Switch to the index of a finished training; begin to load what searches need."""
+        if self._matcher is not None:
+            self._matcher.start()
         if self._training is not None and not self._training.is_alive():
             self._adopt()
             self._maintain()
         return False
+
+    @classmethod
+    def weights(cls, options: Options) -> Sequence[Weights]:
+        assert isinstance(options, LocalIndex.Config)
+        return () if options.lightglue is None else LightGlue.weights(options.lightglue)
+
+    def check_dtype(self, dtype: np.dtype[Any]) -> None:
+        if self._matcher is not None and not self._matcher.suits(dtype):
+            raise InvalidInput(
+                "LightGlue matches rootsift: remove `lightglue` from the options of the index, or "
+                "`descriptor` from those of the extractor"
+            )
 
     def training_method(self, _: int) -> Method:
         return method(self.options.factory)
@@ -263,7 +289,7 @@ class LocalIndex(Index):
         mine = [one for one in candidates if self._table.has(one[0])]
         if params.verifies:
             stored = self.rows(sorted({image_id for image_id, _ in mine}))
-            mine = verified_hits(query.variants, stored, mine, params)
+            mine = verified_hits(query.variants, stored, mine, params, self._matcher)
         return mine[: params.k or DEFAULT_K]
 
     def _candidates(self, query: Query, params: SearchParams) -> list[NearestDescriptors]:

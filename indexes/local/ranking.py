@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
 from pydantic import Field, model_validator
@@ -15,9 +15,11 @@ from indexes.local.verification import (
     Verified,
     agreeing,
     match,
+    matches_of,
     similarity,
     verify,
 )
+from models.lightglue import LightGlue
 from models.types import Features
 
 DEFAULT_K = 20
@@ -106,13 +108,29 @@ class Ranking:
         if hit is not None and (best is None or score(hit) > score(best)):
             self._best[image_id] = hit
 
+    def match_again(
+        self,
+        matched: Sequence[tuple[Matches, int, int]],
+        rows: Callable[[int, int], Matches],
+        most: int,
+    ) -> None:
+        """Verify the likeliest candidates, given by falling number of matches, on the matches of a
+        better matcher, unless a hit is sure."""
+        if self._has_sure_hit:
+            return
+        likeliest: dict[int, int] = {}
+        for _, image_id, variant in matched:
+            likeliest.setdefault(image_id, variant)
+        for image_id, variant in islice(likeliest.items(), most):
+            self.add(image_id, variant, rows(image_id, variant))
+
     def propose(self, matched: Sequence[tuple[Matches, int, int]]) -> None:
         """Add candidates, given by falling number of matches, that may show a small part of the
         query or of the image, unless a hit is sure.
 
         They may have no inliers at all: `finished` chooses among those of all shards.
         """
-        if any(score(hit) >= SURE_INLIERS for hit in self._best.values()):
+        if self._has_sure_hit:
             return
         rest: dict[int, tuple[Matches, int]] = {}
         for matches, image_id, variant in matched:
@@ -124,6 +142,10 @@ class Ranking:
             hit = hit._replace(support=Support(0.0, 0.0, 0.0, 0.0, proposed=True))
             fit = similarity(matches)
             self._best[image_id] = hit if fit is None else self._described(hit, variant, fit)
+
+    @property
+    def _has_sure_hit(self) -> bool:
+        return any(score(hit) >= SURE_INLIERS for hit in self._best.values())
 
     def hits(self) -> list[Hit]:
         return sorted(self._best.values(), key=lambda hit: (-score(hit), hit.image_id))
@@ -167,8 +189,12 @@ def verified_hits(
     stored: Mapping[int, Features],
     shortlist: Sequence[tuple[int, int]],
     params: LocalParams,
+    matcher: LightGlue | None = None,
 ) -> list[Hit]:
-    """Hits of the shortlist, given as image id and number of the variant, best first."""
+    """Hits of the shortlist, given as image id and number of the variant, best first.
+
+    If no hit is sure, the `matcher`, once it is loaded, matches the likeliest candidates again.
+    """
     images = {image_id: KeypointArrays.of(features) for image_id, features in stored.items()}
     ratio = params.smnn_match_threshold if params.use_smnn_matching else 1.0
     matched = []
@@ -187,6 +213,13 @@ def verified_hits(
         if ranking.is_settled(len(matches)):
             break
         ranking.add(image_id, variant, matches)
+    if matcher is not None and matcher.reason is None and params.use_ransac:
+
+        def rows(image_id: int, variant: int) -> Matches:
+            pairs = matcher.match(variants[variant], stored[image_id])
+            return matches_of(KeypointArrays.of(variants[variant]), images[image_id], pairs)
+
+        ranking.match_again(matched, rows, matcher.options.candidates)
     if params.proposes:
         ranking.propose(matched)
         return supported(ranking.hits(), KeypointArrays.of(variants[0]), images)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +52,7 @@ class KeypointArrays:
 
     keypoints: Keypoints
     descriptors: npt.NDArray[np.float32]
-    """Descriptors (n, 128) as the stored whole numbers. Their matrix product is exact, and so does
+    """Descriptors (n, d) as the stored whole numbers. Their matrix product is exact, and so does
     not depend on what else is multiplied."""
     scale: npt.NDArray[np.float32]
     """Factors (n,) that bring each descriptor to unit length; a descriptor of zeros stays zero."""
@@ -144,7 +145,15 @@ def _matches(
         farthest,
     )
     rows = np.flatnonzero(chosen >= 0)
-    return Matches(query.keypoints.take(rows), image.keypoints.take(chosen[rows].astype(np.intp)))
+    return matches_of(query, image, np.column_stack([rows, chosen[rows]]))
+
+
+def matches_of(
+    query: KeypointArrays, image: KeypointArrays, pairs: npt.NDArray[np.integer[Any]]
+) -> Matches:
+    """The matches of rows (m, 2) of the query and of the image."""
+    here, there = pairs.astype(np.intp).T
+    return Matches(query.keypoints.take(here), image.keypoints.take(there))
 
 
 def agreeing(matches: Matches) -> Matches:

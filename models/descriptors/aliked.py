@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from models.descriptors.base import Described, Descriptor, load_weights, quantise
-from models.descriptors.keypoints import Keypoints, resized
-from models.descriptors.selection import Floats, Selection
+from models.descriptors.base import load_weights
+from models.descriptors.detecting import STRONGEST, DetectingDescriptor
+from models.descriptors.selection import Floats
 from models.types import Pixels
 from models.weights import UrlWeights, Weights
 
@@ -24,19 +24,13 @@ URL = (
     "683d7c65197395c0b3f01ebe76e1084a27e73a65/models/aliked-n16.pth"
 )
 SHA256 = "5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2"
-STRONGEST = 1600
-"""Maximum number of keypoints that the even selection considers: 100 in each of 16 cells."""
-FLOOR = 0.05
-"""Minimum score of a keypoint. Scores in blank pictures reach 0.02."""
 CONSTANTS = frozenset({"dkd.hw_grid"})
 """The detector's grid of offsets. kornia creates it, so published files do not contain it."""
 
 
-class Aliked(Descriptor):
-    """Keypoint detector and descriptor. ALIKED has neither scale nor angle; both are 0, which the
-    index treats as unknown."""
-
-    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.int8)
+class Aliked(DetectingDescriptor):
+    floor: ClassVar[float] = 0.05
+    """Scores in blank pictures reach 0.02."""
 
     def weights(self, path: str | None) -> Sequence[Weights]:
         return (UrlWeights("aliked", URL, SHA256, path),)
@@ -48,19 +42,7 @@ class Aliked(Descriptor):
         load_weights(network, files["aliked"], CONSTANTS)
         self._network = network
 
-    def describe(self, gray: Pixels, sides: tuple[int, int], selection: Selection) -> Described:
-        small, factor = resized(gray, sides)
-        points, score, descriptors = self.run(small)
-        points = (points + np.float32(0.5)) / np.float32(factor) - np.float32(0.5)
-        strong = np.flatnonzero(score > FLOOR)
-        order = strong[np.lexsort((points[strong, 1], points[strong, 0], -score[strong]))]
-        chosen = order[selection.rows(points[order], gray.shape)]
-        unknown = np.zeros(len(chosen), np.float32)
-        keypoints = Keypoints(points[chosen], unknown, unknown)
-        return Described(keypoints, quantise(descriptors[chosen]))
-
     def run(self, gray: Pixels) -> tuple[Floats, Floats, Floats]:
-        """Points (n, 2) in pixels, scores (n,) and unit descriptors (n, 128), all float32."""
         import torch
 
         picture = torch.from_numpy(np.divide(gray, 255, dtype=np.float32))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,9 +17,8 @@ from models.errors import RetrieverUnavailable
 from models.types import Pixels
 from models.weights import Weights
 
-WIDTH = 128
 Quantised = npt.NDArray[np.uint8] | npt.NDArray[np.int8]
-"""Descriptors (n, 128), each a multiple of a unit vector. The index normalises them."""
+"""Descriptors (n, width), each a multiple of a unit vector. The index normalises them."""
 
 
 class Described(NamedTuple):
@@ -36,6 +35,8 @@ class Descriptor(ABC):
 
     dtype: ClassVar[np.dtype[Any]]
     """Dtype of descriptors: uint8, or int8 where values have signs."""
+    width: ClassVar[int] = 128
+    """Number of values of a descriptor."""
 
     def weights(self, path: str | None) -> Sequence[Weights]:  # noqa: ARG002
         """The weights that `load` needs, at the owner's `path` if given; empty for methods without
@@ -61,7 +62,7 @@ class Descriptor(ABC):
 
 
 def quantise(descriptors: Floats) -> npt.NDArray[np.int8]:
-    """Quantise (n, 128) float32 to int8, each row scaled so that its largest value becomes ±127.
+    """Quantise (n, width) float32 to int8, each row scaled so that its largest value becomes ±127.
 
     The cosine of a row to its original drops by at most 4e-4. A row of zeros stays zero.
     """
@@ -70,16 +71,25 @@ def quantise(descriptors: Floats) -> npt.NDArray[np.int8]:
     return np.asarray(np.rint(scaled), np.int8)
 
 
-def load_weights(model: Any, path: Path, constants: frozenset[str] = frozenset()) -> None:
+def load_weights(
+    model: Any,
+    path: Path,
+    constants: frozenset[str] = frozenset(),
+    renamed: Callable[[str], str] = str,
+) -> None:
     """Load the state dict at `path` into a torch module, for inference; only `constants` may be
-    missing.
+    missing. `renamed` gives the module's name of a tensor of the file.
+
+    From then on torch uses one thread for a picture, because pictures are described side by side.
 
     Raises RetrieverUnavailable when the file is broken or belongs to another model.
     """
     import torch
 
+    torch.set_num_threads(1)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        state = {renamed(name): tensor for name, tensor in state.items()}
         missing, unknown = model.load_state_dict(state, strict=False)
     except (AttributeError, EOFError, RuntimeError, TypeError, pickle.UnpicklingError) as exc:
         raise RetrieverUnavailable(f"{path} holds no weights of {_name(model)}: {exc}") from exc

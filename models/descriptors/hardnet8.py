@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from models.descriptors.base import WIDTH, Described, Descriptor, load_weights, quantise
+from models.descriptors.base import Described, Descriptor, load_weights, quantise
 from models.descriptors.keypoints import Sift, compile_kernels
 from models.descriptors.selection import Floats, Selection
 from models.types import Pixels
@@ -52,7 +52,7 @@ class HardNet8(Descriptor):
         """Unit descriptors (n, 128) float32 of frames (n, 4): x, y, diameter in pixels, angle in
         degrees."""
         if not len(frames):
-            return np.empty((0, WIDTH), np.float32)
+            return np.empty((0, self.width), np.float32)
         import torch
         from kornia.feature import extract_patches_from_pyramid, laf_from_center_scale_ori
 

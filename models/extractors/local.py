@@ -14,10 +14,11 @@ from pydantic import Field, model_validator
 
 from models.base import Extractor
 from models.descriptors.aliked import Aliked
-from models.descriptors.base import WIDTH, Descriptor
+from models.descriptors.base import Descriptor
 from models.descriptors.hardnet8 import HardNet8
 from models.descriptors.rootsift import RootSift
 from models.descriptors.selection import Selection, rank_in_cell
+from models.descriptors.xfeat import XFeat
 from models.types import Features, Options, Pixels, Variants, View
 from models.weights import Weights
 
@@ -25,24 +26,25 @@ DESCRIPTORS: Mapping[str, type[Descriptor]] = {
     "rootsift": RootSift,
     "hardnet8": HardNet8,
     "aliked": Aliked,
+    "xfeat": XFeat,
 }
 
 
-def local_dtype(descriptor: np.dtype[Any]) -> np.dtype[Any]:
-    """Dtype of one keypoint with its 128 descriptor values, a multiple of a unit vector.
+def local_dtype(descriptor: type[Descriptor]) -> np.dtype[Any]:
+    """Dtype of one keypoint with the values of its descriptor, a multiple of a unit vector.
 
     x, y: pixels of the gray view (negative x in a mirrored query); scale: diameter in pixels, 0
     where the keypoint has neither scale nor angle; angle: degrees in [0, 360).
     """
     places = [(name, np.float32) for name in ("x", "y", "scale", "angle")]
-    return np.dtype([*places, ("descriptor", descriptor, (WIDTH,))])
+    return np.dtype([*places, ("descriptor", descriptor.dtype, (descriptor.width,))])
 
 
-LOCAL_DTYPE = local_dtype(RootSift.dtype)
+LOCAL_DTYPE = local_dtype(RootSift)
 
 
 class LocalOptions(Options):
-    descriptor: Literal["rootsift", "hardnet8", "aliked"] = "rootsift"
+    descriptor: Literal["rootsift", "hardnet8", "aliked", "xfeat"] = "rootsift"
     max_keypoints: int = Field(256, ge=4, le=256)
     """Maximum number of stored keypoints per picture; each quadrant has at most a quarter of
     them."""
@@ -84,7 +86,7 @@ class Local(Extractor):
     def __init__(self, options: LocalOptions) -> None:
         super().__init__(options)
         self._descriptor = DESCRIPTORS[options.descriptor]()
-        self.dtype = local_dtype(self._descriptor.dtype)
+        self.dtype = local_dtype(type(self._descriptor))
 
     def weights(self) -> Sequence[Weights]:
         return self._descriptor.weights(self.options.weights)

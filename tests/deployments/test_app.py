@@ -60,6 +60,11 @@ def named_options(options: Any) -> Iterator[tuple[str, Any]]:
         ({"extractor": "phash", "options": {"bitz": 1}}, "bitz"),
         ({"extractor": "color", "index": {"exakt": True}}, "exakt"),
         ({"extractor": "local", "options": {"descriptor": "surf"}}, "descriptor"),
+        ({"extractor": "local", "index": {"lightglue": {"wieghts": "x"}}}, "wieghts"),
+        (
+            {"extractor": "local", "options": {"descriptor": "xfeat"}, "index": {"lightglue": {}}},
+            "LightGlue matches rootsift",
+        ),
         ({"extractor": "phash", "completion_interval": 0}, "completion_interval"),
     ],
 )

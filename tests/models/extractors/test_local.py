@@ -222,5 +222,5 @@ def test_weights_for_a_descriptor_that_has_none_are_refused() -> None:
 
 
 def test_an_unknown_descriptor_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InvalidInput, match="'rootsift', 'hardnet8' or 'aliked'"):
+    with pytest.raises(InvalidInput, match="'rootsift', 'hardnet8', 'aliked' or 'xfeat'"):
         make_extractor("local", {"descriptor": "surf"})
