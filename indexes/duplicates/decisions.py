@@ -16,7 +16,8 @@ from typing import Any, Literal
 import orjson
 
 from indexes.duplicates.best import read_best_rule
-from indexes.duplicates.catalogue import VERDICTS, Writes, groups_of, regroup, verdict_key
+from indexes.duplicates.catalogue import groups_of, regroup
+from indexes.duplicates.connected import VERDICTS, Writes, verdict_key
 from indexes.duplicates.facts import Facts, facts_of, tags_of_metadata
 from indexes.duplicates.kept import (
     KEPT,
