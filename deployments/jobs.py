@@ -140,6 +140,11 @@ class RunningJob:
         return self._status
 
     @property
+    def record(self) -> RecordKey:
+        """The name of its record."""
+        return RecordKey(JOB, self._status.job_id)
+
+    @property
     def is_cancelled(self) -> bool:
         return self._cancelled is not None
 
@@ -188,7 +193,7 @@ class RunningJob:
             self._status = replace(self._status, seen=time.time())
             self._changed = False
             value = orjson.dumps(asdict(self._status))
-        self._store.write_records({RecordKey(JOB, self._status.job_id): value, **more})
+        self._store.write_records({self.record: value, **more})
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT_SECONDS):
@@ -210,12 +215,15 @@ class RunningJob:
 
 
 @contextmanager
-def running_job(kind: str, source: str | None = None) -> Iterator[RunningJob]:
+def running_job(
+    kind: str, source: str | None = None, url: str | None = None
+) -> Iterator[RunningJob]:
     """A job that others see in the store while this runs, and afterwards with its outcome.
 
-    The data folder must be there. Raises StoreUnavailable, and JobCancelled.
+    `url` names the store; None is the configured one, whose data folder must be there. Raises
+    StoreUnavailable, and JobCancelled.
     """
-    with closing(open_store(store_url(None))) as store:
+    with closing(open_store(url or store_url(None))) as store:
         now = RunningJob(store, kind, source)
         try:
             yield now
@@ -240,6 +248,14 @@ def _end(now: RunningJob, state: State, error: str | None = None) -> None:
 
 def _status(value: bytes) -> JobStatus:
     return JobStatus(**orjson.loads(value))
+
+
+def forget_running(store: Records) -> None:
+    """Remove the records of running jobs, of which a restored backup has those that ran when it was
+    made."""
+    found = store.records(JOB, limit=10 * KEPT)
+    gone = [one.key for one in found if _status(one.value).state == "running"]
+    store.write_records({RecordKey(kind, one): None for one in gone for kind in (JOB, CANCEL)})
 
 
 def _remove_old(store: Records) -> None:

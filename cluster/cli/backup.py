@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -13,8 +14,10 @@ import typer
 
 from cluster.cli.console import out
 from cluster.service.data_folder import locked
+from deployments.jobs import forget_running, running_job
 from deployments.settings import TRAINABLE, data_folder, store_url
 from indexes.store.lmdb.backup import back_up, check, restore
+from indexes.store.url import open_store
 from models.errors import InvalidInput
 
 app = typer.Typer(help="Back up and restore.")
@@ -30,12 +33,19 @@ POSTGRES = (
 def backup(folder: FOLDER) -> None:
     """Back up the store and the trained files to a new folder, also while the service runs."""
     source = _store_folder()
-    state = back_up(source, folder / "store")
-    for name in TRAINABLE:
-        if (data_folder() / name).is_dir():
-            shutil.copytree(data_folder() / name, folder / name)
-    taken = {"taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    (folder / FILE).write_text(json.dumps(taken | asdict(state), indent=2))
+    if not (source / "data.mdb").exists():
+        raise InvalidInput(f"there is no store in {source}")
+    with running_job("backup", str(folder)) as job:
+        with closing(open_store(store_url(None))) as store:
+            job.begin("copying and reading back", store.count())
+        state = back_up(source, folder / "store", job.update)
+        job.update(state.images)
+        for name in TRAINABLE:
+            if (data_folder() / name).is_dir():
+                shutil.copytree(data_folder() / name, folder / name)
+        taken = {"taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        (folder / FILE).write_text(json.dumps(taken | asdict(state), indent=2))
+        job.report({"images": state.images})
     out.print(f"{state.images} images are backed up in {folder}.", soft_wrap=True)
 
 
@@ -56,6 +66,10 @@ def restore_backup(
         for name in TRAINABLE:
             if (folder / name).is_dir():
                 shutil.copytree(folder / name, data_folder() / name, dirs_exist_ok=True)
+        with closing(open_store(store_url(None))) as store:
+            forget_running(store)
+        with running_job("restore", str(folder)) as job:
+            job.report({"images": images})
     out.print(f"{images} images are restored; start the service.", soft_wrap=True)
 
 

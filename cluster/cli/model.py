@@ -75,7 +75,10 @@ def switch(
     """Let searches use the next model from now on, in all replicas at once and after restarts."""
     from cluster.jobs import model_change
 
-    done = model_change.switch(_read(config), name, back, force, _state(name))
+    make_private(data_folder())
+    with running_job("model switch", name) as job:
+        done = model_change.switch(_read(config), name, back, force, _state(name))
+        job.report({"fingerprint": done.fingerprint, "lacking": done.lacking})
     lacking = f"; {done.lacking} pictures lack features of it" if done.lacking else ""
     out.print(f"Searches of {name} use {done.fingerprint} now{lacking}.", soft_wrap=True)
 

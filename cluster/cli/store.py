@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cluster.cli.console import Json, err, out, print_json
+from deployments.jobs import running_job
 from indexes.store.copying import copy_store
 from indexes.store.url import open_store
 
@@ -35,9 +36,17 @@ def copy(
     with (
         closing(open_store(source)) as one,
         closing(open_store(target)) as other,
+        running_job("store copy", f"{_named(source)} to {_named(target)}", source) as job,
         err.status("comparing …") as status,
     ):
-        copied = copy_store(one, other, lambda count: status.update(f"{count} compared"))
+
+        def note(count: int) -> None:
+            status.update(f"{count} compared")
+            job.update(count)
+
+        job.begin("comparing", one.count())
+        copied = copy_store(one, other, note, job.record)
+        job.report(asdict(copied))
     if as_json:
         print_json(asdict(copied))
     else:
@@ -53,3 +62,9 @@ def copy(
         )
     if not copied.complete:
         raise typer.Exit(EXIT_INCOMPLETE)
+
+
+def _named(url: str) -> str:
+    """The URL of a store without a password."""
+    scheme, at, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if at else url

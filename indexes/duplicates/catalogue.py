@@ -2,7 +2,7 @@
 
 All that one change touches is read, regrouped and written in one transaction, under the condition
 that nobody else has changed it meanwhile. A change costs what its own group costs, however many
-others there are.
+others there are, and is bounded.
 """
 
 from __future__ import annotations
@@ -10,40 +10,41 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import orjson
 
 from indexes.duplicates.best import BestRule, read_best_rule
-from indexes.duplicates.facts import Facts, facts_of
+from indexes.duplicates.connected import (
+    GROUPS,
+    MEMBERS,
+    Connected,
+    Writes,
+    connected,
+    stored_groups,
+)
+from indexes.duplicates.facts import Facts
 from indexes.duplicates.grouping import Group, group
 from indexes.duplicates.levels import LEVELS, Level
-from indexes.duplicates.pairs import PAIRS, Pair, id_text, pair_removals, pairs_of
+from indexes.duplicates.pairs import id_text, pair_removals
 from indexes.store.base import Store
 from indexes.store.records import RecordKey
 from models.errors import Conflict, PreconditionFailed
 
-GROUPS = "duplicates.group"
-MEMBERS = "duplicates.member"
 STATE = "duplicates.state"
 COUNTS = RecordKey(STATE, "levels")
-VERDICTS = "duplicates.verdict"
 AGAIN = "duplicates.again"
 """Images that lost a pair, and are to be compared again: it may have been all that connected them
 with others."""
 FOLLOWED = RecordKey(STATE, "followed")
 REGROUP = RecordKey(STATE, "regroup")
 """There while all images are to be grouped anew, because what decides on groups was changed."""
-HIDING = frozenset({"keep_all", "different", "alternates"})
-"""Decisions after which a pair is not shown again."""
 ATTEMPTS, PAUSE = 200, 0.005
 """How often a change that others come before is tried again, and after how many seconds at most,
 the first time."""
 TOP = 10**15
 """Above the size of any group in bytes, so that the largest come first in the order of keys."""
-
-Writes = dict[RecordKey, bytes | None]
 
 
 class Counts(NamedTuple):
@@ -68,17 +69,6 @@ class StoredGroup(NamedTuple):
 
     group_id: str
     group: Group
-
-
-@dataclass(slots=True)
-class _Part:
-    """What is connected: images by id, pairs that hold, and groups that are stored now."""
-
-    facts: dict[int, Facts] = field(default_factory=dict)
-    pairs: dict[tuple[int, int], Pair] = field(default_factory=dict)
-    void: list[Pair] = field(default_factory=list)
-    stored: dict[str, bytes] = field(default_factory=dict)
-    seen: set[int] = field(default_factory=set)
 
 
 def counts(store: Store) -> dict[Level, Counts]:
@@ -120,118 +110,55 @@ def groups_page(
 
 def groups_of(store: Store, image_ids: Iterable[int]) -> list[StoredGroup]:
     """The groups that show any of these images."""
-    found = _stored_groups(store, image_ids)
+    found = stored_groups(store, image_ids)
     return [StoredGroup(key, Group.decode(found[key])) for key in sorted(found)]
-
-
-def _stored_groups(store: Store, image_ids: Iterable[int]) -> dict[str, bytes]:
-    keys = {
-        record.value.decode()
-        for image_id in image_ids
-        for record in store.records(MEMBERS, limit=len(LEVELS), prefix=f"{id_text(image_id)}.")
-    }
-    return store.records_by_key(GROUPS, keys)
-
-
-def verdict_key(one: str, other: str) -> RecordKey:
-    """The name of the verdict on two contents, whatever their ids are."""
-    return RecordKey(VERDICTS, "-".join(sorted((one, other))))
 
 
 def regroup(store: Store, image_ids: Collection[int], writes: Writes | None = None) -> set[int]:
     """Group anew what is connected with these images, and write `writes` in the same transaction.
 
     Pairs among `writes`, and verdicts, count already. Pairs of images that are gone, or hold
-    another picture now, are removed. Returns the ids that were looked at. Raises Conflict if
-    others keep changing the same groups.
+    another picture now, are removed. Where very many images are connected, those near the given
+    ones are grouped, and groups that reach beyond them stay as they are. Returns the ids around
+    which everything was grouped. Raises Conflict if others keep changing the same groups.
     """
     given = writes or {}
     for attempt in range(ATTEMPTS):
         before = store.record(*COUNTS)
-        part = _connected(store, image_ids, given)
-        grouped = _grouped(store, part, given)
+        part = connected(store, image_ids, given)
+        grouped = _grouped(store, part)
         changed = _group_writes(part, grouped)
+        around = part.seen if part.is_whole else set(image_ids)
         if not (changed or given or part.void):
-            return part.seen
+            return around
         after = _changed_counts(before, part.stored.values(), grouped.values())
-        expected: Writes = {RecordKey(GROUPS, key): data for key, data in part.stored.items()}
+        expected: Writes = {
+            RecordKey(GROUPS, key): one.encode() for key, one in part.stored.items()
+        }
         everything = {**_voided(part), **given, **changed, COUNTS: after}
         try:
             store.write_records(everything, expected | {COUNTS: before})
         except PreconditionFailed:
             time.sleep(random.random() * PAUSE * min(attempt + 1, 16))
             continue
-        return part.seen
+        return around
     raise Conflict("the groups are being changed by others all the time; try again")
 
 
-def _voided(part: _Part) -> Writes:
+def _voided(part: Connected) -> Writes:
     """The removal of void pairs; what is left of them is to be compared again."""
     left = {at for pair in part.void for at in (pair.a, pair.b) if at in part.facts}
     again: Writes = {RecordKey(AGAIN, id_text(at)): b"" for at in left}
     return {**pair_removals(part.void), **again}
 
 
-def _connected(store: Store, image_ids: Collection[int], given: Writes) -> _Part:
-    """Everything that pairs or stored groups connect with these images."""
-    part, left = _Part(), set(image_ids)
-    overlaid = _overlaid(given)
-    while left:
-        found: dict[tuple[int, int], Pair] = {}
-        for image_id in left:
-            found |= {(pair.a, pair.b): pair for pair in pairs_of(store, image_id)}
-            found |= {(one.a, one.b): one for one in overlaid.get(image_id, ())}
-        part.seen |= left
-        touched = left.union(*found)
-        images = store.images_by_id(sorted(touched - part.facts.keys()))
-        part.facts |= facts_of(store, images.values())
-        for ends, pair in found.items():
-            if _holds(pair, part.facts):
-                part.pairs[ends] = pair
-            else:
-                part.void.append(pair)
-        near = {at for ends, pair in found.items() if _holds(pair, part.facts) for at in ends}
-        for key, data in _stored_groups(store, left).items():
-            part.stored[key] = data
-            near.update(Group.decode(data).images)
-        left = near - part.seen
-    return part
-
-
-def _overlaid(given: Writes) -> dict[int, list[Pair]]:
-    """Pairs by image that are about to be written."""
-    found: dict[int, list[Pair]] = {}
-    for name, data in given.items():
-        if name.kind == PAIRS and data is not None:
-            pair = Pair.decode(data)
-            found.setdefault(int(name.key[:15]), []).append(pair)
-    return found
-
-
-def _holds(pair: Pair, facts: Mapping[int, Facts]) -> bool:
-    return all(
-        at in facts and facts[at].image.sha256 == content
-        for at, content in zip((pair.a, pair.b), pair.contents, strict=True)
-    )
-
-
-def _grouped(store: Store, part: _Part, given: Writes) -> dict[str, Group]:
-    """The groups by id, without pairs that a verdict hides."""
-    names = {ends: verdict_key(*pair.contents) for ends, pair in part.pairs.items()}
-    verdicts: dict[str, bytes | None] = dict(
-        store.records_by_key(VERDICTS, [name.key for name in names.values()])
-    )
-    verdicts |= {name.key: data for name, data in given.items() if name.kind == VERDICTS}
-    hidden = {
-        key for key, data in verdicts.items() if data and orjson.loads(data)["decision"] in HIDING
-    }
-    pairs = [pair for ends, pair in part.pairs.items() if names[ends].key not in hidden]
+def _grouped(store: Store, part: Connected) -> dict[str, Group]:
+    """The groups by id."""
     rule = read_best_rule(store)
-    ordered = rule.ordered({at: part.facts[at] for pair in pairs for at in (pair.a, pair.b)})
+    ordered = rule.ordered({at: part.facts[at] for ends in part.pairs for at in ends})
     place = {at: number for number, at in enumerate(ordered)}
-    return {
-        group_id(one): one for one in (_told(it, rule, part.facts) for it in group(pairs, place))
-    }
+    groups = group(part.pairs.values(), place, part.beyond)
+    return {group_id(one): one for one in (_told(it, rule, part.facts) for it in groups)}
 
 
 def _told(one: Group, rule: BestRule, facts: Mapping[int, Facts]) -> Group:
@@ -245,13 +172,13 @@ def group_id(one: Group) -> str:
     return f"{LEVELS.index(one.level):02d}.{most:016d}.{one.images[0]:015d}"
 
 
-def _group_writes(part: _Part, grouped: Mapping[str, Group]) -> Writes:
+def _group_writes(part: Connected, grouped: Mapping[str, Group]) -> Writes:
     now = {key: one.encode() for key, one in grouped.items()}
     writes: Writes = {}
-    if now == part.stored:
+    if now == {key: one.encode() for key, one in part.stored.items()}:
         return writes
-    for key, data in part.stored.items():
-        writes |= dict.fromkeys(_members(key, Group.decode(data)))
+    for key, one in part.stored.items():
+        writes |= dict.fromkeys(_members(key, one))
         writes[RecordKey(GROUPS, key)] = None
     for key, one in grouped.items():
         writes |= dict.fromkeys(_members(key, one), key.encode())
@@ -263,11 +190,11 @@ def _members(key: str, one: Group) -> list[RecordKey]:
     return [RecordKey(MEMBERS, f"{id_text(at)}.{key[:2]}") for at in one.images]
 
 
-def _changed_counts(before: bytes | None, was: Iterable[bytes], now: Iterable[Group]) -> bytes:
+def _changed_counts(before: bytes | None, was: Iterable[Group], now: Iterable[Group]) -> bytes:
     totals: dict[str, Any] = orjson.loads(before or b"{}")
     # Every change gives the record another value, so that no other change goes unnoticed.
     totals["changes"] = totals.get("changes", 0) + 1
-    for sign, groups in ((-1, [Group.decode(data) for data in was]), (1, list(now))):
+    for sign, groups in ((-1, was), (1, now)):
         for one in groups:
             total = totals.setdefault(one.level, [0, 0, 0])
             for place, value in enumerate((1, len(one.images), one.size)):

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import orjson
 
 from indexes.duplicates.best import read_best_rule
-from indexes.duplicates.catalogue import VERDICTS, Writes, groups_of, regroup, verdict_key
+from indexes.duplicates.catalogue import groups_of, regroup
+from indexes.duplicates.connected import VERDICTS, Writes, verdict_key
 from indexes.duplicates.facts import Facts, facts_of, tags_of_metadata
 from indexes.duplicates.kept import (
     KEPT,
@@ -67,7 +68,8 @@ class Decision:
     state: Literal["begun", "done", "undone"] = "begun"
     deleted: tuple[int, ...] = ()
     merged: Mapping[str, Any] | None = None
-    """The image into which tags were merged, and its tags before and after."""
+    """The image into which tags and annotations were merged: its tags `before` and `after`, and
+    by annotator [before, after]; None where there were none."""
     restored: Mapping[str, int] = field(default_factory=dict)
     """After an undo: the id under which each deleted image is back, by its old id."""
 
@@ -339,28 +341,44 @@ def _merged(store: Store, decision: Decision) -> Decision:
     mine = read_annotations(rows.get(into))
     tags = list(dict.fromkeys(tags_of_metadata(image)))
     more = [tag for at in others for tag in tags_of_metadata(others[at]) if tag not in tags]
-    said: dict[str, dict[str, Any] | None] = {}
+    said: dict[str, dict[str, Any]] = {}
     for at in others:
         for name, one in read_annotations(rows.get(at)).items():
             if one.get("by") == "person" and mine.get(name, {}).get("by") != "person":
-                shown = {key: value for key, value in one.items() if key != "by"}
-                said.setdefault(name, shown or None)
+                said.setdefault(name, one)
     if not (more or said):
         return decision
     metadata = {"tags": [*tags, *dict.fromkeys(more)]} if more else {}
-    store.annotate(into, image.generation, said, "person", metadata)
-    if not more:
-        return decision
-    tagged = {"before": image.metadata.get("tags"), "after": metadata["tags"]}
-    return replace(decision, merged={"image_id": into, **tagged})
+    store.annotate(into, image.generation, said, "restored", metadata)
+    before = image.metadata.get("tags")
+    merged = {
+        "image_id": into,
+        "before": before,
+        "after": metadata.get("tags", before),
+        "annotations": {name: [mine.get(name), one] for name, one in said.items()},
+    }
+    return replace(decision, merged=merged)
 
 
 def _unmerge(store: Store, decision: Decision) -> None:
-    """Give the image that stayed the tags that it had before, unless they were changed since.
-
-    Annotations stay with both.
-    """
+    """Take back the tags and annotations that were merged, except what was changed since."""
     merged = decision.merged
     image = None if merged is None else store.image(merged["image_id"])
-    if merged is not None and image is not None and image.metadata.get("tags") == merged["after"]:
-        store.annotate(image.image_id, image.generation, {}, "person", {"tags": merged["before"]})
+    if merged is None or image is None:
+        return
+    if image.sha256 != decision.contents[str(image.image_id)]:
+        return
+    now = read_annotations(store.rows(ANNOTATIONS, [image.image_id]).get(image.image_id))
+    said = {
+        name: before
+        for name, (before, after) in merged.get("annotations", {}).items()
+        if now.get(name) == after
+    }
+    ours = merged["before"] != merged["after"] == image.metadata.get("tags")
+    metadata = {"tags": merged["before"]} if ours else {}
+    if not (said or metadata):
+        return
+    try:
+        store.annotate(image.image_id, image.generation, said, "restored", metadata, image.version)
+    except PreconditionFailed:  # It was changed after it was read.
+        _unmerge(store, decision)

@@ -44,10 +44,17 @@ class Group:
         )
 
 
-def group(pairs: Iterable[Pair], order: Mapping[int, Any]) -> list[Group]:
+MOST_MEMBERS = 250
+"""Images of a group. Of more, the others are shown after the group was decided."""
+
+
+def group(
+    pairs: Iterable[Pair], order: Mapping[int, Any], fixed: Sequence[Group] = ()
+) -> list[Group]:
     """Groups of these pairs, the strictest first, without reasons.
 
-    `order` gives each image its sort key; the least is the best. An image that a stricter group
+    `order` gives each image its sort key; the least is the best. `fixed` are groups that there are
+    already, and stay: no image is shown twice at their level. An image that a stricter group
     shows beside a better one is not shown again beside what the better one is related to: after
     the stricter group is decided, it is gone. Chains don't merge: a member that is not related to
     the best of a group begins another.
@@ -64,12 +71,15 @@ def group(pairs: Iterable[Pair], order: Mapping[int, Any]) -> list[Group]:
             for ends, pair in edges.items()
             if not _is_settled(ends, best_of, related, stands_for)
         }
-        for images, inner in _stars(shown, order, level in EXACT):
-            groups.append(Group(level, images, inner))
-            for image_id in images[1:]:
-                best_of.setdefault(image_id, images[0])
+        there = [one for one in fixed if one.level == level]
+        taken = {at for one in there for at in one.images}
+        made = [Group(level, *star) for star in _stars(shown, order, level in EXACT, taken)]
+        groups += made
+        for best, *others in (one.images for one in (*there, *made)):
+            for image_id in others:
+                best_of.setdefault(image_id, best)
                 if level in EXACT:
-                    stands_for[image_id] = images[0]
+                    stands_for[image_id] = best
     return groups
 
 
@@ -113,15 +123,14 @@ def _is_settled(
 
 
 def _stars(
-    edges: Mapping[tuple[int, int], Pair], order: Mapping[int, Any], exact: bool
+    edges: Mapping[tuple[int, int], Pair], order: Mapping[int, Any], exact: bool, taken: set[int]
 ) -> Iterator[tuple[tuple[int, ...], tuple[Pair, ...]]]:
     """Each best image with all that are related to it and are not yet in another star; at exact
-    levels with all that are related to those, too."""
+    levels with all that are related to those, too. `taken` are in a star already."""
     near: dict[int, dict[int, Pair]] = {}
     for (a, b), pair in edges.items():
         near.setdefault(a, {})[b] = pair
         near.setdefault(b, {})[a] = pair
-    taken: set[int] = set()
     for best in sorted(near, key=lambda at: order[at]):
         if best in taken:
             continue
@@ -129,8 +138,9 @@ def _stars(
         left = [best]
         while left and (exact or inside == {best}):
             found = near[left.pop()].keys() - taken - inside
-            inside |= found
-            left += found
+            some = sorted(found, key=lambda at: order[at])[: MOST_MEMBERS - len(inside)]
+            inside.update(some)
+            left += some
         if len(inside) < 2:
             continue
         taken |= inside

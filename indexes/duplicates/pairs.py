@@ -102,14 +102,19 @@ def pair_removals(pairs: Iterable[Pair]) -> dict[RecordKey, bytes | None]:
     return {key: None for pair in pairs for key in (_key(pair.a, pair.b), _key(pair.b, pair.a))}
 
 
+def pairs_page(store: Records, image_id: int, after: str) -> tuple[list[Pair], str | None]:
+    """A page of the stored pairs of an image, and where the next one begins."""
+    page = store.records(PAIRS, after, PAGE, f"{id_text(image_id)}-")
+    pairs = [Pair.decode(one.value) for one in page]
+    return pairs, page[-1].key if len(page) == PAGE else None
+
+
 def pairs_of(store: Records, image_id: int) -> Iterator[Pair]:
     """All stored pairs of an image."""
-    after, prefix = "", f"{id_text(image_id)}-"
-    while page := store.records(PAIRS, after, PAGE, prefix):
-        yield from (Pair.decode(one.value) for one in page)
-        if len(page) < PAGE:
-            return
-        after = page[-1].key
+    after: str | None = ""
+    while after is not None:
+        page, after = pairs_page(store, image_id, after)
+        yield from page
 
 
 def have_pairs(store: Records, pairs: Collection[tuple[int, int]]) -> dict[tuple[int, int], Pair]:

@@ -59,10 +59,10 @@ def changed_row(
             raise InvalidInput(f"annotations: invalid annotator name: {name[:MAX_NAME]!r}")
         if by == "machine" and said.get(name, {}).get("by") == "person":
             continue
-        if given is None and by == "machine":
+        if given is None and by != "person":
             said.pop(name, None)
         else:
-            said[name] = {**(given or {}), "by": by}
+            said[name] = dict(given or {}) if by == "restored" else {**(given or {}), "by": by}
     return _dump(said) if said else None
 
 

@@ -38,8 +38,8 @@ annotation. Only `Store.annotate` adds annotations."""
 ANNOTATE = "annotate:"
 """Prefix of the kinds of annotators, which distinguishes them from the kinds of retrievers."""
 
-Author = Literal["machine", "person"]
-"""Who made an annotation."""
+Author = Literal["machine", "person", "restored"]
+"""Who made an annotation; `restored` writes each as it was, with its own `by`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,11 +230,12 @@ class Store(Records):
         """Write annotations by annotator, or remove those given as None; the others stay.
 
         `metadata` holds changes: given keys replace stored ones, None removes a key. A machine
-        never changes a person's annotation or removal. An annotator is no longer pending once it
-        has an annotation or a person has removed it. `matching({"tags": tag})` finds the tags of
-        annotations as well as those of metadata. Returns the seq; the head if nothing changed; or
-        None, writing nothing, if the generation has changed. Raises InvalidInput for names and
-        values that can't be stored, and PreconditionFailed as `put_many` does.
+        never changes a person's annotation or removal, which `restored` may. An annotator is no
+        longer pending once it has an annotation or a person has removed it. `matching({"tags":
+        tag})` finds the tags of annotations as well as those of metadata. Returns the seq; the head
+        if nothing changed; or None, writing nothing, if the generation has changed. Raises
+        InvalidInput for names and values that can't be stored, and PreconditionFailed as `put_many`
+        does.
         """
 
     @abstractmethod

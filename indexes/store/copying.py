@@ -18,7 +18,7 @@ from indexes.store.complete import (
     write_annotations,
     write_of,
 )
-from indexes.store.records import copy_records
+from indexes.store.records import RecordKey, copy_records
 
 BATCH = 128
 """Number of images that are read at a time and written in one transaction."""
@@ -41,13 +41,17 @@ class Copied:
 
 
 def copy_store(
-    source: Store, target: Store, progress: Callable[[int], None] = lambda _: None
+    source: Store,
+    target: Store,
+    progress: Callable[[int], None] = lambda _: None,
+    leave: RecordKey | None = None,
 ) -> Copied:
     """Make `target` hold the images and records of `source`, and no others, under the same names.
 
     Equal images are not written again, so a second copy only compares the stores. Originals are
     copied if the target has room for them. `progress` receives the number of images compared in the
-    current pass.
+    current pass, and may raise to end; a second copy goes on from there. `leave` names a record that
+    is not copied: that of the copy's own job.
     """
     written = removed = 0
     for _ in range(PASSES):
@@ -57,7 +61,7 @@ def copy_store(
         head = source.head()
         walk = _Pass(source, target, progress)
         walk.run()
-        records = copy_records(source, target)
+        records = copy_records(source, target, leave=leave)
         written, removed = written + walk.written, removed + walk.removed
         changed = walk.written or walk.removed or records
         if not changed and source.head() == head:

@@ -100,15 +100,20 @@ def keys_of(names: Collection[RecordKey]) -> dict[str, list[str]]:
     return keys
 
 
-def copy_records(source: Records, target: Records, batch: int = 256) -> int:
-    """Make `target` hold the records of `source` and no others. Returns the number of writes."""
+def copy_records(
+    source: Records, target: Records, batch: int = 256, leave: RecordKey | None = None
+) -> int:
+    """Make `target` hold the records of `source` and no others, except that the record `leave` is
+    not looked at. Returns the number of writes."""
     return sum(
-        _copy_kind(source, target, kind, batch)
+        _copy_kind(source, target, kind, batch, leave)
         for kind in sorted({*source.record_kinds(), *target.record_kinds()})
     )
 
 
-def _copy_kind(source: Records, target: Records, kind: str, batch: int) -> int:
+def _copy_kind(
+    source: Records, target: Records, kind: str, batch: int, leave: RecordKey | None
+) -> int:
     written, after = 0, ""
     last: str | None = after
     while last is not None:
@@ -119,7 +124,7 @@ def _copy_kind(source: Records, target: Records, kind: str, batch: int) -> int:
         changes: dict[RecordKey, bytes | None] = {
             RecordKey(kind, key): ours.get(key)
             for key in ours.keys() | theirs.keys()
-            if ours.get(key) != theirs.get(key)
+            if ours.get(key) != theirs.get(key) and (kind, key) != leave
         }
         if changes:
             target.write_records(changes)

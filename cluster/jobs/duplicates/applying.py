@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from indexes.duplicates.catalogue import VERDICTS, StoredGroup, counts, groups_page, verdict_key
+from indexes.duplicates.catalogue import StoredGroup, counts, groups_page
+from indexes.duplicates.connected import VERDICTS, verdict_key
 from indexes.duplicates.decisions import decide
 from indexes.duplicates.levels import LEVELS, Level
 from indexes.duplicates.rules import read_rule

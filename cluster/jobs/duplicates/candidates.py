@@ -145,7 +145,8 @@ class Roster:
 def add_identical(
     candidates: Candidates, image_id: int, same: Collection[int], allowed: Collection[int]
 ) -> None:
-    """Add one of the images with the same bytes; all together they are connected."""
-    others = [at for at in same if at != image_id and at in allowed]
+    """Add the one before an image, by ids, of those with the same bytes. All together they are a
+    chain, of which each has few pairs, however many there are."""
+    others = sorted(at for at in same if at != image_id and at in allowed)
     if others:
-        candidates.between(image_id, min(others)).identical = True
+        candidates.between(image_id, others[bisect_left(others, image_id) - 1]).identical = True

@@ -20,7 +20,8 @@ import orjson
 from cluster.jobs.duplicates.candidates import Candidate, Candidates, Roster, add_identical
 from cluster.jobs.duplicates.confirming import confirm
 from cluster.jobs.duplicates.proposers import Proposer
-from indexes.duplicates.catalogue import AGAIN, FOLLOWED, REGROUP, Writes, followed_write, regroup
+from indexes.duplicates.catalogue import AGAIN, FOLLOWED, REGROUP, followed_write, regroup
+from indexes.duplicates.connected import Writes
 from indexes.duplicates.decisions import finish_begun
 from indexes.duplicates.facts import Facts, facts_of
 from indexes.duplicates.kept import forget_old

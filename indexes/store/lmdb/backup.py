@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from indexes.store.lmdb.rows import BACKUP, Reader, number
 from models.errors import InvalidInput, StoreUnavailable
 
 FILE = "data.mdb"
+STEP = 1000
+"""Rows that are read back between two words of progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +32,13 @@ class BackupState:
     """Of its file."""
 
 
-def back_up(folder: Path, target: Path) -> BackupState:
+def back_up(
+    folder: Path, target: Path, progress: Callable[[int], None] = lambda _: None
+) -> BackupState:
     """Copy the store in `folder` to the new folder `target`, and read the copy back.
 
-    Raises InvalidInput where there is no store, or something in the way.
+    `progress` receives the number of images read back, and may raise to end. Raises InvalidInput
+    where there is no store, or something in the way.
     """
     if not (folder / FILE).exists():
         raise InvalidInput(f"there is no store in {folder}")
@@ -49,7 +55,7 @@ def back_up(folder: Path, target: Path) -> BackupState:
         with env.begin(write=True) as txn:
             txn.put(BACKUP, number(1), db=meta)
     (target / "lock.mdb").unlink()
-    return _read_back(target)
+    return _read_back(target, progress)
 
 
 def check(backup: Path, sha256: str) -> None:
@@ -78,15 +84,18 @@ def restore(backup: Path, folder: Path) -> None:
     partial.replace(folder / FILE)
 
 
-def _read_back(folder: Path) -> BackupState:
+def _read_back(folder: Path, progress: Callable[[int], None]) -> BackupState:
     """Read all of a backup that was just made."""
     images = 0
     with lmdb.open(str(folder), max_dbs=len(TABLES), readonly=True, lock=False) as env:
         tables = {name: env.open_db(name.encode(), create=False) for name in TABLES}
         with env.begin() as txn:
             for name in TABLES:
-                read = sum(1 for _ in txn.cursor(db=tables[name]))
-                images += read if name == "images" else 0
+                for read, _ in enumerate(txn.cursor(db=tables[name]), 1):
+                    if name == "images":
+                        images = read
+                    if read % STEP == 0:
+                        progress(images)
             reader = Reader(txn, tables)
             layout, head = reader.meta(b"schema"), reader.meta(b"seq")
     return BackupState(layout, head, images, _sha256(folder / FILE))

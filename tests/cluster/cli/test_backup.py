@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from indexes.store.lmdb.backup import back_up, check, restore
+from deployments.jobs import JobCancelled, jobs
+from indexes.store.lmdb.backup import STEP, back_up, check, restore
 from indexes.store.lmdb.store import LmdbStore
 from indexes.store.url import open_store
 from models.errors import InvalidInput, StoreUnavailable
@@ -125,6 +126,39 @@ def test_a_changed_backup_is_refused(tmp_path: Path) -> None:
     assert "is damaged, or was changed" in refused.stderr
     (folder / "backup.json").write_text(json.dumps({}))
     assert "no finished backup" in ambience("restore", str(folder), data=data).stderr
+
+
+def test_a_backup_and_its_restore_are_listed_as_jobs(tmp_path: Path) -> None:
+    data, folder, url = (
+        tmp_path / "data",
+        tmp_path / "backup",
+        f"lmdb:{tmp_path / 'data' / 'store'}",
+    )
+    with closing(open_store(url)) as store:
+        store.put_many([picture(at, str(at)) for at in range(3)])
+        assert ambience("backup", str(folder), data=data).returncode == 0
+        (backup,) = jobs(store)
+        assert (backup.kind, backup.state, backup.source) == ("backup", "finished", str(folder))
+        assert (backup.done, backup.total, backup.report) == (3, 3, {"images": 3})
+    assert ambience("restore", str(folder), "--replace", data=data).returncode == 0
+    with closing(open_store(url)) as store:
+        # The backup itself holds its own job, which was running when it was made.
+        (restored,) = jobs(store)
+        assert (restored.kind, restored.state) == ("restore", "finished")
+        assert store.count() == 3
+
+
+def test_a_backup_that_is_ended_is_none(tmp_path: Path) -> None:
+    with closing(LmdbStore(tmp_path / "store")) as store:
+        store.put_many([picture(at, str(at)) for at in range(STEP)])
+
+    def end(_: int) -> None:
+        raise JobCancelled("ended")
+
+    with pytest.raises(JobCancelled):
+        back_up(tmp_path / "store", tmp_path / "backup" / "store", end)
+    refused = ambience("restore", str(tmp_path / "backup"), data=tmp_path / "data")
+    assert "no finished backup" in refused.stderr
 
 
 def test_a_postgresql_store_is_left_to_its_own_tools(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 from contextlib import closing
 from pathlib import Path
 
+from deployments.jobs import jobs
 from indexes.store.url import open_store
 from tests.conftest import AMBIENCE
 from tests.indexes.pictures import picture
@@ -27,6 +28,16 @@ def test_a_copy_says_what_it_wrote_and_that_both_hold_the_same(tmp_path: Path) -
     again = copy(source, target)
     assert again.returncode == 0
     assert "299 images: 0 written, 1 removed; both hold the same" in again.stdout
+
+
+def test_a_copy_is_a_job_of_the_store_that_it_copies(tmp_path: Path) -> None:
+    source, target = f"lmdb:{tmp_path / 'a'}", f"lmdb:{tmp_path / 'b'}"
+    with closing(open_store(source)) as one, closing(open_store(target)) as other:
+        one.put_many([picture(at, str(at)) for at in range(3)])
+        assert json.loads(copy(source, target, "--json").stdout)["complete"]
+        (job,) = jobs(one)
+        assert (job.kind, job.state, job.done, job.total) == ("store copy", "finished", 3, 3)
+        assert jobs(other) == []
 
 
 def test_a_store_that_there_is_not_is_one_sentence(tmp_path: Path) -> None:

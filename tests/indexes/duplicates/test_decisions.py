@@ -150,6 +150,40 @@ def test_an_undo_does_not_take_tags_that_were_given_since(store: Store) -> None:
     assert known(store, 0).metadata == {"tags": ["b", "later"]}
 
 
+def test_an_undo_takes_back_the_annotations_that_were_merged(store: Store) -> None:
+    generations = {at: known(store, at).generation for at in range(3)}
+    store.annotate(0, generations[0], {"caption": {"text": "machine"}}, "machine")
+    before = store.rows(ANNOTATIONS, [0, 1, 2])
+    store.annotate(1, generations[1], {"caption": {"text": "Rex"}, "ocr": {"text": "x"}}, "person")
+    store.annotate(2, generations[2], {"places365": None}, "person")
+    theirs = store.rows(ANNOTATIONS, [1, 2])
+    decision = decide(store, "delete", [0, 1, 2])
+    assert annotations_of(store, [0])[0]["caption"]["text"] == "Rex"
+    undo(store, decision.decision_id)
+    assert store.rows(ANNOTATIONS, [0, 1, 2]) == before | theirs
+
+
+def test_an_undo_leaves_annotations_that_were_edited_since(store: Store) -> None:
+    generation = known(store, 1).generation
+    store.annotate(1, generation, {"caption": {"text": "Rex"}, "ocr": {"text": "x"}}, "person")
+    decision = decide(store, "delete", [0, 1])
+    store.annotate(0, known(store, 0).generation, {"caption": {"text": "Max"}}, "person")
+    undo(store, decision.decision_id)
+    said = annotations_of(store, [0])[0]
+    assert {name: one["text"] for name, one in said.items()} == {"caption": "Max"}
+
+
+def test_an_undo_leaves_another_picture_under_the_id_that_stayed(store: Store) -> None:
+    store.annotate(1, known(store, 1).generation, {"ocr": {"text": "x"}}, "person", {"tags": ["b"]})
+    decision = decide(store, "delete", [0, 1])
+    add(store, 0, "another picture")
+    write = {"ocr": {"text": "x"}}
+    store.annotate(0, known(store, 0).generation, write, "person", {"tags": ["b"]})
+    undo(store, decision.decision_id)
+    assert known(store, 0).metadata == {"tags": ["b"]}
+    assert annotations_of(store, [0])[0]["ocr"]["text"] == "x"
+
+
 def test_an_image_comes_back_under_another_id_if_its_own_is_taken(store: Store) -> None:
     decision = decide(store, "delete", [0, 1])
     add(store, 1, "another picture")

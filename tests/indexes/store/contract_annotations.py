@@ -46,6 +46,15 @@ class AnnotationContract(OpeningContract):
         assert said(store).keys() == {"caption", "places365", "ocr"}
         assert said(store)["ocr"] == {"by": "machine"}
 
+    def test_what_is_restored_is_as_it_was_whoever_wrote_it(self, store: Store) -> None:
+        generation = store.put(wanting(7)).generation
+        store.annotate(7, generation, {"caption": A_DOG}, "machine")
+        before = store.rows(ANNOTATIONS, [7])
+        store.annotate(7, generation, {"caption": SEA, "ocr": SEA, "places365": None}, "person")
+        was = {"caption": A_DOG | {"by": "machine"}, "ocr": None, "places365": None}
+        store.annotate(7, generation, was, "restored")
+        assert store.rows(ANNOTATIONS, [7]) == before
+
     def test_followers_of_the_annotations_and_no_others_see_the_change(self, store: Store) -> None:
         generation = store.put(wanting(7)).generation
         store.annotate(7, generation, {"caption": A_DOG}, "machine")
