@@ -19,6 +19,7 @@ from indexes.duplicates.best import read_best_rule
 from indexes.duplicates.catalogue import groups_of, regroup
 from indexes.duplicates.connected import VERDICTS, Writes, verdict_key
 from indexes.duplicates.facts import Facts, facts_of, tags_of_metadata
+from indexes.duplicates.grouping import Group
 from indexes.duplicates.kept import (
     KEPT,
     KeptImage,
@@ -98,13 +99,17 @@ def decide(
     """Decide on images: all of them that `keep_ids` does not name are deleted by `delete`.
 
     Without `keep_ids` the best image stays; `keep_larger` keeps the one with the most pixels.
-    Raises InvalidInput, and ImageNotFound for an id without an image.
+    Raises InvalidInput, ImageNotFound for an id without an image, and Conflict when the best of
+    images is to stay that no group shows together.
     """
     ids = tuple(dict.fromkeys(image_ids))
     images = _images(store, ids)
     facts = facts_of(store, images.values())
     stay = _staying(store, what, ids, keep_ids, facts)
-    level, approves = _vote(store, what, ids, stay)
+    shown = _group_of(store, ids)
+    if what == "delete" and keep_ids is None and shown is None:
+        raise Conflict("keep: no group shows these images together; name those that stay", "keep")
+    approves = None if shown is None else what in DELETING and shown.images[0] in stay
     decision = Decision(
         f"{decision_time_key(time.time())}-{secrets.token_hex(3)}",
         what,
@@ -113,7 +118,7 @@ def decide(
         ids,
         {str(at): image.sha256 for at, image in images.items()},
         stay,
-        level,
+        None if shown is None else shown.level,
         approves if by == "person" else None,
     )
     return finish(store, decision)
@@ -217,16 +222,10 @@ def _largest(facts: Mapping[int, Facts]) -> int:
     return min(facts, key=lambda at: (-facts[at].pixels, -facts[at].bytes, -facts[at].quality, at))
 
 
-def _vote(
-    store: Store, what: What, ids: Sequence[int], stay: Sequence[int]
-) -> tuple[Level | None, bool | None]:
-    """The level of the strictest group that shows these images, and whether its rule, which keeps
-    the best one, agrees."""
-    groups = [one.group for one in groups_of(store, ids[:1]) if {*ids} <= {*one.group.images}]
-    if not groups:
-        return None, None
-    agrees = what in DELETING and groups[0].images[0] in stay
-    return groups[0].level, agrees
+def _group_of(store: Store, ids: Sequence[int]) -> Group | None:
+    """The strictest group that shows all these images."""
+    groups = (one.group for one in groups_of(store, ids[:1]))
+    return next((one for one in groups if {*ids} <= {*one.images}), None)
 
 
 def _verdicts(store: Store, decision: Decision) -> Writes:

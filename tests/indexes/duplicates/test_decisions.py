@@ -297,6 +297,16 @@ def test_impossible_decisions_are_refused_by_name(store: Store) -> None:
         decide(store, "delete", [0, 99])
 
 
+def test_of_images_that_no_group_shows_together_none_is_deleted_as_not_the_best(
+    store: Store,
+) -> None:
+    for ids in ([0, 3], [0, 1, 3]):
+        with pytest.raises(Conflict, match="no group shows these images together"):
+            decide(store, "delete", ids)
+    assert store.count() == 4
+    assert decide(store, "delete", [0, 3], [3]).deleted == (0,)
+
+
 def test_a_rule_becomes_automatic_after_enough_approvals_without_a_denial(store: Store) -> None:
     set_rule(store, "reencode", needed=2)
     for number in range(2):
