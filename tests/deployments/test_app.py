@@ -18,6 +18,7 @@ from cluster.jobs.settings import JobSettings
 from cluster.service.sizing import GPU_SHARES, neural_applications
 from deployments.app import RESERVED_CPUS, build_annotator, build_ingress, build_retriever
 from models.errors import AmbienceError
+from models.neural import import_torchvision, import_transformers
 from models.registry import extractor_names
 
 ROOT = Path(__file__).parents[2]
@@ -206,17 +207,24 @@ def memory_table() -> dict[str, tuple[int, ...]]:
     }
 
 
+SHIPPED = ("(CLIP ViT-B/16)", "(BEiT base)", "(BLIP base)")
+LARGE = ("(PE-Core-L/14)", "(DINOv2 base)", "(Florence-2 base)")
+"""The networks of two profiles, as the table names them."""
+
+
 @pytest.mark.parametrize(
-    ("profile", "column", "model"),
+    ("profile", "column", "networks"),
     [
-        ("serve_config.yaml", -1, "CLIP ViT-B/16"),
-        ("serve_config.yaml", 0, "CLIP ViT-B/16"),
-        ("serve_config.lean.yaml", -1, "PE-Core-S/16"),
-        ("serve_config.lean.yaml", 0, "PE-Core-S/16"),
+        ("serve_config.yaml", -1, SHIPPED),
+        ("serve_config.yaml", 0, SHIPPED),
+        ("serve_config.lean.yaml", -1, ("(PE-Core-S/16)",)),
+        ("serve_config.lean.yaml", 0, ("(PE-Core-S/16)",)),
+        ("serve_config.gpu.yaml", -1, LARGE),
+        ("serve_config.gpu.yaml", 0, LARGE),
     ],
 )
 def test_the_documented_memory_of_a_profile_is_the_sum_of_its_applications(
-    profile: str, column: int, model: str
+    profile: str, column: int, networks: tuple[str, ...]
 ) -> None:
     table = memory_table()
     idle = table["phash, color, local, text, ocr (idle)"][0]
@@ -224,9 +232,71 @@ def test_the_documented_memory_of_a_profile_is_the_sum_of_its_applications(
     for application in read(profile)["applications"][1:]:
         name = application["name"]
         models = [row for row in table if row == name or row.startswith(f"{name} (")]
-        chosen = [row for row in models if len(models) == 1 or model in row]
+        chosen = [row for row in models if len(models) == 1 or row.endswith(networks)]
         total += table[chosen[0]][column] if chosen else idle
-    assert table[f"all of {profile}"][column] == pytest.approx(total, abs=50)
+    (documented,) = (row for row in table if row.startswith(f"all of {profile}"))
+    assert table[documented][column] == pytest.approx(total, abs=50)
+
+
+TORCH_MB = 700
+"""Most memory of torch, its libraries, and what a picture takes beside the weights."""
+
+
+def parameters(build: Callable[[], Any]) -> int:
+    """Return the number of parameters of a network that takes no memory."""
+    import torch
+
+    with torch.device("meta"):
+        return sum(one.numel() for one in build().parameters())
+
+
+def florence_base() -> Any:
+    """Return the architecture of Florence-2 base."""
+    transformers = import_transformers()
+    wide = {"num_heads": (4, 8, 16, 32), "num_groups": (4, 8, 16, 32), "projection_dim": 768}
+    vision = transformers.Florence2VisionConfig(
+        depths=(1, 1, 9, 1), embed_dim=(128, 256, 512, 1024), **wide
+    )
+    layers = {"encoder_layers": 6, "decoder_layers": 6}
+    inner = {"encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072}
+    text = transformers.BartConfig(vocab_size=51289, d_model=768, **layers, **inner)
+    config = transformers.Florence2Config(
+        vision_config=vision.to_dict(), text_config=text.to_dict()
+    )
+    return transformers.Florence2ForConditionalGeneration(config)
+
+
+def dinov2_base() -> Any:
+    """Return the architecture of DINOv2 base with registers."""
+    transformers = import_transformers()
+    config = transformers.Dinov2WithRegistersConfig(image_size=518)
+    return transformers.Dinov2WithRegistersModel(config)
+
+
+def pe_core_large() -> Any:
+    """Return the architecture of PE-Core-L/14."""
+    import_torchvision()
+    import open_clip
+
+    return open_clip.create_model("PE-Core-L-14-336", pretrained=None, device="meta")
+
+
+@pytest.mark.parametrize(
+    ("row", "build", "millions"),
+    [
+        ("image_text (PE-Core-L/14)", pe_core_large, 671),
+        ("global (DINOv2 base)", dinov2_base, 87),
+        ("caption (Florence-2 base)", florence_base, 231),
+    ],
+)
+def test_a_network_of_the_gpu_profile_fits_the_memory_that_is_documented(
+    row: str, build: Callable[[], Any], millions: int
+) -> None:
+    count = parameters(build)
+    assert count == pytest.approx(millions * 1e6, rel=0.01)
+    documented = memory_table()[row]
+    least = documented[0] + 4 * count / 1e6
+    assert least <= documented[-1] <= least + TORCH_MB
 
 
 def test_the_lean_profile_takes_less_than_4_gb() -> None:
