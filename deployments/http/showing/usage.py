@@ -6,9 +6,9 @@ import asyncio
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from deployments.http.answers import JsonAnswer
@@ -19,7 +19,7 @@ from deployments.ingress.listing.columns import DAY_SECONDS
 from deployments.settings import data_folder, snapshots_folder
 
 router = APIRouter(prefix="/v1", tags=["v1"], dependencies=[Depends(refuse_unknown_parameters)])
-DAYS = 365
+MOST_DAYS = 365
 BLOCK = 512
 """Bytes of a block of `st_blocks` (POSIX)."""
 
@@ -33,8 +33,8 @@ class Usage(BaseModel):
     snapshot_bytes: int = Field(description="Snapshots of the indexes, on this host.")
     free_bytes: int = Field(description="Free on the disk of the data folder, on this host.")
     added: list[int] = Field(
-        description=f"Images by the day (UTC) on which they were added, for the last {DAYS} days; "
-        "today is the last one. Deleted images do not count."
+        description="Images by the day (UTC) on which they were added; today is the last one. "
+        "Deleted images do not count."
     )
 
 
@@ -44,22 +44,35 @@ class Usage(BaseModel):
     response_model=Usage,
     responses=documented(503),
 )
-async def get_usage(request: Request) -> Response:
-    """Sizes in bytes, as the file system counts them."""
-    return JsonAnswer(await asyncio.to_thread(_usage, request.app.state.gateway))
+async def get_usage(
+    request: Request,
+    days: Annotated[
+        int,
+        Query(ge=0, le=MOST_DAYS, description="Days of growth; 0 does not look at the images."),
+    ] = 0,
+) -> Response:
+    """Sizes in bytes, as the file system counts them. The first growth takes long where there are
+    many images, as the first filter does."""
+    return JsonAnswer(await asyncio.to_thread(_usage, request.app.state.gateway, days))
 
 
-def _usage(gateway: Gateway) -> dict[str, Any]:
-    store = gateway.store
-    sizes, today = store.sizes(), int(time.time() // DAY_SECONDS)
+def _usage(gateway: Gateway, days: int) -> dict[str, Any]:
+    store, sizes = gateway.store, gateway.store.sizes()
     return {
         "images": store.count(),
         "store_bytes": sizes.store,
         "preview_bytes": sizes.previews,
         "snapshot_bytes": _bytes_in(snapshots_folder()),
         "free_bytes": _free(data_folder()),
-        "added": gateway.columns.added_by_day(store, DAYS, today).tolist(),
+        "added": _added(gateway, days),
     }
+
+
+def _added(gateway: Gateway, days: int) -> list[int]:
+    if not days:
+        return []
+    today = int(time.time() // DAY_SECONDS)
+    return gateway.columns.added_by_day(gateway.store, days, today).tolist()
 
 
 def _bytes_in(folder: Path) -> int:

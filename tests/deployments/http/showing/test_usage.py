@@ -51,9 +51,13 @@ def test_each_image_counts_on_the_day_on_which_it_was_added(
     moments = [midnight, midnight - 1, midnight - DAY, midnight - 364 * DAY, midnight - 365 * DAY]
     for image_id, created in enumerate(moments):
         gateway.store.put(picture(image_id, created=created))
-    added = client.get("/v1/usage").json()["added"]
+    added = client.get("/v1/usage", params={"days": 365}).json()["added"]
     assert len(added) == 365
     assert (added[-1], added[-2], added[0]) == (1, 2, 1)
     assert sum(added) == 4
     gateway.store.delete(1)
-    assert client.get("/v1/usage").json()["added"][-2] == 1
+    assert client.get("/v1/usage", params={"days": 2}).json()["added"] == [1, 1]
+    assert client.get("/v1/usage").json()["added"] == []
+    answer = client.get("/v1/usage", params={"days": 366})
+    assert answer.status_code == 400
+    assert "days" in answer.json()["detail"]
