@@ -81,7 +81,7 @@ ROOMS: dict[str, str] = {
     "deployments.http.duplicates": "http ingress ingress.listing schemas indexes models",
     "deployments.http.gallery": "directory http ingress schemas wire indexes models",
     "deployments.http.jobs": "http jobs schemas indexes models",
-    "deployments.http.showing": "http ingress schemas settings indexes models",
+    "deployments.http.showing": "http ingress ingress.listing settings models",
     "deployments.http.application": (
         "http http.admission http.copies http.duplicates http.gallery http.jobs http.showing "
         "ingress loopback page settings"

@@ -44,7 +44,14 @@ ROUTES = (
 )
 DRAIN_SECONDS = 1.0
 STOP_SECONDS = 5
-EXPOSED = ["Allow", *thumbnails.SIZE, "Retry-After", "WWW-Authenticate", *openapi.TAGGED, *openapi.REPORT]
+EXPOSED = [
+    "Allow",
+    *thumbnails.SIZE,
+    "Retry-After",
+    "WWW-Authenticate",
+    *openapi.TAGGED,
+    *openapi.REPORT,
+]
 """Headers of answers that pages of other origins may read."""
 ABOUT = """Finds pictures by picture, by colour and by detail.
 

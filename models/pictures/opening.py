@@ -27,7 +27,6 @@ from models.pictures.damage import (
     load_jpeg,
     load_tolerantly,
     looks_cut,
-    refuse_less_than_half,
 )
 from models.pictures.files import bmp, heif, ico, jpeg, jxl, png, psd, raw
 from models.pictures.files.color_tags import ColorTags
@@ -37,10 +36,10 @@ from models.pictures.limits import ReadLimitedFile
 from models.pictures.samples import (
     bit_fields_of,
     first_jxl_frame,
-    image_of,
     image_of_deep_jpeg2000,
     image_of_psd,
     scaled_pnm,
+    tiff_of,
     with_used_alpha,
 )
 
@@ -326,18 +325,19 @@ def _open_bmp(data: bytes) -> Opened:
         if layout is None:
             raise
 
-    load = partial(bit_fields_of, data, layout)
-    return Opened("BMP", layout.width, layout.height, 3 * layout.width * layout.height, load)
+    load, pixels = partial(bit_fields_of, data, layout), layout.width * layout.height
+    return Opened("BMP", layout.width, layout.height, 3 * pixels, load)
 
 
 def _open_pnm(data: bytes) -> Opened:
     image = _pillow("PNM", data)
     opened = _opened(image, partial(_load, image, partial(_pillow, "PNM", data)))
-    if image.tile[0].codec_name != "ppm":
+    tile = image.tile[0]
+    if tile.codec_name != "ppm" or not isinstance(tile.args, tuple):
         return opened
-    _, _, offset, (mode, high) = image.tile[0]
-    shape = image.height, image.width, len(mode)
-    return replace(opened, load=partial(scaled_pnm, data[offset:], shape, high))
+    shape, high = (image.height, image.width, 3 if image.mode == "RGB" else 1), int(tile.args[1])
+    body = memoryview(data)[tile.offset :]
+    return replace(opened, load=partial(scaled_pnm, body, shape, high))
 
 
 def _open_raw(data: bytes) -> Opened:
@@ -370,18 +370,11 @@ def _open_tiff(data: bytes) -> Opened:
         page.width,
         page.height,
         cost,
-        partial(_load_tiff, page),
+        partial(tiff_of, page),
         ColorTags(page.icc),
         page.orientation,
         read_exif(data),
     )
-
-
-def _load_tiff(page: TiffPage) -> Loaded:
-    read = page.read()
-    there = read.there
-    refuse_less_than_half(float(there.mean()), "TIFF", page.height)
-    return Loaded(image_of(read), not there.all(), None if there.all() else there)
 
 
 @cache

@@ -12,7 +12,7 @@ from PIL.IcoImagePlugin import IcoImageFile
 from models.pictures.damage import Loaded, refuse_less_than_half
 from models.pictures.files import bmp, ico
 from models.pictures.files.psd import PsdHeader
-from models.pictures.files.tiff import TiffPixels
+from models.pictures.files.tiff import TiffPage, TiffPixels
 from models.pictures.flattening import eight_bits
 from models.types import Pixels
 
@@ -65,12 +65,13 @@ def image_of_bands(pixels: Pixels) -> Image.Image:
 def bit_fields_of(data: bytes, layout: bmp.BitFields) -> Loaded:
     """The picture of a BMP with bit fields. Raises BrokenPicture if half is lost."""
     samples, there = bmp.samples_of(data, layout)
-    image, loaded = _part(samples, there, "BMP")
+    image = image_of_bands(samples)
+    image.format = "BMP"
     with_used_alpha(image)
-    return loaded
+    return _loaded(image, there, "BMP")
 
 
-def scaled_pnm(body: bytes, shape: tuple[int, int, int], high: int) -> Loaded:
+def scaled_pnm(body: memoryview, shape: tuple[int, int, int], high: int) -> Loaded:
     """The picture of (height, width, bands) binary samples between 0 and `high`, of two bytes above
     255. Pillow reads those one by one. Raises BrokenPicture if half is lost."""
     kind = np.dtype(np.uint8 if high < 256 else ">u2")
@@ -83,17 +84,20 @@ def scaled_pnm(body: bytes, shape: tuple[int, int, int], high: int) -> Loaded:
     for at in range(rows):  # An index takes eight bytes a sample.
         samples[at] = table[given[at]]
     there = np.arange(height)[:, None].repeat(width, 1) < rows
-    return _part(samples.reshape(shape), there, "PPM")[1]
+    image = image_of_bands(samples.reshape(shape))
+    return _loaded(image, there, "PPM")
 
 
-def _part(
-    samples: Pixels, there: npt.NDArray[np.bool_], name: str
-) -> tuple[Image.Image, Loaded]:
-    """The picture of samples of which some may not be there."""
+def tiff_of(page: TiffPage) -> Loaded:
+    """The picture of a TIFF. Raises BrokenPicture if half is lost."""
+    read = page.read()
+    return _loaded(image_of(read), read.there, "TIFF")
+
+
+def _loaded(image: Image.Image, there: npt.NDArray[np.bool_], name: str) -> Loaded:
+    """A picture of which some pixels may not be there."""
     refuse_less_than_half(float(there.mean()), name, len(there))
-    image = image_of_bands(samples)
-    image.format = name
-    return image, Loaded(image, not there.all(), None if there.all() else there)
+    return Loaded(image, not there.all(), None if there.all() else there)
 
 
 def image_of_psd(planes: Pixels, head: PsdHeader) -> Image.Image:

@@ -72,7 +72,7 @@ def _added(gateway: Gateway, days: int) -> list[int]:
     if not days:
         return []
     today = int(time.time() // DAY_SECONDS)
-    return gateway.columns.added_by_day(gateway.store, days, today).tolist()
+    return list(map(int, gateway.columns.added_by_day(gateway.store, days, today)))
 
 
 def _bytes_in(folder: Path) -> int:

@@ -256,8 +256,8 @@ class Reader:
     def preview_bytes(self) -> int:
         """What the previews take in the store's file, in bytes."""
         found = self.txn.stat(self.tables["previews"])
-        pages = sum(found[f"{kind}_pages"] for kind in ("branch", "leaf", "overflow"))
-        return int(pages * found["psize"])
+        pages = found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]
+        return pages * found["psize"]
 
     def previews(self, image_ids: Collection[int]) -> dict[int, Preview]:
         found = {}

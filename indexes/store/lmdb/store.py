@@ -241,7 +241,9 @@ class LmdbStore(Store):
         return self._read(lambda reader: int(reader.txn.stat(reader.tables["images"])["entries"]))
 
     def sizes(self) -> Sizes:
-        return Sizes(self._environment.file_bytes(), self._read(lambda reader: reader.preview_bytes()))
+        return Sizes(
+            self._environment.file_bytes(), self._read(lambda reader: reader.preview_bytes())
+        )
 
     def records_by_key(self, kind: str, keys: Collection[str]) -> dict[str, bytes]:
         return self._read(lambda reader: records.by_key(reader, kind, keys))

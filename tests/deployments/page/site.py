@@ -105,8 +105,8 @@ def find_duplicates(site: Site) -> None:
 
 
 def plant_duplicates(store: Store, groups: int, jpegs: Sequence[bytes]) -> None:
-    """Write pairs of images, 2n and 2n + 1, of which the second is a quarter of the first, and their
-    groups, without extracting anything. Their previews are these 640x480 pictures in turn."""
+    """Write pairs of images, 2n and 2n + 1, of which the second has half the sides of the first,
+    and their groups, without extracting anything. Their previews are these pictures in turn."""
     for first in range(0, groups, 500):
         numbers = range(first, min(groups, first + 500))
         writes = [

@@ -155,7 +155,9 @@ def test_pictures_that_have_nothing_in_common_have_no_changed_regions(page: Page
     page.locator("summary", has_text="Unlikely").click()
     tile(page, 5).get_by_role("button").click()
     page.keyboard.press("4")
-    expect(page.locator(".stage-note")).to_have_text("Nothing aligns: both are fitted to one frame.")
+    expect(page.locator(".stage-note")).to_have_text(
+        "Nothing aligns: both are fitted to one frame."
+    )
 
 
 def test_back_and_escape_close_it_and_leave_the_results(compared: Page) -> None:
