@@ -30,6 +30,7 @@ from deployments.http.examples import document_examples
 from deployments.http.gallery import routes as gallery
 from deployments.http.gallery import services
 from deployments.http.jobs import routes as jobs
+from deployments.http.showing import thumbnails, usage
 from deployments.ingress.gateway import Gateway
 from deployments.loopback import keep_sockets_on_loopback
 from deployments.page import routes as page
@@ -38,11 +39,19 @@ from deployments.settings import IngressArgs, address, data_folder
 logger = logging.getLogger(__name__)
 ROUTES = (
     *(v1, bulk, editing, checking, comparing, tombstones, duplicates, jobs),
+    *(thumbnails, usage),
     *(gallery, services, health, metrics, problems, page),
 )
 DRAIN_SECONDS = 1.0
 STOP_SECONDS = 5
-EXPOSED = ["Allow", "Retry-After", "WWW-Authenticate", *openapi.TAGGED, *openapi.REPORT]
+EXPOSED = [
+    "Allow",
+    *thumbnails.SIZE,
+    "Retry-After",
+    "WWW-Authenticate",
+    *openapi.TAGGED,
+    *openapi.REPORT,
+]
 """Headers of answers that pages of other origins may read."""
 ABOUT = """Finds pictures by picture, by colour and by detail.
 

@@ -57,6 +57,8 @@ EXAMPLES: dict[str, Example] = {
     "keep_changes": Example({}, {"consumer": "mirror", "after": 0}),
     "annotate_upload": Example({}, {}),
     "check": Example({}, {"items": '[{"image_id": 3}]'}),
+    "thumbnail_of_upload": Example({}, {}),
+    "get_usage": Example({"days": 30}),
     "compare": Example({}, {"image_ids": [3, 4]}),
     "compare_upload": Example({}, {"query": '{"image_ids": [3]}'}),
     "list_tombstones": Example(_PAGE),

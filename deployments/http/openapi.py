@@ -137,6 +137,7 @@ ADD = _body(
         "image/*": IMAGE,
     }
 )
+PICTURE = _body({"multipart/form-data": _form(["image"], image=IMAGE)})
 _QUERY_FORM = _form(
     [],
     image={"type": "array", "items": IMAGE},

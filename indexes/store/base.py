@@ -1,8 +1,7 @@
 """The store contract: images, their features and a log of changes, written in transactions.
 
 Every add or delete is one transaction that writes rows and a log entry. A log entry says only that
-an id changed; a follower reads the current row. The stores are `indexes.store.lmdb`,
-`indexes.store.postgres` and `indexes.store.memory`.
+an id changed; a follower reads the current row.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from indexes.store.records import Records
 from indexes.store.scan import Scan
-from indexes.store.summary import Summary
+from indexes.store.summary import Sizes, Summary
 from models.types import FileFacts
 
 Outcome = Literal["created", "replaced", "unchanged"]
@@ -67,8 +66,7 @@ class ImageWrite:
     if_version: int | None = None
     """The version that the stored image must have; 0: there must be none; None: any or none."""
     facts: FileFacts | None = None
-    """What the file says; None keeps the stored facts, or stores none for a new or replaced
-    image."""
+    """What the file says; None keeps the stored facts, or none for a new or replaced image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,6 +387,10 @@ class Store(Records):
     @abstractmethod
     def count(self) -> int:
         """Number of images."""
+
+    def sizes(self) -> Sizes:
+        """What the store takes on disk; nothing for a store in memory."""
+        return Sizes(0, 0)
 
     @abstractmethod
     def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""What filters ask of an image row."""
+"""What filters ask of an image row, and what a store takes on disk."""
 
 from __future__ import annotations
 
@@ -16,3 +16,12 @@ class Summary(NamedTuple):
     created: float
     """Creation time in seconds since the epoch."""
     facts: FileFacts | None
+
+
+class Sizes(NamedTuple):
+    """What a store takes on disk, in bytes."""
+
+    store: int
+    """All of it, also pages that are free for later writes."""
+    previews: int
+    """The part that holds previews."""

@@ -55,9 +55,12 @@ _CONVERTED = {_LINEAR, _PQ, _HLG, *_EXPONENTS}
 _WHITE_NITS = 203.0
 """Luminance of diffuse white in HDR (ITU-R BT.2408)."""
 _HLG_NITS = 1000.0
-_KNEE = 0.75
-_BRIGHTEST = 99.9
-"""Percentile of the linear light that counts as the picture's peak."""
+_PEAK = _HLG_NITS / _WHITE_NITS
+"""The brightest light, of PQ too where its file names no other."""
+_SHOWN_WHITE = 0.5
+"""What is shown of diffuse white, to leave room for brighter light."""
+_KAPPA = 0.65
+"""How far the middle of the curve above diffuse white lies."""
 _LEVELS = 1 << 16
 
 
@@ -213,19 +216,17 @@ def _srgb_light(samples: Floats) -> Floats:
 
 
 def _tone_mapped(light: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Light of at most diffuse white: what is below the knee stays, and the rest is compressed
-    smoothly up to the picture's own peak. A picture without brighter light stays as it is."""
+    """Light of at most 1, by the reference white tone mapping operator (SMPTE ST 2094-50) for a
+    screen without headroom, as Chromium does it: light up to diffuse white is halved, and a Bézier
+    curve leads from there to the peak."""
     strongest = light.max(axis=2)
-    step = max(1, strongest.shape[0] // 512)
-    peak = float(np.percentile(strongest[::step, ::step], _BRIGHTEST))
-    if peak <= 1:
-        return light
-    room, span = 1 - _KNEE, peak - _KNEE
-    above = np.clip((strongest - _KNEE) / span, 0, 1)
-    slope = span / room
-    mapped = np.where(
-        strongest > _KNEE, _KNEE + room * slope * above / (1 + (slope - 1) * above), strongest
-    )
+    middle_x = 1 - _KAPPA + _KAPPA / _SHOWN_WHITE
+    middle_y = (1 - _KAPPA) * _SHOWN_WHITE + _KAPPA
+    beyond = np.clip(strongest, 1, _PEAK) - 1
+    square, linear = 1 - 2 * middle_x + _PEAK, 2 * (middle_x - 1)
+    along = 2 * beyond / (linear + np.sqrt(linear**2 + 4 * square * beyond))
+    bright = (1 - along) ** 2 * _SHOWN_WHITE + 2 * along * (1 - along) * middle_y + along**2
+    mapped = np.where(strongest > 1, bright, strongest * _SHOWN_WHITE)
     scale: npt.NDArray[np.float32] = mapped / np.maximum(strongest, 1e-6)
     return light * scale[..., None].astype(np.float32)
 

@@ -27,7 +27,6 @@ from models.pictures.damage import (
     load_jpeg,
     load_tolerantly,
     looks_cut,
-    refuse_less_than_half,
 )
 from models.pictures.files import bmp, heif, ico, jpeg, jxl, png, psd, raw
 from models.pictures.files.color_tags import ColorTags
@@ -35,11 +34,12 @@ from models.pictures.files.exif import NO_EXIF, Exif, read_exif
 from models.pictures.files.tiff import TiffPage
 from models.pictures.limits import ReadLimitedFile
 from models.pictures.samples import (
+    bit_fields_of,
     first_jxl_frame,
-    image_of,
-    image_of_bands,
     image_of_deep_jpeg2000,
     image_of_psd,
+    scaled_pnm,
+    tiff_of,
     with_used_alpha,
 )
 
@@ -131,6 +131,7 @@ def _opener(kind: str) -> Callable[[bytes], Opened]:
         "PSD": _open_psd,
         "JPEG 2000": _open_jpeg2000,
         "BMP": _open_bmp,
+        "PNM": _open_pnm,
         "ICO": lambda data: _open_usual("ICO", ico.mended(data)),
     }
     return special.get(kind, partial(_open_usual, kind))
@@ -180,15 +181,11 @@ def _first_frame(image: ImageFile) -> ImageFile | None:
 
 
 def _open_jpeg(data: bytes) -> Opened:
+    jpeg.refuse_unusual(data)
     jpeg.refuse_scan_bombs(data)
     try:
         image = _pillow("JPEG", data)
-    except CODEC_ERRORS as exc:
-        if "-bit layers" in str(exc):
-            raise UnsupportedPicture(
-                "this JPEG has samples of more than 8 bits, which are not read: save it with 8",
-                FIELD,
-            ) from exc
+    except CODEC_ERRORS:
         data = jpeg.without_metadata(data)
         image = JpegImageFile(ReadLimitedFile(data))
     reduction = jpeg.reduction(min(image.size))
@@ -328,15 +325,19 @@ def _open_bmp(data: bytes) -> Opened:
         if layout is None:
             raise
 
-    def load() -> Loaded:
-        samples, there = bmp.samples_of(data, layout)
-        refuse_less_than_half(float(there.mean()), "BMP", layout.height)
-        image = image_of_bands(samples)
-        image.format = "BMP"
-        with_used_alpha(image)
-        return Loaded(image, not there.all(), None if there.all() else there)
+    load, pixels = partial(bit_fields_of, data, layout), layout.width * layout.height
+    return Opened("BMP", layout.width, layout.height, 3 * pixels, load)
 
-    return Opened("BMP", layout.width, layout.height, 3 * layout.width * layout.height, load)
+
+def _open_pnm(data: bytes) -> Opened:
+    image = _pillow("PNM", data)
+    opened = _opened(image, partial(_load, image, partial(_pillow, "PNM", data)))
+    tile = image.tile[0]
+    if tile.codec_name != "ppm" or not isinstance(tile.args, tuple):
+        return opened
+    shape, high = (image.height, image.width, 3 if image.mode == "RGB" else 1), int(tile.args[1])
+    body = memoryview(data)[tile.offset :]
+    return replace(opened, load=partial(scaled_pnm, body, shape, high))
 
 
 def _open_raw(data: bytes) -> Opened:
@@ -369,18 +370,11 @@ def _open_tiff(data: bytes) -> Opened:
         page.width,
         page.height,
         cost,
-        partial(_load_tiff, page),
+        partial(tiff_of, page),
         ColorTags(page.icc),
         page.orientation,
         read_exif(data),
     )
-
-
-def _load_tiff(page: TiffPage) -> Loaded:
-    read = page.read()
-    there = read.there
-    refuse_less_than_half(float(there.mean()), "TIFF", page.height)
-    return Loaded(image_of(read), not there.all(), None if there.all() else there)
 
 
 @cache

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import IO
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from PIL.IcoImagePlugin import IcoImageFile
 
-from models.pictures.files import ico
+from models.pictures.damage import Loaded, refuse_less_than_half
+from models.pictures.files import bmp, ico
 from models.pictures.files.psd import PsdHeader
-from models.pictures.files.tiff import TiffPixels
+from models.pictures.files.tiff import TiffPage, TiffPixels
 from models.pictures.flattening import eight_bits
 from models.types import Pixels
 
@@ -58,6 +60,44 @@ def image_of_bands(pixels: Pixels) -> Image.Image:
     """The picture of uint8 (height, width, bands): gray or RGB, with alpha or without."""
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[pixels.shape[2]]
     return Image.fromarray(pixels[..., 0] if mode == "L" else pixels, mode)
+
+
+def bit_fields_of(data: bytes, layout: bmp.BitFields) -> Loaded:
+    """The picture of a BMP with bit fields. Raises BrokenPicture if half is lost."""
+    samples, there = bmp.samples_of(data, layout)
+    image = image_of_bands(samples)
+    image.format = "BMP"
+    with_used_alpha(image)
+    return _loaded(image, there, "BMP")
+
+
+def scaled_pnm(body: memoryview, shape: tuple[int, int, int], high: int) -> Loaded:
+    """The picture of (height, width, bands) binary samples between 0 and `high`, of two bytes above
+    255. Pillow reads those one by one. Raises BrokenPicture if half is lost."""
+    kind = np.dtype(np.uint8 if high < 256 else ">u2")
+    height, width, bands = shape
+    row = width * bands
+    rows = min(height, len(body) // (row * kind.itemsize))
+    given = np.frombuffer(body, kind, rows * row).reshape(rows, row)
+    table = np.rint(np.clip(np.arange(1 << 16) / high, 0, 1) * _OPAQUE).astype(np.uint8)
+    samples = np.zeros((height, row), np.uint8)
+    for at in range(rows):  # An index takes eight bytes a sample.
+        samples[at] = table[given[at]]
+    there = np.arange(height)[:, None].repeat(width, 1) < rows
+    image = image_of_bands(samples.reshape(shape))
+    return _loaded(image, there, "PPM")
+
+
+def tiff_of(page: TiffPage) -> Loaded:
+    """The picture of a TIFF. Raises BrokenPicture if half is lost."""
+    read = page.read()
+    return _loaded(image_of(read), read.there, "TIFF")
+
+
+def _loaded(image: Image.Image, there: npt.NDArray[np.bool_], name: str) -> Loaded:
+    """A picture of which some pixels may not be there."""
+    refuse_less_than_half(float(there.mean()), name, len(there))
+    return Loaded(image, not there.all(), None if there.all() else there)
 
 
 def image_of_psd(planes: Pixels, head: PsdHeader) -> Image.Image:

@@ -27,7 +27,7 @@ WITHOUT_PICTURES = frozenset({"/", *DOCUMENTS, "/openapi.json"})
 PAGE_FILES = "/static/"
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 READING_POSTS = (
-    *("/v1/search", "/v1/retrievers/", "/v1/annotate", "/v1/compare", "/v1/check"),
+    *("/v1/search", "/v1/retrievers/", "/v1/annotate", "/v1/compare", "/v1/check", "/v1/thumbnail"),
     *("/reverse_search", "/get_image_"),
 )
 LOOK_SECONDS = 1.0

@@ -21,6 +21,7 @@ from models.pictures.formats import ENCODING_NAMES
 PAGE = 4096
 UNKNOWN = 255
 """Number of the format of an image without facts."""
+DAY_SECONDS = 86_400
 _FORMATS = {name: number for number, name in enumerate(ENCODING_NAMES)}
 _ROW = np.dtype(
     [
@@ -55,6 +56,15 @@ class ImageColumns:
         for mask in _masks(rows, wanted, larger):
             met &= mask
         return np.asarray(rows["id"][met], np.int64)
+
+    def added_by_day(self, store: Store, days: int, today: int) -> npt.NDArray[np.int64]:
+        """How many of the stored images were added on each of the last `days` days, today's last.
+
+        A day is a number of days since the epoch, in UTC; of shape (days,).
+        """
+        ago = today - self._current(store)["created"] // DAY_SECONDS
+        within = ago[(ago >= 0) & (ago < days)].astype(np.int64)
+        return np.bincount(days - 1 - within, minlength=days)
 
     def _current(self, store: Store) -> Rows:
         """The rows up to the head of the log; the array is never changed afterwards."""

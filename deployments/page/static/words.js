@@ -13,7 +13,7 @@ export function bytes(count) {
   if (count === undefined || count === null) return "";
   const units = ["B", "kB", "MB", "GB", "TB"];
   let at = 0;
-  while (count >= 1000 && at < units.length - 1) { count /= 1000; at += 1; }
+  while (Math.round(count) >= 1000 && at < units.length - 1) { count /= 1000; at += 1; }
   return `${count < 10 && at ? count.toFixed(1) : Math.round(count)} ${units[at]}`;
 }
 

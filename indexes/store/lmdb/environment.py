@@ -278,6 +278,11 @@ class Environment:
         env.reader_check()
         return env
 
+    def file_bytes(self) -> int:
+        """What the store's file takes on disk, in bytes."""
+        with self.translated():
+            return 512 * os.stat(self.folder / "data.mdb").st_blocks
+
     def _file_identity(self) -> tuple[int, int] | None:
         """Device and inode of the store's file; None if it is gone."""
         try:

@@ -253,6 +253,12 @@ class Reader:
         rows = ((int(image_id), self.row(image_id)) for image_id in image_ids)
         return {image_id: self.image(image_id, row) for image_id, row in rows if row is not None}
 
+    def preview_bytes(self) -> int:
+        """What the previews take in the store's file, in bytes."""
+        found = self.txn.stat(self.tables["previews"])
+        pages = found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]
+        return pages * found["psize"]
+
     def previews(self, image_ids: Collection[int]) -> dict[int, Preview]:
         found = {}
         for image_id in image_ids:

@@ -30,7 +30,7 @@ from indexes.store.lmdb.rows import BACKUP, SCHEMA, Reader, number, pending_key
 from indexes.store.lmdb.writes import Writer
 from indexes.store.records import Record, RecordKey, check_records
 from indexes.store.scan import Scan
-from indexes.store.summary import Summary
+from indexes.store.summary import Sizes, Summary
 from models.errors import StoreUnavailable
 
 T = TypeVar("T")
@@ -239,6 +239,11 @@ class LmdbStore(Store):
 
     def count(self) -> int:
         return self._read(lambda reader: int(reader.txn.stat(reader.tables["images"])["entries"]))
+
+    def sizes(self) -> Sizes:
+        return Sizes(
+            self._environment.file_bytes(), self._read(lambda reader: reader.preview_bytes())
+        )
 
     def records_by_key(self, kind: str, keys: Collection[str]) -> dict[str, bytes]:
         return self._read(lambda reader: records.by_key(reader, kind, keys))

@@ -8,6 +8,7 @@ from typing import Any
 from indexes.store.base import Changes, Image, LogPage, Pending, Preview, Space
 from indexes.store.checks import is_image_id, name_hash
 from indexes.store.postgres.connections import Connection
+from indexes.store.summary import Sizes
 from models.types import MAX_IMAGE_ID, FileFacts
 
 HEAD = "coalesce((SELECT max(seq) FROM log), (SELECT tail FROM store))"
@@ -40,6 +41,12 @@ _LOG = f"""
     LEFT JOIN (SELECT image_id, max(seq) AS seq FROM span GROUP BY image_id) changed ON true
 """
 
+SIZES = """
+    SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint,
+        pg_total_relation_size('previews')
+    FROM pg_class WHERE relnamespace = 'ambience'::regnamespace AND relkind = 'r'
+"""
+
 
 class Reader:
     """Performs reads on one connection."""
@@ -54,6 +61,10 @@ class Reader:
         """The first column of the first row; None without a row."""
         row = self._connection.execute(sql.encode(), given, binary=True).fetchone()
         return None if row is None else row[0]
+
+    def sizes(self) -> Sizes:
+        (found,) = self.all(SIZES)
+        return Sizes(*found)
 
     def ids(self, sql: str, given: Mapping[str, Any]) -> list[int]:
         return [row[0] for row in self.all(sql, given)]

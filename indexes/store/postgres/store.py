@@ -45,6 +45,7 @@ from indexes.store.postgres.writes import (
 )
 from indexes.store.records import Record, RecordKey, check_records
 from indexes.store.scan import Scan
+from indexes.store.summary import Sizes
 from models.errors import StoreUnavailable
 
 T = TypeVar("T")
@@ -287,6 +288,9 @@ class PostgresStore(Store):
 
     def count(self) -> int:
         return self._read(lambda reader: int(reader.one("SELECT count(*) FROM images")))
+
+    def sizes(self) -> Sizes:
+        return self._read(lambda reader: reader.sizes())
 
     def records_by_key(self, kind: str, keys: Collection[str]) -> dict[str, bytes]:
         return self._read(lambda reader: records.by_key(reader, kind, keys))

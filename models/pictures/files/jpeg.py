@@ -13,12 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.errors import BrokenPicture
+from models.errors import BrokenPicture, UnsupportedPicture
 
 SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
 MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}
+_UNUSUAL = {
+    0xF7: "JPEG-LS",
+    **dict.fromkeys(_LOSSLESS, "a lossless JPEG"),
+    **dict.fromkeys((0xC5, 0xC6, 0xCD, 0xCE, 0xDE), "a hierarchical JPEG"),
+}
 _METADATA = {0xFE, *range(0xE1, 0xEE), 0xEF}
 _FILLER = re.compile(rb"(\0{16,}|\xff{16,})\Z")
 _MAX_SCANS = 100
@@ -54,6 +59,22 @@ def segments(data: bytes, begin: int = 0) -> Iterator[Segment]:
             position += max(2, int.from_bytes(data[position : position + 2], "big"))
         yield Segment(marker, found.start(), position)
         if marker == EOI:
+            return
+
+
+def refuse_unusual(data: bytes) -> None:
+    """Raise UnsupportedPicture, which names the coding, for a JPEG that no browser shows."""
+    for segment in islice(segments(data), _MAX_HEAD_SEGMENTS):
+        coding = _UNUSUAL.get(segment.marker)
+        bits = data[segment.begin + 4 : segment.begin + 5] if segment.marker in _FRAMES else b"\x08"
+        if coding is None and bits not in (b"", b"\x08"):
+            coding = f"a JPEG with samples of {bits[0]} bits"
+        if coding is not None:
+            raise UnsupportedPicture(
+                f"this is {coding}, which is not read: save it as a JPEG of 8 bits or as PNG",
+                "image",
+            )
+        if segment.marker in _FRAMES or segment.marker == SOS:
             return
 
 

@@ -25,6 +25,8 @@ _OLD_JPEG, _JPEG = 6, 7
 _PREMULTIPLIED, _ALPHA = 1, 2
 _REDUCED = 1
 _PLANAR = 2
+_BIG_ENDIAN_BIGTIFF = b"MM\0+"
+"""Of which Pillow does not see that it is a BigTIFF."""
 
 Samples = npt.NDArray[Any]
 
@@ -76,6 +78,8 @@ class TiffPage:
         page = self.page
         bits = page.bitspersample
         if int(page.compression) not in _PILLOW_READS or page.index != 0:
+            return False
+        if self._data.startswith(_BIG_ENDIAN_BIGTIFF):
             return False
         if int(page.photometric) == _CMYK and page.samplesperpixel > 4:
             return False

@@ -4,10 +4,11 @@ started."""
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +23,11 @@ from cluster.jobs.duplicates.proposers import HashProposer, LocalProposer
 from deployments.http.application import make_app
 from deployments.ingress.gateway import Gateway
 from deployments.settings import IngressArgs
-from indexes.store.base import Space
+from indexes.duplicates.catalogue import followed_write, regroup
+from indexes.duplicates.pairs import Pair, pair_writes
+from indexes.store.base import ImageWrite, Space, Store
 from models.registry import make_extractor
+from models.types import FileFacts
 from tests.conftest import LIGHT_LOCAL
 from tests.deployments import served
 
@@ -98,3 +102,31 @@ def find_duplicates(site: Site) -> None:
     ]
     with ThreadPoolExecutor(1) as threads:
         DuplicateFinder(store, proposers, threads).run()
+
+
+def plant_duplicates(store: Store, groups: int, jpegs: Sequence[bytes]) -> None:
+    """Write pairs of images, 2n and 2n + 1, of which the second has half the sides of the first,
+    and their groups, without extracting anything. Their previews are these pictures in turn."""
+    for first in range(0, groups, 500):
+        numbers = range(first, min(groups, first + 500))
+        writes = [
+            ImageWrite(
+                2 * number + small,
+                sha256=hashlib.sha256(b"%d %d" % (number, small)).hexdigest(),
+                width=640 >> small,
+                height=480 >> small,
+                wanted=frozenset(),
+                features={},
+                preview=jpegs[number % len(jpegs)],
+                facts=FileFacts("JPEG", 4_000_000 - 10 * number >> 2 * small),
+            )
+            for number in numbers
+            for small in (0, 1)
+        ]
+        store.put_many(writes)
+        pairs = [
+            Pair(2 * number, 2 * number + 1, (one.sha256, other.sha256), "resize", "same", 0.99)
+            for number, one, other in zip(numbers, writes[::2], writes[1::2], strict=True)
+        ]
+        at_once = pair_writes(pairs) | followed_write(store, store.head())
+        regroup(store, [pair.a for pair in pairs], at_once)

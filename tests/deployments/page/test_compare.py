@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from PIL import ImageDraw
 from playwright.sync_api import Locator, Page, expect
 
-from tests.deployments.page.conftest import CROP, MIRRORED
-from tests.deployments.page.drive import choose, tile
+from tests.deployments.page.conftest import CROP, MIRRORED, Opener
+from tests.deployments.page.drive import choose, pinched, tile
+from tests.deployments.page.site import Site
 from tests.deployments.pictures import picture
 from tests.drawing import encoded, scene
 
@@ -123,6 +126,38 @@ def test_both_are_zoomed_together_and_the_zoom_stays_for_the_next_pair(compared:
     expect(compared.locator(".layer:not(.unknown)")).to_have_count(2)
     zoomed = compared.locator(".frame").first.evaluate("one => one.style.transform")
     assert scale.partition("scale")[2] == zoomed.partition("scale")[2]
+
+
+def test_a_pinch_zooms_both_and_the_zoom_stays_for_the_next_pair(
+    open_page: Opener, served_site: Site
+) -> None:
+    page = open_page(served_site.url, has_touch=True)
+    choose(page, picture(1))
+    tile(page, MIRRORED).get_by_role("button").click()
+    layers = page.locator(".layer:not(.unknown)")
+    expect(layers).to_have_count(2)
+    fitted = relative(layers.first)
+    pane = box_of(page.locator(".pane").first)
+    pinched(page, pane["x"] + pane["width"] / 2, pane["y"] + pane["height"] / 2, by=2)
+    expect(page.locator(".frame").first).to_have_attribute("style", re.compile("scale"))
+    assert relative(layers.first)[2] == pytest.approx(2 * fitted[2], rel=0.02)
+    assert_same_place(layers)
+    heading = page.get_by_role("heading", level=2).last
+    before = heading.text_content()
+    page.get_by_role("button", name="Next").tap()
+    expect(heading).not_to_have_text(before or "")
+    expect(layers).to_have_count(2)
+    assert relative(layers.first)[2] == pytest.approx(2 * fitted[2], rel=0.02)
+
+
+def test_pictures_that_have_nothing_in_common_have_no_changed_regions(page: Page) -> None:
+    choose(page, picture(1))
+    page.locator("summary", has_text="Unlikely").click()
+    tile(page, 5).get_by_role("button").click()
+    page.keyboard.press("4")
+    expect(page.locator(".stage-note")).to_have_text(
+        "Nothing aligns: both are fitted to one frame."
+    )
 
 
 def test_back_and_escape_close_it_and_leave_the_results(compared: Page) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
 from tests.deployments.page.conftest import CROP, MIRRORED, SMALL, Opener
-from tests.deployments.page.site import Site
+from tests.deployments.page.site import Site, plant_duplicates, site
+from tests.deployments.pictures import picture
 
 
 def stored(made: Site) -> set[int]:
@@ -109,3 +111,48 @@ def test_a_collection_that_was_not_searched_for_duplicates_names_the_command(
 ) -> None:
     page = open_page(f"{served_site.url}/#/duplicates")
     expect(page.locator(".notice")).to_contain_text("ambience duplicates")
+
+
+def test_many_groups_come_page_by_page_and_the_next_three_are_ready_before_they_are_shown(
+    open_page: Opener, tmp_path: Path
+) -> None:
+    groups, pages = 30, 3
+    with site(tmp_path, "phash") as made:
+        plant_duplicates(made.gateway.store, groups, [picture(at) for at in range(7)])
+        page = open_page("about:blank")
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url.removeprefix(made.url)))
+        page.goto(f"{made.url}/#/duplicates")
+        heading, count = page.locator(".group-head"), page.locator(".duplicates-levels .count")
+        expect(heading).to_contain_text("30 groups to decide")
+        expect(page.locator(".layer:not(.unknown)")).to_have_count(2)
+        page.wait_for_load_state("networkidle")
+        previews = {path for path in asked if path.endswith("/thumbnail")}
+        assert previews == {f"/v1/images/{at}/thumbnail" for at in range(8)}
+        assert asked.count("/v1/compare") == 4
+        assert sum(path.startswith("/v1/duplicates?") for path in asked) == 1
+        for number in range(groups):
+            layer = page.locator(".layer").first
+            expect(layer).to_have_attribute("data-id", str(2 * number))
+            page.keyboard.press("b")
+            if number + 1 < groups:
+                expect(count.first).to_have_text(str(groups - 1 - number))
+        expect(page.locator("#view-duplicates .notice")).to_contain_text("Nothing is left")
+        assert sum(path.startswith("/v1/duplicates?") for path in asked) == pages
+
+
+def test_a_decision_shows_the_next_group_at_once(open_page: Opener, tmp_path: Path) -> None:
+    with site(tmp_path, "phash") as made:
+        plant_duplicates(made.gateway.store, 6, [picture(at) for at in range(7)])
+        page = open_page(f"{made.url}/#/duplicates")
+        expect(page.locator(".layer:not(.unknown)")).to_have_count(2)
+        page.wait_for_load_state("networkidle")
+        page.route("**/v1/duplicates/decisions", lambda _: None)
+        for following in (2, 4, 6):
+            page.keyboard.press("b")
+            # Nothing is answered: what is shown was there before.
+            shown = page.locator(".layer:not(.unknown)")
+            expect(shown).to_have_count(2)
+            expect(shown.first).to_have_attribute("data-id", str(following))
+            assert shown.first.evaluate("one => one.naturalWidth") > 0
+        page.unroute_all(behavior="ignoreErrors")

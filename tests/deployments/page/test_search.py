@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
 from tests.deployments.page.conftest import CROP, MIRRORED, SMALL, WORDED, Opener
-from tests.deployments.page.drive import choose, dropped, tile, tiles
+from tests.deployments.page.drive import choose, dropped, pasted, tile, tiles
 from tests.deployments.page.site import Site
 from tests.deployments.pictures import mirrored, picture, put
 from tests.drawing import encoded, scene
+
+
+def tiff(image: Image.Image) -> bytes:
+    """The picture in a format that Chromium does not show."""
+    file = io.BytesIO()
+    image.save(file, "TIFF")
+    return file.getvalue()
+
+
+def beside(left: Image.Image, right: Image.Image) -> Image.Image:
+    both = Image.new("RGB", (left.width + right.width, left.height))
+    both.paste(left)
+    both.paste(right, (left.width, 0))
+    return both
 
 
 def held_back(page: Page, pattern: str) -> list[Route]:
@@ -58,6 +74,38 @@ def test_a_dropped_picture_is_searched_by(page: Page) -> None:
     dropped(page, ("mine.jpg", mirrored(4)))
     expect(tile(page, 4)).to_contain_text("mirrored")
     expect(page.get_by_role("heading", level=2)).to_contain_text("1 copy, mirrored")
+
+
+def test_a_pasted_picture_is_searched_by_also_while_words_are_typed(page: Page) -> None:
+    page.get_by_role("searchbox").focus()
+    pasted(page, "image.png", mirrored(4))
+    expect(tile(page, 4)).to_contain_text("mirrored")
+    expect(page.locator("#asked")).to_contain_text("image.png")
+
+
+def test_a_picture_that_the_browser_can_not_draw_is_shown_measured_and_compared(page: Page) -> None:
+    choose(page, tiff(scene(6).resize((1280, 960))), "scan.tif")
+    expect(page.get_by_role("heading", level=2)).to_have_text("1 copy, half size")
+    asked = page.locator("#asked img")
+    expect(asked).to_be_visible()
+    assert asked.evaluate("one => one.naturalWidth") == 512
+    tile(page, 6).get_by_role("button").click()
+    expect(page.locator(".layer:not(.unknown)")).to_have_count(2)
+    widths = page.locator(".layer").evaluate_all("all => all.map(one => one.naturalWidth)")
+    assert widths == [512, 512]
+
+
+def test_a_part_of_a_picture_that_the_browser_can_not_draw_is_in_pixels_of_the_whole(
+    page: Page,
+) -> None:
+    choose(page, tiff(beside(scene(5), scene(6))), "scan.tif")
+    expect(page.locator("#asked img")).to_be_visible()
+    page.get_by_role("button", name="Search a part").click()
+    for _ in range(15):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("region=0.5"))
+    expect(tiles(page).first).to_have_attribute("data-id", "6")
 
 
 def test_numbers_stand_behind_a_key(page: Page) -> None:
@@ -109,6 +157,17 @@ def test_a_link_opens_the_search_that_it_names(open_page: Opener, served_site: S
     expect(tile(page, MIRRORED)).to_contain_text("mirrored")
 
 
+def test_a_link_names_the_part_and_the_weights(open_page: Opener, served_site: Site) -> None:
+    link = f"{served_site.url}/#/search?like=1&region=0.2,0.2,0.6,0.6&weights=color:0,local:2"
+    with (page := open_page("about:blank")).expect_response("**/v1/search") as answer:
+        page.goto(link)
+    assert answer.value.headers["x-ambience-answered"] == "local,phash"
+    expect(page.locator(".region")).to_be_visible()
+    expect(tile(page, 1)).to_contain_text("of it")
+    page.get_by_role("button", name="Advanced").click()
+    expect(page.get_by_label("Weight of local")).to_have_value("2")
+
+
 def test_results_by_date_stand_under_their_days(page: Page) -> None:
     choose(page, picture(1))
     expect(tile(page, MIRRORED)).to_be_visible()
@@ -119,6 +178,25 @@ def test_results_by_date_stand_under_their_days(page: Page) -> None:
     shown = [CROP, SMALL, MIRRORED, 1]
     expect(tiles(page)).to_have_count(len(shown))
     assert [int(one.get_attribute("data-id") or 0) for one in tiles(page).all()] == shown
+
+
+def test_each_day_has_a_heading_of_its_own_the_newest_first(page: Page, served_site: Site) -> None:
+    days = {41: "2019:05:01 10:00:00", 42: "2021:08:30 23:59:59", 43: "2019:05:01 08:00:00"}
+    with served_site.client() as client:
+        for image_id, taken in days.items():
+            exif = Image.Exif()
+            exif.get_ifd(0x8769)[0x9003] = taken
+            put(client, image_id, encoded(scene(9), quality=60 + image_id % 4 * 8, exif=exif))
+        try:
+            choose(page, picture(9))
+            page.get_by_label("Order").select_option("newest")
+            headings = page.get_by_role("heading", level=3)
+            expect(headings).to_have_text(["Monday, August 30, 2021", "Wednesday, May 1, 2019"])
+            shown = [int(one.get_attribute("data-id") or 0) for one in tiles(page).all()]
+            assert shown == [42, 41, 43]
+        finally:
+            for image_id in days:
+                client.delete(f"/v1/images/{image_id}").raise_for_status()
 
 
 def test_identical_files_are_one_tile_with_a_count_that_opens(

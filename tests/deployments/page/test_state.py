@@ -52,9 +52,20 @@ def test_a_running_job_shows_how_far_it_is_and_can_be_cancelled(
     expect(row.locator(".badge")).to_have_text("cancelled")
 
 
-def test_the_growth_counts_what_was_added(open_page: Opener, served_site: Site) -> None:
+def test_the_collection_says_what_it_takes_and_how_it_grows(
+    open_page: Opener, served_site: Site
+) -> None:
     page = open_page(f"{served_site.url}/#/state")
-    expect(page.locator(".growth")).to_contain_text("+12")
+    summary = page.locator(".facts-row")
+    expect(summary).to_contain_text("12pictures")
+    expect(summary).to_contain_text(re.compile(r"[\d.]+ MBon disk, \d+ [GT]B free"))
+    expect(summary).to_contain_text(re.compile(r"[\d.]+ kB of previews, [\d.]+ k?B of snapshots"))
+    expect(page.locator(".growth")).to_contain_text("today+12")
+    bars = page.get_by_role("img", name="Pictures added in the last 30 days: 12, at most 12 a day")
+    heights = bars.locator("span").evaluate_all("all => all.map(one => one.offsetHeight)")
+    assert len(heights) == 30
+    assert max(heights) == heights[-1] > 10
+    assert sum(heights) == heights[-1]
 
 
 def test_a_test_search_finds_its_own_image(open_page: Opener, served_site: Site) -> None:

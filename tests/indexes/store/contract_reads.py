@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -301,3 +302,14 @@ class ReadContract(OpeningContract):
             store.head()
         with pytest.raises(StoreUnavailable, match="closed"):
             store.put(picture(1))
+
+    def test_previews_are_a_part_of_what_the_store_takes_on_disk(self, store: Store) -> None:
+        empty = store.sizes()
+        store.put(picture(1, preview=os.urandom(1 << 20)))
+        full = store.sizes()
+        if full.store == 0:  # A store in memory.
+            assert full == empty == (0, 0)
+            return
+        assert full.previews - empty.previews >= 1 << 20
+        assert full.store - empty.store >= 1 << 20
+        assert full.previews < full.store

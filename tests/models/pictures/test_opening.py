@@ -9,7 +9,14 @@ import zlib
 import numpy as np
 import pillow_heif
 import pytest
-from imagecodecs import jpeg2k_encode, jpegxl_encode
+from imagecodecs import (
+    jpeg2k_encode,
+    jpeg8_encode,
+    jpeg_encode,
+    jpegls_encode,
+    jpegxl_encode,
+    ljpeg_encode,
+)
 from PIL import Image
 from pillow_jxl import JpegXLImagePlugin
 
@@ -279,3 +286,37 @@ def test_a_file_that_is_only_a_signature_is_refused() -> None:
     for data in (b"\xff\xd8\xff", b"BM", b"8BPS", b"\0\0\1\0\1\0", b"qoif", b"\xff\x0a", b"GIF89a"):
         with pytest.raises((BrokenPicture, UnsupportedPicture)):
             decode(data)
+
+
+@pytest.mark.parametrize("kind", ["P5", "P6"])
+@pytest.mark.parametrize("high", [15, 254, 1000, 4095, 65535])
+def test_a_large_pnm_of_any_maximum_is_read(kind: str, high: int) -> None:
+    image = drawing().resize((480, 320))
+    shown = np.asarray(image.convert("L") if kind == "P5" else image)
+    samples = np.rint(shown / 255 * high).astype(np.uint8 if high < 256 else ">u2")
+    data = f"{kind}\n# a comment\n480 320\n{high}\n".encode() + samples.tobytes()
+    picture = decode(data)
+    assert far(picture.full, shown if kind == "P6" else shown[..., None]) <= (
+        9 if high == 15 else 0.51
+    )
+    assert not picture.truncated
+    cut = decode(data[: len(data) * 3 // 4])
+    assert cut.truncated
+    assert np.array_equal(cut.full[:238], picture.full[:238])
+    assert np.unique(cut.full[-5:]).tolist() == [255]
+    with pytest.raises(BrokenPicture, match="at least half are needed"):
+        decode(data[: len(data) // 3])
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (jpegls_encode(SHOWN), "JPEG-LS"),
+        (jpeg8_encode(SHOWN, lossless=True), "a lossless JPEG"),
+        (ljpeg_encode(SHOWN[..., 0].astype(np.uint16)), "a lossless JPEG"),
+        (jpeg_encode(SHOWN.astype(np.uint16) << 4, bitspersample=12), "samples of 12 bits"),
+    ],
+)
+def test_a_jpeg_of_a_coding_that_no_browser_shows_is_named(data: bytes, name: str) -> None:
+    with pytest.raises(UnsupportedPicture, match=name):
+        decode(data)

@@ -159,7 +159,7 @@ export function makeStage() {
     if (!pair?.left) shown.push("");
     else if (!relation) shown.push(stage.failure || "Comparing …");
     else if (mode === "blink") shown.push(`Showing ${stage.isSwapped ? pair.right.name || `image ${pair.right.image_id}` : pair.left.name || `image ${pair.left.image_id}`}. Hold the space bar for the other one.`);
-    else if (mode === "difference") shown.push(relation.regions?.length ? `${relation.regions.length} changed ${relation.regions.length === 1 ? "region" : "regions"}` : "No changed regions");
+    else if (mode === "difference" && relation.homography) shown.push(relation.regions?.length ? `${relation.regions.length} changed ${relation.regions.length === 1 ? "region" : "regions"}` : "No changed regions");
     else if (mode === "points") shown.push(`${(relation.matches || []).length} matched points`);
     if (relation && pair?.left && !relation.homography && mode !== "points") shown.push("Nothing aligns: both are fitted to one frame.");
     note.textContent = shown.join(" ").trim();

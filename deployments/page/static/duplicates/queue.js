@@ -20,7 +20,9 @@ export function makeQueue(level, changed) {
       const fresh = body.groups.filter(one => !seen.has(one.group_id));
       fresh.forEach(one => seen.add(one.group_id));
       queue.groups.push(...fresh);
-      Object.assign(queue, {levels: body.levels, pending: body.pending, head: body.head, failure: null});
+      // Later pages may be older than decisions that are on their way.
+      if (!cursor) queue.levels = body.levels;
+      Object.assign(queue, {pending: body.pending, head: body.head, failure: null});
       cursor = body.next_cursor;
       queue.isWhole = !cursor;
     }, error => { queue.failure = error; }).finally(() => { loading = null; changed(); });

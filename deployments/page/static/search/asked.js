@@ -27,18 +27,23 @@ function build(panel, query, of) {
   const part = h("button", {type: "button", className: "quiet"}, "Search a part");
   const whole = h("button", {type: "button", className: "quiet"}, "Search the whole picture");
   const clear = h("button", {type: "button", className: "quiet"}, "Remove the picture");
-  image.addEventListener("error", () => {
+  image.addEventListener("error", async () => {
     frame.classList.add("undrawn");
-    hint.textContent = "This browser can't show the format of this picture. It is searched by all the same.";
+    if (!query.upload) return;
+    await upload(query.upload).size;
+    if (image.src !== upload(query.upload).url) image.src = upload(query.upload).url;
+  });
+  image.addEventListener("load", () => {
+    frame.classList.remove("undrawn");
+    panel.tell?.();
   });
   fill(panel, h("div", {className: "asked-pictures"}, frame, others), h("div", {className: "asked-text"}, title, hint, h("div", {className: "row"}, part, whole, clear)));
   const regions = drawRegions(frame);
   panel.update = (now, change) => {
+    panel.tell = () => panel.update(now, change);
     title.textContent = file ? file.name || "Your picture" : `Like image ${now.like.join(" and ")}`;
-    if (!frame.classList.contains("undrawn")) {
-      hint.textContent = now.region ? "Searching the marked part. Drag the box to move it, or its corner to resize it."
-        : "Draw a box on the picture to search only that part.";
-    }
+    if (frame.classList.contains("undrawn")) hint.textContent = "";
+    else hint.textContent = now.region ? "Searching the marked part. Drag the box to move it, or its corner to resize it." : "Draw a box on the picture to search only that part.";
     whole.hidden = !now.region;
     part.hidden = Boolean(now.region) || frame.classList.contains("undrawn");
     regions.set(now.region, region => change({region}));

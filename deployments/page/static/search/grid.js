@@ -29,7 +29,7 @@ export function makeCurrent(tile, root) {
 export function keydown(event, root) {
   const at = document.activeElement?.closest(TILE);
   if (event.key === "c" || event.key === "C") {
-    (at || root.querySelector(TILE))?.querySelector(".why")?.click();
+    (at || tiles(root)[0])?.querySelector(".why")?.click();
     return;
   }
   if (!["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"].includes(event.key)) return;

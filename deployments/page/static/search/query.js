@@ -1,6 +1,6 @@
 /** A search: in the address of the page, and as a request to the service. */
 
-import {thumbnailFile} from "../api.js";
+import {ApiError, sendPictures, thumbnailFile} from "../api.js";
 
 const PAGE_SIZE = 60;
 const uploads = new Map();
@@ -19,8 +19,35 @@ const FLAGS = {larger: false, mirrored: true};
  * the history entry has the token that is returned. */
 export function keepUpload(file) {
   const token = `${performance.timeOrigin}-${uploads.size}`;
-  uploads.set(token, {file, url: URL.createObjectURL(file)});
+  const kept = {file, url: URL.createObjectURL(file)};
+  kept.size = draw(kept);
+  uploads.set(token, kept);
   return token;
+}
+
+/** The sides of an uploaded picture in upright pixels; null for what is no picture. Where the browser
+ * can't draw it, the service does. */
+async function draw(kept) {
+  try {
+    const {width, height} = await dimensions(kept.file);
+    return {width, height};
+  } catch { /* A format such as HEIC. */ }
+  try {
+    const answer = await sendPictures("v1/thumbnail", null, [kept.file]);
+    const [width, height] = answer.headers.get("X-Ambience-Size").split("x").map(Number);
+    kept.url = URL.createObjectURL(await answer.blob());
+    return {width, height};
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    return null;
+  }
+}
+
+async function dimensions(file) {
+  const bitmap = await createImageBitmap(file);
+  const {width, height} = bitmap;
+  bitmap.close();
+  return {width, height};
 }
 
 export const upload = token => uploads.get(token);
@@ -78,10 +105,8 @@ export async function asRequest(query, retrievers, cursor) {
   const files = query.upload ? [upload(query.upload).file] : [];
   if (query.region && (files.length || query.like.length)) {
     if (!files.length) files.push(await thumbnailFile(query.like[0]));
-    const shown = await createImageBitmap(files[0]);
-    const sides = [shown.width, shown.height];
-    wish.region = query.region.map((share, at) => share * sides[at % 2]);
-    shown.close();
+    const sides = query.upload ? await upload(query.upload).size : await dimensions(files[0]);
+    if (sides) wish.region = query.region.map((share, at) => share * [sides.width, sides.height][at % 2]);
   }
   if (!(query.region && !query.upload)) wish.image_ids = [...query.like];
   const asked = retrievers.filter(name => query.weights[name] !== 0);

@@ -7,7 +7,7 @@ import {bytes, date, duration, many, moment, nameOf} from "../words.js";
 import {format, EMPTY} from "../search/query.js";
 
 const OFTEN_MS = 2000, SELDOM_MS = 15000;
-const DAY = 86400000;
+const DAY = 86400000, SHOWN_DAYS = 30, YEAR = 365;
 let timer = 0, shown = 0;
 const parts = {};
 
@@ -34,11 +34,11 @@ function build(view) {
 
 async function refresh(mine) {
   try {
-    const [{retrievers}, {jobs}, changes, {total}] = await Promise.all([
-      getJson("v1/retrievers"), getJson("v1/jobs?limit=20"), getJson("v1/changes"), getJson("v1/images?limit=1")]);
+    const [{retrievers}, {jobs}, changes, usage] = await Promise.all([
+      getJson("v1/retrievers"), getJson("v1/jobs?limit=20"), getJson("v1/changes"), getJson("v1/usage")]);
     if (mine !== shown) return;
     const of = kind => retrievers.filter(one => one.kind === kind);
-    summary(retrievers, total);
+    summary(retrievers, usage);
     fill(parts.retrievers, table(of("retriever"), changes.head));
     fill(parts.annotators, of("annotator").length ? table(of("annotator"), null) : h("p", {className: "soft"}, "None is deployed."));
     fill(parts.jobs, jobs.length ? h("ul", {className: "jobs"}, jobs.map(job)) : h("p", {className: "soft"}, "No job has run yet. “ambience backfill FOLDER” indexes a folder."));
@@ -51,25 +51,33 @@ async function refresh(mine) {
   }
 }
 
-function summary(retrievers, total) {
+function summary(retrievers, usage) {
   const searching = retrievers.filter(one => one.kind === "retriever");
   const ready = searching.filter(one => one.state === "ready");
   const memory = retrievers.reduce((sum, one) => sum + (one.bytes || 0), 0);
-  const fact = (value, label) => h("div", {className: "fact"}, h("strong", {}, value), h("span", {}, label));
-  fill(parts.summary, h("div", {className: "facts-row"}, fact(total.toLocaleString(), total === 1 ? "picture" : "pictures"),
-    fact(`${ready.length} of ${searching.length}`, "retrievers ready"), fact(bytes(memory), "of indexes in memory"), parts.growth ||= h("div", {className: "growth"})));
-  grown(total);
+  const fact = (value, label, more) => h("div", {className: "fact"}, h("strong", {}, value), h("span", {}, label), more && h("span", {className: "soft kind"}, more));
+  const onDisk = usage.store_bytes + usage.snapshot_bytes;
+  fill(parts.summary, h("div", {className: "facts-row"},
+    fact(usage.images.toLocaleString(), usage.images === 1 ? "picture" : "pictures"),
+    fact(`${ready.length} of ${searching.length}`, "retrievers ready"),
+    fact(bytes(onDisk), `on disk, ${bytes(usage.free_bytes)} free`, `${bytes(usage.preview_bytes)} of previews, ${bytes(usage.snapshot_bytes)} of snapshots`),
+    fact(bytes(memory), "of indexes in memory"), parts.growth ||= h("div", {className: "growth"})));
+  // Of many images the first answer takes a while.
+  getJson(`v1/usage?days=${YEAR}`).then(({added}) => growth(added), () => {});
 }
 
-/** How many pictures came in the last day, week, month and year. */
-async function grown(total) {
-  const ago = days => new Date(Date.now() - days * DAY).toISOString();
-  const spans = [[1, "day"], [7, "week"], [30, "month"], [365, "year"]];
-  const counts = await Promise.all(spans.map(([days]) => getJson(`v1/images?limit=1&added_after=${encodeURIComponent(ago(days))}`).then(body => body.total, () => null)));
-  if (counts.some(one => one === null)) return;
-  fill(parts.growth, h("dl", {}, spans.map(([, name], index) => h("div", {}, h("dt", {}, `last ${name}`),
-    h("dd", {}, h("meter", {max: Math.max(1, total), value: counts[index], "aria-label": `Added in the last ${name}`}), `+${counts[index].toLocaleString()}`)))));
+/** How many pictures came in the last days, as bars, and in the last week, month and year. */
+function growth(added) {
+  const since = days => added.slice(-days).reduce((sum, one) => sum + one, 0);
+  const days = added.slice(-SHOWN_DAYS), most = Math.max(1, ...days);
+  const bars = days.map((count, index) => h("span", {style: {height: `${count && Math.max(4, 100 * count / most)}%`}, title: `${dayBefore(days.length - 1 - index)}: +${count.toLocaleString()}`}));
+  const spans = [[1, "today"], [7, "7 days"], [30, "30 days"], [YEAR, "year"]];
+  fill(parts.growth,
+    h("div", {className: "bars", role: "img", "aria-label": `Pictures added in the last ${days.length} days: ${since(SHOWN_DAYS).toLocaleString()}, at most ${Math.max(...days).toLocaleString()} a day`}, bars),
+    h("dl", {}, spans.map(([count, name]) => h("div", {}, h("dt", {}, name), h("dd", {}, `+${since(count).toLocaleString()}`)))));
 }
+
+const dayBefore = days => new Date(Date.now() - days * DAY).toLocaleDateString(undefined, {day: "numeric", month: "short", timeZone: "UTC"});
 
 const STATES = {ready: "Ready", loading: "Loading", unavailable: "Unavailable"};
 

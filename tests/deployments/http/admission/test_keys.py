@@ -36,6 +36,7 @@ async def test_without_keys_in_the_configuration_everything_is_open() -> None:
         ("POST", "/v1/search", 200, 200),
         ("POST", "/v1/retrievers/phash/search", 200, 200),
         ("POST", "/v1/compare/upload", 200, 200),
+        ("POST", "/v1/thumbnail", 200, 200),
         ("POST", "/v1/check", 200, 200),
         ("GET", "/v1/jobs", 200, 200),
         ("POST", "/v1/jobs/1:cancel", 401, 200),

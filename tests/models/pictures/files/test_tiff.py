@@ -40,6 +40,8 @@ def planes(samples: np.ndarray) -> np.ndarray:
         (DEEP, {"tile": (32, 32), "compression": "zlib"}),
         (DEEP, {"byteorder": ">"}),
         (DEEP, {"bigtiff": True}),
+        (DEEP, {"bigtiff": True, "byteorder": ">"}),
+        (RGB, {"bigtiff": True, "byteorder": ">"}),
         (RGB.astype(np.uint32) * 16843009, {}),
         ((RGB / 255).astype(np.float16), {}),
         ((RGB / 255).astype(np.float32), {}),
