@@ -21,6 +21,7 @@ class TaggedIndex:
     """The state of an index beside the main one, of the images with one tag."""
 
     state: State
+    index: str
     count: int
     bytes: int
 
@@ -78,12 +79,13 @@ class Description:
         return {name: value for name, value in row.items() if value is not None}
 
     def limited_to(self, tag: str) -> Description:
-        """The description of the index of this tag alone; empty before the first search."""
-        own = self.tagged.get(tag, TaggedIndex(self.state, 0, 0))
+        """The description of the index of this tag alone."""
+        missing: State = "loading" if self.kind == "retriever" else self.state
+        own = self.tagged.get(tag, TaggedIndex(missing, self.searched_by, 0, 0))
         state = own.state if self.state == "ready" else self.state
         reason = state if state == "loading" else self.reason
-        limited = replace(self, state=state, reason=reason, count=own.count, bytes=own.bytes)
-        return replace(limited, tagged={}, next=None)
+        limited = replace(self, state=state, reason=reason, tagged={}, next=None)
+        return replace(limited, index=own.index, count=own.count, bytes=own.bytes)
 
 
 def tagged_over_shards(shards: Sequence[Description]) -> dict[str, TaggedIndex]:
@@ -91,9 +93,10 @@ def tagged_over_shards(shards: Sequence[Description]) -> dict[str, TaggedIndex]:
     found: dict[str, TaggedIndex] = {}
     for shard in shards:
         for tag, one in shard.tagged.items():
-            other = found.get(tag, TaggedIndex("ready", 0, 0))
+            other = found.get(tag, replace(one, count=0, bytes=0))
             state = one.state if other.state == "ready" else other.state
-            found[tag] = TaggedIndex(state, one.count + other.count, one.bytes + other.bytes)
+            count, size = one.count + other.count, one.bytes + other.bytes
+            found[tag] = TaggedIndex(state, one.index, count, size)
     return found
 
 

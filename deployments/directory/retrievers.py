@@ -169,7 +169,8 @@ class RetrieverDirectory:
                 seen.description if seen is not None and seen.unreachable_reason is None else None
             )
         try:
-            answer = await self._call(main, "describe", DESCRIBE_SECONDS)
+            of_tag = [self.tag] if self.tag is not None and main.kind == "retriever" else []
+            answer = await self._call(main, "describe", DESCRIBE_SECONDS, *of_tag)
         except AmbienceError as exc:
             for model in {id(one): one for one in (entry, *main.models)}.values():
                 model.unreachable_reason = str(exc)

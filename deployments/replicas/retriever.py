@@ -4,6 +4,7 @@ completion."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -56,6 +57,8 @@ T = TypeVar("T")
 FileVersions = dict[Path, tuple[int, int] | None]
 logger = logging.getLogger(__name__)
 FIRST_RETRY, LAST_RETRY = 2.0, 60.0
+BUILDING_SECONDS = 0.5
+"""Seconds that a description waits for an index of a tag."""
 BATCH_SECONDS = 0.005
 """Seconds that a picture waits for others to share a GPU's forward pass."""
 BATCHES_IN_FLIGHT = 2
@@ -83,8 +86,12 @@ class Retriever:
         self._tagged = TaggedFollowers(self.store, self._new_follower)
         self._starting = asyncio.get_event_loop().create_task(self._start())
 
-    async def describe(self) -> Description:
-        """Its state, counts, and what the ingress needs to send queries."""
+    async def describe(self, tag: str | None = None) -> Description:
+        """Its state, counts, and what the ingress needs to send queries; with the index of this
+        tag, if one is given and it can be built soon."""
+        if tag is not None and self._follower is not None:
+            with contextlib.suppress(AmbienceError):
+                await self._tagged.follower(tag, BUILDING_SECONDS)
         status = self._follower.status if self._follower is not None else None
         state, reason = self._state(status)
         return Description(

@@ -59,10 +59,10 @@ class TaggedFollowers:
     def describe(self) -> dict[str, TaggedIndex]:
         """The state of each index, by tag."""
         known = {
-            tag: TaggedIndex(follower.state, follower.count, follower.nbytes)
+            tag: TaggedIndex(follower.state, follower.kind, follower.count, follower.nbytes)
             for tag, follower in self._followers.items()
         }
-        return dict.fromkeys(self._building, TaggedIndex("loading", 0, 0)) | known
+        return dict.fromkeys(self._building, TaggedIndex("loading", "", 0, 0)) | known
 
     async def follower(self, tag: str, seconds: float) -> Follower:
         """The follower of a tag, built if there is none. Raises RetrieverUnavailable if that takes
