@@ -9,12 +9,16 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from deployments.http.admission.keys import _only_reads
 from deployments.http.application import make_app
@@ -24,7 +28,9 @@ from deployments.keys import KeyArgs
 from deployments.settings import IngressArgs
 from tests.conftest import LIGHT_LOCAL
 from tests.deployments import served
-from tests.deployments.pictures import image_part, picture, problem_of, resized
+from tests.deployments.pictures import image_part, problem_of
+from tests.drawing import jpeg
+from tests.indexes.pictures import picture as stored_picture
 from tests.indexes.store.forks import wait_for
 
 ROOT = Path(__file__).parents[3]
@@ -44,12 +50,18 @@ OF_TIME = re.compile(
 which depends on how many images it got at once."""
 
 
-def sha256(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
+@cache
+def drawn(seed: int) -> bytes:
+    """Return a small picture, always with the same bytes."""
+    return jpeg(seed, 240, 180)
+
+
+def sha256_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 KEYS = tuple(
-    KeyArgs(name=name, sha256=sha256(name), role="write", tag=tag)
+    KeyArgs(name=name, sha256=sha256_of(name.encode()), role="write", tag=tag)
     for name, tag in (("owner", None), ("ours", "ours"), ("theirs", "theirs"))
 )
 
@@ -76,7 +88,7 @@ class Communities:
 
     def put(self, image_id: int, seed: int, tags: list[str]) -> None:
         """Add a picture as the owner of the shared service and, if it is ours, to the other."""
-        form = [image_part(picture(seed)), ("metadata", (None, json.dumps({"tags": tags})))]
+        form = [image_part(drawn(seed)), ("metadata", (None, json.dumps({"tags": tags})))]
         path = f"/v1/images/{image_id}"
         assert self.owner("PUT", path, files=form).status_code in (200, 201)
         if "ours" in tags:
@@ -173,7 +185,7 @@ def request_of(
         request["json"] = body
     elif kinds:
         fields = [(key, (None, str(value))) for key, value in body.items()]
-        request["files"] = [image_part(resized(image_id)), *fields]
+        request["files"] = [image_part(drawn(image_id)), *fields]
     return path, request
 
 
@@ -212,6 +224,164 @@ def test_states_count_the_pictures_of_the_tag_alone(held: Communities) -> None:
     ]:
         assert own[row["name"]]["count"] == row["count"]
         assert "tagged" not in row
+
+
+IDS = st.integers(1, 4)
+SEEDS = st.integers(1, 4)
+TAGS = st.lists(st.sampled_from(["ours", "theirs", "x"]), unique=True)
+
+
+class SharedByCommunities(RuleBasedStateMachine):
+    """Three keys write to the shared service; every answer to ours is that of the other one.
+
+    Both services go on from the state of the example before.
+    """
+
+    services: Communities
+
+    @rule(image_id=IDS, seed=SEEDS, tags=TAGS)
+    def the_owner_puts(self, image_id: int, seed: int, tags: list[str]) -> None:
+        self.services.put(image_id, seed, tags)
+
+    @rule(image_id=IDS, tags=TAGS)
+    def the_owner_tags(self, image_id: int, tags: list[str]) -> None:
+        path, edit = f"/v1/images/{image_id}", {"metadata": {"tags": tags}}
+        found = self.services.owner("GET", path)
+        if found.status_code == 404:
+            return
+        assert self.services.owner("PATCH", path, json=edit).status_code == 200
+        alone = {"headers": {"X-API-Key": "owner"}}
+        if "ours" not in tags:
+            self.services.alone.delete(path, **alone)
+        elif self.services.alone.patch(path, json=edit, **alone).status_code == 404:
+            data, metadata = self.stored(found.json()), json.dumps({"tags": tags})
+            form = [image_part(data), ("metadata", (None, metadata))]
+            assert self.services.alone.put(path, files=form, **alone).status_code == 201
+
+    def stored(self, row: dict[str, Any]) -> bytes:
+        known = {sha256_of(data): data for data in map(drawn, range(1, 5))}
+        return known[row["sha256"]]
+
+    @rule(image_id=IDS)
+    def the_owner_deletes(self, image_id: int) -> None:
+        self.services.owner("DELETE", f"/v1/images/{image_id}")
+        self.services.alone.delete(f"/v1/images/{image_id}", headers={"X-API-Key": "owner"})
+
+    @rule(image_id=IDS, remember=st.booleans())
+    def another_key_deletes_what_it_sees(self, image_id: int, remember: bool) -> None:
+        path = f"/v1/images/{image_id}"
+        theirs = {"headers": {"X-API-Key": "theirs"}, "params": {"remember": remember}}
+        seen = self.services.shared.get(path, headers=theirs["headers"]).status_code == 200
+        assert self.services.shared.delete(path, **theirs).status_code == 204
+        if seen:
+            self.services.alone.delete(path, headers={"X-API-Key": "owner"})
+
+    @rule(image_id=IDS, seed=SEEDS)
+    def ours_replaces_what_it_sees(self, image_id: int, seed: int) -> None:
+        self.services.compare("PUT", f"/v1/images/{image_id}", files=[image_part(drawn(seed))])
+
+    @rule(seed=SEEDS)
+    def ours_adds_unless_there_is_a_copy(self, seed: int) -> None:
+        params = {"unless": "same"}
+        files = [image_part(drawn(seed))]
+        got = self.services.compare("POST", "/v1/images", params=params, files=files)
+        if got.status_code == 201:
+            self.services.compare("DELETE", f"/v1/images/{got.json()['image_id']}")
+
+    @rule(image_id=IDS, text=st.sampled_from(["a boat", "ours"]))
+    def ours_edits(self, image_id: int, text: str) -> None:
+        edit = {"annotations": {"caption": {"text": text, "tags": [text]}}, "metadata": {"a": 1}}
+        self.services.compare("PATCH", f"/v1/images/{image_id}", json=edit)
+
+    @rule(image_id=IDS)
+    def ours_deletes(self, image_id: int) -> None:
+        self.services.compare("DELETE", f"/v1/images/{image_id}")
+
+    @rule(image_id=IDS, seed=SEEDS, data=st.data())
+    def ours_reads(self, image_id: int, seed: int, data: st.DataObject) -> None:
+        form = {"files": [image_part(drawn(seed))]}
+        tag = data.draw(st.sampled_from(["ours", "theirs", "x", "a boat"]))
+        asked = {"image_id": image_id, "k": 2}
+        for method, path, request in (
+            ("GET", f"/v1/images/{image_id}", {}),
+            ("GET", f"/v1/images/{image_id}/thumbnail", {}),
+            ("GET", "/v1/images", {"params": {"limit": 1}}),
+            ("GET", "/v1/images", {"params": {"cursor": "1", "limit": 2}}),
+            ("GET", "/v1/images", {"params": {"tag": tag}}),
+            ("GET", "/v1/images", {"params": {"sha256": sha256_of(drawn(seed))}}),
+            ("GET", "/v1/images", {"params": {"added_after": "2020-01-01"}}),
+            ("POST", "/v1/search", form),
+            ("POST", "/v1/search", {"json": {"image_ids": [image_id], "min_confidence": 0}}),
+            ("POST", "/v1/search", {"json": {"text": "boat", "k": 1}}),
+            ("POST", "/v1/search", {"json": {"composed": f"~{image_id} -#{tag}"}}),
+            ("POST", "/v1/search", {"json": {"image_ids": [1], "filter": {"tags": [tag]}}}),
+            ("POST", "/v1/search", {"json": {"image_ids": [image_id], "sort": "newest"}}),
+            *(
+                ("POST", f"/v1/retrievers/{name}/search", {"json": asked})
+                for name in ("phash", "color", "local")
+            ),
+            ("POST", "/v1/retrievers/color/search", {"files": [image_part(drawn(seed))]}),
+            ("POST", "/v1/check", form),
+            ("POST", "/v1/compare", {"json": {"image_ids": [image_id, 1]}}),
+            ("POST", "/reverse_search", form),
+            ("POST", "/reverse_search", {**form, "data": {"find_duplicate": "1"}}),
+        ):
+            self.services.compare(method, path, **request)
+
+
+def test_of_several_communities_each_sees_its_own_alone(communities: Communities) -> None:
+    SharedByCommunities.services = communities
+    run_state_machine_as_test(
+        SharedByCommunities,
+        settings=settings(
+            max_examples=5,
+            stateful_step_count=12,
+            deadline=None,
+            phases=[Phase.generate],  # Both services go on, so an example can't be shrunk.
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_what_a_key_remembers_is_recognised_for_it_alone(communities: Communities) -> None:
+    one, theirs = communities, {"headers": {"X-API-Key": "theirs"}}
+    one.put(6, 9, ["theirs"])
+    one.shared.delete("/v1/images/6", params={"remember": True, "note": "SECRET"}, **theirs)
+    tombstones = one.shared.get("/v1/tombstones", **theirs).json()["tombstones"]
+    (banned,) = [row["tombstone_id"] for row in tombstones if row["note"] == "SECRET"]
+    path, form = f"/v1/tombstones/{banned}", {"files": [image_part(drawn(9))]}
+    for key, outcome in (("theirs", "banned"), ("ours", "new"), ("owner", "new")):
+        headers = {"X-API-Key": key}
+        checked = one.shared.post("/v1/check", headers=headers, **form)
+        assert checked.json()["results"][0]["outcome"] == outcome
+        listed = one.shared.get("/v1/tombstones", headers=headers)
+        thumbnail = one.shared.get(f"{path}/thumbnail", headers=headers)
+        assert ("SECRET" in listed.text, thumbnail.status_code) == (
+            (True, 200) if key == "theirs" else (False, 404)
+        )
+    assert one.shared.delete(path, headers={"X-API-Key": "ours"}).status_code == 404
+    assert one.shared.delete(path, **theirs).status_code == 204
+
+
+def test_a_trusted_client_is_limited_by_the_key_that_it_sends(tmp_path: Path) -> None:
+    args = IngressArgs(
+        store=f"lmdb:{tmp_path / 'store'}",
+        listen=False,
+        keys=KEYS,
+        access_log="off",
+        trusted_clients=("127.0.0.0/8",),
+    )
+    gateway = Gateway(args, "ambience")
+    client = TestClient(make_app(gateway), "http://localhost", client=("127.0.0.1", 1))
+    try:
+        gateway.store.put(stored_picture(7, metadata={"tags": ["theirs"]}))
+        totals = [
+            client.get("/v1/images", headers=headers).json()["total"]
+            for headers in ({}, {"X-API-Key": "owner"}, {"X-API-Key": "ours"})
+        ]
+        assert totals == [1, 1, 0]
+    finally:
+        gateway.close()
 
 
 def test_metrics_count_all_pictures_and_need_an_admin_key(communities: Communities) -> None:
