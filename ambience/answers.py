@@ -210,3 +210,4 @@ class RetrieverState(TypedDict):
     replicas: NotRequired[int]
     device: NotRequired[str]
     threads: NotRequired[int]
+    tagged: NotRequired[dict[str, dict[str, Any]]]

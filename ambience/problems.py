@@ -11,6 +11,7 @@ ClientError
     ├── Forbidden             401   a key is needed, or another one
     ├── ForeignOrigin         403
     ├── UnknownHost           403
+    ├── KeyLimited            403   the key is limited to a tag, which does not allow it
     ├── UnknownName           404   a retriever or annotator that does not exist
     ├── ImageNotFound         404
     ├── SlowUpload            408
@@ -91,6 +92,9 @@ class ForeignOrigin(Problem): ...
 
 
 class UnknownHost(Problem): ...
+
+
+class KeyLimited(Problem): ...
 
 
 class UnknownName(Problem): ...

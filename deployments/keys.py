@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from models.errors import InvalidInput
 from models.types import Options
@@ -26,6 +26,14 @@ class KeyArgs(Options):
     role: Role = "read"
     """What it may do: search; add and delete, too; everything."""
     requests_per_minute: int | None = Field(None, gt=0)
+    tag: str | None = Field(None, min_length=1, max_length=100)
+    """For this key there are only the images whose metadata has this tag; what it adds gets it."""
+
+    @model_validator(mode="after")
+    def _checked(self) -> KeyArgs:
+        if self.tag is not None and self.role == "admin":
+            raise ValueError("tag: an admin key can't be limited to a tag")
+        return self
 
 
 Keys = TypeAdapter(tuple[KeyArgs, ...])

@@ -73,6 +73,15 @@ class ModelState(Answer):
     fingerprint: str | None = Field(None, description="Names the feature space.")
 
 
+class TaggedIndexState(BaseModel):
+    """The state of an index beside the main one, of the images to which a key is limited."""
+
+    state: Literal["loading", "ready", "unavailable"]
+    index: str = Field(description="The kind of index in use.")
+    count: int = Field(description="Images in it.")
+    bytes: int = Field(description="Its memory.")
+
+
 class RetrieverState(Answer):
     """The state of one retriever or annotator."""
 
@@ -93,6 +102,9 @@ class RetrieverState(Answer):
     replicas: int = Field(0, description="Number of its replicas that run.")
     device: str = Field("cpu", description="Where its model computes: `cpu`, `cuda`, …")
     threads: int = Field(1, description="Pictures and searches that a replica works on at once.")
+    tagged: dict[str, TaggedIndexState] | None = Field(
+        None, description="By tag, the indexes for keys that are limited to it; not to such a key."
+    )
 
 
 class RetrieverStates(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,16 @@ from models.types import Features, Pixels, Variants, View
 
 State = Literal["loading", "ready", "unavailable"]
 Kind = Literal["retriever", "annotator"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedIndex:
+    """The state of an index beside the main one, of the images with one tag."""
+
+    state: State
+    index: str
+    count: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,8 @@ class Description:
     """Device on which its model computes."""
     threads: int = 1
     """Number of pictures that a replica extracts at once, and of searches."""
+    tagged: Mapping[str, TaggedIndex] = field(default_factory=dict)
+    """By tag, the indexes of the images to which keys are limited."""
 
     def row(self) -> dict[str, Any]:
         """The row of GET /v1/retrievers."""
@@ -62,7 +74,30 @@ class Description:
         row = {name: getattr(self, name) for name in (*shown, *more)}
         if self.shards > 1:
             row["shards"] = self.shards
+        if self.tagged:
+            row["tagged"] = {tag: asdict(one) for tag, one in self.tagged.items()}
         return {name: value for name, value in row.items() if value is not None}
+
+    def limited_to(self, tag: str) -> Description:
+        """The description of the index of this tag alone."""
+        missing: State = "loading" if self.kind == "retriever" else self.state
+        own = self.tagged.get(tag, TaggedIndex(missing, self.searched_by, 0, 0))
+        state = own.state if self.state == "ready" else self.state
+        reason = state if state == "loading" else self.reason
+        limited = replace(self, state=state, reason=reason, tagged={}, next=None)
+        return replace(limited, index=own.index, count=own.count, bytes=own.bytes)
+
+
+def tagged_over_shards(shards: Sequence[Description]) -> dict[str, TaggedIndex]:
+    """By tag, the indexes of all shards together: ready when all that exist are."""
+    found: dict[str, TaggedIndex] = {}
+    for shard in shards:
+        for tag, one in shard.tagged.items():
+            other = found.get(tag, replace(one, count=0, bytes=0))
+            state = one.state if other.state == "ready" else other.state
+            count, size = one.count + other.count, one.bytes + other.bytes
+            found[tag] = TaggedIndex(state, one.index, count, size)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +147,8 @@ class SearchRequest:
     """Whether a shard is asked for its part; see `indexes.replica.sharding`."""
     candidates: Any = None
     """The merged candidates of the first round of a sharded search."""
+    tag: str | None = None
+    """Only images with this tag exist for the query; None: all do."""
 
     @property
     def is_one_picture(self) -> bool:

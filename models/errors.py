@@ -6,6 +6,7 @@ AmbienceError                 500
 │   ├── BrokenPicture         400   the file is empty or damaged, or decoding it fails
 │   ├── UnsupportedPicture    415   a format that is not accepted
 │   └── PictureTooLarge       413   more bytes or pixels than the limit
+├── KeyLimited                403   the API key is limited to a tag, which does not allow it
 ├── UnknownName               404   a retriever, annotator, job, decision, … that does not exist
 ├── ImageNotFound             404   no image has that id
 ├── Conflict                  409   the current state does not allow it; the id holds another image
@@ -94,6 +95,14 @@ class PictureTooLarge(InvalidInput):
 
     status = 413
     title = "Picture too large"
+
+
+class KeyLimited(AmbienceError):
+    """The API key is limited to the images with a tag, and the request goes beyond them: send
+    another key, or leave out what `field` names."""
+
+    status = 403
+    title = "Key is limited"
 
 
 class UnknownName(AmbienceError):

@@ -42,6 +42,7 @@ ROOMS: dict[str, str] = {
     "indexes.store.lmdb": "store models",
     "indexes.store.postgres": "store models",
     "indexes.store.memory": "store models",
+    "indexes.store.tagged": "store models",
     "indexes.store.url": "store store.lmdb store.memory store.postgres models",
     "indexes.inverted": "arrays models",
     "indexes.base": "arrays calibration inverted models",
@@ -81,7 +82,7 @@ ROOMS: dict[str, str] = {
     "deployments.http.copies": "http ingress schemas tombstones indexes models",
     "deployments.http.duplicates": "http ingress ingress.listing schemas indexes models",
     "deployments.http.gallery": "directory http ingress schemas wire indexes models",
-    "deployments.http.jobs": "http jobs schemas indexes models",
+    "deployments.http.jobs": "http ingress jobs schemas indexes models",
     "deployments.http.showing": "http ingress ingress.listing settings models",
     "deployments.http.application": (
         "http http.admission http.copies http.duplicates http.gallery http.jobs http.showing "

@@ -10,7 +10,7 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from deployments.layout import layouts_of
-from deployments.wire import Description, Kind
+from deployments.wire import Description, Kind, tagged_over_shards
 from models.base import Extractor
 from models.registry import make_extractor
 
@@ -80,9 +80,10 @@ class DirectoryEntry:
         if self.unreachable_reason is not None:
             return self.unreachable_reason
         assert self.description is not None
-        if self.description.state == "ready":
-            return None
-        return self.description.reason or self.description.state
+        if self.description.state == "unavailable":
+            return self.description.reason or self.description.state
+        # How many pictures are loaded already is not for every caller.
+        return None if self.description.state == "ready" else self.description.state
 
     @property
     def incomplete_reason(self) -> str | None:
@@ -197,6 +198,7 @@ class DirectoryEntry:
             bytes=sum(one.bytes for one in described),
             applied_seq=min(one.applied_seq for one in described),
             shards=len(self.shards),
+            tagged=tagged_over_shards(described),
         )
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ray import serve
@@ -60,11 +63,20 @@ class RetrieverDirectory:
         self._active = active
         self._last_active: Mapping[str, str] = {}
         self._entries: dict[str, DirectoryEntry] = {}
-        self._turn = 0
+        self._turns = itertools.count(1)
         self.complete = False
         """Whether all applications of the configuration are known."""
         self.coming: frozenset[str] = frozenset()
         """Names of those that are not deployed yet."""
+        self.tag: str | None = None
+        """Only images with this tag exist for all that is asked through it; None: all do."""
+
+    def limited_to(self, tag: str) -> RetrieverDirectory:
+        """The directory for one request of a key that is limited to a tag; it does not follow what
+        changes later."""
+        limited = copy.copy(self)
+        limited.tag = tag
+        return limited
 
     def enabled(self, kind: Kind = "retriever") -> list[str]:
         """Names of all configured retrievers, or annotators, ready or not; sorted."""
@@ -157,7 +169,8 @@ class RetrieverDirectory:
                 seen.description if seen is not None and seen.unreachable_reason is None else None
             )
         try:
-            answer = await self._call(main, "describe", DESCRIBE_SECONDS)
+            of_tag = [self.tag] if self.tag is not None and main.kind == "retriever" else []
+            answer = await self._call(main, "describe", DESCRIBE_SECONDS, *of_tag)
         except AmbienceError as exc:
             for model in {id(one): one for one in (entry, *main.models)}.values():
                 model.unreachable_reason = str(exc)
@@ -199,6 +212,7 @@ class RetrieverDirectory:
         A shard that was known not to answer is named as missing in the answer. A shard that fails
         now is named so only if `partial` is true.
         """
+        request = self._limited(request)
         if len(entry.shards) > 1:
             return await self._search_shards(entry, request, partial)
         answer = await self._call(entry, "search", request.deadline, request)
@@ -219,10 +233,12 @@ class RetrieverDirectory:
         search = ShardedSearch(up, missing, partial)
         return await search.search(entry.description.searched_by, request)
 
+    def _limited(self, request: SearchRequest) -> SearchRequest:
+        return request if self.tag is None else replace(request, tag=self.tag)
+
     def _rotated(self, entry: DirectoryEntry) -> list[DirectoryEntry]:
         """The shards, each time beginning with another one."""
-        self._turn += 1
-        first = self._turn % len(entry.shards)
+        first = next(self._turns) % len(entry.shards)
         return entry.shards[first:] + entry.shards[:first]
 
     async def extract(
@@ -235,7 +251,7 @@ class RetrieverDirectory:
 
     async def features(self, entry: DirectoryEntry, request: SearchRequest) -> Sequence[Features]:
         """Features of a query under its variants. Raises like `search`, and ImageNotFound."""
-        answer = await self._call(entry, "features", request.deadline, request)
+        answer = await self._call(entry, "features", request.deadline, self._limited(request))
         assert isinstance(answer, SearchRequest)
         return answer.features or []
 

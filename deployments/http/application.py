@@ -103,7 +103,7 @@ def make_app(gateway: Gateway) -> FastAPI:
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.gateway = gateway
+    app.state.unlimited_gateway = gateway
     problems.install(app)
     for routes in ROUTES:
         app.include_router(routes.router)

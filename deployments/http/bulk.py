@@ -25,7 +25,7 @@ from deployments.http.v1 import ImageIdPath, UnlessQuery, row_of
 from deployments.ingress.adding import Added, AddOptions, ReadyWrite, check_id
 from deployments.ingress.banning import delete_and_remember
 from deployments.ingress.copies import add_check
-from deployments.ingress.gateway import Gateway
+from deployments.ingress.gateway import Gateway, gateway_of
 from deployments.ingress.report import Report
 from deployments.schemas import (
     MAX_NOTE,
@@ -125,7 +125,7 @@ async def add_images(
     upload."""
     body = await read_body(request)
     items = items_of(body, BatchItem)
-    gateway: Gateway = request.app.state.gateway
+    gateway = gateway_of(request)
     places = asyncio.Semaphore(cores())
     reports = [Report() for _ in items]
 
@@ -163,7 +163,7 @@ async def delete_image(
     ] = "",
 ) -> Response:
     """Durable, and removed from every retriever, when answered. Unknown ids are accepted."""
-    gateway: Gateway = request.app.state.gateway
+    gateway = gateway_of(request)
     if_version = await asyncio.to_thread(expected_version, request, gateway.store, image_id)
     if remember:
         check_id(image_id)
@@ -184,7 +184,7 @@ async def delete_images(request: Request) -> Response:
     """Durable, and removed from every retriever, when answered. Unknown ids are accepted."""
     body = await read_body(request)
     wanted = validated(ImagesToDelete, body.fields)
-    gateway: Gateway = request.app.state.gateway
+    gateway = gateway_of(request)
     deleted: list[int] = []
     unknown: list[int] = []
     for image_id in dict.fromkeys(wanted.ids):
@@ -219,7 +219,7 @@ async def list_changes(
     Ask again with the answer's `head`. 410 when the log no longer reaches back to `after`; it is
     kept as long as a retriever of the service needs it, or as `POST /v1/changes:keep` asks for.
     """
-    gateway: Gateway = request.app.state.gateway
+    gateway = gateway_of(request)
     store = gateway.store
     if after is None:
         after = await asyncio.to_thread(store.head)
@@ -249,7 +249,7 @@ async def keep_changes(request: Request) -> Response:
     one before."""
     body = await read_body(request)
     kept = validated(KeptChanges, body.fields)
-    store = request.app.state.gateway.store
+    store = gateway_of(request).store
     await asyncio.to_thread(store.mark, f"changes:{kept.consumer}", kept.after, MARK_SECONDS)
     return Response(status_code=204)
 

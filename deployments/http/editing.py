@@ -14,7 +14,7 @@ from deployments.http.conditional import expected_version
 from deployments.http.problems import documented
 from deployments.http.reading import read_body, refuse_unknown_parameters, validated
 from deployments.ingress.annotating import annotate
-from deployments.ingress.gateway import Gateway
+from deployments.ingress.gateway import Gateway, gateway_of
 from deployments.ingress.listing.rows import facts_row
 from deployments.ingress.report import begin_report
 from deployments.schemas import AnnotationEdit, EditedImage, ImageEdit
@@ -41,7 +41,7 @@ async def edit_image(
 ) -> Response:
     """Edit annotations and metadata as a person: annotators never change the result. Durable when
     answered."""
-    gateway: Gateway = request.app.state.gateway
+    gateway = gateway_of(request)
     edit = validated(ImageEdit, (await read_body(request)).fields)
     if not edit.annotations and not edit.metadata:
         raise InvalidInput("annotations: give annotations or metadata to change", "annotations")
@@ -58,7 +58,7 @@ async def edit_image(
 async def annotate_upload(request: Request) -> Response:
     """Annotations of an upload by each annotator that is ready; `X-Ambience-Missing` names the
     others."""
-    gateway: Gateway = request.app.state.gateway
+    gateway = gateway_of(request)
     body, report = await read_body(request), begin_report(request)
     names = _names(gateway, body.given("annotators").get("annotators"))
     said = await annotate(gateway, body.image(), names, report)

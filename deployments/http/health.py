@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from deployments.http.problems import ProblemResponse, documented, problem
-from deployments.ingress.gateway import Gateway
+from deployments.ingress.gateway import gateway_of
 from models.errors import Unavailable
 
 router = APIRouter(tags=["health"])
@@ -21,7 +21,7 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz", summary="Ready", responses=documented(503), response_model=None)
 async def readyz(request: Request) -> JSONResponse | ProblemResponse:
     """Answers 200 when the store answers and the required retrievers are ready."""
-    gateway: Gateway = request.app.state.gateway
+    gateway = gateway_of(request)
     reasons = await gateway.unready()
     if not reasons:
         return JSONResponse({"status": "ready"})

@@ -26,10 +26,12 @@ async def state_rows(directory: RetrieverDirectory) -> list[dict[str, Any]]:
     """Current states; one that does not answer is `unavailable`, with the reason.
 
     A retriever with two models is shown under the one that searches use; the other is `next` or,
-    after the switch, `previous`.
+    after the switch, `previous`; but not to a key that is limited to a tag.
     """
     entries = await directory.describe_all()
     used = await directory.with_active_models(entries)
+    if directory.tag is not None:
+        return [_row(one, directory.tag) for one in used]
     rows = [_row(one) for one in used]
     others = [_other_row(directory, *both) for both in zip(entries, used, strict=True)]
     for row, other in zip(rows, await asyncio.gather(*others), strict=True):
@@ -37,10 +39,11 @@ async def state_rows(directory: RetrieverDirectory) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(entry: DirectoryEntry) -> dict[str, Any]:
+def _row(entry: DirectoryEntry, tag: str | None = None) -> dict[str, Any]:
     row = UNKNOWN | {"name": entry.name, "kind": entry.kind, "replicas": entry.replicas}
     if entry.description is not None:
-        row |= entry.description.row()
+        shown = entry.description if tag is None else entry.description.limited_to(tag)
+        row |= shown.row()
     if entry.unreachable_reason is not None:
         row |= {"state": "unavailable", "reason": entry.unreachable_reason}
     return row

@@ -29,7 +29,7 @@ from deployments.http.states import state_rows
 from deployments.ingress.adding import Added, AddOptions
 from deployments.ingress.copies import add_check
 from deployments.ingress.fused import fused_search
-from deployments.ingress.gateway import Gateway, ImageFilter
+from deployments.ingress.gateway import Gateway, ImageFilter, gateway_of
 from deployments.ingress.paging import decode_cursor, encode_cursor
 from deployments.ingress.report import Report, begin_report
 from deployments.ingress.searching import RetrieverCall
@@ -74,7 +74,7 @@ async def put_image(
 ) -> Response:
     """Durable when answered. The same picture again changes nothing; another one replaces it."""
     body = await read_body(request)
-    store = _gateway(request).store
+    store = gateway_of(request).store
     if_version = await asyncio.to_thread(expected_version, request, store, image_id)
     return await _add(request, body, image_id, unless, if_version)
 
@@ -108,7 +108,7 @@ async def add_image(
     body = await read_body(request)
     image_id = None
     if idempotency_key is not None:
-        image_id = await _gateway(request).writer.claim_id(idempotency_key, body.image())
+        image_id = await gateway_of(request).writer.claim_id(idempotency_key, body.image())
     return await _add(request, body, image_id, unless)
 
 
@@ -125,7 +125,7 @@ async def add_image(
 )
 async def get_image(request: Request, image_id: ImageIdPath) -> Response:
     """The image's row, retrievers and annotations."""
-    gateway = _gateway(request)
+    gateway = gateway_of(request)
     image = await asyncio.to_thread(gateway.store.image, image_id)
     if image is None:
         raise ImageNotFound(f"no image {image_id}", "image_id")
@@ -146,7 +146,7 @@ async def get_image(request: Request, image_id: ImageIdPath) -> Response:
 )
 async def get_thumbnail(request: Request, image_id: ImageIdPath) -> Response:
     """The stored preview."""
-    preview = await asyncio.to_thread(_gateway(request).store.preview, image_id)
+    preview = await asyncio.to_thread(gateway_of(request).store.preview, image_id)
     if preview is None:
         raise ImageNotFound(f"no thumbnail of image {image_id}", "image_id")
     return tagged(request, Response(preview, media_type="image/jpeg"))
@@ -189,7 +189,7 @@ async def list_images(
     ] = None,
 ) -> Response:
     """By ascending id, with the total number of images that meet all conditions."""
-    gateway = _gateway(request)
+    gateway = gateway_of(request)
     fields = {
         "tags": tag,
         "metadata": json_object(metadata, "metadata") if metadata else None,
@@ -226,7 +226,7 @@ def _image_list(gateway: Gateway, wanted: ImageFilter, after: int, limit: int) -
 )
 async def list_retrievers(request: Request) -> Response:
     """Current states; one that does not answer is `unavailable`, with the reason."""
-    return JsonAnswer({"retrievers": await state_rows(_gateway(request).directory)})
+    return JsonAnswer({"retrievers": await state_rows(gateway_of(request).directory)})
 
 
 @router.post(
@@ -250,7 +250,7 @@ async def search(request: Request) -> Response:
     `/v1/search` takes JSON, and also the form of `/v1/search/upload`."""
     body = await read_body(request)
     report = begin_report(request)
-    page = await fused_search(_gateway(request), _query_of(body), body.images, report)
+    page = await fused_search(gateway_of(request), _query_of(body), body.images, report)
     content = {**page.row(), **report.note_truncated()}
     return JsonAnswer(content, headers=report.headers())
 
@@ -276,7 +276,7 @@ async def search_retriever(
 ) -> Response:
     """Search with the retriever's own parameters: `k`, `distance_threshold`, for local also
     `explain` and others. `…/search` takes JSON, and also the form of `…/search/upload`."""
-    gateway = _gateway(request)
+    gateway = gateway_of(request)
     (entry,) = await gateway.entries_named([name])
     if entry.reason is not None:
         raise RetrieverUnavailable(f"{name}: {entry.reason}")
@@ -346,7 +346,7 @@ async def _add(
     given = body.given("metadata")
     if given:
         metadata = json_object(given["metadata"], "metadata")
-    gateway, report, data = _gateway(request), begin_report(request), body.image()
+    gateway, report, data = gateway_of(request), begin_report(request), body.image()
     check = await add_check(gateway, image_id, data, report, unless_same=unless == "same")
     options = AddOptions(metadata, body.upload_name(), check, if_version)
     added = await gateway.writer.add(image_id, data, report, options)
@@ -372,8 +372,3 @@ def _query_of(body: Body) -> SearchQuery:
     if body.images and given is None:
         return validated(SearchQuery, decoded(body.fields))
     return validated(SearchQuery, given if isinstance(given, dict) else body.fields)
-
-
-def _gateway(request: Request) -> Gateway:
-    gateway: Gateway = request.app.state.gateway
-    return gateway

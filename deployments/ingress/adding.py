@@ -12,7 +12,14 @@ from deployments.directory.entry import DirectoryEntry
 from deployments.directory.retrievers import RetrieverDirectory
 from deployments.ingress.report import Report
 from indexes.store.base import ANNOTATE, Guard, Image, ImageWrite, Receipt, Space, Store
-from models.errors import AlreadyIndexed, AmbienceError, Conflict, InvalidInput, Unavailable
+from models.errors import (
+    AlreadyIndexed,
+    AmbienceError,
+    Conflict,
+    InvalidInput,
+    KeyLimited,
+    Unavailable,
+)
 from models.pictures.decoder import Decoder
 from models.pictures.decoding import Picture
 from models.types import MAX_IMAGE_ID, FileFacts, Pixels, View
@@ -148,7 +155,7 @@ class ImageWriter:
         of them can't be written, each is written by itself."""
         try:
             receipts = await asyncio.to_thread(self.store.put_many, [one.write for one in group])
-        except InvalidInput as exc:
+        except (InvalidInput, KeyLimited) as exc:
             if len(group) == 1:
                 return [exc]
             return [added for one in group for added in await self.put_group([one])]

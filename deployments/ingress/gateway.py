@@ -4,6 +4,7 @@ searches."""
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
+from starlette.requests import Request
 
 from deployments.directory.entry import DirectoryEntry
 from deployments.directory.retrievers import RetrieverDirectory
@@ -26,7 +28,8 @@ from deployments.storing import open_here
 from deployments.tombstones.index import TombstoneIndex
 from deployments.wire import Kind
 from indexes.relation.comparison import warm_up
-from indexes.store.base import ANNOTATE, Image
+from indexes.store.base import ANNOTATE, Image, Store
+from indexes.store.tagged.store import TaggedStore
 from models.errors import InvalidInput, StoreUnavailable
 from models.pictures.decoder import Decoder
 
@@ -48,16 +51,39 @@ class Gateway:
 
     def __init__(self, args: IngressArgs, application: str) -> None:
         self.args = args
-        self.store = open_here(store_url(args.store))
-        self.defaults = DefaultsReader(self.store)
-        self.tombstones = TombstoneIndex(self.store)
-        self.directory = RetrieverDirectory(application, self.store.active)
         self.decoder = Decoder(args.decode_limits())
+        store = open_here(store_url(args.store))
+        self._limited: dict[str, Gateway] = {}
+        self._hold(store)
+        self._direct(RetrieverDirectory(application, store.active))
+
+    def limited_to(self, tag: str | None) -> Gateway:
+        """The gateway of one request: for a key that is limited to a tag, one for which no other
+        images exist."""
+        if tag is None:
+            return self
+        if tag not in self._limited:
+            self._limited[tag] = copy.copy(self)
+            self._limited[tag]._hold(TaggedStore(self.store, tag))
+        limited = copy.copy(self._limited[tag])
+        limited._direct(self.directory.limited_to(tag))
+        return limited
+
+    def _hold(self, store: Store) -> None:
+        """Use a store, with all that is kept in memory of it."""
+        self.store = store
+        self.defaults = DefaultsReader(store)
+        self.tombstones = TombstoneIndex(store)
         self.columns = ImageColumns()
         self.folding = Folding()
-        self.searcher = Searcher(self.directory, self.decoder, args.retriever_deadline)
+
+    def _direct(self, directory: RetrieverDirectory) -> None:
+        """Use a directory, for searches and adds."""
+        args = self.args
+        self.directory = directory
+        self.searcher = Searcher(directory, self.decoder, args.retriever_deadline)
         self.writer = ImageWriter(
-            self.store, self.directory, self.decoder, args.add_deadline, args.previews
+            self.store, directory, self.decoder, args.add_deadline, args.previews
         )
 
     async def warm_up(self) -> None:
@@ -155,6 +181,15 @@ class Gateway:
         if wanted.of_rows:
             sets.append(self.columns.matching(self.store, wanted, None))
         return sets + [self.store.ids_by_metadata({"tags": tag}) for tag in wanted.tags or ()]
+
+
+def gateway_of(request: Request) -> Gateway:
+    """The gateway for a request: that of the tag to which its key is limited, if it is.
+
+    It is the only way to the store; a request that was not admitted has none.
+    """
+    whole: Gateway = request.app.state.unlimited_gateway
+    return whole.limited_to(request.state.tag)
 
 
 def _intersection(sets: Sequence[Ids]) -> npt.NDArray[np.int64] | None:

@@ -22,7 +22,7 @@ class RetrieverMetrics:
         self._tags = {"retriever": name}
         tag_keys = ("retriever",)
         self._pictures = Gauge("ambience_pictures", "Pictures indexed.", tag_keys=tag_keys)
-        self._bytes = Gauge("ambience_index_bytes", "Bytes of the index.", tag_keys=tag_keys)
+        self._bytes = Gauge("ambience_index_bytes", "Bytes of the indexes.", tag_keys=tag_keys)
         self._applied = Gauge("ambience_applied_seq", "Newest change applied.", tag_keys=tag_keys)
         self._lag = Gauge(
             "ambience_applied_lag", "Changes of the store not applied yet.", tag_keys=tag_keys
@@ -34,7 +34,8 @@ class RetrieverMetrics:
         self.show_ready(described.state == "ready")
         if described.fingerprint:
             self._pictures.set(described.count, self._tags)
-            self._bytes.set(described.bytes, self._tags)
+            beside = sum(one.bytes for one in described.tagged.values())
+            self._bytes.set(described.bytes + beside, self._tags)
             self._applied.set(described.applied_seq, self._tags)
             self._lag.set(max(0, head - described.applied_seq), self._tags)
 

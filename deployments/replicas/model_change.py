@@ -60,9 +60,9 @@ class ChangingRetriever:
         loop = asyncio.get_event_loop()
         self._working = [loop.create_task(self._complete()), loop.create_task(self._show_metrics())]
 
-    async def describe(self) -> Description:
+    async def describe(self, tag: str | None = None) -> Description:
         """Description of the retriever's own model, with that of the next one."""
-        own, following = [await model.describe() for model in self.models]
+        own, following = [await model.describe(tag) for model in self.models]
         return replace(own, next=following)
 
     async def search(self, request: SearchRequest) -> SearchAnswer | AmbienceError:

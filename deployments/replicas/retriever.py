@@ -4,6 +4,7 @@ completion."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -23,6 +24,7 @@ from deployments.replicas.joining import wait_beside_others
 from deployments.replicas.loading import load_until_it_works
 from deployments.replicas.metrics import keep_showing
 from deployments.replicas.saving import keep_saving
+from deployments.replicas.tagged import CLOSING_SECONDS, RENEWAL_SECONDS, TaggedFollowers, filled
 from deployments.settings import (
     RetrieverArgs,
     snapshots_folder,
@@ -55,13 +57,12 @@ T = TypeVar("T")
 FileVersions = dict[Path, tuple[int, int] | None]
 logger = logging.getLogger(__name__)
 FIRST_RETRY, LAST_RETRY = 2.0, 60.0
+BUILDING_SECONDS = 0.5
+"""Seconds that a description waits for an index of a tag."""
 BATCH_SECONDS = 0.005
 """Seconds that a picture waits for others to share a GPU's forward pass."""
 BATCHES_IN_FLIGHT = 2
 """Batches of a GPU: one is prepared while it computes the other."""
-RENEWAL_SECONDS = 1.0
-CLOSING_SECONDS = 30.0
-"""Seconds that searches on a replaced index may still take."""
 
 
 class Retriever:
@@ -82,10 +83,15 @@ class Retriever:
         self._loaded = self._joined = False
         self._unavailable: str | None = None
         self._follower: Follower | None = None
+        self._tagged = TaggedFollowers(self.store, self._new_follower)
         self._starting = asyncio.get_event_loop().create_task(self._start())
 
-    async def describe(self) -> Description:
-        """Its state, counts, and what the ingress needs to send queries."""
+    async def describe(self, tag: str | None = None) -> Description:
+        """Its state, counts, and what the ingress needs to send queries; with the index of this
+        tag, if one is given and it can be built soon."""
+        if tag is not None and self._follower is not None:
+            with contextlib.suppress(AmbienceError):
+                await self._tagged.follower(tag, BUILDING_SECONDS)
         status = self._follower.status if self._follower is not None else None
         state, reason = self._state(status)
         return Description(
@@ -112,6 +118,7 @@ class Retriever:
             threads=self.threads,
             searched_by=self.extractor.index,
             shards=self.shard.of,
+            tagged=self._tagged.describe(),
         )
 
     async def search(self, request: SearchRequest) -> SearchAnswer | AmbienceError:
@@ -155,27 +162,32 @@ class Retriever:
         file_versions = self._file_versions()
         while self._follower is None:
             try:
-                self._follower = self._new_follower()
+                self._follower = self._new_follower(self.store)
             except AmbienceError as exc:  # A damaged file.
                 self._unavailable = str(exc)
                 await asyncio.sleep(FIRST_RETRY)
         self._follower.start()
         saving = keep_saving(self._following)
         await asyncio.gather(
-            showing, self._complete(), self._rebuild_when_due(file_versions), saving
+            showing,
+            self._complete(),
+            self._rebuild_when_due(file_versions),
+            saving,
+            self._tagged.keep(self._file_versions),
         )
 
-    def _new_follower(self) -> Follower:
-        """A follower with an empty index."""
+    def _new_follower(self, store: Store) -> Follower:
+        """A follower of this store with an empty index. Only that of all images has snapshots."""
         options = with_training_files(self.args.index, self.name, self.extractor.fingerprint)
-        index = make_index(self.extractor.index, options, self._rows)
+        index = make_index(self.extractor.index, options, self._rows_of(store))
         folder, layout = snapshots_folder(), str(self.shard)
+        whole = store is self.store
         return Follower(
-            self.store,
+            store,
             self._space,
             index,
             self.extractor.from_row,
-            snapshots=Snapshots(folder, self.store, self._space, layout),
+            snapshots=Snapshots(folder, store, self._space, layout) if whole else None,
             shard=self.shard,
         )
 
@@ -191,7 +203,7 @@ class Retriever:
             if now == file_versions and not self._following().status.needs_compaction:
                 continue
             try:
-                fresh = await asyncio.to_thread(self._filled_follower)
+                fresh = await asyncio.to_thread(filled, lambda: self._new_follower(self.store))
             except AmbienceError as exc:
                 logger.warning("%s keeps its index: %s", self.name, exc)
                 await asyncio.sleep(LAST_RETRY)
@@ -202,16 +214,6 @@ class Retriever:
                 await asyncio.sleep(CLOSING_SECONDS)
             finally:
                 await asyncio.to_thread(old.close)
-
-    def _filled_follower(self) -> Follower:
-        follower = self._new_follower()
-        try:
-            follower.catch_up()
-        except AmbienceError:
-            follower.close()
-            raise
-        follower.start()
-        return follower
 
     def _file_versions(self) -> FileVersions:
         """Versions of all training files; a version changes whenever its file does."""
@@ -254,6 +256,8 @@ class Retriever:
         follower = self._following()
         params = self._index_class.Params.parse(request.params)
         variants = await self._query_features(request)
+        if request.tag is not None:
+            follower = await self._tagged.follower(request.tag, request.deadline / 2)
         answer = await follower.asearch(
             Query(
                 variants,
@@ -312,9 +316,9 @@ class Retriever:
         if request.features is not None:
             return list(request.features)
         if request.composite is not None:
-            composite = request.composite
+            composite, rows = request.composite, self._rows_of(self._store_of(request))
             made = await asyncio.gather(*(self._features(one) for one in composite.pixels))
-            work = partial(composite_features, self.extractor, self._rows, composite, made)
+            work = partial(composite_features, self.extractor, rows, composite, made)
             return [await self._run(work)]
         if request.pixels is not None:
             pixels, variants = request.pixels, request.variants
@@ -331,7 +335,8 @@ class Retriever:
 
     def _stored_features(self, request: SearchRequest) -> list[Features]:
         assert request.image_id is not None
-        features = self._rows([request.image_id]).get(request.image_id)
+        rows = self._rows_of(self._store_of(request))
+        features = rows([request.image_id]).get(request.image_id)
         if features is None:
             raise ImageNotFound(f"{self.name} knows no image {request.image_id}", "image_id")
         mirrored = self.extractor.mirrored(features) if request.variants != "identity" else None
@@ -343,9 +348,12 @@ class Retriever:
             return ANNOTATIONS
         return Space(self.name, self.extractor.fingerprint)
 
-    @property
-    def _rows(self) -> Rows:
-        return row_reader(self.store, self._space, self.extractor.from_row)
+    def _store_of(self, request: SearchRequest) -> Store:
+        """The store of the images that exist for a request."""
+        return self.store if request.tag is None else self._tagged.store(request.tag)
+
+    def _rows_of(self, store: Store) -> Rows:
+        return row_reader(store, self._space, self.extractor.from_row)
 
     def _following(self) -> Follower:
         if self._follower is None:

@@ -232,8 +232,7 @@ class Store(Records):
         longer pending once it has an annotation or a person has removed it. `matching({"tags":
         tag})` finds the tags of annotations as well as those of metadata. Returns the seq; the head
         if nothing changed; or None, writing nothing, if the generation has changed. Raises
-        InvalidInput for names and values that can't be stored, and PreconditionFailed as `put_many`
-        does.
+        InvalidInput for what can't be stored, and PreconditionFailed as `put_many` does.
         """
 
     @abstractmethod

@@ -17,7 +17,7 @@ from deployments.http.admission.headers import DOCUMENT_FILES, DOCUMENTS
 from deployments.http.problems import TYPES, documented
 from deployments.keys import KeyArgs, Role, read_keys
 from deployments.settings import IngressArgs
-from models.errors import AmbienceError, InvalidInput
+from models.errors import AmbienceError, InvalidInput, KeyLimited
 
 METRICS = "/metrics"
 HEALTH = frozenset({"/healthz", "/readyz", METRICS})
@@ -30,6 +30,8 @@ READING_POSTS = (
     *("/v1/search", "/v1/retrievers/", "/v1/annotate", "/v1/compare", "/v1/check", "/v1/thumbnail"),
     *("/reverse_search", "/get_image_"),
 )
+OF_ALL_IMAGES = ("/v1/changes", "/v1/duplicates", "/v1/jobs", "/v1/usage")
+"""Beginnings of the paths that tell, or decide, something of the whole store."""
 LOOK_SECONDS = 1.0
 log = logging.getLogger(__name__)
 SCHEMES = {
@@ -59,11 +61,15 @@ class ApiKeys:
         self._look_at_file()
 
     def check(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> KeyArgs | None:
-        """The key of a request; None where it gives none and needs none. Raises Forbidden."""
+        """The key of a request; None where it gives none and needs none. Raises Forbidden, and
+        KeyLimited."""
         needed = self.needed(scope["method"], scope["path"])
-        bearer = headers.get(b"authorization", b"").removeprefix(b"Bearer ").strip()
-        given = headers.get(b"x-api-key", bearer)
-        key = self._find(given) if given else None
+        key = self._sent(headers)
+        if key is not None and key.tag is not None and scope["path"].startswith(OF_ALL_IMAGES):
+            raise KeyLimited(
+                "a key that is limited to a tag sees no jobs, duplicates, changes or usage, which "
+                "are of all images: send a key without a tag"
+            )
         if not needed:
             return key
         if scope["path"] == METRICS and (key is None or key.role != "admin"):
@@ -74,11 +80,21 @@ class ApiKeys:
             raise Forbidden(f"send a {what} key as X-API-Key or Authorization: Bearer")
         return key
 
+    def check_trusted(
+        self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]
+    ) -> KeyArgs | None:
+        """The key of a trusted client, which needs none, if it sends one that is limited to a tag.
+        Raises as `check` does."""
+        key = self._sent(headers)
+        return None if key is None or key.tag is None else self.check(scope, headers)
+
     def needed(self, method: str, path: str) -> bool:
         """Whether a request needs a key, unless its client is trusted."""
         # A browser sends no key with the OPTIONS request that asks whether it may send one.
         if path == METRICS:
-            return any(key.role == "admin" for key in (*self._args.keys, *self._of_file))
+            # They count all images.
+            keys = (*self._args.keys, *self._of_file)
+            return any(key.role == "admin" or key.tag is not None for key in keys)
         if method == "OPTIONS" or path in HEALTH or _is_document(method, path):
             return False
         if self._reading_is_open and _only_reads(method, path):
@@ -88,6 +104,12 @@ class ApiKeys:
     @property
     def _reading_is_open(self) -> bool:
         return not (self._args.read_keys or self._args.keys or self._file)
+
+    def _sent(self, headers: Mapping[bytes, bytes]) -> KeyArgs | None:
+        """The known key that a request sends."""
+        bearer = headers.get(b"authorization", b"").removeprefix(b"Bearer ").strip()
+        given = headers.get(b"x-api-key", bearer)
+        return self._find(given) if given else None
 
     def _find(self, given: bytes) -> KeyArgs | None:
         """The key with this secret. Each is compared, so that the time tells nothing."""
@@ -148,6 +170,8 @@ def _document_operation(operation: MutableMapping[str, Any], needs_key: bool) ->
     if needs_key:
         unauthorized = {"description": "Unauthorized: the API key is missing or not allowed"}
         operation["responses"]["401"] = documented(401)[401] | unauthorized
+        limited = {"description": "Forbidden: the API key is limited to a tag"}
+        operation["responses"]["403"] = documented(403)[403] | limited
 
 
 def _is_document(method: str, path: str) -> bool:

@@ -25,8 +25,8 @@ LINGER_SECONDS = 5.0
 class Admission:
     """Middleware that refuses requests.
 
-    403 for a foreign host or origin, 401 without a valid key, 429 over the rate, 413 too large, 408
-    too slow, 503 when full.
+    403 for a foreign host or origin, or beyond the tag to which a key is limited, 401 without a
+    valid key, 429 over the rate, 413 too large, 408 too slow, 503 when full.
     """
 
     def __init__(
@@ -57,7 +57,9 @@ class Admission:
         announced = _announced(headers)
         try:
             self._origins.check(scope)
-            key = None if trusted else self._keys.check(scope, headers)
+            check = self._keys.check_trusted if trusted else self._keys.check
+            key = check(scope, headers)
+            scope["state"]["tag"] = None if key is None else key.tag
             if scope["path"] in HEALTH:
                 await self.app(scope, receive, send)
                 return

@@ -20,7 +20,7 @@ from deployments.http.reading import (
 )
 from deployments.ingress.checking import check_picture
 from deployments.ingress.copies import ready_entries
-from deployments.ingress.gateway import Gateway
+from deployments.ingress.gateway import gateway_of
 from deployments.ingress.report import begin_report
 from deployments.schemas import TRUNCATED, Answer, ChangedRegion
 from models.errors import AmbienceError
@@ -102,7 +102,7 @@ async def check(request: Request) -> Response:
     and rotations, by their pixels; without `phash` nobody knows, and the answer is 503."""
     body = await read_body(request)
     items = items_of(body, CheckItem)
-    gateway: Gateway = request.app.state.gateway
+    gateway = gateway_of(request)
     report = begin_report(request)
     entries = await ready_entries(gateway, time.monotonic() + gateway.args.deadline)
     places = asyncio.Semaphore(cores())

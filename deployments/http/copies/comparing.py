@@ -18,7 +18,7 @@ from deployments.http.reading import (
     validated,
 )
 from deployments.ingress.comparing import compare_pictures
-from deployments.ingress.gateway import Gateway
+from deployments.ingress.gateway import gateway_of
 from deployments.ingress.report import begin_report
 from deployments.schemas import TRUNCATED, Answer, ChangedRegion, ImageId
 from models.errors import InvalidInput
@@ -105,7 +105,7 @@ async def compare(request: Request) -> Response:
     count = len(body.images) + len(query.image_ids)
     if count != PICTURES:
         raise InvalidInput(f"image: give two pictures to compare, not {count}", "image")
-    gateway: Gateway = request.app.state.gateway
+    gateway = gateway_of(request)
     report = begin_report(request)
     found = await compare_pictures(gateway, body.images, query.image_ids, report)
     return JsonAnswer(found.row() | report.note_truncated(), headers=report.headers())

@@ -12,9 +12,9 @@ from deployments.http import openapi
 from deployments.http.answers import JsonAnswer
 from deployments.http.problems import documented
 from deployments.http.reading import refuse_unknown_parameters
+from deployments.ingress.gateway import gateway_of
 from deployments.schemas import Answer
 from deployments.tombstones import records
-from indexes.store.base import Store
 from models.errors import UnknownName
 
 router = APIRouter(prefix="/v1", tags=["v1"], dependencies=[Depends(refuse_unknown_parameters)])
@@ -56,7 +56,7 @@ async def list_tombstones(
     limit: Annotated[int, Query(ge=1, le=1000, description="Tombstones a page.")] = 100,
 ) -> Response:
     """Without their pictures, which `ambience tombstones export` writes."""
-    found = await asyncio.to_thread(records.listed, _store(request), cursor, limit)
+    found = await asyncio.to_thread(records.listed, gateway_of(request).store, cursor, limit)
     more = found[-1].tombstone_id if len(found) == limit else None
     return JsonAnswer({"tombstones": [one.row() for one in found], "next_cursor": more})
 
@@ -73,7 +73,7 @@ async def list_tombstones(
 )
 async def get_thumbnail(request: Request, tombstone_id: TombstoneId) -> Response:
     """The preview that was kept; of a PDQ hash there is none."""
-    found = await asyncio.to_thread(records.pictures, _store(request), [tombstone_id])
+    found = await asyncio.to_thread(records.pictures, gateway_of(request).store, [tombstone_id])
     preview = found[tombstone_id].preview if tombstone_id in found else None
     if preview is None:
         raise UnknownName(f"no thumbnail of tombstone {tombstone_id[:80]!r}", "tombstone_id")
@@ -88,10 +88,5 @@ async def get_thumbnail(request: Request, tombstone_id: TombstoneId) -> Response
 )
 async def forget(request: Request, tombstone_id: TombstoneId) -> Response:
     """The picture may come back, from the next request on."""
-    await asyncio.to_thread(records.forget, _store(request), tombstone_id)
+    await asyncio.to_thread(records.forget, gateway_of(request).store, tombstone_id)
     return Response(status_code=204)
-
-
-def _store(request: Request) -> Store:
-    store: Store = request.app.state.gateway.store
-    return store

@@ -22,6 +22,7 @@ from deployments.http.duplicates.bodies import (
 )
 from deployments.http.problems import documented
 from deployments.http.reading import read_body, refuse_unknown_parameters, validated
+from deployments.ingress.gateway import gateway_of
 from deployments.ingress.listing.rows import facts_row, iso_time
 from indexes.duplicates import best, decisions, rules
 from indexes.duplicates.catalogue import (
@@ -61,7 +62,7 @@ async def list_duplicates(
     """As `ambience duplicates` has found them; run it again, or with `--follow`, for what is new.
 
     An image may be in a group of several levels, but beside each better one only once."""
-    store: Store = request.app.state.gateway.store
+    store = gateway_of(request).store
     return JsonAnswer(await asyncio.to_thread(_duplicates, store, level, _key(cursor), limit))
 
 
@@ -79,7 +80,7 @@ async def decide_duplicates(request: Request) -> Response:
     deleted can come back for 30 days."""
     body = await read_body(request)
     wanted = validated(DecisionRequest, body.fields)
-    store: Store = request.app.state.gateway.store
+    store = gateway_of(request).store
     made = await asyncio.to_thread(
         decisions.decide, store, wanted.decision, wanted.image_ids, wanted.keep
     )
@@ -98,7 +99,7 @@ async def list_decisions(
     limit: Annotated[int, Query(ge=1, le=1000, description="Decisions a page.")] = 100,
 ) -> Response:
     """The newest first, also those that were undone."""
-    store: Store = request.app.state.gateway.store
+    store = gateway_of(request).store
     page, following = await asyncio.to_thread(decisions.history, store, _key(cursor), limit)
     return JsonAnswer({"decisions": [_decision(one) for one in page], "next_cursor": following})
 
@@ -117,7 +118,7 @@ async def undo_decision(
 ) -> Response:
     """The group is shown again. What was deleted is back with its features, preview, metadata and
     annotations, under its id unless that holds another picture now."""
-    store: Store = request.app.state.gateway.store
+    store = gateway_of(request).store
     return JsonAnswer(_decision(await asyncio.to_thread(decisions.undo, store, decision_id)))
 
 
@@ -129,7 +130,7 @@ async def undo_decision(
 )
 async def list_rules(request: Request) -> Response:
     """The order of criteria, and the rule of each level."""
-    return JsonAnswer(await asyncio.to_thread(_rules, request.app.state.gateway.store))
+    return JsonAnswer(await asyncio.to_thread(_rules, gateway_of(request).store))
 
 
 @router.put(
@@ -144,7 +145,7 @@ async def edit_best(request: Request) -> Response:
     then."""
     body = await read_body(request)
     wanted = validated(BestEdit, body.fields)
-    store: Store = request.app.state.gateway.store
+    store = gateway_of(request).store
     writes = {**best.best_rule_write(wanted.order), **regroup_all_later()}
     await asyncio.to_thread(store.write_records, writes)
     return JsonAnswer(await asyncio.to_thread(_rules, store))
@@ -164,7 +165,7 @@ async def edit_rule(
     manual again: a group that is kept, another picture than the best that is kept, or an undo."""
     body = await read_body(request)
     wanted = validated(RuleEdit, body.fields)
-    store: Store = request.app.state.gateway.store
+    store = gateway_of(request).store
     rule = await asyncio.to_thread(rules.set_rule, store, level, wanted.automatic, wanted.needed)
     return JsonAnswer(_rule(rule))
 

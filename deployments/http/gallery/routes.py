@@ -18,7 +18,6 @@ from deployments.http.gallery.rows import (
     Settled,
     distance_row,
     feature_route,
-    gateway_of,
     rows,
 )
 from deployments.http.problems import documented
@@ -26,7 +25,7 @@ from deployments.http.reading import image_id_of, read_body
 from deployments.ingress.adding import AddOptions
 from deployments.ingress.annotating import annotate
 from deployments.ingress.copies import COPY_DISTANCE, add_check, find_copies
-from deployments.ingress.gateway import Gateway
+from deployments.ingress.gateway import Gateway, gateway_of
 from deployments.ingress.relating import relate_hits
 from deployments.ingress.report import Report, begin_report
 from deployments.ingress.searching import QueryPicture, RetrieverCall

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from fastapi import Request
 from pydantic import BaseModel, Field
 
 from deployments.ingress.gateway import Gateway
@@ -116,9 +115,3 @@ def why(hit: Hit, relation: Relation | None = None) -> dict[str, str]:
 def feature_route(name: str) -> str:
     """The old service's name in its routes that add and delete."""
     return f"{SERVICES[name].removesuffix('_features')}_features"
-
-
-def gateway_of(request: Request) -> Gateway:
-    """The gateway that serves a request."""
-    gateway: Gateway = request.app.state.gateway
-    return gateway

@@ -19,14 +19,13 @@ from deployments.http.gallery.rows import (
     LocalRow,
     distance_factor,
     feature_route,
-    gateway_of,
     rows,
 )
 from deployments.http.problems import CONTENT, documented
 from deployments.http.reading import Body, image_id_of, read_body, validated
 from deployments.ingress.adding import check_id
 from deployments.ingress.composed import ComposedQuery, check_images, narrowed
-from deployments.ingress.gateway import Gateway
+from deployments.ingress.gateway import Gateway, gateway_of
 from deployments.ingress.report import Report, begin_report
 from deployments.ingress.searching import QueryPicture, RetrieverCall, SearchScope
 from deployments.schemas import Answer, Words

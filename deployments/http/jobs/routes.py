@@ -12,8 +12,8 @@ from deployments import jobs
 from deployments.http.answers import JsonAnswer
 from deployments.http.problems import documented
 from deployments.http.reading import refuse_unknown_parameters
+from deployments.ingress.gateway import gateway_of
 from deployments.schemas import Answer
-from indexes.store.base import Store
 
 router = APIRouter(prefix="/v1", tags=["v1"], dependencies=[Depends(refuse_unknown_parameters)])
 
@@ -58,7 +58,7 @@ async def list_jobs(
     limit: Annotated[int, Query(ge=1, le=jobs.KEPT, description="At most this many jobs.")] = 100,
 ) -> Response:
     """Jobs of all machines that work on this store. States are at most a few seconds old."""
-    found = await asyncio.to_thread(jobs.jobs, _store(request), limit)
+    found = await asyncio.to_thread(jobs.jobs, gateway_of(request).store, limit)
     return JsonAnswer({"jobs": [one.row() for one in found]})
 
 
@@ -76,10 +76,5 @@ async def cancel_job(
     ],
 ) -> Response:
     """It ends within seconds. What it has committed stays, and the same command resumes it."""
-    found = await asyncio.to_thread(jobs.cancel, _store(request), job_id)
+    found = await asyncio.to_thread(jobs.cancel, gateway_of(request).store, job_id)
     return JsonAnswer(found.row(), 202)
-
-
-def _store(request: Request) -> Store:
-    store: Store = request.app.state.gateway.store
-    return store

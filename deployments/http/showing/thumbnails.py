@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from deployments.http import openapi
 from deployments.http.problems import documented
 from deployments.http.reading import read_body, refuse_unknown_parameters
-from deployments.ingress.gateway import Gateway
+from deployments.ingress.gateway import gateway_of
 from deployments.ingress.report import begin_report
 from models.pictures.decoding import Picture
 
@@ -29,7 +29,7 @@ async def thumbnail_of_upload(request: Request) -> Response:
     """As the thumbnail of an image that is added: upright, in sRGB, without transparency. Nothing
     is stored. It is for browsers that can't show a format, such as HEIC."""
     data = (await read_body(request)).image()
-    gateway: Gateway = request.app.state.gateway
+    gateway = gateway_of(request)
     report = begin_report(request)
 
     def prepared(picture: Picture) -> tuple[bytes, str, bool]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from deployments.http.answers import JsonAnswer
 from deployments.http.problems import documented
 from deployments.http.reading import refuse_unknown_parameters
-from deployments.ingress.gateway import Gateway
+from deployments.ingress.gateway import Gateway, gateway_of
 from deployments.ingress.listing.columns import DAY_SECONDS
 from deployments.settings import data_folder, snapshots_folder
 
@@ -53,7 +53,7 @@ async def get_usage(
 ) -> Response:
     """Sizes in bytes, as the file system counts them. The first growth takes long where there are
     many images, as the first filter does."""
-    return JsonAnswer(await asyncio.to_thread(_usage, request.app.state.gateway, days))
+    return JsonAnswer(await asyncio.to_thread(_usage, gateway_of(request), days))
 
 
 def _usage(gateway: Gateway, days: int) -> dict[str, Any]:

@@ -15,13 +15,15 @@ from cluster.service.applications import check_keys
 from cluster.service.data_folder import CannotStart, running_service
 from tests.cluster.service.test_supervisor import ambience, with_keys
 from tests.conftest import Service, kill_service, light_config, start_service
+from tests.deployments.pictures import image_part, picture
+from tests.indexes.store.forks import wait_for
 
 WORD = "a-secret-of-the-tests-0123456789"
 
 
-def made(name: str, role: str, folder: Path) -> tuple[str, str]:
+def made(name: str, role: str, folder: Path, *options: str) -> tuple[str, str]:
     """Make a key; return it and its entry."""
-    done = ambience("key", name, "--role", role, "--rate", "5000", data=folder)
+    done = ambience("key", name, "--role", role, "--rate", "5000", *options, data=folder)
     return done.stderr.rsplit(" ", 1)[1].strip(), done.stdout
 
 
@@ -79,6 +81,35 @@ def test_a_key_opens_what_its_role_may(service: tuple[Service, str]) -> None:
         assert time.monotonic() < by
         time.sleep(0.05)
     assert "key=read-1" in log.read_text()
+
+
+def test_a_key_with_a_tag_is_limited_to_its_images(
+    service: tuple[Service, str], folder: Path
+) -> None:
+    served, key = service
+    limited, entry = made("hikers", "write", folder, "--tag", "hikers")
+    with (folder / "by-name.yaml").open("a") as file:
+        file.write(entry)
+    with served.client() as http:
+        owner, hikers = {"X-API-Key": key}, {"X-API-Key": limited}
+        # The file is read again within a second.
+        wait_for(lambda: http.get("/v1/images", headers=hikers).status_code == 200, 20)
+        for image_id in (1, 2):
+            form = {"files": [image_part(picture(image_id))]}
+            assert http.put(f"/v1/images/{image_id}", headers=owner, **form).status_code == 201
+        form = {"files": [image_part(picture(1))]}
+        assert http.put("/v1/images/1", headers=hikers, **form).status_code == 403
+        added = http.post("/v1/images", headers=hikers, **form).json()["image_id"]
+        assert http.get("/v1/images/1", headers=hikers).status_code == 404
+        assert http.get("/v1/images", headers=hikers).json()["total"] == 1
+        found = http.post("/v1/search", headers=hikers, **form)
+        assert [hit["image_id"] for hit in found.json()["hits"]] == [added]
+        assert "phash" in found.headers["X-Ambience-Answered"]
+        found = http.post("/v1/search", headers=owner, **form)
+        assert {hit["image_id"] for hit in found.json()["hits"]} == {1, added}
+        states = http.get("/v1/retrievers", headers=owner).json()["retrievers"]
+        (phash,) = [row for row in states if row["name"] == "phash"]
+        assert (phash["count"], phash["tagged"]["hikers"]["count"]) == (3, 1)
 
 
 def test_its_owner_needs_no_key_on_the_command_line(service: tuple[Service, str]) -> None:

@@ -256,3 +256,25 @@ async def test_the_documents_are_served_without_a_key(gateway: Gateway) -> None:
         ):
             assert (await http.get(path)).status_code == 200, path
         problem_of(await http.get("/v1/images"), 401)
+
+
+async def test_a_key_with_a_tag_is_refused_what_is_of_all_images() -> None:
+    limited = {"name": "hikers", "sha256": sha256(b"limited").hexdigest(), "role": "write"}
+    app = admission(keys=[{**limited, "tag": "hikers"}], trusted_clients=["10.0.0.2"])
+    sent = {"X-API-Key": "limited"}
+    for address in ("10.0.0.1", "10.0.0.2"):
+        async with client(app, address) as http:
+            for path in ("/v1/jobs", "/v1/changes", "/v1/changes:keep", "/v1/duplicates/rules"):
+                told = problem_of(await http.post(path, headers=sent), 403)
+                assert told["type"] == "/problems/key-limited"
+            assert (await http.get("/v1/images", headers=sent)).status_code == 200
+            # It would count all images.
+            assert (await http.get("/metrics", headers=sent)).status_code == 401
+
+
+def test_an_admin_key_has_no_tag(tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    entry = {"name": "all", "sha256": "0" * 64, "role": "admin", "tag": "hikers"}
+    file.write_text(yaml.safe_dump([entry]))
+    with pytest.raises(InvalidInput, match="an admin key can't be limited to a tag"):
+        read_keys(file)
