@@ -14,12 +14,16 @@ from fastapi.testclient import TestClient
 
 from deployments.directory.entry import DirectoryEntry
 from deployments.http.application import make_app
+from deployments.http.states import state_rows
 from deployments.ingress.gateway import Gateway
+from deployments.ingress.report import Report
+from deployments.ingress.searching import RetrieverCall
 from deployments.layout import deployments_of, layouts_of, shard_of
 from deployments.settings import IngressArgs
 from deployments.wire import SearchAnswer, SearchRequest
+from indexes.base import Hit
 from indexes.replica.sharding import WHOLE, Shard
-from models.errors import RetrieverUnavailable
+from models.errors import ImageNotFound, RetrieverUnavailable
 from tests.deployments import served
 from tests.deployments.pictures import picture, put
 
@@ -135,6 +139,28 @@ def test_a_fused_search_is_the_same(client: httpx.Client) -> None:
         found.append([(hit["image_id"], hit["score"], hit.get("confidence")) for hit in hits])
     assert found[0] == found[1]
     assert found[0]
+
+
+def test_a_key_that_is_limited_to_a_tag_searches_its_images_in_all_shards(
+    client: httpx.Client,  # noqa: ARG001
+    gateway: Gateway,
+) -> None:
+    limited = gateway.limited_to("t1")
+
+    async def hits(name: str, image_id: int) -> list[Hit]:
+        (entry,) = await limited.entries_named([name])
+        scope = await limited.search_scope()
+        call = RetrieverCall(entry, {"k": 20}, image_id=image_id)
+        return await limited.searcher.search(call, scope, Report())
+
+    for name in ("color", "local"):
+        whole, split = (asyncio.run(hits(one, 5)) for one in (name, f"{name}3"))
+        assert whole == split
+        assert {hit.image_id for hit in whole} <= {1, 3, 5, 7}
+        with pytest.raises(ImageNotFound):
+            asyncio.run(hits(f"{name}3", 4))
+    states = {row["name"]: row for row in asyncio.run(state_rows(limited.directory))}
+    assert [states[name]["count"] for name in ("color", "color3")] == [4, 4]
 
 
 def test_its_state_sums_up_its_shards(client: httpx.Client) -> None:

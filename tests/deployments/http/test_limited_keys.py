@@ -363,6 +363,21 @@ def test_what_a_key_remembers_is_recognised_for_it_alone(communities: Communitie
     assert one.shared.delete(path, **theirs).status_code == 204
 
 
+def test_an_idempotency_key_is_the_own_of_each_key(communities: Communities) -> None:
+    added = [
+        communities.shared.post(
+            "/v1/images",
+            headers={"X-API-Key": key, "Idempotency-Key": "once"},
+            files=[image_part(drawn(8))],
+        )
+        for key in ("ours", "theirs", "owner", "ours", "theirs")
+    ]
+    ids = [answer.json()["image_id"] for answer in added]
+    assert [answer.status_code for answer in added] == [201, 201, 201, 200, 200]
+    assert (len(set(ids)), ids[:2]) == (3, ids[3:])
+    communities.owner("POST", "/v1/images:delete", json={"ids": ids})
+
+
 def test_a_trusted_client_is_limited_by_the_key_that_it_sends(tmp_path: Path) -> None:
     args = IngressArgs(
         store=f"lmdb:{tmp_path / 'store'}",
