@@ -41,6 +41,17 @@ class Conditions(TypedDict, total=False):
     metadata: Mapping[str, Any]
     file_name: str
     sha256: str
+    formats: Sequence[str]
+    """One of these encodings."""
+    min_width: int
+    min_height: int
+    min_bytes: int
+    max_bytes: int
+    taken_after: str
+    """ISO 8601; so are the other dates."""
+    taken_before: str
+    added_after: str
+    added_before: str
 
 
 class Query(TypedDict, total=False):

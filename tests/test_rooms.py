@@ -83,10 +83,11 @@ ROOMS: dict[str, str] = {
     "deployments.http.duplicates": "http ingress ingress.listing schemas indexes models",
     "deployments.http.gallery": "directory http ingress schemas wire indexes models",
     "deployments.http.jobs": "http ingress jobs schemas indexes models",
+    "deployments.http.listing": "http ingress queries schemas models",
     "deployments.http.showing": "http ingress ingress.listing settings models",
     "deployments.http.application": (
-        "http http.admission http.copies http.duplicates http.gallery http.jobs http.showing "
-        "ingress loopback page settings"
+        "http http.admission http.copies http.duplicates http.gallery http.jobs http.listing "
+        "http.showing ingress loopback page settings"
     ),
     "deployments.replicas": "layout loopback settings statuses storing wire indexes models",
     "deployments.app": "directory http http.application layout replicas settings indexes models",

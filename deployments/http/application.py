@@ -30,6 +30,7 @@ from deployments.http.examples import document_examples
 from deployments.http.gallery import routes as gallery
 from deployments.http.gallery import services
 from deployments.http.jobs import routes as jobs
+from deployments.http.listing import routes as listing
 from deployments.http.showing import thumbnails, usage
 from deployments.ingress.gateway import Gateway
 from deployments.loopback import keep_sockets_on_loopback
@@ -38,7 +39,7 @@ from deployments.settings import IngressArgs, address, data_folder
 
 logger = logging.getLogger(__name__)
 ROUTES = (
-    *(v1, bulk, editing, checking, comparing, tombstones, duplicates, jobs),
+    *(v1, listing, bulk, editing, checking, comparing, tombstones, duplicates, jobs),
     *(thumbnails, usage),
     *(gallery, services, health, metrics, problems, page),
 )

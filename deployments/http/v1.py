@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import TypeAdapter
 
@@ -29,15 +28,14 @@ from deployments.http.states import state_rows
 from deployments.ingress.adding import Added, AddOptions
 from deployments.ingress.copies import add_check
 from deployments.ingress.fused import fused_search
-from deployments.ingress.gateway import Gateway, ImageFilter, gateway_of
+from deployments.ingress.gateway import Gateway, gateway_of
 from deployments.ingress.paging import decode_cursor, encode_cursor
 from deployments.ingress.report import Report, begin_report
 from deployments.ingress.searching import RetrieverCall
-from deployments.queries import Filter, RetrieverQuery, SearchQuery
+from deployments.queries import RetrieverQuery, SearchQuery
 from deployments.schemas import (
     AddAnswer,
     ImageAnswer,
-    ImageList,
     RetrieverResults,
     RetrieverStates,
     SearchResults,
@@ -150,72 +148,6 @@ async def get_thumbnail(request: Request, image_id: ImageIdPath) -> Response:
     if preview is None:
         raise ImageNotFound(f"no thumbnail of image {image_id}", "image_id")
     return tagged(request, Response(preview, media_type="image/jpeg"))
-
-
-@router.get(
-    "/images",
-    summary="List images",
-    response_model=ImageList,
-    responses=documented(400, 503),
-)
-async def list_images(
-    request: Request,
-    cursor: Annotated[
-        str | None, Query(max_length=200, description="`next_cursor` of the previous page.")
-    ] = None,
-    limit: Annotated[int, Query(ge=1, le=1000, description="Pictures a page.")] = 100,
-    tag: Annotated[
-        list[str] | None, Query(max_length=100, description="Only images with all of these tags.")
-    ] = None,
-    metadata: Annotated[
-        str | None, Query(description="A JSON object: only images whose metadata has its values.")
-    ] = None,
-    file_name: Annotated[
-        str | None, Query(max_length=1000, description="Only images with this `file_name`.")
-    ] = None,
-    added_after: Annotated[
-        str | None,
-        Query(
-            max_length=40,
-            description="Only images that were added since then.",
-            json_schema_extra={"format": "date-time"},
-        ),
-    ] = None,
-    sha256: Annotated[
-        str | None,
-        Query(
-            pattern="^[0-9a-fA-F]{64}$", description="Only images of the file with this SHA-256."
-        ),
-    ] = None,
-) -> Response:
-    """By ascending id, with the total number of images that meet all conditions."""
-    gateway = gateway_of(request)
-    fields = {
-        "tags": tag,
-        "metadata": json_object(metadata, "metadata") if metadata else None,
-        "added_after": added_after,
-    }
-    wanted = ImageFilter(validated(Filter, fields), file_name, sha256)
-    after = -1 if cursor is None else _last_id(cursor)
-    return JsonAnswer(await asyncio.to_thread(_image_list, gateway, wanted, after, limit))
-
-
-def _last_id(cursor: str) -> int:
-    """The id of the last image of the page before. Raises InvalidInput."""
-    if not (cursor.isascii() and cursor.isdecimal() and int(cursor) <= MAX_IMAGE_ID):
-        raise InvalidInput("cursor: pass on the next_cursor of a previous answer", "cursor")
-    return int(cursor)
-
-
-def _image_list(gateway: Gateway, wanted: ImageFilter, after: int, limit: int) -> dict[str, Any]:
-    matching = gateway.ids_matching(wanted)
-    if matching is None:
-        total, images = gateway.store.count(), gateway.store.images(after, limit)
-    else:
-        page = matching[np.searchsorted(matching, after, "right") :][:limit].tolist()
-        total, images = len(matching), list(gateway.store.images_by_id(page).values())
-    more = str(images[-1].image_id) if len(images) == limit else None
-    return {"images": image_rows(gateway, images), "next_cursor": more, "total": total}
 
 
 @router.get(

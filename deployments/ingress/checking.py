@@ -8,16 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import cv2
+import numpy as np
+
 from deployments.directory.entry import DirectoryEntry
 from deployments.ingress.banning import Ban, ban_of
 from deployments.ingress.copies import Copy, blocking, search_copies
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import Report
 from deployments.ingress.searching import QueryPicture
+from indexes.relation.enlargement import is_enlarged
 from indexes.relation.judging import VERIFIED, Kind
 from indexes.store.base import Image
 from models.pictures.decoding import Picture
-from models.types import FileFacts
+from models.types import FileFacts, Pixels
 
 Outcome = Literal["new", "known", "better", "banned"]
 MORE_PIXELS = 1.05
@@ -38,6 +42,8 @@ class CheckedPicture:
     height: int
     facts: FileFacts | None
     truncated: bool
+    gray: Pixels
+    """All of it, with a long side of at most 2048 pixels."""
 
     @property
     def pixels(self) -> int:
@@ -87,9 +93,9 @@ async def check_picture(
 
     def prepared(picture: Picture) -> CheckedPicture:
         query = gateway.searcher.query_picture(picture, entries, "dihedral")
-        return CheckedPicture(
-            query, picture.width, picture.height, picture.facts, picture.truncated
-        )
+        gray = cv2.cvtColor(picture.full, cv2.COLOR_RGB2GRAY)
+        size = picture.width, picture.height
+        return CheckedPicture(query, *size, picture.facts, picture.truncated, np.asarray(gray))
 
     with report.timed("decode"):
         one = await gateway.decoder.decode(data, then=prepared)
@@ -135,6 +141,9 @@ def gain(one: CheckedPicture, image: Image) -> str | None:
     """In what a copy is better than an image: pixels first, then compression; None in nothing."""
     stored = image.width * image.height
     if one.pixels > stored * MORE_PIXELS:
+        # One that was only enlarged shows nothing that the stored image does not.
+        if is_enlarged(one.gray, max(image.width, image.height) / max(one.gray.shape)):
+            return None
         return f"{one.width}×{one.height} pixels instead of {image.width}×{image.height}"
     if one.pixels * MORE_PIXELS < stored or one.truncated:
         return None

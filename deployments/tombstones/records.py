@@ -96,7 +96,7 @@ def remember(store: Records, entries: Mapping[Tombstone, RememberedPicture | Non
         writes[RecordKey(TOMBSTONE, one.tombstone_id)] = orjson.dumps(one.row())
         key = RecordKey(PICTURE, one.tombstone_id)
         writes[key] = None if picture is None else orjson.dumps(picture.row())
-    _change(store, lambda: writes)
+    change(store, lambda: writes)
 
 
 def forget(store: Records, tombstone_id: str) -> None:
@@ -107,7 +107,7 @@ def forget(store: Records, tombstone_id: str) -> None:
             raise UnknownName(f"no tombstone {tombstone_id[:80]!r}", "tombstone_id")
         return {RecordKey(kind, tombstone_id): None for kind in (TOMBSTONE, PICTURE)}
 
-    _change(store, writes)
+    change(store, writes)
 
 
 def listed(store: Records, after: str = "", limit: int = 100) -> list[Tombstone]:
@@ -153,8 +153,8 @@ def tombstone_of(value: bytes | Mapping[str, Any]) -> Tombstone:
         raise invalid_field(exc.errors(), whole="it") from exc
 
 
-def _change(store: Records, writes: Callable[[], Mapping[RecordKey, bytes | None]]) -> None:
-    """Write, with the ids of what is written added to the changes."""
+def change(store: Records, writes: Callable[[], Mapping[RecordKey, bytes | None]]) -> None:
+    """Write records of tombstones, with their ids added to the changes that replicas follow."""
     key = RecordKey(CHANGES, NEWEST)
     while True:
         before = store.record(*key)

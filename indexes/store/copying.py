@@ -50,8 +50,8 @@ def copy_store(
 
     Equal images are not written again, so a second copy only compares the stores. Originals are
     copied if the target has room for them. `progress` receives the number of images compared in the
-    current pass, and may raise to end; a second copy goes on from there. `leave` names a record
-    that is not copied: that of the copy's own job.
+    current pass, and may raise to end; a second copy goes on from there. `leave` is a record that
+    is not copied: that of the copy's own job.
     """
     written = removed = 0
     for _ in range(PASSES):

@@ -82,6 +82,7 @@ def bring_in(
     from cluster.jobs.transfer.importing import Importer, row_from
     from cluster.jobs.transfer.parquet import import_parquet
     from cluster.jobs.transfer.points import SPACE, checked_points, opened_points
+    from cluster.jobs.transfer.records import import_records, records_file
 
     old = _of_old_service(name, folder, parquet)
     _check_points(old, points)
@@ -93,6 +94,8 @@ def bring_in(
         if old is None:
             assert parquet is not None
             done = import_parquet(store, parquet, _progress(job, status))
+            if (records := records_file(parquet)).exists():
+                import_records(store, records, done)
         else:
             given = read_config(config or default_config())
             limits, progress = decode_limits(given), _progress(job, status)
@@ -150,6 +153,7 @@ def export(
     from cluster.jobs.transfer.exporting import export as send
     from cluster.jobs.transfer.parquet import export_parquet
     from cluster.jobs.transfer.points import MOST_POINTS_ID, SPACE, checked_points, write_points
+    from cluster.jobs.transfer.records import export_records, records_file
 
     old = _of_old_service(name, folder, parquet)
     _check_points(old, points)
@@ -161,6 +165,7 @@ def export(
         if old is None:
             assert parquet is not None
             done = Outcome(export_parquet(store, parquet, _progress(job, status)))
+            export_records(store, records_file(parquet))
         elif points is not None:
             into = partial(write_points, old.folder, points)
             progress = _progress(job, status)

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from cluster.jobs.sources import Bad
 from cluster.jobs.transfer.importing import Outcome
+from cluster.jobs.transfer.records import records_file
 from indexes.store.annotations import read_annotations
 from indexes.store.base import ANNOTATIONS, Image, Space, Store
 from indexes.store.checks import check_writes, dump_metadata
@@ -111,7 +112,9 @@ def import_parquet(store: Store, source: Path, progress: Callable[[int], None]) 
     An image that is there with the same content is extended by what it lacks; annotations, metadata
     and facts are replaced. Raises InvalidInput for a file that is none of `export_parquet`.
     """
-    paths = sorted(source.glob("*.parquet")) if source.is_dir() else [source]
+    paths = [source]
+    if source.is_dir():
+        paths = sorted({*source.glob("*.parquet")} - {records_file(source)})
     if not paths:
         raise InvalidInput(f"there are no Parquet files in {source}")
     outcome, done = Outcome(), 0

@@ -49,7 +49,6 @@ def test_known_pictures_are_told_from_new_ones(library: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (encoded(scene(3).resize((1280, 960), Image.Resampling.LANCZOS)), "1280×960 pixels"),
         (encoded(scene(3), quality=98), "JPEG quality 98"),
         (encoded(scene(3), "PNG"), "PNG instead of JPEG"),
     ],
@@ -60,6 +59,14 @@ def test_a_larger_or_less_compressed_copy_is_better(
     (found,) = checked(library, data)
     assert (found["outcome"], found["image_id"], found["relation"]) == ("better", 3, "same")
     assert why in found["why"]
+
+
+@pytest.mark.parametrize("how", [Image.Resampling.LANCZOS, Image.Resampling.NEAREST])
+def test_a_copy_that_was_only_enlarged_is_known(
+    library: httpx.Client, how: Image.Resampling
+) -> None:
+    (found,) = checked(library, encoded(scene(3).resize((1280, 960), how)))
+    assert (found["outcome"], found["image_id"]) == ("known", 3)
 
 
 def test_a_smaller_or_more_compressed_copy_is_known(library: httpx.Client) -> None:
@@ -73,7 +80,8 @@ def test_a_copy_is_only_better_if_it_is_better_than_all_that_are_there(
     client: httpx.Client,
 ) -> None:
     put(client, 1, resized(3))
-    assert checked(client, picture(3))[0]["outcome"] == "better"
+    (found,) = checked(client, picture(3))
+    assert (found["outcome"], found["why"]) == ("better", "640×480 pixels instead of 400×300")
     put(client, 2, picture(3))
     (found,) = checked(client, mirrored(3))
     assert (found["outcome"], found["image_id"]) == ("known", 2)

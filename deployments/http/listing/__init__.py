@@ -1,0 +1,1 @@
+"""The list of images, `GET /v1/images`."""
