@@ -58,6 +58,8 @@ def test_an_earlier_decision_is_undone_from_the_history(duplicates: tuple[Page, 
             page.get_by_role("button", name=text).click()
     assert stored(made) == {SMALL, MIRRORED, CROP}
     page.get_by_role("button", name="History").click()
+    kept = page.locator(".history li", has_text="Deleted #1, kept").locator("img")
+    expect(kept).to_have_attribute("data-id", str(SMALL))
     page.get_by_role("button", name=re.compile("Undo: Deleted #1, kept")).click()
     expect(page.get_by_text("undone")).to_be_visible()
     expect(page.locator(".group-head h2")).to_have_text("Another size")

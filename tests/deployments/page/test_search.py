@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -11,7 +12,7 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.deployments.page.conftest import CROP, MIRRORED, SMALL, WORDED, Opener
 from tests.deployments.page.drive import choose, dropped, pasted, tile, tiles
-from tests.deployments.page.site import Site
+from tests.deployments.page.site import Site, plant_duplicates, site
 from tests.deployments.pictures import mirrored, picture, put
 from tests.drawing import encoded, scene
 
@@ -329,3 +330,28 @@ def test_nothing_is_wider_than_the_window(open_page: Opener, served_site: Site, 
         page.get_by_role("link", name=name).click()
         page.wait_for_load_state("networkidle")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+
+
+def test_a_large_collection_loads_as_one_scrolls_and_back_leads_to_the_same_place(
+    open_page: Opener, tmp_path: Path
+) -> None:
+    with site(tmp_path, "phash") as made:
+        plant_duplicates(made.gateway.store, 150, [picture(at) for at in range(3)])
+        page = open_page(made.url, viewport={"width": 900, "height": 600})
+        expect(page.get_by_role("heading", level=2)).to_have_text("300 pictures")
+        expect(tiles(page).nth(59)).to_be_attached()
+        assert tiles(page).count() < 300
+        for shown in range(120, 301, 60):
+            page.evaluate("scrollTo(0, document.body.scrollHeight)")
+            expect(tiles(page).nth(shown - 1)).to_be_attached()
+        expect(tiles(page)).to_have_count(300)
+        place = page.evaluate("scrollY")
+        page.get_by_role("link", name="State").click()
+        expect(page.get_by_role("heading", name="Retrievers")).to_be_visible()
+        page.go_back()
+        expect(tiles(page).first).to_be_attached()
+        for _ in range(600):
+            if abs(page.evaluate("scrollY") - place) < 50:
+                return
+            page.wait_for_timeout(50)
+        pytest.fail("the place is lost")

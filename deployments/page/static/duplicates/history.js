@@ -1,10 +1,11 @@
 /** The history of decisions, from which each can be undone. */
 
-import {ApiError, getJson, request} from "../api.js";
+import {ApiError, getJson, request, thumbnail} from "../api.js";
 import {fill, h} from "../dom.js";
 import {date, moment} from "../words.js";
 import {levelName} from "./levels.js";
 
+const MOST_SHOWN = 4;
 const NAMES = {keep_all: "Kept all", different: "Different pictures", alternates: "Kept as alternates"};
 
 export const undo = id => request(`v1/duplicates/decisions/${encodeURIComponent(id)}`, {method: "DELETE"}).then(answer => answer.json());
@@ -50,7 +51,9 @@ function row(one, note, undone) {
         note.textContent = error.message;
       }
     }, "aria-label": `Undo: ${words(one)}`}, "Undo");
-    fill(item, h("span", {className: isUndone ? "undone" : ""}, words(one)),
+    const there = one.image_ids.filter(id => isUndone || !one.deleted.includes(id)).slice(0, MOST_SHOWN);
+    fill(item, h("span", {className: "decided-on", "aria-hidden": "true"}, there.map(id => thumbnail(one.restored?.[id] ?? id, ""))),
+      h("span", {className: isUndone ? "undone" : ""}, words(one)),
       h("span", {className: "soft"}, [one.level && levelName(one.level), one.by === "rule" ? "by a rule" : "", moment(date(one.made)), isUndone && "undone"].filter(Boolean).join(" · ")),
       !isUndone && button);
   };

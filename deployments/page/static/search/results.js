@@ -269,13 +269,18 @@ export async function browse(query, scrolled = 0) {
       if (!body.total) return fill(found, invite());
       sentinel = h("div", {className: "sentinel"});
       fill(found, h("div", {className: "verdict-row"}, h("h2", {className: "verdict"}, many(body.total, "picture"))), list, sentinel);
-      if (scrolled) requestAnimationFrame(() => scrollTo(0, scrolled));
     }
     mine.images.push(...body.images);
     list.append(...body.images.map(image => tile({...image, retrievers: {}}, found, () => openCompare({
       at: () => mine.images.map(one => ({left: null, right: {image_id: one.image_id, name: nameOf(one)}, hit: {...one, retrievers: {}}})), index: mine.images.indexOf(image)}))));
     if (!found.querySelector(".tile.current")) makeCurrent(found.querySelector(".tile"), found);
     mine.cursor = body.next_cursor || null;
+    if (scrolled) {
+      // Coming back, all that lies before the place is loaded first.
+      if (mine.cursor && document.documentElement.scrollHeight < scrolled + innerHeight) return more();
+      scrollTo(0, scrolled);
+      scrolled = 0;
+    }
     if (!mine.cursor) return;
     const observer = new IntersectionObserver(([{isIntersecting}]) => {
       if (isIntersecting) { observer.disconnect(); more().catch(fail); }
