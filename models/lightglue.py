@@ -89,9 +89,6 @@ class LightGlue:
             raise RetrieverUnavailable(
                 f"{exc.name} is not installed: install ambience[neural]"
             ) from exc
-        except (AssertionError, RuntimeError) as exc:  # What torch raises for a missing device.
-            reason = (str(exc).splitlines() or [""])[0]
-            raise RetrieverUnavailable(f"device {self.options.device}: {reason}") from exc
         self.reason = None
 
     def match(self, query: Features, image: Features) -> Pairs:

@@ -28,6 +28,7 @@ from models.errors import RetrieverUnavailable
 from models.machine import cores
 from models.preparation import Batch, Preparation, resized
 from models.types import Features, Options, Pixels, Variants
+from models.weights import CONFIG, REPLACE, broken
 
 logger = logging.getLogger(__name__)
 
@@ -98,10 +99,10 @@ class NeuralExtractor(Extractor):
             ) from exc
         except _loading_errors() as exc:
             self.forget()
-            reason = (str(exc).splitlines() or [""])[0][:300]
             where = ", ".join(str(path) for path in self.files.values())
             raise RetrieverUnavailable(
-                f"{where}: no weights for this architecture ({type(exc).__name__}: {reason})"
+                f"{where}: no weights for this architecture ({type(exc).__name__}: "
+                f"{broken(exc)}); {REPLACE}"
             ) from exc
 
     def extract_many(self, pixels: Sequence[Pixels]) -> list[Features]:
@@ -225,10 +226,22 @@ class NeuralExtractor(Extractor):
 
 
 def device_of(name: str) -> str:
-    """The device for the option `device`, with `auto` resolved to `cuda` or `cpu`."""
+    """The device for the option `device`, with `auto` resolved to `cuda` or `cpu`.
+
+    Raises RetrieverUnavailable where torch can't use it.
+    """
     import torch
 
-    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (AssertionError, NotImplementedError, RuntimeError) as exc:
+        reason = (str(exc).splitlines() or [""])[0]
+        raise RetrieverUnavailable(
+            f"there is no device {name} here ({reason}); set `device: auto` in {CONFIG}"
+        ) from exc
+    return name
 
 
 def fast_precision(device: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> Precision | None:
@@ -245,6 +258,19 @@ def fast_precision(device: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> Precis
         lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
         flags.update(*(after.split() for name, _, after in lines if name.strip() == "flags"))
     return "bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else None
+
+
+def check_vocabulary(tokenizer: Any, size: int) -> None:
+    """Check that a tokenizer of transformers knows the words of a network with so many tokens.
+
+    Without some of its files transformers makes a tokenizer that knows hardly any. Raises
+    ValueError.
+    """
+    if len(tokenizer) < size / 2:
+        raise ValueError(
+            f"its tokenizer knows {len(tokenizer)} of {size} tokens: files such as tokenizer.json "
+            "are missing"
+        )
 
 
 def unit(features: Any) -> Any:

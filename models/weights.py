@@ -86,13 +86,18 @@ def locate(weights: Weights, fetch: bool) -> Located:
         return _locate_file(weights, fetch)
     folder = Path(weights.repo).expanduser()
     if not folder.is_dir():
-        if folder.is_absolute():
+        if _is_a_path(weights.repo):
             raise RetrieverUnavailable(f"there is no folder {folder} of weights")
         return _locate_snapshot(weights, fetch)
     files = matching_files(folder, weights.files)
     if not files:
         raise RetrieverUnavailable(f"{folder} holds no whole {' or '.join(weights.files)}")
     return _located(weights, folder, files)
+
+
+def _is_a_path(name: str) -> bool:
+    """Whether a name can only mean a folder: repositories are named `owner/name`."""
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1
 
 
 def is_local(weights: Weights) -> bool:
@@ -312,6 +317,21 @@ def _hash_of(paths: Iterable[Path]) -> str:
         return digests[0][1]
     lines = "".join(f"{digest}  {name}\n" for name, digest in digests)
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+REPLACE = f"put whole files there, or name others in {CONFIG}"
+"""What to do about files that can't be read."""
+
+
+def broken(exc: BaseException) -> str:
+    """Why files of weights can't be read, in one line.
+
+    Texts of libraries about pickles are left out: they advise to run the code in the file.
+    """
+    text = " ".join(str(exc).split())[:300] or type(exc).__name__
+    if "pickle" in text or "weights_only" in text or isinstance(exc, EOFError):
+        return "a file is damaged, or no file of weights"
+    return text
 
 
 def _first_line(exc: BaseException) -> str:

@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from PIL import Image
 from pydantic import Field
 
 from models.annotator import Annotation, Annotator
 from models.errors import RetrieverUnavailable
-from models.neural import import_torchvision
+from models.neural import check_vocabulary, import_torchvision
 from models.types import Options, Pixels, View
-from models.weights import HubWeights, Weights
+from models.weights import REPLACE, HubWeights, Weights, broken
 
 FILES = (
     "*.json",
@@ -31,8 +32,8 @@ FILES = (
 )
 """Files to fetch from a repository: configuration, weights, tokenizer; no weights for other
 frameworks."""
-BROKEN = (
-    *(OSError, EOFError, ValueError, RuntimeError, KeyError, TypeError, AttributeError),
+BROKEN: tuple[type[Exception], ...] = (
+    *(OSError, EOFError, ValueError, RuntimeError, LookupError, TypeError, AttributeError),
     pickle.UnpicklingError,
 )
 """Exceptions that transformers and torch raise for broken files, or for files of another kind of
@@ -79,11 +80,14 @@ class Caption(Annotator):
         folder = self.files["model"]
         try:
             self._read(folder)
+            self._try()
         except ImportError as exc:
             raise RetrieverUnavailable(f"{exc}: install ambience[neural]") from exc
-        except (*BROKEN, _safetensor_error()) as exc:
-            reason = str(exc).strip().partition("\n")[0][:200]
-            raise RetrieverUnavailable(f"{folder} holds no image-to-text model: {reason}") from exc
+        except BROKEN + _library_errors() as exc:
+            raise RetrieverUnavailable(
+                f"{folder} holds no image-to-text model that captions with these options "
+                f"({broken(exc)}); {REPLACE}, or give the `task` that the model wants"
+            ) from exc
 
     def _read(self, folder: Path) -> None:
         import_torchvision()
@@ -98,6 +102,7 @@ class Caption(Annotator):
         model = auto.AutoModelForImageTextToText.from_pretrained(
             folder, dtype=dtype, weights_only=True
         )
+        check_vocabulary(self._tokenizer, model.config.get_text_config(decoder=True).vocab_size)
         self._asked = whole
         self._chats = self.options.task is None and bool(getattr(whole, "chat_template", None))
         self._repeats_prompt = not model.config.is_encoder_decoder
@@ -109,13 +114,19 @@ class Caption(Annotator):
 
     def annotate_many(self, pixels: Sequence[Pixels]) -> list[Annotation]:
         """Captions of several RGB pictures, from one call of `generate`."""
-        if not pixels:
-            return []
+        return self._captions(pixels, self.options.max_new_tokens) if pixels else []
+
+    def _try(self) -> None:
+        """Caption a grey picture by one word, because some files and options that do not fit raise
+        only then."""
+        self._captions([np.full((32, 32, 3), 127, np.uint8)], 1)
+
+    def _captions(self, pixels: Sequence[Pixels], max_new_tokens: int) -> list[Annotation]:
         inputs = self._inputs([Image.fromarray(one) for one in pixels])
         with self._inference():
             tokens = self._model.generate(
                 **inputs.to(self._model.device, self._model.dtype),
-                max_new_tokens=self.options.max_new_tokens,
+                max_new_tokens=max_new_tokens,
                 num_beams=self.options.num_beams,
                 do_sample=False,
             )
@@ -147,10 +158,11 @@ class Caption(Annotator):
         )
 
 
-def _safetensor_error() -> type[Exception]:
+def _library_errors() -> tuple[type[Exception], ...]:
+    from jinja2 import TemplateError
     from safetensors import SafetensorError
 
-    return SafetensorError
+    return SafetensorError, TemplateError
 
 
 def _placement(precision: Literal["auto", "float32", "bfloat16"]) -> tuple[Any, Any]:

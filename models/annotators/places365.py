@@ -23,7 +23,7 @@ from models.annotator import Annotation, Annotator
 from models.errors import RetrieverUnavailable
 from models.neural import import_torchvision
 from models.types import Options, Pixels, View
-from models.weights import UrlWeights, Weights
+from models.weights import REPLACE, UrlWeights, Weights, broken
 
 Floats = npt.NDArray[np.float32]
 
@@ -137,7 +137,9 @@ class Places365(Annotator):
         except ImportError as exc:
             raise RetrieverUnavailable(f"{exc}: install ambience[neural]") from exc
         except BROKEN as exc:
-            raise RetrieverUnavailable(f"places365 can't be loaded: {exc}") from exc
+            raise RetrieverUnavailable(
+                f"places365 can't be loaded ({broken(exc)}); {REPLACE}"
+            ) from exc
 
     def _read(self) -> None:
         import torch

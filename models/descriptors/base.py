@@ -15,7 +15,7 @@ from models.descriptors.keypoints import Keypoints
 from models.descriptors.selection import Floats, Selection
 from models.errors import RetrieverUnavailable
 from models.types import Pixels
-from models.weights import Weights
+from models.weights import REPLACE, Weights, broken
 
 Quantised = npt.NDArray[np.uint8] | npt.NDArray[np.int8]
 """Descriptors (n, width), each a multiple of a unit vector. The index normalises them."""
@@ -92,11 +92,15 @@ def load_weights(
         state = {renamed(name): tensor for name, tensor in state.items()}
         missing, unknown = model.load_state_dict(state, strict=False)
     except (AttributeError, EOFError, RuntimeError, TypeError, pickle.UnpicklingError) as exc:
-        raise RetrieverUnavailable(f"{path} holds no weights of {_name(model)}: {exc}") from exc
+        raise RetrieverUnavailable(
+            f"{path} holds no weights of {_name(model)} ({broken(exc)}); {REPLACE}"
+        ) from exc
     if lacks := set(missing) - constants:
-        raise RetrieverUnavailable(f"{path} holds no {min(lacks)} of {_name(model)}")
+        raise RetrieverUnavailable(f"{path} holds no {min(lacks)} of {_name(model)}; {REPLACE}")
     if unknown:
-        raise RetrieverUnavailable(f"{path} holds {unknown[0]}, which {_name(model)} does not have")
+        raise RetrieverUnavailable(
+            f"{path} holds {unknown[0]}, which {_name(model)} does not have; {REPLACE}"
+        )
     model.eval()
 
 

@@ -11,10 +11,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from models.errors import InvalidInput
-from models.neural import NeuralExtractor, NeuralOptions, import_torchvision, unit
+from models.neural import (
+    NeuralExtractor,
+    NeuralOptions,
+    check_vocabulary,
+    import_torchvision,
+    unit,
+)
 from models.preparation import Batch, Preparation
 from models.types import Features, Options, TextFeatures
 from models.weights import HubWeights, Weights
@@ -34,6 +40,12 @@ class ClipOptions(NeuralOptions):
     """A repository of the Hugging Face hub, or a local folder, in open_clip's layout:
     `open_clip_config.json` beside the weights. The default is open_clip's `ViT-B-16`, `openai`."""
     revision: str = Field("977e3dd0ec55ab8da155f2fbeb6b5f54948b6e3d", exclude=True)
+
+    @field_validator("model")
+    @classmethod
+    def _folder(cls, model: str) -> str:
+        """Take the name that open_clip gives a local folder, too."""
+        return model.removeprefix("local-dir:")
 
 
 class Clip(NeuralExtractor):
@@ -85,6 +97,8 @@ class Clip(NeuralExtractor):
         folder = self.files["model"]
         network = open_network(folder, load_weights=True)
         self._tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+        if (words := getattr(self._tokenizer, "tokenizer", None)) is not None:
+            check_vocabulary(words, network.text.vocab_size)
         self._preprocessing = network.visual.preprocess_cfg
         self._logit_scale = float(network.logit_scale.detach().exp())
         bias = getattr(network, "logit_bias", None)

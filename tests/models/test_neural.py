@@ -147,6 +147,12 @@ def test_an_unknown_device_makes_it_unavailable() -> None:
         loaded(device="quantum")
 
 
+@pytest.mark.parametrize("device", ["cuda:77", "gpu"])
+def test_a_device_that_is_not_there_is_named_with_what_to_write(device: str) -> None:
+    with pytest.raises(RetrieverUnavailable, match=f"no device {device} here .*`device: auto`"):
+        loaded(device=device)
+
+
 def test_without_torch_it_says_what_to_install() -> None:
     program = (
         "import sys; sys.modules['torch'] = None\n"

@@ -146,6 +146,12 @@ def test_a_local_folder_is_used_and_hashed(tmp_path: Path) -> None:
     assert locate(hub(str(tmp_path)), fetch=False).sha256 != first.sha256
 
 
+@pytest.mark.parametrize("name", ["./nowhere/model", "~/nowhere", "a/path/to/model"])
+def test_a_misspelt_folder_is_named_as_one_and_not_looked_up_in_the_hub(name: str) -> None:
+    with pytest.raises(RetrieverUnavailable, match=r"there is no folder .* of weights"):
+        locate(hub(name), fetch=True)
+
+
 def test_a_local_folder_without_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(RetrieverUnavailable, match=r"holds no whole .*safetensors"):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from models.errors import RetrieverUnavailable
 from tests.models.annotators.test_caption import (
     PICTURES,
     SPECIAL,
@@ -147,6 +148,18 @@ def smolvlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
         images, tokenizer, videos, image_seq_len=4, chat_template=template
     ).save_pretrained(folder)
     return folder
+
+
+def test_what_would_fail_at_each_picture_is_refused_when_it_loads(
+    florence: Path, smolvlm: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RetrieverUnavailable, match=r"or give the `task` that the model wants"):
+        caption(florence)
+    for file in smolvlm.iterdir():
+        if file.name != "chat_template.jinja":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(RetrieverUnavailable, match=r"holds no .* with these options"):
+        caption(tmp_path)
 
 
 def test_a_task_token_becomes_the_question_that_the_model_was_trained_with(florence: Path) -> None:

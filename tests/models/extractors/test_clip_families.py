@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.errors import RetrieverUnavailable
 from models.extractors.clip import Clip, open_network
 from models.neural import import_torchvision, import_transformers
 from tests.models.extractors.open_clip_checkpoints import (
@@ -119,6 +120,21 @@ def test_a_checkpoint_without_its_tokenizer_says_so(
         (tmp_path / name).write_bytes((folders[SIGLIP2] / name).read_bytes())
     with pytest.raises(Exception, match="tokenizer"):
         loaded(tmp_path)
+
+
+def test_a_tokenizer_that_lacks_its_words_is_refused(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    for file in folders[SIGLIP2].iterdir():
+        if file.name != "tokenizer.json":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(RetrieverUnavailable, match=r"knows 5 of 600 tokens.*tokenizer\.json"):
+        loaded(tmp_path)
+
+
+def test_a_folder_may_be_named_as_open_clip_names_it(folders: dict[str, Path]) -> None:
+    named = Clip(Clip.Config(model=f"local-dir:{folders[SIGLIP2]}"))
+    assert named.fingerprint == Clip(Clip.Config(model=str(folders[SIGLIP2]))).fingerprint
 
 
 def test_siglip_2_has_the_size_that_another_library_gives_it(tmp_path: Path) -> None:
