@@ -5,8 +5,9 @@ orientation; all pairs under all orientations are sought. The baseline compares 
 by the index of `phash`. Above 100,000 codes both are timed on a sample of queries.
 
 Decisions: an LMDB store with so many groups of two; the seconds of one decision, and of a page.
+Burst: so many images, each a pair with the 16 around it; the seconds of CPU of one decision.
 
-    python -m benchmarks.duplicates --images 10000 100000 --groups 100000
+    python -m benchmarks.duplicates --images 10000 100000 --groups 100000 --burst 1200
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ Codes = npt.NDArray[np.uint8]
 SAMPLE = 5000
 BASELINE = 200
 BATCH = 500
+BURST_REACH = 8
+"""Images after one with which it is a pair."""
+COMPARED = 128
 
 
 def codes(count: int) -> tuple[Codes, set[tuple[int, int]]]:
@@ -118,6 +122,27 @@ def decisions(groups: int) -> None:
         print(f"{groups} groups: {said}")
 
 
+def burst(count: int) -> None:
+    """Time decisions where so many images are connected."""
+    with tempfile.TemporaryDirectory() as folder, closing(LmdbStore(Path(folder))) as store:
+        for start in range(0, count, BATCH):
+            store.put_many([_write(at) for at in range(start, min(start + BATCH, count))])
+        pairs = [
+            Pair(at, other, (_sha(at), _sha(other)), "burst", "same", 0.9)
+            for at in range(count)
+            for other in range(at + 1, min(at + 1 + BURST_REACH, count))
+        ]
+        for start in range(0, len(pairs), COMPARED):
+            some = pairs[start : start + COMPARED]
+            regroup(store, {at for one in some for at in (one.a, one.b)}, pair_writes(some))
+        seconds = []
+        for found in groups_page(store, "burst", "", 5)[0]:
+            began = time.process_time()
+            decide(store, "different", found.group.images)
+            seconds.append(time.process_time() - began)
+        print(f"{count} connected images: a decision {statistics.median(seconds):.2f} s of CPU")
+
+
 def _sha(image_id: int) -> str:
     return hashlib.sha256(str(image_id).encode()).hexdigest()
 
@@ -143,11 +168,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, nargs="*", default=[10_000, 100_000])
     parser.add_argument("--groups", type=int, default=100_000)
+    parser.add_argument("--burst", type=int, default=1200)
     given = parser.parse_args()
     for count in given.images:
         hashes(count)
     if given.groups:
         decisions(given.groups)
+    if given.burst:
+        burst(given.burst)
 
 
 if __name__ == "__main__":
