@@ -80,9 +80,16 @@ class Remote(Annotator):
         if given.url is None or given.model is None:
             self.forget()
             raise RetrieverUnavailable("it is off: give `url` and `model` of a server of yours")
-        if given.key_variable is not None and not os.environ.get(given.key_variable):
+        key = self._key()
+        if key == "":
             self.forget()
             raise RetrieverUnavailable(f"the environment has no {given.key_variable}")
+        if key is not None and not (key.isascii() and key.isprintable()):
+            # The error of a header with such a key would show it.
+            self.forget()
+            raise RetrieverUnavailable(
+                f"{given.key_variable} is no API key: it holds more than printable ASCII characters"
+            )
 
     def annotate(self, pixels: Pixels) -> Annotation:
         """The answer about an RGB picture.
@@ -95,11 +102,11 @@ class Remote(Annotator):
             found = json.loads(answer)
             message = found["message"] if self._ollama else found["choices"][0]["message"]
             text = message["content"]
-        except (ValueError, LookupError, TypeError) as exc:
+        except (ValueError, LookupError, TypeError, RecursionError) as exc:
             raise RetrieverUnavailable(f"{self._address} answers no chat completion") from exc
         if not isinstance(text, str):
             raise RetrieverUnavailable(f"{self._address} answers no text")
-        return Annotation(text=" ".join(text.split()))
+        return Annotation(text=_storable(text))
 
     @property
     def _ollama(self) -> bool:
@@ -163,8 +170,9 @@ class Remote(Annotator):
         return b"".join(parts)
 
     def _key(self) -> str | None:
+        """The key, empty where the environment has none; None if none is to be sent."""
         name = self.options.key_variable
-        return None if name is None else os.environ.get(name)
+        return None if name is None else os.environ.get(name, "").strip()
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -182,6 +190,12 @@ def _jpeg(pixels: Pixels) -> str:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=QUALITY)
     return base64.b64encode(file.getvalue()).decode()
+
+
+def _storable(text: str) -> str:
+    """The text without what no store takes: halves of surrogate pairs and control characters."""
+    shown = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(shown.split())
 
 
 def _retry_after(exc: urllib.error.HTTPError) -> float:

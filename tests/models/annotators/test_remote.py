@@ -219,6 +219,34 @@ def test_the_key_is_in_no_log_no_error_no_option_and_no_fingerprint(
     assert made.fingerprint != annotator(server, prompt="What?").fingerprint
 
 
+@pytest.mark.parametrize("end", ["\r\nX-Other: 1", "\x1b", "é", "\u2028"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(
+    server: Server, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setenv("MY_KEY", f"{KEY}{end}{KEY}")
+    with pytest.raises(RetrieverUnavailable, match="MY_KEY is no API key") as refused:
+        annotator(server, key_variable="MY_KEY")
+    assert KEY not in str(refused.value)
+
+
+def test_a_key_may_end_in_a_line_break(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", f"{KEY}\n")
+    annotator(server, key_variable="MY_KEY").annotate(PIXELS)
+    assert server.requests[-1][1] == f"Bearer {KEY}"
+
+
+def test_an_answer_that_no_store_takes_is_cleaned(server: Server) -> None:
+    content = json.dumps("a\x00 cat\x1b[31m \ud800 on a mat\u202e")
+    server.raw = b'{"choices": [{"message": {"content": %s}}]}' % content.encode()
+    assert annotator(server).annotate(PIXELS).text == "a cat [31m on a mat"
+
+
+def test_a_deeply_nested_answer_is_no_chat_completion(server: Server) -> None:
+    server.raw = b"[" * 100_000
+    with pytest.raises(RetrieverUnavailable, match="answers no chat completion"):
+        annotator(server).annotate(PIXELS)
+
+
 def test_without_a_server_it_is_off() -> None:
     for given in ({}, {"url": "http://127.0.0.1:9"}, {"model": "llava"}):
         with pytest.raises(RetrieverUnavailable, match="give `url` and `model`"):
