@@ -7,11 +7,14 @@ for no other.
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import io
 import json
 import os
 import random
+import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -152,22 +155,30 @@ class Remote(Annotator):
             f"{self._address}: {reason}, in {self.options.attempts} attempts"
         )
 
-    def _post(self, body: bytes) -> bytes:
+    def _post(self, question: bytes) -> bytes:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if key := self._key():
             headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(self._address, body, headers, method="POST")
+        request = urllib.request.Request(self._address, question, headers, method="POST")
         until = time.monotonic() + self.options.timeout
-        with _opener().open(request, timeout=self.options.timeout) as answer:
-            parts, size = [], 0
-            while part := answer.read1(1 << 16):
-                size += len(part)
-                if size > MAX_ANSWER:
-                    raise OSError(f"the answer has more than {MAX_ANSWER} bytes")
-                if time.monotonic() > until:
-                    raise TimeoutError
-                parts.append(part)
-        return b"".join(parts)
+        timers: list[threading.Timer] = []
+        try:
+            with _opener(timers).open(request, timeout=self.options.timeout) as answer:
+                body = answer.read(MAX_ANSWER + 1)
+        except urllib.error.HTTPError:
+            raise
+        except (OSError, http.client.HTTPException) as exc:
+            if time.monotonic() > until:
+                raise TimeoutError from exc
+            raise
+        finally:
+            for timer in timers:
+                timer.cancel()
+        if time.monotonic() > until:
+            raise TimeoutError
+        if len(body) > MAX_ANSWER:
+            raise OSError(f"the answer has more than {MAX_ANSWER} bytes")
+        return bytes(body)
 
     def _key(self) -> str | None:
         """The key, empty where the environment has none; None if none is to be sent."""
@@ -182,8 +193,34 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_NoRedirects)
+def _opener(timers: list[threading.Timer]) -> urllib.request.OpenerDirector:
+    """An opener whose connections end with their time-out, also those that send a byte now and
+    then. The caller cancels the timers that it adds."""
+
+    def ending(kind: type[http.client.HTTPConnection]) -> Any:
+        class Ending(kind):  # type: ignore[misc, valid-type]
+            def connect(self) -> None:
+                super().connect()
+                timers.append(threading.Timer(self.timeout, _shut, [self.sock]))
+                timers[-1].daemon = True
+                timers[-1].start()
+
+        return Ending
+
+    class Http(urllib.request.HTTPHandler):
+        def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(ending(http.client.HTTPConnection), req)
+
+    class Https(urllib.request.HTTPSHandler):
+        def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(ending(http.client.HTTPSConnection), req)
+
+    return urllib.request.build_opener(_NoRedirects, Http, Https)
+
+
+def _shut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _jpeg(pixels: Pixels) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import logging
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -170,6 +172,30 @@ def test_no_answer_in_time_is_unavailable(server: Server) -> None:
     with pytest.raises(RetrieverUnavailable, match="no answer in time, in 2 attempts"):
         annotator(server, timeout=0.2, attempts=2).annotate(PIXELS)
     assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("sent", [b"H", b"HTTP/1.0 200 OK\r\nX-Slow: ", b"HTTP/1.0 200 OK\r\n\r\n"])
+def test_a_server_that_sends_a_byte_now_and_then_has_no_more_time(sent: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(10)
+
+        def drip() -> None:
+            connection, _ = listening.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(sent)
+                for _ in range(200):
+                    time.sleep(0.05)
+                    connection.sendall(b"x")
+
+        threading.Thread(target=drip, daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        options = {"url": url, "model": "llava", "timeout": 0.5, "attempts": 1}
+        made = make_annotator("remote", options)
+        made.load()
+        began = time.monotonic()
+        with pytest.raises(RetrieverUnavailable, match="no answer in time"):
+            made.annotate(PIXELS)
+        assert time.monotonic() - began < 5
 
 
 def test_a_server_that_is_not_there_is_named_with_the_reason(server: Server) -> None:
