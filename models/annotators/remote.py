@@ -7,11 +7,14 @@ for no other.
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import io
 import json
 import os
 import random
+import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -80,9 +83,16 @@ class Remote(Annotator):
         if given.url is None or given.model is None:
             self.forget()
             raise RetrieverUnavailable("it is off: give `url` and `model` of a server of yours")
-        if given.key_variable is not None and not os.environ.get(given.key_variable):
+        key = self._key()
+        if key == "":
             self.forget()
             raise RetrieverUnavailable(f"the environment has no {given.key_variable}")
+        if key is not None and not (key.isascii() and key.isprintable()):
+            # The error of a header with such a key would show it.
+            self.forget()
+            raise RetrieverUnavailable(
+                f"{given.key_variable} is no API key: it holds more than printable ASCII characters"
+            )
 
     def annotate(self, pixels: Pixels) -> Annotation:
         """The answer about an RGB picture.
@@ -95,11 +105,11 @@ class Remote(Annotator):
             found = json.loads(answer)
             message = found["message"] if self._ollama else found["choices"][0]["message"]
             text = message["content"]
-        except (ValueError, LookupError, TypeError) as exc:
+        except (ValueError, LookupError, TypeError, RecursionError) as exc:
             raise RetrieverUnavailable(f"{self._address} answers no chat completion") from exc
         if not isinstance(text, str):
             raise RetrieverUnavailable(f"{self._address} answers no text")
-        return Annotation(text=" ".join(text.split()))
+        return Annotation(text=_storable(text))
 
     @property
     def _ollama(self) -> bool:
@@ -145,26 +155,35 @@ class Remote(Annotator):
             f"{self._address}: {reason}, in {self.options.attempts} attempts"
         )
 
-    def _post(self, body: bytes) -> bytes:
+    def _post(self, question: bytes) -> bytes:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if key := self._key():
             headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(self._address, body, headers, method="POST")
+        request = urllib.request.Request(self._address, question, headers, method="POST")
         until = time.monotonic() + self.options.timeout
-        with _opener().open(request, timeout=self.options.timeout) as answer:
-            parts, size = [], 0
-            while part := answer.read1(1 << 16):
-                size += len(part)
-                if size > MAX_ANSWER:
-                    raise OSError(f"the answer has more than {MAX_ANSWER} bytes")
-                if time.monotonic() > until:
-                    raise TimeoutError
-                parts.append(part)
-        return b"".join(parts)
+        timers: list[threading.Timer] = []
+        try:
+            with _opener(timers).open(request, timeout=self.options.timeout) as answer:
+                body = answer.read(MAX_ANSWER + 1)
+        except urllib.error.HTTPError:
+            raise
+        except (OSError, http.client.HTTPException) as exc:
+            if time.monotonic() > until:
+                raise TimeoutError from exc
+            raise
+        finally:
+            for timer in timers:
+                timer.cancel()
+        if time.monotonic() > until:
+            raise TimeoutError
+        if len(body) > MAX_ANSWER:
+            raise OSError(f"the answer has more than {MAX_ANSWER} bytes")
+        return bytes(body)
 
     def _key(self) -> str | None:
+        """The key, empty where the environment has none; None if none is to be sent."""
         name = self.options.key_variable
-        return None if name is None else os.environ.get(name)
+        return None if name is None else os.environ.get(name, "").strip()
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -174,14 +193,46 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_NoRedirects)
+def _opener(timers: list[threading.Timer]) -> urllib.request.OpenerDirector:
+    """An opener whose connections end with their time-out, also those that send a byte now and
+    then. The caller cancels the timers that it adds."""
+
+    def ending(kind: type[http.client.HTTPConnection]) -> Any:
+        class Ending(kind):  # type: ignore[misc, valid-type]
+            def connect(self) -> None:
+                super().connect()
+                timers.append(threading.Timer(self.timeout, _shut, [self.sock]))
+                timers[-1].daemon = True
+                timers[-1].start()
+
+        return Ending
+
+    class Http(urllib.request.HTTPHandler):
+        def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(ending(http.client.HTTPConnection), req)
+
+    class Https(urllib.request.HTTPSHandler):
+        def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(ending(http.client.HTTPSConnection), req)
+
+    return urllib.request.build_opener(_NoRedirects, Http, Https)
+
+
+def _shut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _jpeg(pixels: Pixels) -> str:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=QUALITY)
     return base64.b64encode(file.getvalue()).decode()
+
+
+def _storable(text: str) -> str:
+    """The text without what no store takes: halves of surrogate pairs and control characters."""
+    shown = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(shown.split())
 
 
 def _retry_after(exc: urllib.error.HTTPError) -> float:

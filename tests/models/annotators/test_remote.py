@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import logging
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -172,6 +174,30 @@ def test_no_answer_in_time_is_unavailable(server: Server) -> None:
     assert time.monotonic() - began < 3
 
 
+@pytest.mark.parametrize("sent", [b"H", b"HTTP/1.0 200 OK\r\nX-Slow: ", b"HTTP/1.0 200 OK\r\n\r\n"])
+def test_a_server_that_sends_a_byte_now_and_then_has_no_more_time(sent: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(10)
+
+        def drip() -> None:
+            connection, _ = listening.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(sent)
+                for _ in range(200):
+                    time.sleep(0.05)
+                    connection.sendall(b"x")
+
+        threading.Thread(target=drip, daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        options = {"url": url, "model": "llava", "timeout": 0.5, "attempts": 1}
+        made = make_annotator("remote", options)
+        made.load()
+        began = time.monotonic()
+        with pytest.raises(RetrieverUnavailable, match="no answer in time"):
+            made.annotate(PIXELS)
+        assert time.monotonic() - began < 5
+
+
 def test_a_server_that_is_not_there_is_named_with_the_reason(server: Server) -> None:
     made = annotator(server, attempts=1)
     server.shutdown()
@@ -217,6 +243,34 @@ def test_the_key_is_in_no_log_no_error_no_option_and_no_fingerprint(
     assert KEY not in f"{made.options}{made.options!r}{made.options.model_dump_json()}"
     assert made.fingerprint == annotator(server).fingerprint
     assert made.fingerprint != annotator(server, prompt="What?").fingerprint
+
+
+@pytest.mark.parametrize("end", ["\r\nX-Other: 1", "\x1b", "é", "\u2028"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(
+    server: Server, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setenv("MY_KEY", f"{KEY}{end}{KEY}")
+    with pytest.raises(RetrieverUnavailable, match="MY_KEY is no API key") as refused:
+        annotator(server, key_variable="MY_KEY")
+    assert KEY not in str(refused.value)
+
+
+def test_a_key_may_end_in_a_line_break(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", f"{KEY}\n")
+    annotator(server, key_variable="MY_KEY").annotate(PIXELS)
+    assert server.requests[-1][1] == f"Bearer {KEY}"
+
+
+def test_an_answer_that_no_store_takes_is_cleaned(server: Server) -> None:
+    content = json.dumps("a\x00 cat\x1b[31m \ud800 on a mat\u202e")
+    server.raw = b'{"choices": [{"message": {"content": %s}}]}' % content.encode()
+    assert annotator(server).annotate(PIXELS).text == "a cat [31m on a mat"
+
+
+def test_a_deeply_nested_answer_is_no_chat_completion(server: Server) -> None:
+    server.raw = b"[" * 100_000
+    with pytest.raises(RetrieverUnavailable, match="answers no chat completion"):
+        annotator(server).annotate(PIXELS)
 
 
 def test_without_a_server_it_is_off() -> None:
