@@ -169,6 +169,7 @@ class Retriever:
         """A follower with an empty index."""
         options = with_training_files(self.args.index, self.name, self.extractor.fingerprint)
         index = make_index(self.extractor.index, options, self._rows)
+        index.check_dtype(self.extractor.dtype)
         folder, layout = snapshots_folder(), str(self.shard)
         return Follower(
             self.store,
