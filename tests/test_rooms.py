@@ -28,7 +28,7 @@ ROOMS: dict[str, str] = {
     "models.base": "errors method types",
     "models.annotator": "method types",
     "models.preparation": "types",
-    "models.neural": "base errors machine preparation types",
+    "models.neural": "base errors machine preparation types weights",
     "models.lightglue": "descriptors errors neural types weights",
     "models.registry": "annotator base errors method",
     "models.pictures": "pictures.files errors machine types",

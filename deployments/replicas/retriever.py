@@ -180,6 +180,7 @@ class Retriever:
         """A follower of this store with an empty index. Only that of all images has snapshots."""
         options = with_training_files(self.args.index, self.name, self.extractor.fingerprint)
         index = make_index(self.extractor.index, options, self._rows_of(store))
+        index.check_dtype(self.extractor.dtype)
         folder, layout = snapshots_folder(), str(self.shard)
         whole = store is self.store
         return Follower(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from indexes.arrays.frozen import Frozen, FrozenArray, Saved
 from indexes.inverted.file import InvertedFile, Method, train
 from indexes.local.kernels import keep_nearest
+from models.errors import InvalidInput
 
 Descriptors = npt.NDArray[np.float32]
 """Unit descriptors (n, d) float32."""
@@ -47,6 +48,9 @@ class DescriptorSearch(ABC):
     """Rows of removed images stay; every search says which slots it wants."""
 
     kind: str
+
+    def check_width(self, width: int) -> None:  # noqa: B027 (untrained, it takes any)
+        """Raises InvalidInput where it was trained on descriptors of another width."""
 
     @abstractmethod
     def add(self, ids: npt.NDArray[np.int64], descriptors: Descriptors) -> None: ...
@@ -152,6 +156,13 @@ class IvfPqSearch(DescriptorSearch):
     def train(cls, factory: str, probes: int, sample: Descriptors, lists: int) -> IvfPqSearch:
         """Train on a sample; see `indexes.inverted.file.train`."""
         return cls(InvertedFile(train(sample, lists, method(factory)), probes))
+
+    def check_width(self, width: int) -> None:
+        if width != self._rows.width:
+            raise InvalidInput(
+                f"the file of `trained` is of descriptors of {self._rows.width} values, not "
+                f"{width}: train again"
+            )
 
     @classmethod
     def restored(cls, saved: Saved, probes: int) -> IvfPqSearch:

@@ -191,6 +191,7 @@ class LocalIndex(Index):
                 "LightGlue matches rootsift: remove `lightglue` from the options of the index, or "
                 "`descriptor` from those of the extractor"
             )
+        self._search_by.check_width(dtype["descriptor"].shape[0])
 
     def training_method(self, _: int) -> Method:
         return method(self.options.factory)

@@ -89,6 +89,8 @@ def load_weights(
     torch.set_num_threads(1)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"it holds a {type(state).__name__}, no dict of tensors")
         state = {renamed(name): tensor for name, tensor in state.items()}
         missing, unknown = model.load_state_dict(state, strict=False)
     except (AttributeError, EOFError, RuntimeError, TypeError, pickle.UnpicklingError) as exc:

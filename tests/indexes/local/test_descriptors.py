@@ -14,6 +14,7 @@ from indexes.local.descriptors import (
     descriptor_ids,
     unit,
 )
+from models.errors import InvalidInput
 from tests.indexes.local.scenes import random_features
 
 PICTURES, EACH = 100, 100
@@ -67,6 +68,13 @@ def test_quantised_search_finds_the_descriptor_itself(quantised: DescriptorSearc
     _, ids = quantised.search(ROWS[::97], 1, EVERY)
     rows = (ids[:, 0] >> 8) * EACH + (ids[:, 0] & 255)
     assert np.mean(rows == np.arange(len(ROWS))[::97]) > 0.95
+
+
+def test_a_training_of_another_width_is_refused_with_both(quantised: DescriptorSearch) -> None:
+    quantised.check_width(128)
+    FlatSearch().check_width(64)
+    with pytest.raises(InvalidInput, match=r"descriptors of 128 values, not 64: train again"):
+        quantised.check_width(64)
 
 
 def test_quantised_search_keeps_to_wanted_slots(quantised: DescriptorSearch) -> None:
