@@ -14,7 +14,7 @@ from deployments.http.editing import image_rows
 from deployments.http.problems import documented
 from deployments.http.reading import json_object, refuse_unknown_parameters, validated
 from deployments.ingress.gateway import Gateway, ImageFilter
-from deployments.queries import Filter
+from deployments.queries import Encoding, Filter
 from deployments.schemas import ImageList
 from models.errors import InvalidInput
 from models.pictures.formats import ENCODING_NAMES
@@ -62,7 +62,7 @@ async def list_images(  # noqa: PLR0913, PLR0917
         ),
     ] = None,
     formats: Annotated[
-        list[str] | None,
+        list[Encoding] | None,
         Query(
             max_length=len(ENCODING_NAMES),
             description="One of these encodings, as in `format` (repeat).",
