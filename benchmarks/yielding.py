@@ -1,12 +1,13 @@
 """Searches beside what may not hold them up: background work, and retrievers that can't answer.
 
-    python -m benchmarks.yielding PHOTOS_FOLDER [--pictures 400] [--seconds 20]
+    python -m benchmarks.yielding PHOTOS_FOLDER [--pictures 600] [--seconds 20]
 
 Fused searches over pHash, colour and local features with pictures of 500 px, from 2 connections.
 The baseline is the same service, quiet. Beside it run `ambience backfill` of other pictures,
 `ambience annotate` (OCR), and a replica's completion of OCR over pictures just added. Then the same
 service with three more networks in its configuration; run this where their weights can't be had,
-which they then look for again and again.
+which they then look for again and again. Each service waits until `local` has trained its lists,
+which it never does with fewer than about 500 pictures.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="photographs")
-    parser.add_argument("--pictures", type=int, default=400)
+    parser.add_argument("--pictures", type=int, default=600)
     parser.add_argument("--seconds", type=float, default=20)
     given = parser.parse_args()
     loading.end_on_sigterm()

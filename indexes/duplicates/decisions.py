@@ -148,12 +148,21 @@ def finish_begun(store: Store, older_than: float = 60.0) -> int:
     return len(late)
 
 
-def history(store: Store, after: str, limit: int) -> tuple[list[Decision], str | None]:
-    """A page of decisions, the newest first, and where the next one begins."""
-    page = store.records(DECISIONS, after, limit)
-    return [Decision.decode(one.value) for one in page], (
-        page[-1].key if len(page) == limit else None
-    )
+def history(
+    store: Store, after: str, limit: int, what: What | None = None
+) -> tuple[list[Decision], str | None]:
+    """A page of decisions, the newest first, and where the next one begins; only of one kind, if it
+    is given."""
+    found: list[Decision] = []
+    while page := store.records(DECISIONS, after, limit):
+        for record in page:
+            decision = Decision.decode(record.value)
+            if what in (None, decision.decision):
+                found.append(decision)
+                if len(found) == limit:
+                    return found, record.key
+        after = page[-1].key
+    return found, None
 
 
 def undo(store: Store, decision_id: str) -> Decision:

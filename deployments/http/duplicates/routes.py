@@ -97,10 +97,16 @@ async def list_decisions(
     request: Request,
     cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="Decisions a page.")] = 100,
+    decision: Annotated[
+        decisions.What | None,
+        Query(description="Only decisions of this kind; `alternates` are the stacks."),
+    ] = None,
 ) -> Response:
     """The newest first, also those that were undone."""
     store = gateway_of(request).store
-    page, following = await asyncio.to_thread(decisions.history, store, _key(cursor), limit)
+    page, following = await asyncio.to_thread(
+        decisions.history, store, _key(cursor), limit, decision
+    )
     return JsonAnswer({"decisions": [_decision(one) for one in page], "next_cursor": following})
 
 

@@ -281,6 +281,20 @@ def test_the_history_is_told_from_the_newest(store: Store) -> None:
     assert [one.decision_id for one in history(store, after, 2)[0]] == made[:1]
 
 
+def test_the_history_of_one_kind_is_read_in_pages(store: Store) -> None:
+    add(store, 4)
+    stacks = []
+    for at in (1, 2, 3):
+        stacks.append(decide(store, "alternates", [0, at]).decision_id)
+        decide(store, "different", [at, 4])
+        time.sleep(0.002)
+    page, after = history(store, "", 2, "alternates")
+    assert [one.decision_id for one in page] == stacks[:0:-1]
+    assert after is not None
+    assert history(store, after, 2, "alternates")[0][0].decision_id == stacks[0]
+    assert history(store, "", 100, "keep_all") == ([], None)
+
+
 def test_impossible_decisions_are_refused_by_name(store: Store) -> None:
     for ids, keep, match in [
         ([0], None, "2 to 1000"),
