@@ -45,7 +45,7 @@ USERS_OF_THE_SERVICE = (
 """The only tests that may use `shared_service`; they run in one process, so it starts once."""
 PAGE = "tests/deployments/page/"
 """Tests that share one served page and one browser."""
-LIGHT = {"ambience", "phash", "color", "local"}
+LIGHT = ("phash", "color", "local")
 LIGHT_LOCAL = {"min_side": 240, "max_side": 240}
 """Options with which `local` takes a quarter of the time, enough for pictures that tests draw."""
 
@@ -99,11 +99,12 @@ def free_port() -> int:
 
 
 @cache
-def light_config() -> Path:
-    """Write the shipped configuration without applications that need weights or start slowly, and
-    with fewer pixels for `local`."""
+def light_config(*retrievers: str) -> Path:
+    """Write the shipped configuration without applications that need weights or start slowly, or
+    with these retrievers alone, and with fewer pixels for `local`."""
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
-    kept = [one for one in config["applications"] if one["name"] in LIGHT]
+    names = {"ambience", *(retrievers or LIGHT)}
+    kept = [one for one in config["applications"] if one["name"] in names]
     for one in kept:
         if one["name"] == "local":
             one["args"]["options"] = LIGHT_LOCAL

@@ -77,6 +77,7 @@ def test_a_damaged_backup_and_an_occupied_folder_are_refused(tmp_path: Path) -> 
     check(tmp_path / "backup", state.sha256)
 
 
+@pytest.mark.soak
 def test_a_running_service_is_backed_up_and_restored_without_deleting_anything(
     tmp_path: Path,
 ) -> None:

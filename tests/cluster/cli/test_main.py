@@ -46,6 +46,7 @@ def test_a_picture_is_added_found_and_deleted(service: Service, tmp_path: Path) 
     assert (gone.returncode, gone.stdout.strip()) == (3, "Nothing found.")
 
 
+@pytest.mark.soak
 def test_an_evaluation_is_reported_applied_and_taken_back(service: Service, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()

@@ -46,6 +46,7 @@ def failed_backfill(folder: Path, **options: Any) -> str:
     return done.stderr
 
 
+@pytest.mark.soak
 def test_an_error_of_ours_in_a_worker_ends_a_backfill_with_its_sentence(
     tmp_path: Path, temporary: str
 ) -> None:
@@ -55,6 +56,7 @@ def test_an_error_of_ours_in_a_worker_ends_a_backfill_with_its_sentence(
     assert list(Path(temporary).iterdir()) == []
 
 
+@pytest.mark.soak
 def test_a_disk_that_is_full_for_a_starting_worker_ends_a_backfill_with_a_sentence(
     tmp_path: Path,
 ) -> None:

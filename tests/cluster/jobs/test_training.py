@@ -310,6 +310,7 @@ async def test_an_index_that_needs_compaction_is_built_anew(
     assert now.bytes <= before.bytes - freed
 
 
+@pytest.mark.soak
 def test_the_command_trains_local_in_a_ray_task(tmp_path: Path) -> None:
     extractor = make_extractor("local", LIGHT_LOCAL)
     pictures = {at: random_features(at, 200) for at in range(80)}

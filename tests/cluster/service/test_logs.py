@@ -45,6 +45,7 @@ def test_nothing_goes_below_the_limit(tmp_path: Path) -> None:
     assert disk(files) == 3 * 64 * KIB
 
 
+@pytest.mark.soak
 def test_a_service_keeps_its_logs_below_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ from tests.drawing import jpeg
 from tests.indexes.store.forks import wait_for
 from tests.postgres_server import PostgresServer
 
+pytestmark = pytest.mark.soak
 KEPT = ("ambience", "phash", "color")
 PROGRAM = """
 import sys, ray, yaml

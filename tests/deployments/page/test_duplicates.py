@@ -156,5 +156,6 @@ def test_a_decision_shows_the_next_group_at_once(open_page: Opener, tmp_path: Pa
             shown = page.locator(".layer:not(.unknown)")
             expect(shown).to_have_count(2)
             expect(shown.first).to_have_attribute("data-id", str(following))
+            expect(shown.first).to_have_js_property("complete", True)
             assert shown.first.evaluate("one => one.naturalWidth") > 0
         page.unroute_all(behavior="ignoreErrors")

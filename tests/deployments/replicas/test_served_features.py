@@ -112,6 +112,7 @@ def test_no_second_text_tower_is_loaded(service: Service, client: httpx.Client) 
     assert len(with_torch) == 1, with_torch
 
 
+@pytest.mark.soak
 def test_a_job_asks_the_running_service_and_another_loads_the_model_itself(
     service: Service, client: httpx.Client, config: Path
 ) -> None:

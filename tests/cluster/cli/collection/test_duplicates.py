@@ -89,6 +89,7 @@ def test_deleting_needs_consent(data: Path) -> None:
     assert "no level 'ugly'" in wrong.stderr
 
 
+@pytest.mark.soak
 def test_a_contact_sheet_is_written(data: Path) -> None:
     ambience(data)
     tried = printed(data, "--try", "reencode")
@@ -96,6 +97,7 @@ def test_a_contact_sheet_is_written(data: Path) -> None:
     assert "1 pairs are reencode" in Path(tried["contact_sheet"]).read_text()
 
 
+@pytest.mark.soak
 def test_what_comes_is_followed_until_an_interrupt(data: Path) -> None:
     with (
         subprocess.Popen(

@@ -7,6 +7,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from cluster.cli.collection.fsck import _summary
+from cluster.jobs.fsck import Report
 from tests.conftest import AMBIENCE, light_config
 from tests.drawing import jpeg
 
@@ -36,4 +38,8 @@ def test_what_is_wrong_is_told_with_status_1_and_healed_on_demand(tmp_path: Path
     assert healed.returncode == 0, healed.stderr
     report = json.loads(healed.stdout)
     assert (report["images"], report["counts"], report["left"]) == (3, {"not indexed": 3}, 0)
-    assert ambience(data, "fsck", str(pictures)).stdout == "3 files and 3 images: all is well.\n"
+
+
+def test_a_whole_collection_is_told_in_one_sentence() -> None:
+    told = _summary(Report(3, 3, [], healed=False), Path("findings.tsv"))
+    assert told == "3 files and 3 images: all is well."
