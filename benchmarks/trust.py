@@ -14,12 +14,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,28 +117,24 @@ async def _large(url: str) -> None:
             await asyncio.sleep(1)
 
 
+def _run(clients: Callable[..., Coroutine[Any, Any, None]], *given: Any) -> None:
+    asyncio.run(clients(*given))
+
+
 @contextlib.contextmanager
-def beside(clients: Coroutine[Any, Any, None] | None) -> Iterator[None]:
-    """Run these clients in a thread of their own meanwhile."""
-    if clients is None:
+def beside(*clients: Any) -> Iterator[None]:
+    """Run these clients, a function and what it is given, in a process of their own meanwhile."""
+    if not clients:
         yield
         return
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(clients)
-
-    def run() -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            loop.run_until_complete(task)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    time.sleep(1.5)
+    process = multiprocessing.get_context("spawn").Process(target=_run, args=clients)
+    process.start()
+    time.sleep(3)
     try:
         yield
     finally:
-        loop.call_soon_threadsafe(task.cancel)
-        thread.join()
-        loop.close()
+        process.kill()
+        process.join()
 
 
 def hostile_clients(pictures: list[bytes], seconds: float) -> None:
@@ -147,12 +144,12 @@ def hostile_clients(pictures: list[bytes], seconds: float) -> None:
         ingress = Ingress(port)
         searched(url, pictures[3], seconds / 2)
         for name, clients in (
-            ("alone", None),
-            (f"{SLOW} slow connections, its own address", _slow(port, "127.0.0.1")),
-            (f"{SLOW} slow connections, another address", _slow(port, "127.0.0.2")),
-            (f"{LARGE} uploads of {LARGE_BYTES // 10**6} MB at once", _large(url)),
+            ("alone", ()),
+            (f"{SLOW} slow connections, its own address", (_slow, port, "127.0.0.1")),
+            (f"{SLOW} slow connections, another address", (_slow, port, "127.0.0.2")),
+            (f"{LARGE} uploads of {LARGE_BYTES // 10**6} MB at once", (_large, url)),
         ):
-            with beside(clients):
+            with beside(*clients):
                 p50, p95 = np.quantile(searched(url, pictures[3], seconds), (0.5, 0.95))
             quiet = quiet or p95
             memory = f"{ingress.most / 2**20:.0f} MiB"

@@ -31,3 +31,13 @@ def cores(quota: Path = QUOTA) -> int:
 def yield_to_others() -> None:
     """Lower the priority of the calling thread for good, so that searches go first."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICENESS)
+
+
+def run_when_idle() -> None:
+    """Let the calling thread, and those that it starts, run only where no other thread wants the
+    core, for good. It must hold nothing for which others wait.
+
+    A thread of a low priority is still given whole slices of time between the many short steps of a
+    search; one of this policy is interrupted at once (sched(7), SCHED_IDLE).
+    """
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 
 from cluster.jobs.failures import Failure
-from models.machine import yield_to_others
+from models.machine import run_when_idle
 
 RESULT, ARRAYS = "result", "arrays"
 """The columns that Ray Data sees: a pickled piece, or a failure, and the arrays in it, which no
@@ -130,7 +130,7 @@ class _StageWorker:
         self._failure: Failure | None = None
         if stage.in_background:
             with contextlib.suppress(OSError):
-                yield_to_others()
+                run_when_idle()
         try:
             self._worker = stage.worker(*stage.arguments)
         except Exception as exc:  # noqa: BLE001 (the command raises it again)
