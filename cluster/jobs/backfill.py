@@ -41,9 +41,8 @@ from models.registry import make_extractor
 from models.types import Pixels
 
 PIECE = 16
-"""Pictures that go through the stages together; their previews take 0.6 MB each."""
-COMMIT = 4
-"""Pieces in one commit."""
+"""Pictures that go through the stages together, and are committed together: searches wait while the
+indexes take them in. Their previews take 0.6 MB each."""
 EMBED = 8
 """Pieces in one call of a network's worker: two batches of a GPU, so that one is prepared while it
 computes the other."""
@@ -204,7 +203,6 @@ def stages_of(
         (settings.store,),
         1,
         settings.resources.writer_cpus,
-        pieces=COMMIT,
         in_background=False,
     )
     return [settings.reading(reader or Reader, others, order, wanted), *embedding, writer]
