@@ -101,6 +101,7 @@ def test_a_part_of_a_picture_that_the_browser_can_not_draw_is_in_pixels_of_the_w
 ) -> None:
     choose(page, tiff(beside(scene(5), scene(6))), "scan.tif")
     expect(page.locator("#asked img")).to_be_visible()
+    expect(tiles(page).first).to_be_visible()
     page.get_by_role("button", name="Search a part").click()
     for _ in range(15):
         page.keyboard.press("ArrowRight")

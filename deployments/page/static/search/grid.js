@@ -11,7 +11,7 @@ export function focusFirst(root) { focus(tiles(root)[0], root); }
 function focus(tile, root) {
   if (!tile) return;
   makeCurrent(tile, root);
-  tile.querySelector("a, button").focus();
+  tile.querySelector("a, button")?.focus();
   tile.scrollIntoView({block: "nearest"});
 }
 
