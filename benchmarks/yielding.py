@@ -117,10 +117,14 @@ def measure(bench: Bench) -> list[Row]:
     rows = []
     with bench.service(plain) as url:
         rows.append(bench.row("quiet", bench.searched(url)))
-        with bench.beside(plain, "backfill", str(bench.more)):
-            rows.append(bench.row("beside backfill", bench.searched(url)))
-        with bench.beside(reading, "annotate", "--only", "ocr"):
-            rows.append(bench.row("beside annotate (OCR)", bench.searched(url)))
+        for name, config, arguments in (
+            ("backfill", plain, ("backfill", str(bench.more))),
+            ("annotate (OCR)", reading, ("annotate", "--only", "ocr")),
+        ):
+            with bench.beside(config, *arguments):
+                # Until it has started, it imports its modules at the usual priority.
+                rows.append(bench.row(f"while {name} starts", bench.searched(url)))
+                rows.append(bench.row(f"beside {name}", bench.searched(url)))
         rows.append(bench.row("quiet again", bench.searched(url)))
     with bench.service(bench.config(*NETWORKS), len(NETWORKS)) as url:
         rows.append(bench.row("three retrievers without weights", bench.searched(url)))

@@ -173,6 +173,12 @@ def wait_all_ready(service: Service) -> None:
 
 
 @pytest.fixture
+def anyio_backend() -> str:
+    """Run asynchronous tests on asyncio, as the service does."""
+    return "asyncio"
+
+
+@pytest.fixture
 def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A temporary directory of this test, set as TMPDIR: short enough for Ray's socket names."""
     with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:

@@ -46,12 +46,8 @@ ROUTES = (
 DRAIN_SECONDS = 1.0
 STOP_SECONDS = 5
 EXPOSED = [
-    "Allow",
-    *thumbnails.SIZE,
-    "Retry-After",
-    "WWW-Authenticate",
-    *openapi.TAGGED,
-    *openapi.REPORT,
+    *("Allow", "Retry-After", "WWW-Authenticate"),
+    *(*openapi.TAGGED, *openapi.REPORT, *thumbnails.SIZE),
 ]
 """Headers of answers that pages of other origins may read."""
 ABOUT = """Finds pictures by picture, by colour and by detail.

@@ -110,7 +110,7 @@ async def check_picture(
     images = await asyncio.to_thread(gateway.store.images_by_id, ids) if ids else {}
     copies = [copy for copy in copies if copy.hit.image_id in images]
     blocks = blocking(gateway.args.import_check.blocks, truncated=one.truncated)
-    return judged(one, copies, images, blocks)
+    return await gateway.decoder.run(judged, one, copies, images, blocks)
 
 
 def judged(

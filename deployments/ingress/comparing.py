@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from deployments.directory.entry import DirectoryEntry
 from deployments.ingress.gateway import Gateway
@@ -17,7 +16,7 @@ from deployments.ingress.report import Report
 from deployments.wire import SearchRequest
 from indexes.base import Hit
 from indexes.local.ranking import MIN_INLIERS, aligned_pair
-from indexes.relation.alignment import Matrix, rescaled
+from indexes.relation.alignment import Matrix, applied, rescaled
 from indexes.relation.judging import Relation
 from indexes.relation.proposals import Proposal, QuerySide, better, relation_to, stored_sides
 from indexes.store.base import Image, Preview
@@ -188,23 +187,11 @@ def _compared(query: ComparedPicture, image: ComparedPicture, pair: Hit | None) 
     points = np.array(pair.points if pair is not None and pair.points else []).reshape(-1, 4)
     factors = np.repeat(scales, 2)
     matches = points * factors + (0.5 * factors - 0.5)
-    if homography is not None:
-        matches = matches[_follow(matches, homography, max(image.width, image.height))]
+    if homography is not None and len(matches):
+        # The keypoints of a negative, or of a pattern that repeats, may match at other places.
+        apart = np.linalg.norm(applied(homography, matches[:, :2]) - matches[:, 2:], axis=1)
+        matches = matches[apart <= MATCH_REACH * max(image.width, image.height)]
     return PairComparison(query, image, relation, homography, np.round(matches, 2).tolist())
-
-
-def _follow(
-    matches: npt.NDArray[np.float64], homography: Matrix, long: int
-) -> npt.NDArray[np.bool_]:
-    """Whether the homography maps the query's point of each match (n, 4) near to the image's.
-
-    The keypoints of a negative, or of a pattern that repeats, may match at other places.
-    """
-    found = np.c_[matches[:, :2], np.ones(len(matches))] @ homography.T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        apart = np.linalg.norm(found[:, :2] / found[:, 2:] - matches[:, 2:], axis=1)
-    near: npt.NDArray[np.bool_] = apart <= MATCH_REACH * long
-    return near
 
 
 def _scales(

@@ -318,6 +318,7 @@ def _open_psd(data: bytes) -> Opened:
 
 
 def _open_bmp(data: bytes) -> Opened:
+    bmp.refuse_codecs(data)
     try:
         return _open_usual("BMP", data)
     except OSError:

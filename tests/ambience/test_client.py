@@ -32,11 +32,6 @@ from tests.drawing import jpeg
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def ambience(service: Service) -> Iterator[Client]:
     with Client(service.url) as made:
         yield made

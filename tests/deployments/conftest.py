@@ -20,12 +20,6 @@ ALL = list(range(10))
 """Ids of the images in `library`."""
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run asynchronous tests on asyncio, as the service does."""
-    return "asyncio"
-
-
 @pytest.fixture(autouse=True)
 def _data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the files of what a test serves in this process in the test's own folder."""

@@ -1,4 +1,5 @@
-"""BMP files whose samples lie at bits of their own choice (BITMAPINFOHEADER, BI_BITFIELDS)."""
+"""BMP files whose samples lie at bits of their own choice (BITMAPINFOHEADER, BI_BITFIELDS), and
+those that hold another format."""
 
 from __future__ import annotations
 
@@ -8,10 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from models.errors import UnsupportedPicture
+
 Pixels = npt.NDArray[np.uint8]
 
+_CODECS = {4: "JPEG", 5: "PNG"}
 _BITFIELDS, _ALPHA_BITFIELDS = 3, 6
 _MASKS, _FIRST_HEADER_WITH_ALPHA = 54, 56
+_INFO_HEADERS = {40, 52, 56, 108, 124}
+"""Sizes of the headers of Windows; OS/2 gives the same codecs other meanings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,16 @@ class BitFields:
     """The bits of red, green and blue, and those of alpha if there are any."""
     begin: int
     top_down: bool
+
+
+def refuse_codecs(data: bytes) -> None:
+    """Raise UnsupportedPicture for a BMP that holds a JPEG or PNG (BI_JPEG, BI_PNG): only printer
+    drivers read those."""
+    inner = _CODECS.get(int.from_bytes(data[30:34], "little"))
+    if inner is not None and int.from_bytes(data[14:18], "little") in _INFO_HEADERS:
+        raise UnsupportedPicture(
+            f"this is a BMP that holds a {inner}, which is not read: save it as {inner}", "image"
+        )
 
 
 def bit_fields(data: bytes) -> BitFields | None:

@@ -32,11 +32,6 @@ from tests.models.descriptors.networks import xfeat_file
 COUNT = 12
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(autouse=True)
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AMBIENCE_DATA", str(tmp_path))

@@ -31,11 +31,6 @@ from tests.indexes.local.scenes import random_features
 COUNT = 50
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(autouse=True)
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AMBIENCE_DATA", str(tmp_path))

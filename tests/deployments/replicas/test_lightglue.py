@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,18 +17,6 @@ from tests.deployments import served
 from tests.indexes.local.scenes import random_features
 from tests.indexes.local.test_lightglue import changed
 from tests.models.descriptors.networks import lightglue_file
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("AMBIENCE_DATA", str(tmp_path))
-    with served.ended():
-        yield
 
 
 @pytest.mark.anyio

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexes.base import Hit, Query
 from indexes.local.index import LocalIndex
 from models.descriptors.aliked import CONSTANTS
 from models.descriptors.selection import Selection
 from models.errors import RetrieverUnavailable
 from models.extractors.local import Local
 from models.registry import make_extractor
-from models.types import Features, Pixels
 from tests.indexes.local.scenes import scene
+from tests.models.descriptors.contract import DetectingDescriptorContract, first_hit, flipped
 
 TENSORS = "8abd41e1ad4558d6f6074a339b57c18893def3e5dca71758d988a67cb449714f"
 """SHA-256 of the sorted lines "name shape" of all tensors in the published aliked-n16.pth."""
@@ -51,28 +50,15 @@ def aliked(tmp_path_factory: pytest.TempPathFactory) -> Local:
     return loaded(tmp_path_factory.mktemp("weights"))
 
 
-def flipped(pixels: Pixels) -> Pixels:
-    return np.ascontiguousarray(pixels[:, ::-1])
+class TestAliked(DetectingDescriptorContract):
+    @pytest.fixture
+    def local(self, aliked: Local) -> Local:
+        return aliked
 
 
 def test_the_network_is_the_published_one() -> None:
     lines = sorted(f"{name} {tuple(one.shape)}" for name, one in published_state().items())
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == TENSORS
-
-
-def test_features_are_within_their_limits(aliked: Local) -> None:
-    features = aliked.extract(scene(1))
-    assert features.dtype == aliked.dtype
-    assert features["descriptor"].dtype == np.int8
-    assert 20 <= len(features) <= 256
-    assert ((features["x"] > -1) & (features["x"] < 400)).all()
-    assert ((features["y"] > -1) & (features["y"] < 300)).all()
-    assert not features["scale"].any()
-    assert not features["angle"].any()
-    assert (np.abs(features["descriptor"].astype(int)).max(axis=1) == 127).all()
-    left, top = features["x"] < 200, features["y"] < 150
-    for quadrant in (left & top, left & ~top, ~left & top, ~left & ~top):
-        assert quadrant.sum() <= 64
 
 
 def test_the_network_gives_unit_descriptors_strongest_first(aliked: Local) -> None:
@@ -84,38 +70,6 @@ def test_the_network_gives_unit_descriptors_strongest_first(aliked: Local) -> No
     assert len(keypoints.points) == (score > 0.05).sum()
     strongest_first = points[np.argsort(-score, kind="stable")][: len(keypoints.points)]
     np.testing.assert_allclose(keypoints.points, strongest_first, atol=1e-4)
-
-
-def test_a_row_brings_the_features_back(aliked: Local) -> None:
-    features = aliked.extract(scene(2))
-    assert (features["descriptor"] < 0).any()
-    np.testing.assert_array_equal(aliked.from_row(aliked.to_row(features)), features)
-
-
-def test_extraction_is_repeatable(aliked: Local) -> None:
-    np.testing.assert_array_equal(aliked.extract(scene(3)), aliked.extract(scene(3)))
-
-
-def test_pixels_may_be_read_only(aliked: Local) -> None:
-    pixels = scene(3, 120, 160)
-    pixels.setflags(write=False)
-    assert len(aliked.extract(pixels))
-
-
-def test_the_mirror_image_is_extracted_from_the_flipped_picture(aliked: Local) -> None:
-    pixels = scene(4)
-    query = aliked.extract_variants(pixels, "mirror")
-    assert aliked.mirrored(query[0]) is None
-    assert len(query) == 2
-    (of_flipped,) = aliked.extract_variants(flipped(pixels), "identity")
-    of_flipped["x"] -= 399
-    np.testing.assert_array_equal(query[1], of_flipped)
-
-
-def first_hit(index: LocalIndex, variants: list[Features]) -> Hit:
-    hits = index.search(Query(variants), index.Params.parse({"explain": True}))
-    assert hits, "nothing found"
-    return hits[0]
 
 
 def test_an_index_finds_copies_of_other_size_and_mirrored_ones(aliked: Local) -> None:
@@ -132,16 +86,6 @@ def test_an_index_finds_copies_of_other_size_and_mirrored_ones(aliked: Local) ->
     np.testing.assert_allclose(np.diag(hit.homography)[:2], 0.4, rtol=0.02)
     hit = first_hit(index, aliked.extract_variants(flipped(scene(2, 180, 240)), "mirror"))
     assert (hit.image_id, hit.mirrored) == (2, True)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 1024), (1024, 1), (3, 2), (16, 16)])
-def test_tiny_pictures_have_features_if_any_of_the_right_kind(
-    aliked: Local, shape: tuple[int, int]
-) -> None:
-    features = aliked.extract(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
-    assert features.dtype == aliked.dtype
-    assert np.isfinite(features["x"]).all()
-    assert len(aliked.extract_variants(np.zeros(shape, np.uint8), "mirror")) == 2
 
 
 def test_a_picture_in_which_the_network_finds_nothing_has_no_features(tmp_path: Path) -> None:

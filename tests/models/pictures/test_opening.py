@@ -320,3 +320,12 @@ def test_a_large_pnm_of_any_maximum_is_read(kind: str, high: int) -> None:
 def test_a_jpeg_of_a_coding_that_no_browser_shows_is_named(data: bytes, name: str) -> None:
     with pytest.raises(UnsupportedPicture, match=name):
         decode(data)
+
+
+@pytest.mark.parametrize(("codec", "name"), [(4, "JPEG"), (5, "PNG")])
+def test_a_bmp_that_holds_another_format_is_named(codec: int, name: str) -> None:
+    inner = encoded(Image.new("RGB", (40, 30), "red"), name)
+    header = struct.pack("<IiiHHIIiiII", 40, 40, 30, 1, 0, codec, len(inner), 0, 0, 0, 0)
+    data = b"BM" + struct.pack("<IHHI", 54 + len(inner), 0, 0, 54) + header + inner
+    with pytest.raises(UnsupportedPicture, match=f"a BMP that holds a {name}"):
+        decode(data)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cluster.jobs.duplicates.following import DuplicateFinder
 from cluster.jobs.duplicates.proposers import HashProposer, LocalProposer
 from indexes.store.base import ImageWrite, Space, Store
+from models.base import Extractor
 from models.pictures.decoding import decode
 from models.registry import make_extractor
 
@@ -16,12 +18,18 @@ EXTRACTORS = {name: make_extractor(name) for name in ("phash", "local")}
 SPACES = {name: Space(name, one.fingerprint) for name, one in EXTRACTORS.items()}
 
 
-def add_file(store: Store, image_id: int, data: bytes, **changed: Any) -> None:
+def add_file(
+    store: Store,
+    image_id: int,
+    data: bytes,
+    extractors: Mapping[str, Extractor] = EXTRACTORS,
+    **changed: Any,
+) -> None:
     """Decode a file and add it with its features, preview and facts."""
     picture = decode(data)
     features = {
-        SPACES[name]: one.to_row(one.extract(picture.view(one.view)))
-        for name, one in EXTRACTORS.items()
+        Space(name, one.fingerprint): one.to_row(one.extract(picture.view(one.view)))
+        for name, one in extractors.items()
     }
     fields: dict[str, Any] = {
         "features": features,
@@ -35,7 +43,7 @@ def add_file(store: Store, image_id: int, data: bytes, **changed: Any) -> None:
             hashlib.sha256(data).hexdigest(),
             picture.width,
             picture.height,
-            frozenset(EXTRACTORS),
+            frozenset(extractors),
             **{**fields, **changed},
         )
     )

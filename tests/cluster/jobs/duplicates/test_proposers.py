@@ -6,7 +6,6 @@ nothing of how well published weights tell copies.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -20,12 +19,11 @@ from PIL import Image
 from cluster.jobs.duplicates.following import DuplicateFinder
 from cluster.jobs.duplicates.proposers import CLOSE, VectorProposer, make_proposers
 from indexes.duplicates.pairs import pairs_of
-from indexes.store.base import ImageWrite, Space, Store
+from indexes.store.base import Space, Store
 from indexes.store.lmdb.store import LmdbStore
-from models.base import Extractor
 from models.extractors.sscd import architecture
-from models.pictures.decoding import decode
 from models.registry import make_extractor
+from tests.cluster.jobs.duplicates.library import add_file
 from tests.drawing import encoded, jpeg, scene
 from tests.models.extractors.test_clip import TINY, open_network, write_config
 
@@ -61,23 +59,6 @@ def copy(folder: Path) -> dict[str, Any]:
     return {"path": str(path), "size": 64, "precision": "float32"}
 
 
-def add(store: Store, image_id: int, data: bytes, space: Space, extractor: Extractor) -> None:
-    picture = decode(data)
-    row = extractor.to_row(extractor.extract(picture.view(extractor.view)))
-    store.put(
-        ImageWrite(
-            image_id,
-            hashlib.sha256(data).hexdigest(),
-            picture.width,
-            picture.height,
-            frozenset([space.kind]),
-            {space: row},
-            preview=picture.preview_jpeg(),
-            facts=picture.facts,
-        )
-    )
-
-
 def close_pairs(store: Store, space: Space, least: float) -> set[tuple[int, int]]:
     """Return the pairs that the stored vectors call close, compared each with each."""
     ids = [image.image_id for image in store.images()]
@@ -108,9 +89,9 @@ def test_close_vectors_propose_pairs_that_are_confirmed_by_comparing_previews(
     extractor.load()
     space = Space(name, extractor.fingerprint)
     for seed in SEEDS:
-        add(store, seed, jpeg(seed), space, extractor)
+        add_file(store, seed, jpeg(seed), {name: extractor})
     smaller = scene(OF).resize((480, 360), Image.Resampling.LANCZOS)
-    add(store, COPY, encoded(smaller, quality=70), space, extractor)
+    add_file(store, COPY, encoded(smaller, quality=70), {name: extractor})
     application = {
         "name": name,
         "import_path": "deployments.app:build_retriever",
