@@ -27,6 +27,18 @@ export function fill(element, ...children) {
 
 export const at = id => document.getElementById(id);
 
+/** Call once, when the element first comes within a margin (a CSS length) of the window. */
+export function whenNear(element, margin, then) {
+  const observer = new IntersectionObserver(entries => {
+    // A busy browser tells several changes at once; any of them may be the one that counts.
+    if (!entries.some(({isIntersecting}) => isIntersecting)) return;
+    observer.disconnect();
+    then();
+  }, {rootMargin: margin});
+  observer.observe(element);
+  return observer;
+}
+
 /** Whether a key press belongs to what has the focus, such as a field that is typed into. */
 export function isTyping(event) {
   const target = event.target;

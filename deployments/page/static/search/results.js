@@ -1,7 +1,7 @@
 /** The results of a search, as a verdict and bands of tiles that load as one scrolls. */
 
 import {ApiError, getJson, request, sendPictures} from "../api.js";
-import {announce, at, fill, h, notice} from "../dom.js";
+import {announce, at, fill, h, notice, whenNear} from "../dom.js";
 import {openAdding} from "../adding.js";
 import {openCompare} from "../compare/compare.js";
 import {missing, states, timings} from "../retrievers.js";
@@ -201,10 +201,7 @@ function unlikelyList(mine) {
 function watch(mine) {
   mine.observer?.disconnect();
   if (mine.isWhole || mine.isPaused || mine !== run) return;
-  mine.observer = new IntersectionObserver(([{isIntersecting}]) => {
-    if (isIntersecting && !mine.isLoading) { mine.observer.disconnect(); load(mine); }
-  }, {rootMargin: AHEAD});
-  mine.observer.observe(sentinel);
+  mine.observer = whenNear(sentinel, AHEAD, () => load(mine));
 }
 
 /** One line on who did not answer. */
@@ -282,10 +279,7 @@ export async function browse(query, scrolled = 0) {
       scrolled = 0;
     }
     if (!mine.cursor) return;
-    const observer = new IntersectionObserver(([{isIntersecting}]) => {
-      if (isIntersecting) { observer.disconnect(); more().catch(fail); }
-    }, {rootMargin: AHEAD});
-    observer.observe(sentinel);
+    whenNear(sentinel, AHEAD, () => more().catch(fail));
   };
   const fail = error => {
     if (error.name === "AbortError" || mine !== run) return;
