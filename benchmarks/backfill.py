@@ -5,9 +5,10 @@
 All go through the same files, made of the folder's photographs: a share of 12 MP JPEGs as a camera
 writes them, the others 500 px. The pool runs the very functions of the backfill (read, decode,
 pHash, colour, commit) with no Ray; the old scripts (benchmarks/old_services.py) go through the
-files twice and decode them whole. `steady` is from the first finished batch to the last, by the
-commit times of the rows; `whole` is from the start of the processes to their end. Medians of the
-rounds; the old scripts run once.
+files twice and decode them whole. `memory` is that of all processes of ours together, what they
+share counted once, at its peak in a run of its own. `steady` is from the first finished batch to
+the last, by the commit times of the rows; `whole` is from the start of the processes to their end.
+Medians of the rounds; the old scripts run once.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -31,11 +33,12 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import psutil
 from PIL import Image, ImageChops, ImageOps
 
 from benchmarks import loading, old_services
 from cluster.jobs import backfill
-from cluster.jobs.backfill import COMMIT, PIECE, Reader, RetrieverSpec, Writer, spaces_of
+from cluster.jobs.backfill import PIECE, Reader, RetrieverSpec, Writer, spaces_of
 from cluster.jobs.resources import Resources
 from cluster.jobs.settings import JobSettings
 from cluster.jobs.sources import NEW
@@ -43,7 +46,7 @@ from indexes.store.url import open_store
 from models.pictures.decoding import Picture
 
 KINDS = (RetrieverSpec("phash", "phash", {}), RetrieverSpec("color", "color", {}))
-BATCH = PIECE * COMMIT
+BATCH = PIECE
 """Pictures in one commit."""
 LARGE, SMALL = (4000, 3000), (500, 375)
 CANVASES = 3
@@ -169,6 +172,29 @@ def run_ours(files: Path, folder: Path, workers: int | None) -> Rate:
     if outcome["indexed"] != count:
         raise SystemExit(f"{outcome['indexed']} of {count} were indexed: {outcome['bad'][:3]}")
     return rate_of(f"lmdb:{folder / 'store'}", count, whole)
+
+
+def run_watched(files: Path, folder: Path, workers: int | None) -> float:
+    """Peak memory of a run of ours over all its processes, in bytes."""
+    peak, ended = [0.0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(1.0):
+            now = 0
+            for process in psutil.process_iter():
+                with contextlib.suppress(psutil.Error):
+                    if process.environ().get("AMBIENCE_DATA") == str(folder):
+                        now += process.memory_full_info().pss
+            peak[0] = max(peak[0], now)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        run_ours(files, folder, workers)
+    finally:
+        ended.set()
+        watcher.join()
+    return peak[0]
 
 
 def run_old(files: Path, folder: Path) -> Rate:
@@ -328,6 +354,10 @@ def main() -> int:
         make_files(given.folder, files, given.count, given.large)
         report_stages(files, Path(folder))
         rates = measure(files, Path(folder), given.rounds, given.workers)
+        own = Path(folder) / "watched"
+        own.mkdir()
+        peak = run_watched(files, own, given.workers)
+        print(f"memory: {peak / 2**20:.0f} MiB at most, over all processes", file=sys.stderr)
     return 0 if report(rates) else 1
 
 

@@ -2,10 +2,11 @@
 
     python benchmarks/neural_runtimes.py
 
-torch as it is, with channels_last, and compiled with frozen weights; onnxruntime; OpenVINO. The
-last two are measured where `onnx`, `onnxscript`, `onnxruntime` and `openvino` are installed. Random
-weights; batches of 1 and 8; the median of ROUNDS passes, in each of which all runtimes take turns;
-ratios to torch as it is, and the lowest cosine to it over a batch.
+torch as it is and compiled with frozen weights, and OpenVINO, each in float32 and bfloat16; torch
+with channels_last; onnxruntime. The last two are measured where `onnx`, `onnxscript`, `onnxruntime`
+and `openvino` are installed. Random weights; batches of 1 and 8; the median of processor time over
+ROUNDS passes, in each of which all runtimes take turns; ratios to torch in float32, and the lowest
+cosine to it over a batch.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -58,6 +60,10 @@ def eager(encoder: Encoder, _: Batch) -> Run:
     return lambda batch: encoder(torch.from_numpy(batch)).numpy()
 
 
+def eager_bfloat16(encoder: Encoder, _: Batch) -> Run:
+    return lambda batch: encoder(torch.from_numpy(batch).bfloat16()).float().numpy()
+
+
 def channels_last(encoder: Encoder, _: Batch) -> Run:
     encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -70,11 +76,21 @@ def channels_last(encoder: Encoder, _: Batch) -> Run:
 
 
 def compiled(encoder: Encoder, _: Batch) -> Run:
+    fast = frozen(encoder)
+    return lambda batch: fast(torch.from_numpy(batch)).numpy()
+
+
+def compiled_bfloat16(encoder: Encoder, _: Batch) -> Run:
+    fast = frozen(encoder)
+    return lambda batch: fast(torch.from_numpy(batch).bfloat16()).float().numpy()
+
+
+def frozen(encoder: Encoder) -> Callable[[torch.Tensor], torch.Tensor]:
     import torch._inductor.config as inductor
 
     inductor.freezing = True
-    fast = torch.compile(encoder, dynamic=False)
-    return lambda batch: fast(torch.from_numpy(batch)).numpy()
+    fast: Callable[[torch.Tensor], torch.Tensor] = torch.compile(encoder, dynamic=False)
+    return fast
 
 
 def onnx_bytes(encoder: Encoder, example: Batch) -> bytes:
@@ -101,7 +117,7 @@ def onnxruntime(encoder: Encoder, example: Batch) -> Run:
     return lambda batch: session.run(None, {name: batch})[0]
 
 
-def openvino(encoder: Encoder, example: Batch) -> Run:
+def openvino(precision: str, encoder: Encoder, example: Batch) -> Run:
     import openvino as ov
 
     with tempfile.TemporaryDirectory() as folder:
@@ -111,7 +127,7 @@ def openvino(encoder: Encoder, example: Batch) -> Run:
         settings = {
             "INFERENCE_NUM_THREADS": 1,
             "NUM_STREAMS": 1,
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": precision,
         }
         model = core.compile_model(core.read_model(path), "CPU", settings)
     return lambda batch: np.array(model(batch)[0])
@@ -122,15 +138,20 @@ RUNTIMES: dict[str, Callable[[Encoder, Batch], Run]] = {
     "torch, channels_last": channels_last,
     "torch.compile": compiled,
     "onnxruntime": onnxruntime,
-    "OpenVINO": openvino,
+    "OpenVINO": partial(openvino, "f32"),
+    "torch, bfloat16": eager_bfloat16,
+    "torch.compile, bfloat16": compiled_bfloat16,
+    "OpenVINO, bfloat16": partial(openvino, "bf16"),
 }
+OF_BFLOAT16 = eager_bfloat16, compiled_bfloat16
+"""Those that take a network in bfloat16, as the service does where the hardware computes in it."""
 
 
-def runs_of(load: Callable[[], Encoder], example: Batch) -> Iterator[tuple[str, Run]]:
+def runs_of(load: Callable[[str], Encoder], example: Batch) -> Iterator[tuple[str, Run]]:
     """The runtimes that are installed and take this network."""
     for name, make in RUNTIMES.items():
         try:
-            run = make(load(), example)
+            run = make(load("bfloat16" if make in OF_BFLOAT16 else "float32"), example)
             run(example)
         except Exception as exc:  # noqa: BLE001 (the table says so)
             print(
@@ -140,9 +161,12 @@ def runs_of(load: Callable[[], Encoder], example: Batch) -> Iterator[tuple[str, 
             yield name, run
 
 
-def encoder_of(extractor: NeuralExtractor) -> Encoder:
-    encoder = Encoder(extractor)
-    return encoder.eval()
+def encoder_of(method: str, options: Mapping[str, Any], precision: str) -> Encoder:
+    extractor = make_extractor(method, {**options, "precision": precision})
+    assert isinstance(extractor, NeuralExtractor)
+    extractor.load()
+    assert extractor.precision == precision
+    return Encoder(extractor).eval()
 
 
 def lowest_cosine(some: Batch, exact: Batch) -> float:
@@ -157,20 +181,18 @@ def main() -> None:
     rng = np.random.default_rng(0)
     for name, (method, written) in MODELS.items():
         with tempfile.TemporaryDirectory() as folder:
-            extractor = make_extractor(method, written(Path(folder)) | {"precision": "float32"})
-            assert isinstance(extractor, NeuralExtractor)
-            extractor.load()
+            load = partial(encoder_of, method, written(Path(folder)))
             side = SIDES.get(name, 224)
             for size in BATCHES:
                 batch = rng.standard_normal((size, 3, side, side)).astype(np.float32)
                 with torch.no_grad():
-                    runs = dict(runs_of(partial(encoder_of, extractor), batch))
+                    runs = dict(runs_of(load, batch))
                     seconds: dict[str, list[float]] = {one: [] for one in runs}
                     for _ in range(ROUNDS):
                         for one, run in runs.items():
-                            began = time.perf_counter()
+                            began = time.process_time()
                             run(batch)
-                            seconds[one].append(time.perf_counter() - began)
+                            seconds[one].append(time.process_time() - began)
                     exact = runs["torch"](batch)
                     base = statistics.median(seconds["torch"])
                     for one, run in runs.items():

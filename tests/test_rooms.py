@@ -97,7 +97,7 @@ ROOMS: dict[str, str] = {
     "cluster.jobs.transfer": "jobs service deployments indexes models",
     "cluster.jobs.evaluation": "jobs ambience indexes models",
     "cluster.manifests": "service",
-    "cluster.cli.console": "service ambience deployments models",
+    "cluster.cli.console": "jobs service ambience deployments models",
     "cluster.cli.collection": (
         "cli.console jobs jobs.duplicates jobs.evaluation jobs.transfer service deployments "
         "indexes models"

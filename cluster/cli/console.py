@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,11 +22,33 @@ from cluster.service.ray_folder import token_file
 from deployments.settings import address, data_folder
 from models.errors import AmbienceError, InvalidInput
 
+if TYPE_CHECKING:
+    from cluster.jobs.pace import Pace
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Config = Annotated[Path | None, typer.Option(help="The YAML of all applications.")]
+Readers = Annotated[
+    int | None, typer.Option(min=1, help="Processes that read pictures; default: one per core.")
+]
+MaxRate = Annotated[
+    float | None, typer.Option(min=0.001, help="At most so many pictures a second.")
+]
+Hours = Annotated[
+    str | None,
+    typer.Option(metavar="HH:MM-HH:MM", help="Work only in these hours, such as 22:00-06:00."),
+]
+SHOWN_BAD = 20
+"""Bad pictures that are printed."""
+
+
+def pace_of(max_rate: float | None, window: str | None) -> Pace:
+    """The pace of a job. Raises InvalidInput for a window that is none."""
+    from cluster.jobs.pace import Pace, Window
+
+    return Pace(max_rate, None if window is None else Window.parse(window))
 
 
 def default_config() -> Path:

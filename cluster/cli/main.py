@@ -20,13 +20,18 @@ from cluster.cli import train as train_commands
 from cluster.cli import weights as weights_commands
 from cluster.cli.collection import duplicates, evaluate, fsck, transfer
 from cluster.cli.console import (
+    SHOWN_BAD,
     Config,
+    Hours,
     Json,
+    MaxRate,
+    Readers,
     default_config,
     err,
     json_of,
     open_client,
     out,
+    pace_of,
     print_json,
     service_url,
 )
@@ -40,7 +45,6 @@ from deployments.settings import address, data_folder
 
 if TYPE_CHECKING:
     from cluster.jobs.annotate import Outcome
-    from cluster.jobs.pace import Pace
 
 app = typer.Typer(
     help="Image search for a photo gallery. Start with `ambience serve`.",
@@ -58,17 +62,10 @@ for top_level in (backup, duplicates, evaluate, fsck, keys, transfer):
     app.add_typer(top_level.app)
 
 EXIT_ERROR, EXIT_NOTHING, EXIT_NOT_RUNNING = 1, 3, 4
-STOP_SECONDS, SHOWN_BAD = 60.0, 20
+STOP_SECONDS = 60.0
 MOST_DELETED = 100
 """Ids in one request."""
 
-MaxRate = Annotated[
-    float | None, typer.Option(min=0.001, help="At most so many pictures a second.")
-]
-Hours = Annotated[
-    str | None,
-    typer.Option(metavar="HH:MM-HH:MM", help="Work only in these hours, such as 22:00-06:00."),
-]
 NoKeys = Annotated[
     bool,
     typer.Option(
@@ -248,10 +245,7 @@ def backfill(  # noqa: PLR0913, PLR0917
         Ids, typer.Option(help="Ids from `{id}.jpg`, or the next free ones.")
     ] = "sequential",
     config: Config = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes that read files; default: one per core."),
-    ] = None,
+    workers: Readers = None,
     bad_files: Annotated[
         Path | None,
         typer.Option(help="Where to list files that can't be read; default: in the data folder."),
@@ -274,7 +268,7 @@ def backfill(  # noqa: PLR0913, PLR0917
 
     kinds = config or default_config()
     folder = data_folder()
-    pace = _pace(max_rate, window)
+    pace = pace_of(max_rate, window)
     outcome = runner.backfill(source, ids, kinds, folder, workers, as_json, pace, ignore)
     listed = bad_files or folder / "backfill-bad-files.tsv"
     runner.write_bad_files(listed, [*outcome.bad, *outcome.notes])
@@ -313,10 +307,7 @@ def annotate(
         ),
     ] = None,
     config: Config = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes that read pictures; default: one per core."),
-    ] = None,
+    workers: Readers = None,
     max_rate: MaxRate = None,
     window: Hours = None,
     as_json: Json = False,
@@ -329,7 +320,7 @@ def annotate(
     environment.prepare(data_folder(), *address())
     from cluster.jobs import runner
 
-    kinds, folder, pace = config or default_config(), data_folder(), _pace(max_rate, window)
+    kinds, folder, pace = config or default_config(), data_folder(), pace_of(max_rate, window)
     outcome = runner.annotate(only or [], kinds, folder, workers, as_json, pace)
     written = runner.write_annotations(write) if write is not None else {}
     if as_json:
@@ -340,12 +331,6 @@ def annotate(
         _print_annotated(outcome, written)
     if outcome.unavailable and not (outcome.done or outcome.already or written):
         raise typer.Exit(EXIT_ERROR)
-
-
-def _pace(max_rate: float | None, window: str | None) -> Pace:
-    from cluster.jobs.pace import Pace, Window
-
-    return Pace(max_rate, None if window is None else Window.parse(window))
 
 
 def _print_annotated(outcome: Outcome, written: dict[str, int]) -> None:

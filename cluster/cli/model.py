@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from cluster.cli.console import (
+    SHOWN_BAD,
     Config,
+    Hours,
     Json,
+    MaxRate,
+    Readers,
     default_config,
+    err,
     open_client,
     out,
+    pace_of,
     print_json,
 )
+from cluster.service import environment
 from cluster.service.data_folder import NotRunning, has_service, make_private
 from deployments.jobs import running_job
-from deployments.settings import data_folder
+from deployments.settings import address, data_folder
 
 if TYPE_CHECKING:
     from cluster.jobs.model_change import Comparison, QueryChange
@@ -58,6 +66,39 @@ def compare(
         now, following = (_listed(done, ids) for ids in (one.own, one.next))
         table.add_row(_listed(done, [one.image_id]), f"{one.overlap:.1f}", now, following)
     out.print(table)
+
+
+@app.command(epilog="**Example**\n\n    ambience model complete global --max-rate 20")
+def complete(
+    name: Annotated[str, typer.Argument(help="A retriever, such as global.")],
+    config: Config = None,
+    workers: Readers = None,
+    max_rate: MaxRate = None,
+    window: Hours = None,
+    as_json: Json = False,
+) -> None:
+    """Make the features that stored images lack, from what is kept of their pictures: the upload,
+    the file or, where the method takes it, the preview. Run it again to resume.
+
+    The service does so by itself, one image after the other; this uses all cores and GPUs.
+    """
+    environment.prepare(data_folder(), *address())
+    from cluster.jobs import runner
+
+    pace = pace_of(max_rate, window)
+    kinds = config or default_config()
+    outcome = runner.complete(name, kinds, data_folder(), workers, as_json, pace)
+    if as_json:
+        bad = [asdict(one) for one in outcome.bad]
+        print_json({"completed": outcome.done, "already": outcome.already, "bad": bad})
+    else:
+        for one in outcome.bad[:SHOWN_BAD]:
+            err.print(f"{one.path}: {one.reason}", soft_wrap=True)
+        out.print(
+            f"{outcome.done} completed, {outcome.already} complete already, "
+            f"{len(outcome.bad)} bad.",
+            soft_wrap=True,
+        )
 
 
 @app.command(

@@ -7,7 +7,6 @@ resumes after its last commit.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ import orjson
 
 from cluster.jobs.pipeline import Piece, Stage, run_stages
 from cluster.jobs.settings import JobSettings
-from cluster.jobs.sources import read_bytes
+from cluster.jobs.sources import StoredPictures
 from cluster.service.applications import ANNOTATOR, built_by, gpus_of
 from deployments.storing import open_here
 from indexes.store.annotations import annotations_of, read_annotations
@@ -166,7 +165,7 @@ class Reader:
         settings: JobSettings,
     ) -> None:
         self.store = open_here(settings.store)
-        self.decoder = Decoder(settings.limits)
+        self._stored = StoredPictures(self.store, Decoder(settings.limits))
         self.annotators: dict[str, Annotator] = {}
         self.unloaded: list[str] = []
         for spec in specs:
@@ -238,28 +237,16 @@ class Reader:
         faults: list[str] = []
         if whole := names - small:
             try:
-                return dict.fromkeys(names, self._whole(image)), []
-            except (InvalidInput, OSError) as exc:
+                return dict.fromkeys(names, self._stored.whole(image)), []
+            except InvalidInput as exc:
                 faults.append(f"{', '.join(sorted(whole))}: {exc}")
         if not small:
             return {}, faults
-        preview = self.store.preview(image.image_id)
         try:
-            picture = self.decoder.decode_blocking(preview) if preview else self._whole(image)
-        except (InvalidInput, OSError) as exc:
+            picture = self._stored.small(image)
+        except InvalidInput as exc:
             return {}, [*faults, f"{', '.join(sorted(small))}: {exc}"]
         return dict.fromkeys(small, picture), faults
-
-    def _whole(self, image: Image) -> Picture:
-        """The picture from the kept upload or the file. Raises InvalidInput or OSError."""
-        data = self.store.original(image.image_id, image.generation)
-        if data is None:
-            if image.source == "online":
-                raise InvalidInput("the upload is no longer kept: add the picture again")
-            data = read_bytes(image.source)
-            if hashlib.sha256(data).hexdigest() != image.sha256:
-                raise InvalidInput(f"{image.source} is another picture now: backfill it again")
-        return self.decoder.decode_blocking(data)
 
 
 class Describer:

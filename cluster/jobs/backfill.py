@@ -159,6 +159,7 @@ def run(
     kinds: Sequence[RetrieverSpec],
     settings: JobSettings,
     progress: Callable[[Piece[list[Work]], Sequence[Stage]], None],
+    reader: type[Reader] | None = None,
 ) -> Outcome:
     """Index what the plan holds; `progress` receives each finished piece, and the stages.
 
@@ -167,7 +168,7 @@ def run(
     outcome = plan.outcome()
     if not plan.todo:
         return outcome
-    stages = stages_of(kinds, settings)
+    stages = stages_of(kinds, settings, reader)
     for piece in run_stages(plan.todo, stages, PIECE):
         for work in piece.result:
             if work.truncated:
@@ -230,6 +231,8 @@ class Work:
     """Whether the image lacks nothing but its path."""
     truncated: bool = False
     """Whether the file is cut short or damaged."""
+    generation: int | None = None
+    """The generation of a stored image of which nothing but features is written."""
 
 
 class Reader:
@@ -371,7 +374,11 @@ class Writer:
     def __call__(self, pieces: list[list[Work]]) -> list[list[Work]]:
         """Returns the work without what is stored now."""
         works = [work for piece in pieces for work in piece]
-        self.store.put_many([work.write for work in works if work.write is not None])
+        writes = [(work.write, work.generation) for work in works if work.write is not None]
+        self.store.put_many([write for write, generation in writes if generation is None])
+        for write, generation in writes:
+            if generation is not None and write.image_id is not None:
+                self.store.complete(write.image_id, generation, write.features)
         for work in works:
             work.write = None
         return pieces

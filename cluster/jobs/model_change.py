@@ -1,22 +1,30 @@
-"""Change a retriever's model: compare it with the next one, switch, remove the old one."""
+"""Change a retriever's model: compare it with the next one, make the features that stored images
+lack, switch, remove the old one.
+
+A replica completes image after image; the job does it in the stages of a backfill, on all cores and
+GPUs.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from cluster.jobs.backfill import Plan, Reader, RetrieverSpec, Work, retriever_specs, spaces_of
+from cluster.jobs.sources import StoredPictures
 from cluster.service.applications import RETRIEVER, built_by
 from deployments.settings import RetrieverArgs, store_url, with_training_files
 from indexes.base import Query
 from indexes.registry import make_index
 from indexes.replica.applier import row_reader
 from indexes.replica.follower import Follower
-from indexes.store.base import Space, Store
-from indexes.store.spaces import lacking
+from indexes.store.base import ImageWrite, Space, Store
+from indexes.store.spaces import lacking, missing_spaces
 from indexes.store.url import open_store
 from models.base import Extractor
 from models.errors import Conflict, InvalidInput, UnknownName
@@ -79,13 +87,80 @@ def compare(config: Mapping[str, Any], name: str, sample: int) -> Comparison:
         )
         chosen, pictures = _sample(own, following, sample)
         if not chosen:
-            raise Conflict(f"no picture has features of both models of {name}: run a backfill")
+            raise Conflict(
+                f"no picture has features of both models of {name}: run `ambience model "
+                f"complete {name}`"
+            )
         changed = [_changed(image_id, own, following) for image_id in chosen]
         overlap = float(np.mean([one.overlap for one in changed]))
         most = sorted(changed, key=lambda one: (one.overlap, one.image_id))[:SHOWN]
         shown = {at for one in most for at in (one.image_id, *one.own, *one.next)}
         names = {at: image.file_name for at, image in store.images_by_id(sorted(shown)).items()}
     return Comparison(pictures, len(chosen), overlap, most, names)
+
+
+def specs_of(config: Mapping[str, Any], name: str) -> list[RetrieverSpec]:
+    """The retriever's models. Raises UnknownName when it has no features of pictures."""
+    kinds = retriever_specs(config)
+    if name not in (known := [kind.name for kind in kinds]):
+        names = ", ".join(dict.fromkeys(known)) or "none"
+        raise UnknownName(f"no retriever {name!r} has features of pictures; there are {names}")
+    return [kind for kind in kinds if kind.name == name]
+
+
+def completion(store: Store, kinds: Sequence[RetrieverSpec]) -> Plan:
+    """Plan to make the features of these models that stored images lack.
+
+    Raises RetrieverUnavailable with the reason when none of the models has its weights.
+    """
+    spaces = spaces_of(kinds)
+    if not spaces:
+        kinds[0].make().find(fetch=False)
+    lacks = [image.image_id for page in lacking(store, spaces) for image, _ in page]
+    return Plan([(f"image {at}", at) for at in lacks], store.count() - len(lacks), [])
+
+
+class StoredReader(Reader):
+    """Reads stored images in its own process, and extracts what needs no network."""
+
+    def work_of(self, path: str, image_id: int | None) -> Work:
+        """The features that a stored image lacks; the reason where some can't be made.
+
+        Raises InvalidInput when none can.
+        """
+        image = None if image_id is None else self.store.image(image_id)
+        missing = {} if image is None else missing_spaces(self.store, self.spaces, [image.image_id])
+        lacks = missing.get(-1 if image is None else image.image_id)
+        if image is None or not lacks:
+            return Work(path, already=True)
+        of_whole = {at for at, one in self.extractors.items() if one.view != "preview"} & lacks
+        reason = ""
+        try:
+            # An upload goes as soon as nothing is pending, so it serves all models at once.
+            is_whole = bool(of_whole) or image.has_original
+            picture = self._stored.whole(image) if is_whole else self._stored.small(image)
+        except InvalidInput as exc:
+            lacks -= of_whole
+            if not lacks:
+                raise
+            reason = f"{', '.join(sorted(at.kind for at in of_whole))}: {exc}"
+            picture = self._stored.small(image)
+        left = tuple(space for space in lacks if space not in self.extractors)
+        write = ImageWrite(
+            image.image_id,
+            image.sha256,
+            image.width,
+            image.height,
+            image.wanted,
+            self._features(picture, lacks),
+            source=image.source,
+        )
+        preview = picture.preview if left else None
+        return Work(path, reason, write, left, preview, generation=image.generation)
+
+    @cached_property
+    def _stored(self) -> StoredPictures:
+        return StoredPictures(self.store, self.decoder)
 
 
 def switch(
@@ -108,8 +183,8 @@ def switch(
         missing = sum(map(len, lacking(store, [Space(name, wanted)])))
         if missing and not force:
             raise Conflict(
-                f"{missing} pictures have no features of {wanted} yet: run `ambience backfill` "
-                f"over their files, or switch with --force; then {name} finds them once they have"
+                f"{missing} pictures have no features of {wanted} yet: run `ambience model "
+                f"complete {name}`, or switch with --force; then it finds them once they have"
             )
         store.activate(name, wanted)
     return Switched(wanted, missing)

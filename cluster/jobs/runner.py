@@ -32,6 +32,7 @@ from rich.text import Text
 
 from cluster.jobs import annotate as annotating
 from cluster.jobs import fsck as checking
+from cluster.jobs import model_change
 from cluster.jobs.backfill import Outcome, plan, retriever_specs, run, spaces_of, write_bad_files
 from cluster.jobs.pace import Pace
 from cluster.jobs.pipeline import Piece, Stage, slowest
@@ -53,7 +54,15 @@ from indexes.store.url import open_store
 from models.errors import UnknownName
 from models.types import TextFeatures
 
-__all__ = ["annotate", "backfill", "fsck", "train", "write_annotations", "write_bad_files"]
+__all__ = [
+    "annotate",
+    "backfill",
+    "complete",
+    "fsck",
+    "train",
+    "write_annotations",
+    "write_bad_files",
+]
 
 
 def backfill(
@@ -80,6 +89,26 @@ def backfill(
                 outcome = run(todo, kinds, _settings(given, workers, pace), note)
         counts = {"indexed": outcome.done, "already": outcome.already, "bad": len(outcome.bad)}
         job.report(counts | {"left_out": dict(outcome.left_out), "ignored": outcome.ignored})
+        return outcome
+
+
+def complete(
+    name: str, config: Path, data: Path, workers: int | None, quiet: bool, pace: Pace
+) -> Outcome:
+    """Make the features of a retriever's models that stored images lack. Raises AmbienceError."""
+    given = read_config(config)
+    kinds = model_change.specs_of(given, name)
+    make_private(data)
+    with running_job("model complete", name) as job:
+        with contextlib.closing(open_store(store_url(None))) as store:
+            todo = model_change.completion(store, kinds)
+        outcome = todo.outcome()
+        if todo.todo:
+            with _ray(data) as err, _pieces("completing", len(todo.todo), quiet, err, job) as note:
+                settings = _settings(given, workers, pace)
+                outcome = run(todo, kinds, settings, note, model_change.StoredReader)
+        counts = {"completed": outcome.done, "already": outcome.already, "bad": len(outcome.bad)}
+        job.report(counts)
         return outcome
 
 

@@ -1,8 +1,10 @@
-"""Sources of pictures: a folder, a list, a Parquet file of paths, or an object store's URI."""
+"""Sources of pictures: a folder, a list, a Parquet file of paths, an object store's URI, or what is
+kept of stored images."""
 
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import os
 import re
 import stat
@@ -16,7 +18,10 @@ from urllib.parse import quote, unquote_to_bytes
 import pyarrow.parquet
 from pyarrow import fs
 
+from indexes.store.base import Image, Store
 from models.errors import InvalidInput, PictureTooLarge
+from models.pictures.decoder import Decoder
+from models.pictures.decoding import Picture
 from models.pictures.formats import HEAD, OTHERS, kind_of, other_kind
 from models.types import MAX_IMAGE_ID
 
@@ -171,6 +176,37 @@ def read_bytes(path: str, most: int | None = None) -> bytes:
         file.seek(0)
         data: bytes = file.read()
     return data
+
+
+class StoredPictures:
+    """Reads and decodes the pictures of stored images."""
+
+    def __init__(self, store: Store, decoder: Decoder) -> None:
+        self._store = store
+        self._decoder = decoder
+
+    def whole(self, image: Image) -> Picture:
+        """The picture from the kept upload or the file.
+
+        Raises InvalidInput when there is neither, or the file can't be read or is another picture
+        now.
+        """
+        data = self._store.original(image.image_id, image.generation)
+        if data is None:
+            if image.source == "online":
+                raise InvalidInput("the upload is no longer kept: add the picture again")
+            try:
+                data = read_bytes(image.source)
+            except OSError as exc:
+                raise InvalidInput(f"can't be read: {exc.strerror or exc}") from exc
+            if hashlib.sha256(data).hexdigest() != image.sha256:
+                raise InvalidInput(f"{image.source} is another picture now: backfill it again")
+        return self._decoder.decode_blocking(data)
+
+    def small(self, image: Image) -> Picture:
+        """The stored preview; without one, the whole picture. Raises as `whole` does."""
+        preview = self._store.preview(image.image_id)
+        return self._decoder.decode_blocking(preview) if preview else self.whole(image)
 
 
 def modified(path: str) -> float:

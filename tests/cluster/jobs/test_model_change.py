@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +13,7 @@ from typing import Any
 import pytest
 
 from cluster.jobs.backfill import plan, retriever_specs, spaces_of, stages_of
-from cluster.jobs.model_change import compare, drop, switch
+from cluster.jobs.model_change import StoredReader, compare, completion, drop, specs_of, switch
 from cluster.jobs.settings import JobSettings
 from cluster.service.applications import check_spaces
 from cluster.service.data_folder import CannotStart
@@ -19,6 +23,7 @@ from models.errors import Conflict, InvalidInput, RetrieverUnavailable, UnknownN
 from models.pictures.decoding import decode
 from models.registry import make_extractor
 from tests.cluster.jobs.stages import ONE_CORE, through
+from tests.conftest import AMBIENCE, light_config
 from tests.deployments import served
 from tests.drawing import jpeg
 
@@ -213,4 +218,117 @@ def test_a_backfill_makes_what_the_next_model_lacks_and_no_more(tmp_path: Path) 
     assert store.changes(space(OWN), before) is not None
     assert store.changes(space(OWN), before).rows == {}  # type: ignore[union-attr]
     assert backfill(config()) == 0
+    store.close()
+
+
+def completed(tmp_path: Path, store: LmdbStore, applications: dict[str, Any]) -> dict[int, str]:
+    """Complete all images; the reason by the id of each that was planned."""
+    kinds = specs_of(applications, "stamp")
+    planned = completion(store, kinds)
+    settings = JobSettings(f"lmdb:{tmp_path / 'store'}", ONE_CORE)
+    works = through(stages_of(kinds, settings, StoredReader), planned.todo)
+    return {at: work.reason for (_, at), work in zip(planned.todo, works, strict=True)}
+
+
+def place(store: LmdbStore, at: int, data: bytes, **kept: Any) -> None:
+    """Store an image without features."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    store.put(ImageWrite(at, sha256, 64, 48, frozenset({"stamp"}), {}, **kept))
+
+
+def test_a_completion_takes_the_upload_the_file_or_the_preview(tmp_path: Path) -> None:
+    pictures = [jpeg(number, 64, 48) for number in range(6)]
+    for number in (1, 4):
+        (tmp_path / f"{number}.jpg").write_bytes(pictures[number])
+    store = LmdbStore(tmp_path / "store")
+    place(store, 0, pictures[0], original=pictures[0])
+    place(store, 1, pictures[1], source=str(tmp_path / "1.jpg"))
+    place(store, 2, pictures[2], preview=decode(pictures[2]).preview_jpeg())
+    place(store, 3, pictures[3])
+    place(store, 4, pictures[5], source=str(tmp_path / "4.jpg"))
+    place(store, 5, pictures[5], source=str(tmp_path / "gone.jpg"))
+    reasons = completed(tmp_path, store, config())
+    assert [reasons[at] for at in range(3)] == [""] * 3
+    assert "no longer kept" in reasons[3]
+    assert "is another picture now" in reasons[4]
+    assert "No such file" in reasons[5]
+    for options in (OWN, NEXT):
+        made = make_extractor("stamp", options)
+        held = store.rows(space(options), range(6))
+        assert held.keys() == {0, 1, 2}
+        for at, row in held.items():
+            assert made.from_row(row) == pytest.approx(
+                made.extract(decode(pictures[at]).preview), abs=0.01
+            )
+    assert completed(tmp_path, store, config()).keys() == {3, 4, 5}
+    store.close()
+
+
+def test_a_completion_makes_what_a_preview_is_enough_for_and_says_what_is_left(
+    tmp_path: Path,
+) -> None:
+    store = LmdbStore(tmp_path / "store")
+    place(store, 0, b"", preview=decode(jpeg(0, 64, 48)).preview_jpeg())
+    of_whole = config()
+    of_whole["applications"][0]["args"]["next"] = {"extractor": "stamp_here"}
+    assert "no longer kept" in completed(tmp_path, store, of_whole)[0]
+    assert store.rows(space(OWN), [0]).keys() == {0}
+    store.close()
+
+
+def test_a_completion_writes_nothing_to_an_image_that_was_replaced(tmp_path: Path) -> None:
+    data, other = jpeg(0, 64, 48), jpeg(1, 64, 48)
+    store = LmdbStore(tmp_path / "store")
+    place(store, 0, data, original=data)
+    kinds = specs_of(config(OWN, None), "stamp")
+    first, writer = stages_of(
+        kinds, JobSettings(f"lmdb:{tmp_path / 'store'}", ONE_CORE), StoredReader
+    )
+    pieces: Any = first.worker(*first.arguments)([completion(store, kinds).todo])
+    store.delete(0)
+    place(store, 0, other, original=other)
+    writer.worker(*writer.arguments)(pieces)
+    assert store.rows(space(OWN), [0]) == {}
+    store.close()
+
+
+def test_a_completion_without_weights_or_of_an_unknown_retriever_says_so(
+    tmp_path: Path, store: LmdbStore
+) -> None:
+    with pytest.raises(UnknownName, match=r"'tint'.*stamp"):
+        specs_of(config(), "tint")
+    weightless = config()
+    options = {"path": str(tmp_path / "matrix.npy")}
+    weightless["applications"][0]["args"] = {"extractor": "shade", "options": options}
+    with pytest.raises(RetrieverUnavailable, match=r"matrix\.npy"):
+        completion(store, specs_of(weightless, "stamp"))
+
+
+def test_the_command_completes_stored_images_and_resumes(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    store = LmdbStore(data / "store")
+    for number in range(3):
+        picture = jpeg(number, 160, 120)
+        sha256 = hashlib.sha256(picture).hexdigest()
+        write = ImageWrite(number, sha256, 160, 120, frozenset({"phash"}), {}, original=picture)
+        store.put(write)
+
+    def complete() -> dict[str, Any]:
+        command = ["model", "complete", "phash", "--config", str(light_config()), "--json"]
+        done = subprocess.run(
+            [str(AMBIENCE), *command],
+            check=False,
+            env=os.environ | {"AMBIENCE_DATA": str(data)},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        printed: dict[str, Any] = json.loads(done.stdout)
+        return printed
+
+    assert complete() == {"completed": 3, "already": 0, "bad": []}
+    assert complete() == {"completed": 0, "already": 3, "bad": []}
+    assert not any(image.pending for image in store.images(-1, 10))
     store.close()

@@ -1,6 +1,6 @@
-"""Searches beside clients that mean ill, and what Ray's token costs.
+"""Searches beside hostile clients, and what Ray's token costs.
 
-    python -m benchmarks.trust PHOTOS [--pictures 100] [--seconds 10]
+    python -m benchmarks.security_costs PHOTOS [--pictures 100] [--seconds 10]
 
 pHash, colour and local features over pictures of 500 px. First one client searches alone, beside
 200 connections that announce 60 MB and send nothing, from its own address and from another, and
