@@ -159,7 +159,7 @@ def load_jpeg(data: bytes, decode: Callable[[bytes], Image.Image], height: int) 
     changed = (pixels != np.asarray(decode(jpeg.continued(whole)))).reshape(len(pixels), -1)
     rows = changed.any(axis=1)
     lost = len(pixels) - int(rows.argmax()) if rows.any() else 0
-    if lost and image.info.get("progressive"):
+    if lost and jpeg.has_many_scans(whole):
         # Without its later scans a row is blurred; without its first one it is gray.
         lost = min(lost, _gray_rows(pixels))
     refuse_less_than_half(1 - lost / len(pixels), "JPEG", height)

@@ -40,6 +40,7 @@ from models.pictures.samples import (
     image_of_psd,
     scaled_pnm,
     tiff_of,
+    whole_jpeg,
     with_used_alpha,
 )
 
@@ -189,16 +190,17 @@ def _open_jpeg(data: bytes) -> Opened:
         data = jpeg.without_metadata(data)
         image = JpegImageFile(ReadLimitedFile(data))
     reduction = jpeg.reduction(min(image.size))
-    opened = _opened(image, partial(_load_jpeg, image, data, reduction))
+    many_scans = jpeg.has_many_scans(data)
+    opened = _opened(image, partial(_load_jpeg, image, data, reduction, many_scans))
     opened.quality = jpeg.estimated_quality(getattr(image, "quantization", {}).get(0))
     opened.cost = -(-image.width // reduction) * -(-image.height // reduction)
-    if image.info.get("progressive"):
+    if many_scans:
         layers = getattr(image, "layer", ())
         opened.cost += jpeg.coefficients(image.size, layers) // 2
     return opened
 
 
-def _load_jpeg(image: ImageFile, data: bytes, reduction: int) -> Loaded:
+def _load_jpeg(image: ImageFile, data: bytes, reduction: int, many_scans: bool) -> Loaded:
     def decode(data: bytes, image: ImageFile | None = None) -> ImageFile:
         image = JpegImageFile(io.BytesIO(data)) if image is None else image
         # The decoder gets the whole file as one block, because after each block it would wait
@@ -212,14 +214,18 @@ def _load_jpeg(image: ImageFile, data: bytes, reduction: int) -> Loaded:
     height = image.height
     if not jpeg.has_end(data):
         return load_jpeg(data, decode, height)
+    if many_scans:
+        try:
+            loaded = Loaded(whole_jpeg(data, image.size, image.mode, reduction))
+        except ValueError as exc:
+            loaded = load_jpeg(data, decode, height)
+            loaded = replace(loaded, truncated=loaded.truncated or jpeg.is_damage(str(exc)))
+        return loaded if jpeg.scans_complete(data) else replace(loaded, truncated=True)
     try:
         decode(data, image)
     except OSError:
         return load_jpeg(data, decode, height)
-    if looks_cut(image):
-        return load_jpeg(data, decode, height)
-    incomplete = bool(image.info.get("progressive")) and not jpeg.scans_complete(data)
-    return Loaded(image, incomplete)
+    return load_jpeg(data, decode, height) if looks_cut(image) else Loaded(image)
 
 
 def _open_png(data: bytes) -> Opened:
