@@ -22,12 +22,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from models.errors import BrokenPicture, UnsupportedPicture
 from models.pictures import formats
-from models.pictures.damage import (
-    Loaded,
-    load_jpeg,
-    load_tolerantly,
-    looks_cut,
-)
+from models.pictures.damage import Loaded, load_jpeg, load_tolerantly
 from models.pictures.files import bmp, heif, ico, jpeg, jxl, png, psd, raw
 from models.pictures.files.color_tags import ColorTags
 from models.pictures.files.exif import NO_EXIF, Exif, read_exif
@@ -40,7 +35,6 @@ from models.pictures.samples import (
     image_of_psd,
     scaled_pnm,
     tiff_of,
-    whole_jpeg,
     with_used_alpha,
 )
 
@@ -190,42 +184,13 @@ def _open_jpeg(data: bytes) -> Opened:
         data = jpeg.without_metadata(data)
         image = JpegImageFile(ReadLimitedFile(data))
     reduction = jpeg.reduction(min(image.size))
-    many_scans = jpeg.has_many_scans(data)
-    opened = _opened(image, partial(_load_jpeg, image, data, reduction, many_scans))
+    opened = _opened(image, partial(load_jpeg, image, data, reduction))
     opened.quality = jpeg.estimated_quality(getattr(image, "quantization", {}).get(0))
     opened.cost = -(-image.width // reduction) * -(-image.height // reduction)
-    if many_scans:
+    if jpeg.has_many_scans(data):
         layers = getattr(image, "layer", ())
         opened.cost += jpeg.coefficients(image.size, layers) // 2
     return opened
-
-
-def _load_jpeg(image: ImageFile, data: bytes, reduction: int, many_scans: bool) -> Loaded:
-    def decode(data: bytes, image: ImageFile | None = None) -> ImageFile:
-        image = JpegImageFile(io.BytesIO(data)) if image is None else image
-        # The decoder gets the whole file as one block, because after each block it would wait
-        # for the Python code of other threads.
-        image.decodermaxblock = len(data)
-        if reduction > 1:
-            image.draft("RGB", (image.width // reduction, image.height // reduction))
-        image.load()
-        return image
-
-    height = image.height
-    if not jpeg.has_end(data):
-        return load_jpeg(data, decode, height)
-    if many_scans:
-        try:
-            loaded = Loaded(whole_jpeg(data, image.size, image.mode, reduction))
-        except ValueError as exc:
-            loaded = load_jpeg(data, decode, height)
-            loaded = replace(loaded, truncated=loaded.truncated or jpeg.is_damage(str(exc)))
-        return loaded if jpeg.scans_complete(data) else replace(loaded, truncated=True)
-    try:
-        decode(data, image)
-    except OSError:
-        return load_jpeg(data, decode, height)
-    return load_jpeg(data, decode, height) if looks_cut(image) else Loaded(image)
 
 
 def _open_png(data: bytes) -> Opened:

@@ -23,26 +23,6 @@ _JPEG2000_SIZE, _JPEG2000_DEPTH = b"\xff\x4f\xff\x51", 42
 """The beginning of a codestream, and where the depth of its first component stands (SIZ)."""
 
 
-def whole_jpeg(data: bytes, size: tuple[int, int], mode: str, reduction: int) -> Image.Image:
-    """A JPEG of this size, in mode L, RGB or CMYK as Pillow decodes it, reduced by this factor.
-
-    Raises ValueError with the words of libjpeg if it errs or warns, as it does where pixels are
-    missing. Pillow hides its warnings.
-    """
-    import simplejpeg
-
-    width, height = (-(-side // reduction) for side in size)
-    colors = {"L": "GRAY"}.get(mode, mode)
-    pixels = simplejpeg.decode_jpeg(
-        data, colors, min_width=width, min_height=height, min_factor=reduction, strict=True
-    )
-    if pixels.shape[:2] != (height, width):
-        raise ValueError(f"it is decoded to {pixels.shape}")
-    if mode == "CMYK":
-        np.subtract(255, pixels, out=pixels)
-    return Image.fromarray(pixels[..., 0] if mode == "L" else pixels, mode)
-
-
 def image_of(read: TiffPixels) -> Image.Image:
     """The picture in mode L, LA, RGB, RGBA or CMYK; unsigned samples are scaled by their number of
     bits, others by their range."""

@@ -19,6 +19,7 @@ SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
 MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xCA}
+_ARITHMETIC = {0xC9, 0xCA}
 _LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}
 _UNUSUAL = {
     0xF7: "JPEG-LS",
@@ -124,12 +125,20 @@ def ended(data: bytes) -> bytes | None:
 def continued(data: bytes) -> bytes:
     """The JPEG with noise before its end: what decodes differently was not there."""
     end = next((one.begin for one in segments(data) if one.marker == EOI), len(data))
-    return data[:end] + _NOISE + b"\xff\xd9"
+    # Arithmetic encoders leave out zeros at the end.
+    before = b"\0\0\xa5\x5a" if is_arithmetic(data) else b""
+    return data[:end] + before + _NOISE + b"\xff\xd9"
 
 
 def is_damage(warning: str) -> bool:
     """Whether a warning of libjpeg says that pixels are lost, as bytes between segments do not."""
     return _DAMAGE.search(warning) is not None
+
+
+def is_arithmetic(data: bytes) -> bool:
+    """Whether a JPEG is arithmetic-coded."""
+    markers = (segment.marker for segment in islice(segments(data), _MAX_HEAD_SEGMENTS))
+    return next((marker for marker in markers if marker in _FRAMES), SOS) in _ARITHMETIC
 
 
 def has_many_scans(data: bytes) -> bool:

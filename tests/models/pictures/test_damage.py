@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import zlib
@@ -133,6 +134,42 @@ def test_a_jpeg_of_many_scans_is_noticed_wherever_it_is_cut(kind: str) -> None:
             cut = data[: scan.end + int((end - scan.end) * share)].rstrip(b"\xff")
             for tail in (b"", EOI, EOI + b"\xff\xd8\xff\xe0 a video"):
                 assert decode(cut + tail).truncated
+
+
+ARITHMETIC = {
+    "sequential": (
+        "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABsSFBcUERsXFhceHBsgKEIrKCUlKFE6PTBCYFVlZF9VXVtq"
+        "eJmBanGQc1tdhbWGkJ6jq62rZ4C8ybqmx5moq6T/yQALCABAAEABAREA/8wABgAQEAX/2gAIAQEAAD8A"
+        "/wAKgelH1xhACbvNNqHZn1d7MYRNuAo1qoymRRn3Jsb6G6J4BonLFPsV6HLDFVXblkC+4M0PdqKOZs7w"
+        "XKC3MNWldups2HuG+X6f/wCVdlAH21h2aIvFBPGXGtoQCzK7CPkibn3XVKW35heSHFrVsJNIzz3wTDyW"
+        "PFzXjTIah/rL1xps7T2/xjqJnhvJdJkrGXJFumfVaMl10oN6AjNZDtahXn9VKeIHgJ5EVbH3BS50midd"
+        "Xn8XmN7p3zdRU41pfHzFLJk6zUK8czOIczPDhL8yjob3Dn4IqwvSVmOA/9k="
+    ),
+    "progressive": (
+        "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABsSFBcUERsXFhceHBsgKEIrKCUlKFE6PTBCYFVlZF9VXVtq"
+        "eJmBanGQc1tdhbWGkJ6jq62rZ4C8ybqmx5moq6T/ygALCABAAEABAREA/8wABAAQ/9oACAEBAAAAAf4w"
+        "rns8zHhzIplJkTVaqOtczFHODZIz898G7BMYMe6dOcVUOG0f+P/MAAQQBf/aAAgBAQABBQIC4/eLemBx"
+        "LGEdv/eA2OtpVuhhZgm/ehMjY9RNN5bIUZjePmMpKUD/zAAEEAX/2gAIAQEABj8C0L4G4jb3cX9QLSSI"
+        "/8wABBAF/9oACAEBAAE/IZyYLxNNcfHeTRE7sjDPfnAhfSor+yqhcSmOZaYfOfPMi6MfATcKcItrFP/a"
+        "AAgBAQAAABCUy3G8SoQhB//MAAQQBf/aAAgBAQABPxB7o7MZYgCCyLQa+JZqhWIhKd7Sv3zNH833EeRw"
+        "fwGE+1DbigaDTlEhb00ID4imwdHzss5/5ykq7P/Z"
+    ),
+}
+"""Arithmetic-coded JPEGs of 64 x 64 grays, which Pillow reads but does not write."""
+
+
+@pytest.mark.parametrize("kind", ARITHMETIC)
+def test_an_arithmetic_jpeg_is_noticed_wherever_it_is_cut(kind: str) -> None:
+    data = base64.b64decode(ARITHMETIC[kind])
+    across, down = np.arange(64)[None, :], np.arange(64)[:, None]
+    picture = decode(data)
+    assert not picture.truncated
+    assert far(picture.full, ((across * 2 + down) % 97 * 2)[..., None].repeat(3, 2)) < 25
+    scan = max(one.end for one in jpeg.segments(data) if one.marker == jpeg.SOS)
+    for share in (0.7, 0.9):
+        cut = data[: scan + int((len(data) - 2 - scan) * share)].rstrip(b"\xff")
+        for tail in (b"", EOI):
+            assert decode(cut + tail).truncated
 
 
 def test_a_progressive_jpeg_that_lacks_bytes_in_its_middle_is_noticed() -> None:
