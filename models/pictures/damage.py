@@ -33,7 +33,7 @@ _FILLER = (127, 128)
 """The gray that libjpeg puts where pixels are missing, and its negative for CMYK."""
 
 _ORIENTATION = 0x0112
-_TURNS = {
+TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -42,6 +42,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+"""How to turn a picture upright, by its EXIF orientation."""
 
 Area = tuple[int, int, int, int]
 """Left, top, right and bottom."""
@@ -244,7 +245,7 @@ def _filled(image: ImageFile, ink: int, errors: tuple[type[Exception], ...]) -> 
     if image.format == "TIFF":
         # Pillow turns a TIFF only when it is whole.
         turn = image.getexif().get(_ORIENTATION, 1)
-        return filled.transpose(_TURNS[turn]) if turn in _TURNS else filled
+        return filled.transpose(TURNS[turn]) if turn in TURNS else filled
     return filled
 
 

@@ -22,7 +22,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from models.errors import BrokenPicture, UnsupportedPicture
 from models.pictures import formats
-from models.pictures.damage import Loaded, load_jpeg, load_tolerantly
+from models.pictures.damage import TURNS, Loaded, load_jpeg, load_tolerantly
 from models.pictures.files import bmp, heif, ico, jpeg, jxl, png, psd, raw
 from models.pictures.files.color_tags import ColorTags
 from models.pictures.files.exif import NO_EXIF, Exif, read_exif
@@ -243,8 +243,12 @@ def _open_jxl(data: bytes) -> Opened:
         assert JpegXLImagePlugin
         image = _pillow("JPEG XL", data)
         opened.tags = ColorTags(image.info.get("icc_profile"))
-        # The plugin shows an animation's last frame.
-        return Loaded(first_jxl_frame(data, CODEC_ERRORS) if head.animated else image)
+        # The plugin shows an animation's last frame, and a packed JPEG as that is stored.
+        if head.animated:
+            return Loaded(first_jxl_frame(data, CODEC_ERRORS))
+        if getattr(image, "jpeg", False) and head.orientation in TURNS:
+            return Loaded(image.transpose(TURNS[head.orientation]))
+        return Loaded(image)
 
     cost = 2 * head.width * head.height  # Samples of up to 32 bits are held.
     exif = read_exif(jxl.exif_of(data))
