@@ -74,9 +74,11 @@ ROOMS: dict[str, str] = {
         "directory grammar ingress.listing queries schemas settings storing tombstones wire "
         "indexes models"
     ),
+    "deployments.ingress.batches": "ingress tombstones indexes models",
     "deployments.page": "",
     "deployments.http": (
-        "directory ingress ingress.listing queries schemas settings wire indexes models"
+        "directory ingress ingress.batches ingress.listing queries schemas settings wire indexes "
+        "models"
     ),
     "deployments.http.admission": "http keys settings models",
     "deployments.http.copies": "http ingress schemas tombstones indexes models",

@@ -123,7 +123,7 @@ def add_once(url: str, path: str) -> None:
                 raise Conflict("added by another process")
 
         try:
-            store.put_if(write_of(None, content, True), Guard(PHASH, 0, refuse))
+            store.put_if([write_of(None, content, True)], Guard(PHASH, 0, refuse))
             say(path, content)
         except Conflict:
             continue

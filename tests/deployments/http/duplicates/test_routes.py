@@ -193,5 +193,7 @@ async def test_wrong_parameters_are_named(web: Web) -> None:
     for query, field in [("level=x", "level"), ("limit=0", "limit"), ("of=1", "of")]:
         answer = await web.client.get(f"/v1/duplicates?{query}")
         assert problem_of(answer, 400)["field"] == field
-    answer = await web.client.get("/v1/duplicates", params={"cursor": "é"})
-    assert problem_of(answer, 400)["field"] == "cursor"
+    for path in ("", "/decisions"):
+        for cursor in ("é", "none", "00.0000000000000000.000000000000000"):
+            answer = await web.client.get(f"/v1/duplicates{path}", params={"cursor": cursor})
+            assert problem_of(answer, 400)["field"] == "cursor"
