@@ -12,7 +12,15 @@ import pytest
 
 from indexes.store.url import open_store
 from tests.conftest import Service
-from tests.deployments.pictures import field_part, image_part, picture, post_form, problem_of
+from tests.deployments.pictures import (
+    field_part,
+    image_part,
+    mirrored,
+    picture,
+    post_form,
+    problem_of,
+    resized,
+)
 
 
 def add_many(
@@ -75,10 +83,19 @@ def test_a_batch_is_added_in_order_and_together(client: httpx.Client) -> None:
 
 
 def test_of_two_copies_in_a_batch_one_is_added(client: httpx.Client) -> None:
-    answer = add_many(client, [picture(1), picture(1), picture(2)], params={"unless": "same"})
+    head = head_of(client)
+    pictures = [picture(1), mirrored(1), b"no picture", resized(1), picture(2)]
+    headers = {"Idempotency-Key": "copies"}
+    answer = add_many(client, pictures, params={"unless": "same"}, headers=headers)
     rows = answer.json()["items"]
-    assert sorted(row["status"] for row in rows) == [201, 201, 409]
+    assert [row["status"] for row in rows] == [201, 409, 415, 409, 201]
+    first = rows[0]["image_id"]
+    assert [row["problem"]["image_id"] for row in (rows[1], rows[3])] == [first, first]
+    assert [row["seq"] for row in (rows[0], rows[4])] == [head + 1, head + 2]
     assert client.get("/v1/images").json()["total"] == 2
+    again = add_many(client, pictures, params={"unless": "same"}, headers=headers).json()["items"]
+    assert [row["status"] for row in again] == [200, 409, 415, 409, 200]
+    assert head_of(client) == head + 2
 
 
 @pytest.mark.parametrize(
