@@ -81,7 +81,7 @@ ROOMS: dict[str, str] = {
         "models"
     ),
     "deployments.http.admission": "http keys settings models",
-    "deployments.http.copies": "http ingress schemas tombstones indexes models",
+    "deployments.http.copies": "http ingress ingress.listing schemas tombstones indexes models",
     "deployments.http.duplicates": "http ingress ingress.listing schemas indexes models",
     "deployments.http.gallery": "directory http ingress schemas wire indexes models",
     "deployments.http.jobs": "http ingress jobs schemas indexes models",

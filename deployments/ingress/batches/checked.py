@@ -57,7 +57,7 @@ async def _added(gateway: Gateway, group: Sequence[CheckedWrite]) -> list[Added 
     seen = await asyncio.to_thread(gateway.store.head)
     stored = await _searched(group, range(len(group)))
     while True:
-        verdicts = await gateway.decoder.run(_verdicts, group, stored, kinds)
+        verdicts = await asyncio.to_thread(_verdicts, group, stored, kinds)
         taken = [number for number, verdict in enumerate(verdicts) if verdict is None]
         if not taken:
             return [_refusal(verdict, {}) for verdict in verdicts]
