@@ -44,7 +44,7 @@ def store(gateway: Gateway) -> Store:
         store,
         pair(store, 0, 1, "bytes", relation="identical", confidence=1.0),
         pair(store, 2, 3, "edited", relation="edited", regions=regions, overlap=(1.0, 0.9)),
-        pair(store, 2, 4, "edited", changes=("mirrored",)),
+        pair(store, 2, 4, "edited", changes=("mirrored",), enlarged=4),
     )
     store.write_records(followed_write(store, 3))
     return store
