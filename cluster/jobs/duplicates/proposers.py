@@ -40,9 +40,15 @@ VERIFIED, FEW = 16, 8
 chance often gives, and of the others those that stand out."""
 KEYPOINTS = 256
 """Keypoints of an image, about."""
-LAST_SHARE, FIRST_AT_MOST = 0.3, 120_000
-"""Share of all descriptors at which the index is trained for the last time while it is filled, and
-number of them at which it is trained first, at most."""
+TRAINED_AT, GROWTH, FIRST_AT_MOST = 1 / 8, 16.0, 500_000
+"""Share of all descriptors at which the index is trained for the last time while it is filled, by
+what factor it then grows until the next time, and descriptors up to which it is trained first.
+
+It has half as many lists as that of a retriever, of which half as many are searched. So as many
+descriptors are looked at, and training, filling and choosing the lists take a half to a quarter.
+"""
+LISTS_PROBED = 8
+"""Inverted lists searched for a descriptor."""
 EXACT_UP_TO = 20_000
 """Number of vectors up to which all are compared; above, those of the nearest lists."""
 
@@ -181,7 +187,11 @@ class LocalProposer(Proposer):
     ) -> None:
         super().__init__(space, extractor)
         trained = with_training_files(options, space.kind, space.fingerprint)
-        own = {"train_above": _train_above(store.count() * KEYPOINTS)}
+        own = {
+            "train_above": _train_above(store.count() * KEYPOINTS),
+            "retrain_growth": GROWTH,
+            "probes": LISTS_PROBED,
+        }
         self._store = store
         index = make_index("local", {**trained, **own}, self._features)
         assert isinstance(index, LocalIndex)
@@ -239,13 +249,11 @@ class LocalProposer(Proposer):
 
 
 def _train_above(descriptors: int) -> int:
-    """Number of descriptors at which an index of so many is trained first, so that it is trained
-    for the last time when it holds LAST_SHARE of them, and not again just before its end."""
-    growth = LocalIndex.Config().retrain_growth
-    first = max(descriptors * LAST_SHARE, LocalIndex.Config().train_above)
+    """Number of descriptors at which an index of so many is trained first."""
+    first = descriptors * TRAINED_AT
     while first > FIRST_AT_MOST:
-        first /= growth
-    return int(first)
+        first /= GROWTH
+    return max(int(first), LocalIndex.Config().train_above)
 
 
 class VectorProposer(Proposer):
