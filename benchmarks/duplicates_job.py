@@ -19,6 +19,7 @@ import hashlib
 import io
 import json
 import multiprocessing
+import os
 import threading
 import time
 from collections import Counter, defaultdict
@@ -35,6 +36,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from benchmarks.local_search import made_up
+from cluster.cli.collection.duplicates import THREADS
 from cluster.jobs.duplicates import following
 from cluster.jobs.duplicates.proposers import Proposer, make_proposers
 from cluster.service.applications import read_config
@@ -300,7 +302,9 @@ def main() -> None:
             planted = make(given.photos, store, given.images, given.filler)
         (given.folder / "planted.json").write_text(json.dumps(planted))
         print(f"made in {time.process_time() - began:.0f} s of CPU")
-    # A process of its own: its memory is that of the job alone.
+    # A process of its own: its memory is that of the job alone. As in the command, each matrix
+    # product and search takes one thread.
+    os.environ |= dict.fromkeys(THREADS, "1")
     run = multiprocessing.get_context("spawn").Process(
         target=job, args=(given.folder, given.compare)
     )

@@ -74,12 +74,14 @@ ROOMS: dict[str, str] = {
         "directory grammar ingress.listing queries schemas settings storing tombstones wire "
         "indexes models"
     ),
+    "deployments.ingress.batches": "ingress tombstones indexes models",
     "deployments.page": "",
     "deployments.http": (
-        "directory ingress ingress.listing queries schemas settings wire indexes models"
+        "directory ingress ingress.batches ingress.listing queries schemas settings wire indexes "
+        "models"
     ),
     "deployments.http.admission": "http keys settings models",
-    "deployments.http.copies": "http ingress schemas tombstones indexes models",
+    "deployments.http.copies": "http ingress ingress.listing schemas tombstones indexes models",
     "deployments.http.duplicates": "http ingress ingress.listing schemas indexes models",
     "deployments.http.gallery": "directory http ingress schemas wire indexes models",
     "deployments.http.jobs": "http ingress jobs schemas indexes models",

@@ -24,7 +24,8 @@ from deployments.http.reading import (
 from deployments.http.v1 import ImageIdPath, UnlessQuery, row_of
 from deployments.ingress.adding import Added, AddOptions, ReadyWrite, check_id
 from deployments.ingress.banning import delete_and_remember
-from deployments.ingress.copies import add_check
+from deployments.ingress.batches.checked import CheckedWrite, add_unless_same
+from deployments.ingress.copies import CopyCheck, add_check
 from deployments.ingress.gateway import Gateway, gateway_of
 from deployments.ingress.report import Report
 from deployments.schemas import (
@@ -46,6 +47,8 @@ router = APIRouter(prefix="/v1", tags=["v1"], dependencies=[Depends(refuse_unkno
 LOOK_SECONDS = 0.25
 """Seconds between two looks for changes while a request waits for some."""
 MARK_SECONDS = 24 * 3600.0
+Begun = Added | ReadyWrite | CheckedWrite
+"""A picture of a batch that was added before, or is ready to be."""
 
 
 class BatchItem(Options):
@@ -120,16 +123,15 @@ async def add_images(
     ] = None,
 ) -> Response:
     """Up to 100 pictures in one form, each with an outcome of its own, in their order. What was
-    added is durable when answered, and was added in one transaction, unless each picture had to be
-    checked by itself (`unless`, `import_check.adds`). A batch as a whole may be as large as one
-    upload."""
+    added is durable when answered, and was added in one transaction; with `unless`, each picture
+    is also compared with those before it. A batch as a whole may be as large as one upload."""
     body = await read_body(request)
     items = items_of(body, BatchItem)
     gateway = gateway_of(request)
     places = asyncio.Semaphore(cores())
     reports = [Report() for _ in items]
 
-    async def one(number: int) -> Added | ReadyWrite | AmbienceError:
+    async def one(number: int) -> Begun | AmbienceError:
         key = None if idempotency_key is None else f"{idempotency_key}:{number}"
         data, report = body.images[number], reports[number]
         async with places:
@@ -140,8 +142,14 @@ async def add_images(
 
     begun = await asyncio.gather(*map(one, range(len(items))))
     group = [ready for ready in begun if isinstance(ready, ReadyWrite)]
-    written = iter(await gateway.writer.put_group(group) if group else ())
-    ended = [next(written) if isinstance(one, ReadyWrite) else one for one in begun]
+    checked = [ready for ready in begun if isinstance(ready, CheckedWrite)]
+    written = iter(
+        [
+            *(await gateway.writer.put_group(group) if group else ()),
+            *(await add_unless_same(gateway, checked) if checked else ()),
+        ]
+    )
+    ended = [one if isinstance(one, Added | AmbienceError) else next(written) for one in begun]
     return JsonAnswer({"items": [_outcome(*pair) for pair in zip(ended, reports, strict=True)]})
 
 
@@ -272,17 +280,20 @@ async def _begun(
     key: str | None,
     unless: UnlessQuery,
     report: Report,
-) -> Added | ReadyWrite:
-    """One picture of a batch, ready to be written with the others; written already if a check
-    guards its write, or if it was there."""
+) -> Begun:
+    """One picture of a batch, ready to be written with the others."""
     image_id = item.image_id
     if image_id is None and key is not None:
         image_id = await gateway.writer.claim_id(key, data)
     check = await add_check(gateway, image_id, data, report, unless_same=unless == "same")
     options = AddOptions(item.metadata, check=check)
-    if check is not None:
-        return await gateway.writer.add(image_id, data, report, options)
-    return await gateway.writer.prepare(image_id, data, report, options)
+    ready = await gateway.writer.prepare(image_id, data, report, options)
+    if isinstance(ready, Added) or check is None:
+        return ready
+    if isinstance(check, CopyCheck):
+        return CheckedWrite(ready, check)
+    await check.search()
+    return ready
 
 
 def _outcome(ended: Added | AmbienceError, report: Report) -> dict[str, Any]:

@@ -250,7 +250,8 @@ class ImageWriter:
             if guard is None:
                 return await asyncio.to_thread(self.store.put, write)
             try:
-                return await asyncio.to_thread(self.store.put_if, write, guard)
+                (receipt,) = await asyncio.to_thread(self.store.put_if, [write], guard)
+                return receipt
             except CheckAgain:
                 continue
 

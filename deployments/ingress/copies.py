@@ -34,10 +34,11 @@ COPY_DISTANCE = 64
 CODE_BYTES = 72
 LOCAL = "local"
 PROPOSING: Mapping[str, Mapping[str, Any]] = {
+    PHASH: {"distance_threshold": COPY_DISTANCE},
     COLOR: {"k": NEAREST_COLORS},
     LOCAL: {"k": 32, "aligned": True},
 }
-"""Parameters of the retrievers that propose copies beside phash."""
+"""Parameters of the retrievers that propose copies."""
 SAME: frozenset[Kind] = frozenset({"same"})
 
 
@@ -112,12 +113,24 @@ class CopyCheck:
         self._sha256 = sha256
         self._report = report
         self._picture: QueryPicture | None = None
-        self._blocks = frozenset[Kind]()
+        self.blocks = frozenset[Kind]()
+        """The relations that refuse."""
+
+    @property
+    def picture(self) -> QueryPicture:
+        """The picture, once it was extracted."""
+        assert self._picture is not None
+        return self._picture
+
+    @property
+    def space(self) -> Space:
+        """The space of its hashes."""
+        return Space(PHASH, self.picture.fingerprints[PHASH])
 
     def extract(self, picture: Picture) -> None:
         """Extract the picture's hashes under all 8 flips and rotations."""
         self._picture = self._gateway.searcher.query_picture(picture, self._entries, "dihedral")
-        self._blocks = blocking(SAME, truncated=picture.truncated)
+        self.blocks = blocking(SAME, truncated=picture.truncated)
 
     async def search(self) -> Guard:
         """Search for copies; the guard then checks what is added after the search, and raises
@@ -125,35 +138,41 @@ class CopyCheck:
 
         Raises DuplicatePicture, and BannedPicture.
         """
-        assert self._picture is not None
-        self._picture = await refuse_banned(
-            self._gateway, self._picture, self._sha256, self._report
-        )
+        copies, seq = await self.find()
+        if copies:
+            raise duplicate(copies[0].hit.image_id, copies[0].relation)
+        return Guard(self.space, seq, self._check)
+
+    async def find(self) -> tuple[list[Copy], int]:
+        """The stored copies, best first, but for the image that is replaced; and the log's head
+        before they were searched for. Raises BannedPicture."""
+        self._picture = await refuse_banned(self._gateway, self.picture, self._sha256, self._report)
         scope = await self._gateway.search_scope()
         copies = await search_copies(
-            self._gateway, self._entries, self._picture, scope, self._report, self._blocks
+            self._gateway, self._entries, self._picture, scope, self._report, self.blocks
         )
-        self._refuse([copy for copy in copies if copy.hit.image_id != self._image_id])
-        space = Space(PHASH, self._picture.fingerprints[PHASH])
-        return Guard(space, scope.min_seq, self._check)
+        return [copy for copy in copies if copy.hit.image_id != self._image_id], scope.min_seq
 
-    def _check(self, rows: Mapping[int, bytes]) -> None:
-        assert self._picture is not None
-        variants = np.stack([code[:CODE_BYTES] for code in self._picture.features[PHASH]])
-        smooth = self._picture.side is not None and self._picture.side.smooth
+    def suspect(self, rows: Mapping[int, bytes]) -> int | None:
+        """The id of one of these hashes, by id, that may be of a copy; None if none is."""
+        variants = np.stack([code[:CODE_BYTES] for code in self.picture.features[PHASH]])
+        smooth = self.picture.side is not None and self.picture.side.smooth
         for image_id, row in rows.items():
             distance = np.bitwise_count(variants ^ np.frombuffer(row, np.uint8)).sum(axis=1).min()
             if image_id != self._image_id and (smooth or distance < COPY_DISTANCE):
-                raise CheckAgain(f"image {image_id} may be the same picture")
+                return image_id
+        return None
 
-    def _refuse(self, copies: Sequence[Copy]) -> None:
-        """Raises DuplicatePicture for the nearest of these copies."""
-        if copies:
-            nearest = copies[0].hit.image_id
-            said = copies[0].relation.words
-            raise DuplicatePicture(
-                f"image {nearest} is the same picture ({said})", "image", nearest
-            )
+    def _check(self, rows: Mapping[int, bytes]) -> None:
+        if (image_id := self.suspect(rows)) is not None:
+            raise CheckAgain(f"image {image_id} may be the same picture")
+
+
+def duplicate(image_id: int, relation: Relation) -> DuplicatePicture:
+    """The refusal of a picture of which this image is a copy."""
+    return DuplicatePicture(
+        f"image {image_id} is the same picture ({relation.words})", "image", image_id
+    )
 
 
 async def ready_entries(gateway: Gateway, until: float) -> list[DirectoryEntry]:
@@ -174,7 +193,7 @@ async def search_copies(
     """Copies that the hash proposes; if there are none, those that colour (of pictures without
     edges) or local features propose."""
     phash, *others = entries
-    call = RetrieverCall(phash, {"distance_threshold": COPY_DISTANCE}, picture=picture)
+    call = RetrieverCall(phash, PROPOSING[PHASH], picture=picture)
     hits = await gateway.searcher.search(call, scope, report)
     copies = await _related_copies(gateway, [call], [hits], report, blocks)
     wanted = COLOR if picture.side is not None and picture.side.smooth else LOCAL

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Any, NamedTuple
 
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.listing.collapsing import PHASH
+from deployments.ingress.listing.cursors import packed, unpacked
 from deployments.ingress.listing.rows import facts_row, iso_time
 from deployments.ingress.report import Report
 from deployments.queries import SearchQuery, Sort
@@ -144,7 +143,7 @@ def _is_after(place: Place, start: Place, sort: Sort) -> bool:
 
 def encode_cursor(offset: int) -> str:
     """An opaque cursor for the next page's offset."""
-    return _packed(f"o{offset}")
+    return packed(f"o{offset}")
 
 
 def decode_cursor(cursor: str | None) -> int:
@@ -160,25 +159,21 @@ def decode_start(cursor: str | None, sort: Sort) -> Start:
     an answer in this order."""
     if cursor is None:
         return 0
+    text = unpacked(cursor) or ""
+    kind, rest = text[:1], text[1:]
     try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        kind, rest = text[:1], text[1:]
         if kind == "o" and sort == "relevance" and 0 <= int(rest) <= MAX_OFFSET:
             return int(rest)
         if kind == sort[0] and sort != "relevance":
             seconds, _, image_id = rest.partition(":")
             return Place(float.fromhex(seconds), int(image_id))
-    except (ValueError, OverflowError, binascii.Error) as exc:
+    except (ValueError, OverflowError) as exc:
         raise _foreign() from exc
     raise _foreign()
 
 
 def _encoded(place: Place, sort: Sort) -> str:
-    return _packed(f"{sort[0]}{place.seconds.hex()}:{place.image_id}")
-
-
-def _packed(text: str) -> str:
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    return packed(f"{sort[0]}{place.seconds.hex()}:{place.image_id}")
 
 
 def _foreign() -> InvalidInput:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
 import orjson
 
 from indexes.duplicates.facts import Facts
+from indexes.duplicates.pairs import Pair
 from indexes.store.records import RecordKey, Records
 from models.errors import InvalidInput
 
@@ -18,7 +20,7 @@ Criterion = Literal["pixels", "not_recompressed", "metadata", "oldest", "largest
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 DEFAULT: tuple[Criterion, ...] = ("pixels", "not_recompressed", "metadata", "oldest")
 MEANINGS: Mapping[Criterion, str] = {
-    "pixels": "more pixels",
+    "pixels": "more pixels; one that was only enlarged has those from before",
     "not_recompressed": "camera RAW, then what loses nothing, then the higher quality of JPEG",
     "metadata": "more EXIF, metadata, tags and annotations by a person",
     "oldest": "taken first; of those without a date, added first",
@@ -26,7 +28,7 @@ MEANINGS: Mapping[Criterion, str] = {
     "in_files": "a file of the collection before an upload",
 }
 _VALUES: Mapping[Criterion, Callable[[Facts], float]] = {
-    "pixels": lambda facts: facts.pixels,
+    "pixels": lambda facts: facts.detail,
     "not_recompressed": lambda facts: facts.quality,
     "metadata": lambda facts: facts.metadata,
     "oldest": lambda facts: -(facts.image.created if facts.taken is None else facts.taken),
@@ -98,6 +100,19 @@ _WORSE: Mapping[Criterion, str] = {
 }
 
 
+def with_enlarged(facts: Mapping[int, Facts], pairs: Iterable[Pair]) -> dict[int, Facts]:
+    """The facts, with the smallest pictures from which the pairs tell that others were enlarged."""
+    found = dict(facts)
+    for pair in pairs:
+        if pair.enlarged is None:
+            continue
+        one, smaller = found[pair.enlarged], facts[pair.other(pair.enlarged)]
+        if smaller.pixels < one.detail:
+            size = smaller.image.width, smaller.image.height
+            found[pair.enlarged] = replace(one, enlarged_from=size)
+    return found
+
+
 def read_best_rule(store: Records) -> BestRule:
     """The owner's rule, or the default."""
     data = store.record(*BEST)
@@ -120,6 +135,13 @@ def _shown(criterion: Criterion, facts: Facts) -> str:
     return _SHOWN[criterion](facts)
 
 
+def _size(facts: Facts) -> str:
+    size = f"{facts.image.width}×{facts.image.height}"
+    if facts.enlarged_from is None:
+        return size
+    return f"{size}, only enlarged from {'×'.join(map(str, facts.enlarged_from))}"
+
+
 def _compression(facts: Facts) -> str:
     jpeg = facts.format == "JPEG" and facts.quality
     return f"JPEG of quality {facts.quality}" if jpeg else facts.format or "unknown"
@@ -135,7 +157,7 @@ def _date(seconds: float) -> str:
 
 
 _SHOWN: Mapping[Criterion, Callable[[Facts], str]] = {
-    "pixels": lambda facts: f"{facts.image.width}×{facts.image.height}",
+    "pixels": _size,
     "not_recompressed": _compression,
     "metadata": lambda facts: f"{facts.metadata} entries",
     "oldest": _when,

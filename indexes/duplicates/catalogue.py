@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from indexes.duplicates.best import BestRule, read_best_rule
+from indexes.duplicates.best import BestRule, read_best_rule, with_enlarged
 from indexes.duplicates.connected import (
     GROUPS,
     MEMBERS,
@@ -155,10 +155,11 @@ def _voided(part: Connected) -> Writes:
 def _grouped(store: Store, part: Connected) -> dict[str, Group]:
     """The groups by id."""
     rule = read_best_rule(store)
-    ordered = rule.ordered({at: part.facts[at] for ends in part.pairs for at in ends})
+    facts = with_enlarged(part.facts, part.pairs.values())
+    ordered = rule.ordered({at: facts[at] for ends in part.pairs for at in ends})
     place = {at: number for number, at in enumerate(ordered)}
     groups = group(part.pairs.values(), place, part.beyond)
-    return {group_id(one): one for one in (_told(it, rule, part.facts) for it in groups)}
+    return {group_id(one): one for one in (_told(it, rule, facts) for it in groups)}
 
 
 def _told(one: Group, rule: BestRule, facts: Mapping[int, Facts]) -> Group:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import orjson
 
-from indexes.duplicates.best import read_best_rule
+from indexes.duplicates.best import read_best_rule, with_enlarged
 from indexes.duplicates.catalogue import groups_of, regroup
 from indexes.duplicates.connected import VERDICTS, Writes, verdict_key
 from indexes.duplicates.facts import Facts, facts_of, tags_of_metadata
@@ -105,8 +105,9 @@ def decide(
     ids = tuple(dict.fromkeys(image_ids))
     images = _images(store, ids)
     facts = facts_of(store, images.values())
-    stay = _staying(store, what, ids, keep_ids, facts)
     shown = _group_of(store, ids)
+    known = [] if shown is None else [one for one in shown.pairs if {one.a, one.b} <= {*ids}]
+    stay = _staying(store, what, ids, keep_ids, with_enlarged(facts, known))
     if what == "delete" and keep_ids is None and shown is None:
         raise Conflict("keep: no group shows these images together; name those that stay", "keep")
     approves = None if shown is None else what in DELETING and shown.images[0] in stay

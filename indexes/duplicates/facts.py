@@ -26,10 +26,20 @@ class Facts:
     """Tags of its metadata and annotations, sorted."""
     said: int = 0
     """Number of annotations by a person."""
+    enlarged_from: tuple[int, int] | None = None
+    """Width and height of the picture of which this one is only an enlargement."""
 
     @property
     def pixels(self) -> int:
         return self.image.width * self.image.height
+
+    @property
+    def detail(self) -> float:
+        """Number of pixels; of a picture that was only enlarged, a little less than before."""
+        if self.enlarged_from is None:
+            return self.pixels
+        width, height = self.enlarged_from
+        return width * height - 0.5
 
     @property
     def format(self) -> str:

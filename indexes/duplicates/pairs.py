@@ -38,6 +38,8 @@ class Pair:
     """Shares of the areas of `a` and `b` that both show."""
     regions: tuple[Region, ...] = ()
     """Boxes (x, y, width, height) that differ, in pixels of `a` and of `b`."""
+    enlarged: int | None = None
+    """The one of them that is the other, only enlarged, as far as previews tell."""
 
     @property
     def rank(self) -> int:
@@ -57,6 +59,8 @@ class Pair:
             shown["overlap"] = self.overlap
         if self.regions:
             shown["regions"] = [{"a": one, "b": other} for one, other in self.regions]
+        if self.enlarged is not None:
+            shown["enlarged"] = self.enlarged
         return shown
 
     def encode(self) -> bytes:
@@ -80,6 +84,7 @@ class Pair:
             tuple(row.get("changes", ())),
             None if overlap is None else (overlap[0], overlap[1]),
             tuple((one["a"], one["b"]) for one in row.get("regions", ())),
+            row.get("enlarged"),
         )
 
 

@@ -71,7 +71,7 @@ class ImageWrite:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """The condition of a write: a check of the rows that have changed since the caller looked."""
+    """The condition of writes: a check of the rows that have changed since the caller looked."""
 
     space: Space
     after: int
@@ -183,10 +183,10 @@ class Store(Records):
         """
 
     @abstractmethod
-    def put_if(self, write: ImageWrite, guard: Guard) -> Receipt:
-        """Put one image if the guard's check accepts all rows that have changed since.
+    def put_if(self, writes: Sequence[ImageWrite], guard: Guard) -> list[Receipt]:
+        """Put images as `put_many` does if the guard's check accepts all rows that have changed.
 
-        No other write is committed between the check and this write. Raises the check's error, or
+        No other write is committed between the check and these. Raises the check's error, or
         Unavailable if the log no longer tells what has changed; nothing is written then.
         """
 

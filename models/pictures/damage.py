@@ -7,14 +7,16 @@ and rows of a JPEG that depend on bytes after its end are not there.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 
 from models.errors import BrokenPicture
 from models.pictures.files import jpeg
@@ -31,7 +33,7 @@ _FILLER = (127, 128)
 """The gray that libjpeg puts where pixels are missing, and its negative for CMYK."""
 
 _ORIENTATION = 0x0112
-_TURNS = {
+TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -40,6 +42,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+"""How to turn a picture upright, by its EXIF orientation."""
 
 Area = tuple[int, int, int, int]
 """Left, top, right and bottom."""
@@ -139,15 +142,69 @@ def _covered(area: Area, size: tuple[int, int]) -> Mask | None:
     return there
 
 
-def looks_cut(image: Image.Image) -> bool:
+def load_jpeg(image: ImageFile, data: bytes, reduction: int) -> Loaded:
+    """Decode a JPEG of these bytes, reduced by this factor, or what is there of it.
+
+    Raises BrokenPicture if half is lost, OSError or ValueError if nothing can be decoded.
+    """
+    height = image.height
+
+    def decode(data: bytes, image: ImageFile | None = None) -> ImageFile:
+        image = JpegImageFile(io.BytesIO(data)) if image is None else image
+        # The decoder gets the whole file as one block, because after each block it would wait
+        # for the Python code of other threads.
+        image.decodermaxblock = len(data)
+        if reduction > 1:
+            image.draft("RGB", (image.width // reduction, image.height // reduction))
+        image.load()
+        return image
+
+    many_scans, arithmetic = jpeg.has_many_scans(data), jpeg.is_arithmetic(data)
+    damaged = many_scans and not jpeg.scans_complete(data)
+    if jpeg.has_end(data):
+        try:
+            if many_scans or arithmetic:
+                loaded = Loaded(_whole_jpeg(data, image.size, image.mode, reduction), damaged)
+            else:
+                loaded = Loaded(decode(data, image))
+            # To an arithmetic decoder it is no error that the data end.
+            if not arithmetic and (many_scans or not _looks_cut(image)):
+                return loaded
+        except (OSError, ValueError) as exc:
+            damaged = damaged or jpeg.is_damage(str(exc))
+    loaded = _load_cut_jpeg(data, decode, height)
+    return replace(loaded, truncated=loaded.truncated or damaged)
+
+
+def _whole_jpeg(data: bytes, size: tuple[int, int], mode: str, reduction: int) -> Image.Image:
+    """A JPEG of this size, in mode L, RGB or CMYK as Pillow decodes it, reduced by this factor.
+
+    Raises ValueError with the words of libjpeg if it errs or warns, as it does where pixels are
+    missing. Pillow hides its warnings.
+    """
+    import simplejpeg
+
+    width, height = (-(-side // reduction) for side in size)
+    colors = {"L": "GRAY"}.get(mode, mode)
+    pixels = simplejpeg.decode_jpeg(
+        data, colors, min_width=width, min_height=height, min_factor=reduction, strict=True
+    )
+    if pixels.shape[:2] != (height, width):
+        raise ValueError(f"it is decoded to {pixels.shape}")
+    if mode == "CMYK":
+        np.subtract(255, pixels, out=pixels)
+    return Image.fromarray(pixels[..., 0] if mode == "L" else pixels, mode)
+
+
+def _looks_cut(image: Image.Image) -> bool:
     """Whether a JPEG's last pixel is the gray that stands for missing ones."""
     last = image.getpixel((image.width - 1, image.height - 1))
     samples = last if isinstance(last, tuple) else (last,)
     return all(sample in _FILLER for sample in samples)
 
 
-def load_jpeg(data: bytes, decode: Callable[[bytes], Image.Image], height: int) -> Loaded:
-    """Decode a JPEG of this height that ends early or looks so. Raises BrokenPicture if half is
+def _load_cut_jpeg(data: bytes, decode: Callable[[bytes], Image.Image], height: int) -> Loaded:
+    """Decode a JPEG of this height that ends early or may do so. Raises BrokenPicture if half is
     lost."""
     whole = jpeg.ended(data)
     if whole is None:
@@ -159,7 +216,7 @@ def load_jpeg(data: bytes, decode: Callable[[bytes], Image.Image], height: int) 
     changed = (pixels != np.asarray(decode(jpeg.continued(whole)))).reshape(len(pixels), -1)
     rows = changed.any(axis=1)
     lost = len(pixels) - int(rows.argmax()) if rows.any() else 0
-    if lost and image.info.get("progressive"):
+    if lost and jpeg.has_many_scans(whole):
         # Without its later scans a row is blurred; without its first one it is gray.
         lost = min(lost, _gray_rows(pixels))
     refuse_less_than_half(1 - lost / len(pixels), "JPEG", height)
@@ -188,7 +245,7 @@ def _filled(image: ImageFile, ink: int, errors: tuple[type[Exception], ...]) -> 
     if image.format == "TIFF":
         # Pillow turns a TIFF only when it is whole.
         turn = image.getexif().get(_ORIENTATION, 1)
-        return filled.transpose(_TURNS[turn]) if turn in _TURNS else filled
+        return filled.transpose(TURNS[turn]) if turn in TURNS else filled
     return filled
 
 

@@ -22,12 +22,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from models.errors import BrokenPicture, UnsupportedPicture
 from models.pictures import formats
-from models.pictures.damage import (
-    Loaded,
-    load_jpeg,
-    load_tolerantly,
-    looks_cut,
-)
+from models.pictures.damage import TURNS, Loaded, load_jpeg, load_tolerantly
 from models.pictures.files import bmp, heif, ico, jpeg, jxl, png, psd, raw
 from models.pictures.files.color_tags import ColorTags
 from models.pictures.files.exif import NO_EXIF, Exif, read_exif
@@ -78,7 +73,7 @@ _PILLOW = {
     "TGA": ("TGA",),
 }
 """Names of Pillow's plugins by format."""
-_CONTAINER_TURNS = {"HEIF", "TIFF", "JXL", "JPEG2000"}
+_CONTAINER_TURNS = {"HEIF", "TIFF", "JXL", "JPEG2000", "WEBP"}
 """Formats whose EXIF orientation does not count, or is applied by the library."""
 
 
@@ -189,37 +184,13 @@ def _open_jpeg(data: bytes) -> Opened:
         data = jpeg.without_metadata(data)
         image = JpegImageFile(ReadLimitedFile(data))
     reduction = jpeg.reduction(min(image.size))
-    opened = _opened(image, partial(_load_jpeg, image, data, reduction))
+    opened = _opened(image, partial(load_jpeg, image, data, reduction))
     opened.quality = jpeg.estimated_quality(getattr(image, "quantization", {}).get(0))
     opened.cost = -(-image.width // reduction) * -(-image.height // reduction)
-    if image.info.get("progressive"):
+    if jpeg.has_many_scans(data):
         layers = getattr(image, "layer", ())
         opened.cost += jpeg.coefficients(image.size, layers) // 2
     return opened
-
-
-def _load_jpeg(image: ImageFile, data: bytes, reduction: int) -> Loaded:
-    def decode(data: bytes, image: ImageFile | None = None) -> ImageFile:
-        image = JpegImageFile(io.BytesIO(data)) if image is None else image
-        # The decoder gets the whole file as one block, because after each block it would wait
-        # for the Python code of other threads.
-        image.decodermaxblock = len(data)
-        if reduction > 1:
-            image.draft("RGB", (image.width // reduction, image.height // reduction))
-        image.load()
-        return image
-
-    height = image.height
-    if not jpeg.has_end(data):
-        return load_jpeg(data, decode, height)
-    try:
-        decode(data, image)
-    except OSError:
-        return load_jpeg(data, decode, height)
-    if looks_cut(image):
-        return load_jpeg(data, decode, height)
-    incomplete = bool(image.info.get("progressive")) and not jpeg.scans_complete(data)
-    return Loaded(image, incomplete)
 
 
 def _open_png(data: bytes) -> Opened:
@@ -272,8 +243,12 @@ def _open_jxl(data: bytes) -> Opened:
         assert JpegXLImagePlugin
         image = _pillow("JPEG XL", data)
         opened.tags = ColorTags(image.info.get("icc_profile"))
-        # The plugin shows an animation's last frame.
-        return Loaded(first_jxl_frame(data, CODEC_ERRORS) if head.animated else image)
+        # The plugin shows an animation's last frame, and a packed JPEG as that is stored.
+        if head.animated:
+            return Loaded(first_jxl_frame(data, CODEC_ERRORS))
+        if getattr(image, "jpeg", False) and head.orientation in TURNS:
+            return Loaded(image.transpose(TURNS[head.orientation]))
+        return Loaded(image)
 
     cost = 2 * head.width * head.height  # Samples of up to 32 bits are held.
     exif = read_exif(jxl.exif_of(data))

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 LOOK_SECONDS = 5.0
-BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 @app.command(
@@ -86,7 +86,7 @@ def duplicates(
     if apply and not yes and not follow and not sys.stdin.isatty():
         raise InvalidInput("--apply asks on a terminal; without one add --yes", "yes")
     levels = _levels(level)
-    _use_one_blas_thread()
+    _use_one_thread_each()
     environment.prepare(data_folder(), *address())
     make_private(data_folder())
     folder = report or data_folder() / "duplicates"
@@ -108,15 +108,15 @@ def duplicates(
         _print(store, outcome, written, applied, as_json)
 
 
-def _use_one_blas_thread() -> None:
-    """Replace this process by one whose matrix products take one thread each.
+def _use_one_thread_each() -> None:
+    """Replace this process by one whose matrix products and index searches take one thread each.
 
     Pictures are compared in as many threads as there are cores. If each product took all cores,
-    too, they would wait for each other, and take three times as long. The library reads this when
-    it is loaded, which was before this command was known.
+    too, they would wait for each other, and take three times as long. The libraries read this when
+    they are loaded, which was before this command was known.
     """
-    if BLAS_THREADS not in os.environ:
-        os.environ[BLAS_THREADS] = "1"
+    if not os.environ.keys() >= set(THREADS):
+        os.environ.update({name: "1" for name in THREADS if name not in os.environ})
         os.execv(sys.executable, sys.orig_argv)
 
 

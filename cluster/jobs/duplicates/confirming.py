@@ -13,6 +13,7 @@ from indexes.duplicates.facts import Facts
 from indexes.duplicates.levels import Evidence, level_of
 from indexes.duplicates.pairs import Pair
 from indexes.duplicates.seams import Around, around
+from indexes.relation.enlargement import is_enlarged
 from indexes.relation.judging import LIKE, Relation
 from indexes.relation.proposals import Proposal, better, relation_to, stored_sides
 from indexes.relation.side import Side
@@ -22,6 +23,9 @@ NEAR_DISTANCE = 40
 """Distance of hashes below which pictures that are not verified are still similar."""
 PART_AREA = 0.95
 """Share of a container's area up to which something lies around a part."""
+ENLARGED_FROM = 0.5
+"""Side of a picture, as a share of the preview of a larger one, up to which that tells whether it
+was only enlarged. From 0.55 on some photographs are mistaken for enlarged ones."""
 
 
 def confirm(
@@ -48,6 +52,7 @@ def confirm(
         relation.changes,
         relation.overlap,
         relation.regions if level not in ("pixels", "burst", "similar") else (),
+        _enlarged(relation, one, other, previews),
     )
 
 
@@ -96,6 +101,23 @@ def _hashes_are_near(candidate: Candidate, preview: Preview | None) -> bool:
         return False
     side = Side.read(preview.jpeg)
     return side is not None and not side.is_smooth
+
+
+def _enlarged(
+    relation: Relation, one: Facts, other: Facts, previews: Mapping[int, Preview]
+) -> int | None:
+    """The id of the one that shows nothing more than the other, smaller one, if its preview tells:
+    that holds more than the smaller one could show."""
+    smaller, larger = sorted((one, other), key=lambda facts: facts.pixels)
+    preview = previews.get(larger.image.image_id)
+    if relation.kind != "same" or "bordered" in relation.changes or preview is None:
+        return None
+    side = Side.read(preview.jpeg)
+    if side is None or side.is_smooth or smaller.pixels == larger.pixels:
+        return None
+    scale = max(smaller.image.width, smaller.image.height) / max(side.shape)
+    enlarged = scale <= ENLARGED_FROM and is_enlarged(side.gray, scale)
+    return larger.image.image_id if enlarged else None
 
 
 def _around(relation: Relation, a: Preview, b: Preview) -> Around | None:

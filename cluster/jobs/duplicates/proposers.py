@@ -18,6 +18,7 @@ from indexes.base import Query
 from indexes.duplicates.hash_join import BYTES, HashTables, classes
 from indexes.local.index import LocalIndex
 from indexes.local.ranking import LocalParams
+from indexes.local.voting import CHANCE_VOTES, candidates_of, shortlist
 from indexes.registry import make_index
 from indexes.store.base import Space, Store
 from models.base import Extractor
@@ -31,8 +32,23 @@ QUERIES = 128
 CLOSE = {"sscd": 0.75, "clip": 0.93}
 """Cosines from which the vectors of an extractor call two pictures close."""
 NEIGHBOURS, PROBES = 6, 8
-VERIFIED = 16
-"""Images whose local features are matched with those of one, the most similar first."""
+MIRRORED_VOTERS = 128
+"""Keypoints of the mirror image, the strongest, for which near ones are sought. They are half of
+all: the hash finds what was mirrored whole, so that only mirrored parts are left."""
+VERIFIED, FEW = 16, 8
+"""Images whose local features are matched with those of one: those with more agreeing votes than
+chance often gives, and of the others those that stand out."""
+KEYPOINTS = 256
+"""Keypoints of an image, about."""
+TRAINED_AT, GROWTH, FIRST_AT_MOST = 1 / 8, 16.0, 500_000
+"""Share of all descriptors at which the index is trained for the last time while it is filled, by
+what factor it then grows until the next time, and descriptors up to which it is trained first.
+
+It has half as many lists as that of a retriever, of which half as many are searched. So as many
+descriptors are looked at, and training, filling and choosing the lists take a half to a quarter.
+"""
+LISTS_PROBED = 8
+"""Inverted lists searched for a descriptor."""
 EXACT_UP_TO = 20_000
 """Number of vectors up to which all are compared; above, those of the nearest lists."""
 
@@ -171,8 +187,13 @@ class LocalProposer(Proposer):
     ) -> None:
         super().__init__(space, extractor)
         trained = with_training_files(options, space.kind, space.fingerprint)
+        own = {
+            "train_above": _train_above(store.count() * KEYPOINTS),
+            "retrain_growth": GROWTH,
+            "probes": LISTS_PROBED,
+        }
         self._store = store
-        index = make_index("local", trained, self._features)
+        index = make_index("local", {**trained, **own}, self._features)
         assert isinstance(index, LocalIndex)
         self._index = index
         self._params = LocalParams(k=32, aligned=True, min_inliers=5)
@@ -205,24 +226,34 @@ class LocalProposer(Proposer):
         if features is None or not len(features):
             return []
         mirrored = self.extractor.mirrored(features)
-        query = Query([features] if mirrored is None else [features, mirrored], sharded=True)
+        variants = [features] if mirrored is None else [features, mirrored]
+        asked = [features, *(one[:MIRRORED_VOTERS] for one in variants[1:])]
         # As among shards: the image itself is left out between both rounds, because it would take
         # away the rarity of all its keypoints.
-        first = self._index.part(query, self._params).candidates
-        merged = self._index.merge_candidates([first], query, self._params)
+        voters = self._index.part(Query(asked, sharded=True), self._params).candidates
+        voted = np.concatenate([candidates_of(at, one, 1) for at, one in enumerate(voters)])
         others = [
-            one
-            for one in merged
-            if one[0] != image_id and one[0] in allowed and not known.are_near(image_id, one[0])
+            at != image_id and at in allowed and not known.are_near(image_id, at)
+            for at in voted["image_id"].tolist()
         ]
-        if not others:
+        voted = voted[np.array(others, np.bool_)]
+        sure = int((voted["agreeing"] >= CHANCE_VOTES).sum())
+        chosen = shortlist(voted, min(max(FEW, sure), VERIFIED))
+        if not chosen:
             return []
-        verified = Query(query.variants, candidates=others[:VERIFIED])
-        return self._index.search(verified, self._params)
+        return self._index.search(Query(variants, candidates=chosen), self._params)
 
     def _features(self, image_ids: Sequence[int]) -> dict[int, Features]:
         rows = self._store.rows(self.space, image_ids)
         return {at: self.extractor.from_row(row) for at, row in rows.items()}
+
+
+def _train_above(descriptors: int) -> int:
+    """Number of descriptors at which an index of so many is trained first."""
+    first = descriptors * TRAINED_AT
+    while first > FIRST_AT_MOST:
+        first /= GROWTH
+    return max(int(first), LocalIndex.Config().train_above)
 
 
 class VectorProposer(Proposer):

@@ -13,11 +13,14 @@ from deployments.http.answers import JsonAnswer
 from deployments.http.problems import documented
 from deployments.http.reading import refuse_unknown_parameters
 from deployments.ingress.gateway import gateway_of
+from deployments.ingress.listing.cursors import after_key, key_before
 from deployments.schemas import Answer
 from deployments.tombstones import records
 from models.errors import UnknownName
 
 router = APIRouter(prefix="/v1", tags=["v1"], dependencies=[Depends(refuse_unknown_parameters)])
+TOMBSTONES = "tombstones"
+"""Name of the list in its cursors."""
 TombstoneId = Annotated[
     str, Path(min_length=1, max_length=100, description="An id of `GET /v1/tombstones`.")
 ]
@@ -51,14 +54,17 @@ class TombstoneList(BaseModel):
 async def list_tombstones(
     request: Request,
     cursor: Annotated[
-        str, Query(max_length=100, description="`next_cursor` of the previous page.")
-    ] = "",
+        str | None, Query(max_length=200, description="`next_cursor` of the previous page.")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="Tombstones a page.")] = 100,
 ) -> Response:
     """Without their pictures, which `ambience tombstones export` writes."""
-    found = await asyncio.to_thread(records.listed, gateway_of(request).store, cursor, limit)
-    more = found[-1].tombstone_id if len(found) == limit else None
-    return JsonAnswer({"tombstones": [one.row() for one in found], "next_cursor": more})
+    after = key_before(TOMBSTONES, cursor)
+    found = await asyncio.to_thread(records.listed, gateway_of(request).store, after, limit)
+    last = found[-1].tombstone_id if len(found) == limit else None
+    return JsonAnswer(
+        {"tombstones": [one.row() for one in found], "next_cursor": after_key(TOMBSTONES, last)}
+    )
 
 
 @router.get(

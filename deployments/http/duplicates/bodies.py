@@ -36,6 +36,9 @@ class DuplicatePair(Answer):
         None, description="Shares of the areas of `a` and `b` that both show."
     )
     regions: list[PairRegion] | None = Field(None, description="What differs.")
+    enlarged: int | None = Field(
+        None, description="The one that is the other, only enlarged, as far as previews tell."
+    )
 
 
 class DuplicateImage(Answer):

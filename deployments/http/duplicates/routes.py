@@ -23,6 +23,7 @@ from deployments.http.duplicates.bodies import (
 from deployments.http.problems import documented
 from deployments.http.reading import read_body, refuse_unknown_parameters, validated
 from deployments.ingress.gateway import gateway_of
+from deployments.ingress.listing.cursors import after_key, key_before
 from deployments.ingress.listing.rows import facts_row, iso_time
 from indexes.duplicates import best, decisions, rules
 from indexes.duplicates.catalogue import (
@@ -35,8 +36,6 @@ from indexes.duplicates.catalogue import (
 from indexes.duplicates.facts import Facts, facts_of
 from indexes.duplicates.levels import MEANINGS, Level
 from indexes.store.base import Store
-from indexes.store.records import MAX_KEY_BYTES
-from models.errors import InvalidInput
 
 router = APIRouter(
     prefix="/v1/duplicates", tags=["v1"], dependencies=[Depends(refuse_unknown_parameters)]
@@ -44,6 +43,8 @@ router = APIRouter(
 Cursor = Annotated[
     str | None, Query(max_length=100, description="`next_cursor` of the previous page.")
 ]
+GROUPS, DECISIONS = "groups", "decisions"
+"""Names of the lists in their cursors."""
 SHOWN_FACTS = ("bytes", "format", "taken")
 
 
@@ -63,7 +64,8 @@ async def list_duplicates(
 
     An image may be in a group of several levels, but beside each better one only once."""
     store = gateway_of(request).store
-    return JsonAnswer(await asyncio.to_thread(_duplicates, store, level, _key(cursor), limit))
+    after = key_before(GROUPS, cursor)
+    return JsonAnswer(await asyncio.to_thread(_duplicates, store, level, after, limit))
 
 
 @router.post(
@@ -104,10 +106,11 @@ async def list_decisions(
 ) -> Response:
     """The newest first, also those that were undone."""
     store = gateway_of(request).store
-    page, following = await asyncio.to_thread(
-        decisions.history, store, _key(cursor), limit, decision
+    after = key_before(DECISIONS, cursor)
+    page, last = await asyncio.to_thread(decisions.history, store, after, limit, decision)
+    return JsonAnswer(
+        {"decisions": [_decision(one) for one in page], "next_cursor": after_key(DECISIONS, last)}
     )
-    return JsonAnswer({"decisions": [_decision(one) for one in page], "next_cursor": following})
 
 
 @router.delete(
@@ -176,16 +179,8 @@ async def edit_rule(
     return JsonAnswer(_rule(rule))
 
 
-def _key(cursor: str | None) -> str:
-    """The key after which a page begins. Raises InvalidInput."""
-    given = cursor or ""
-    if not given.isascii() or len(given) > MAX_KEY_BYTES or "\0" in given:
-        raise InvalidInput("cursor: pass on the next_cursor of a previous answer", "cursor")
-    return given
-
-
 def _duplicates(store: Store, level: Level | None, after: str, limit: int) -> dict[str, Any]:
-    page, following = groups_page(store, level, after, limit)
+    page, last = groups_page(store, level, after, limit)
     ids = sorted({at for one in page for at in one.group.images})
     facts = facts_of(store, store.images_by_id(ids).values())
     groups = (_group(one, facts) for one in page)
@@ -194,7 +189,7 @@ def _duplicates(store: Store, level: Level | None, after: str, limit: int) -> di
         "levels": [{"level": at, **one._asdict()} for at, one in counts(store).items()],
         # Of a group of which one is left, the job has not noticed yet.
         "groups": [one for one in groups if len(one["images"]) > 1],
-        "next_cursor": following,
+        "next_cursor": after_key(GROUPS, last),
         "head": state.head,
         "pending": state.pending,
     }

@@ -60,9 +60,9 @@ class LmdbStore(Store):
         check_writes(writes)
         return self._write(lambda writer: [writer.put(write) for write in writes])
 
-    def put_if(self, write: ImageWrite, guard: Guard) -> Receipt:
-        check_writes([write])
-        return self._write(lambda writer: writer.put_if(write, guard))
+    def put_if(self, writes: Sequence[ImageWrite], guard: Guard) -> list[Receipt]:
+        check_writes(writes)
+        return self._write(lambda writer: writer.put_if(writes, guard))
 
     def delete(self, image_id: int, if_version: int | None = None) -> int | None:
         return self._write(lambda writer: writer.delete(image_id, if_version))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -76,9 +76,9 @@ class Writer(Coordination):
         self._log(b"p", image_id, touched)
         return Receipt(image_id, seq, seq, "created" if row is None else "replaced")
 
-    def put_if(self, write: ImageWrite, guard: Guard) -> Receipt:
+    def put_if(self, writes: Sequence[ImageWrite], guard: Guard) -> list[Receipt]:
         check_guard(guard, self.changes(guard.space, guard.after, None))
-        return self.put(write)
+        return [self.put(write) for write in writes]
 
     def delete(self, image_id: int, if_version: int | None = None) -> int | None:
         row = self.row(image_id)

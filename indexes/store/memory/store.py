@@ -78,10 +78,10 @@ class MemoryStore(MemoryRecords, Store):
                     self._check_version(image_id, write.if_version)
             return [self._put(write) for write in writes]
 
-    def put_if(self, write: ImageWrite, guard: Guard) -> Receipt:
+    def put_if(self, writes: Sequence[ImageWrite], guard: Guard) -> list[Receipt]:
         with self._open():
             check_guard(guard, self.changes(guard.space, guard.after))
-            return self.put(write)
+            return self.put_many(writes)
 
     def delete(self, image_id: int, if_version: int | None = None) -> int | None:
         with self._open():

@@ -79,8 +79,8 @@ class PostgresStore(Store):
     def put_many(self, writes: Sequence[ImageWrite]) -> list[Receipt]:
         return self._put(writes)
 
-    def put_if(self, write: ImageWrite, guard: Guard) -> Receipt:
-        return self._put([write], guard)[0]
+    def put_if(self, writes: Sequence[ImageWrite], guard: Guard) -> list[Receipt]:
+        return self._put(writes, guard)
 
     def _put(self, writes: Sequence[ImageWrite], guard: Guard | None = None) -> list[Receipt]:
         check_writes(writes)

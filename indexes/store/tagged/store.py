@@ -69,16 +69,20 @@ class TaggedStore(Store):
     # --- writes ----------------------------------------------------------------------------------
 
     def put_many(self, writes: Sequence[ImageWrite]) -> list[Receipt]:
-        receipts = _repeated(lambda: self._own(writes), self.base.put_many)
+        return self._put(writes, self.base.put_many)
+
+    def put_if(self, writes: Sequence[ImageWrite], guard: Guard) -> list[Receipt]:
+        return self._put(writes, lambda own: self.base.put_if(own, guard))
+
+    def _put(
+        self,
+        writes: Sequence[ImageWrite],
+        put: Callable[[Sequence[ImageWrite]], list[Receipt]],
+    ) -> list[Receipt]:
+        receipts = _repeated(lambda: self._own(writes), put)
         with self._lock:
             self._claimed -= {receipt.image_id for receipt in receipts}
         return receipts
-
-    def put_if(self, write: ImageWrite, guard: Guard) -> Receipt:
-        receipt = _repeated(lambda: self._own([write]), lambda own: self.base.put_if(own[0], guard))
-        with self._lock:
-            self._claimed.discard(receipt.image_id)
-        return receipt
 
     def delete(self, image_id: int, if_version: int | None = None) -> int | None:
         def delete(image: Image | None) -> int | None:

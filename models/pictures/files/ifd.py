@@ -18,7 +18,7 @@ SUB_IFDS, EXIF_IFD = 330, 34665
 def directories(data: bytes) -> Iterator[Tags]:
     """The directories of a file, those inside others too; values of whole numbers and bytes only.
 
-    A damaged directory ends or shortens the list.
+    Of a tag that is repeated the first counts. A damaged directory ends or shortens the list.
     """
     order = "<" if data[:2] == b"II" else ">"
     todo, seen = [_whole(data, 4, order)], set[int]()
@@ -53,7 +53,7 @@ def _directory(data: bytes, at: int, order: str) -> tuple[Tags, int]:
         tag, kind, values = struct.unpack_from(order + "HHI", data, entry)
         size = _SIZES.get(kind, 0) * values
         where = entry + 8 if size <= 4 else _whole(data, entry + 8, order)
-        if not size or where + size > len(data):
+        if not size or where + size > len(data) or tag in tags:
             continue
         if kind not in _LETTERS:
             tags[tag] = data[where : where + size]

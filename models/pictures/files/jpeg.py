@@ -18,6 +18,8 @@ from models.errors import BrokenPicture, UnsupportedPicture
 SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
 MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = {0xC2, 0xCA}
+_ARITHMETIC = {0xC9, 0xCA}
 _LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}
 _UNUSUAL = {
     0xF7: "JPEG-LS",
@@ -26,6 +28,7 @@ _UNUSUAL = {
 }
 _METADATA = {0xFE, *range(0xE1, 0xEE), 0xEF}
 _FILLER = re.compile(rb"(\0{16,}|\xff{16,})\Z")
+_DAMAGE = re.compile(r"Corrupt JPEG data: (?!\d+ extraneous)|Premature end of JPEG")
 _MAX_SCANS = 100
 _MAX_SEGMENTS = 10_000
 _MAX_HEAD_SEGMENTS = 100
@@ -122,11 +125,39 @@ def ended(data: bytes) -> bytes | None:
 def continued(data: bytes) -> bytes:
     """The JPEG with noise before its end: what decodes differently was not there."""
     end = next((one.begin for one in segments(data) if one.marker == EOI), len(data))
-    return data[:end] + _NOISE + b"\xff\xd9"
+    # Arithmetic encoders leave out zeros at the end.
+    before = b"\0\0\xa5\x5a" if is_arithmetic(data) else b""
+    return data[:end] + before + _NOISE + b"\xff\xd9"
+
+
+def is_damage(warning: str) -> bool:
+    """Whether a warning of libjpeg says that pixels are lost, as bytes between segments do not."""
+    return _DAMAGE.search(warning) is not None
+
+
+def is_arithmetic(data: bytes) -> bool:
+    """Whether a JPEG is arithmetic-coded."""
+    markers = (segment.marker for segment in islice(segments(data), _MAX_HEAD_SEGMENTS))
+    return next((marker for marker in markers if marker in _FRAMES), SOS) in _ARITHMETIC
+
+
+def has_many_scans(data: bytes) -> bool:
+    """Whether a JPEG is progressive, or stores each of its colours in a scan of its own, so that a
+    decoder holds its coefficients."""
+    colors = 0
+    for segment in islice(segments(data), _MAX_HEAD_SEGMENTS):
+        at = segment.begin
+        if segment.marker in _PROGRESSIVE:
+            return True
+        if segment.marker in _FRAMES:
+            colors = int.from_bytes(data[at + 9 : at + 10])
+        if segment.marker == SOS:
+            return int.from_bytes(data[at + 4 : at + 5]) < colors
+    return False
 
 
 def scans_complete(data: bytes) -> bool:
-    """Whether the scans of a progressive JPEG bring every coefficient to its last bit."""
+    """Whether the scans of a JPEG bring every coefficient to its last bit."""
     left: dict[int, set[int]] = {}
     at = len(data)
     for segment in segments(data):
@@ -191,7 +222,7 @@ def _standard_tables() -> npt.NDArray[np.int64]:
 
 
 def coefficients(size: tuple[int, int], layers: Sequence[Sequence[Any]]) -> int:
-    """Number of coefficients, of two bytes each, that a progressive JPEG of this size holds,
+    """Number of coefficients, of two bytes each, that a JPEG of many scans and this size holds,
     whatever the reduction; layers have their sampling factors at 1 and 2."""
     shares = [(across, down) for _, across, down, *_ in layers]
     most = (

@@ -20,6 +20,8 @@ class JxlHeader:
     """Width in pixels; a picture that lies on its side is turned first, as in all decoders."""
     height: int
     animated: bool
+    orientation: int = 1
+    """1 to 8, as EXIF numbers them; decoders apply it."""
 
 
 def header_of(data: bytes) -> JxlHeader:
@@ -29,15 +31,17 @@ def header_of(data: bytes) -> JxlHeader:
         raise ValueError("it has no size")
     bits = _Bits(int.from_bytes(stream[2:], "little"))
     width, height = _size(bits)
-    turned = animated = False
+    orientation, animated = 1, False
     all_default = bits.take(1)
     if not all_default and bits.take(1):
-        turned = bits.take(3) >= 4
+        orientation = bits.take(3) + 1
         if bits.take(1):  # The size at which it is meant to be shown.
             _size(bits)
         has_preview = bits.take(1)
         animated = not has_preview and bool(bits.take(1))
-    return JxlHeader(height, width, animated) if turned else JxlHeader(width, height, animated)
+    if orientation >= 5:
+        width, height = height, width
+    return JxlHeader(width, height, animated, orientation)
 
 
 def exif_of(data: bytes) -> bytes | None:

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 
+from deployments.http.application import make_app
+from deployments.ingress.gateway import Gateway
+from deployments.settings import ImportCheckArgs, IngressArgs
+from indexes.store.base import ImageWrite, Receipt
 from indexes.store.url import open_store
 from tests.conftest import Service
-from tests.deployments.pictures import field_part, image_part, picture, post_form, problem_of
+from tests.deployments import served
+from tests.deployments.pictures import (
+    field_part,
+    image_part,
+    mirrored,
+    picture,
+    post_form,
+    problem_of,
+    resized,
+)
 
 
 def add_many(
@@ -75,10 +92,52 @@ def test_a_batch_is_added_in_order_and_together(client: httpx.Client) -> None:
 
 
 def test_of_two_copies_in_a_batch_one_is_added(client: httpx.Client) -> None:
-    answer = add_many(client, [picture(1), picture(1), picture(2)], params={"unless": "same"})
+    head = head_of(client)
+    pictures = [picture(1), mirrored(1), b"no picture", resized(1), picture(2)]
+    headers = {"Idempotency-Key": "copies"}
+    answer = add_many(client, pictures, params={"unless": "same"}, headers=headers)
     rows = answer.json()["items"]
-    assert sorted(row["status"] for row in rows) == [201, 201, 409]
+    assert [row["status"] for row in rows] == [201, 409, 415, 409, 201]
+    first = rows[0]["image_id"]
+    assert [row["problem"]["image_id"] for row in (rows[1], rows[3])] == [first, first]
+    assert [row["seq"] for row in (rows[0], rows[4])] == [head + 1, head + 2]
     assert client.get("/v1/images").json()["total"] == 2
+    again = add_many(client, pictures, params={"unless": "same"}, headers=headers).json()["items"]
+    assert [row["status"] for row in again] == [200, 409, 415, 409, 200]
+    assert head_of(client) == head + 2
+
+
+def test_of_a_batch_what_was_deleted_to_stay_away_is_refused_and_the_rest_is_one_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = f"lmdb:{tmp_path / 'store'}"
+    args = IngressArgs(store=store, import_check=ImportCheckArgs(adds=True))
+    gateway, sizes = Gateway(args, "ambience"), list[int]()
+    gateway.directory.complete = True
+    with served.ended():
+        handle = served.serve_here("phash", {"extractor": "phash", "store": store})
+
+        async def meet() -> None:
+            await served.until(handle, "ready")
+            await served.join(gateway, "phash", handle)
+
+        asyncio.run(meet())
+        client = TestClient(make_app(gateway), "http://localhost")
+        client.put("/v1/images/7", files=[image_part(picture(1))]).raise_for_status()
+        client.delete("/v1/images/7?remember=true").raise_for_status()
+        real = gateway.store.put_many
+
+        def counted(writes: Sequence[ImageWrite]) -> list[Receipt]:
+            sizes.append(len(writes))
+            return real(writes)
+
+        monkeypatch.setattr(gateway.store, "put_many", counted)
+        parts = [image_part(one) for one in (picture(2), mirrored(1), picture(2))]
+        rows = client.post("/v1/images:batch", files=parts).json()["items"]
+    gateway.close()
+    assert [row["status"] for row in rows] == [201, 409, 201]
+    assert rows[1]["problem"]["title"] == "Banned picture"
+    assert sizes == [2]
 
 
 @pytest.mark.parametrize(

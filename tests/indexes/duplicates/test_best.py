@@ -12,8 +12,10 @@ from indexes.duplicates.best import (
     BestRule,
     best_rule_write,
     read_best_rule,
+    with_enlarged,
 )
 from indexes.duplicates.facts import Facts
+from indexes.duplicates.pairs import Pair
 from indexes.store.base import Image
 from indexes.store.memory.store import MemoryStore
 from models.errors import InvalidInput
@@ -82,6 +84,30 @@ def test_reasons_name_what_decided_against_each_other_one() -> None:
         2: ["more compressed: JPEG of quality 60"],
         3: ["fewer pixels: 40×300"],
     }
+
+
+def test_a_picture_that_was_only_enlarged_is_not_better_than_the_one_it_came_from() -> None:
+    given = {
+        1: facts(1, FileFacts("PNG", 9), width=800, height=600),
+        2: facts(2, FileFacts("JPEG", 9, None, 0, 60), width=200, height=150),
+        3: facts(3, FileFacts("JPEG", 9, None, 0, 60), width=100, height=75),
+        4: facts(4, FileFacts("JPEG", 9, None, 0, 60), width=300, height=225),
+    }
+
+    def pair(one: int, other: int, enlarged: int | None) -> Pair:
+        contents = str(one), str(other)
+        return Pair(one, other, contents, "resize", "same", 0.9, enlarged=enlarged)
+
+    pairs = [pair(1, 2, 1), pair(1, 4, 1), pair(2, 3, None), pair(2, 4, None)]
+    assert [Pair.decode(one.encode()) for one in pairs] == pairs
+    told = with_enlarged(given, pairs)
+    assert ordered(*told.values()) == [4, 2, 1, 3]
+    reasons = BestRule().reasons([4, 2, 1, 3], told)
+    assert reasons[1] == ["fewer pixels: 800×600, only enlarged from 200×150"]
+    assert reasons[4] == [
+        "most pixels: 300×225, beside 100×75, 200×150, 800×600, only enlarged from 200×150"
+    ]
+    assert ordered(*with_enlarged(given, []).values())[0] == 1
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)

@@ -113,7 +113,8 @@ def complete_pending(store: Store, dice: random.Random) -> None:
 
 
 def add_once(url: str, path: str) -> None:
-    """Add each content of an endless sequence unless another process has added it."""
+    """Add each content of an endless sequence, with one that belongs to it in the same
+    transaction, unless another process has added it."""
     store = opened(url)
     for step in range(10**9):
         content = f"{step}"
@@ -123,7 +124,8 @@ def add_once(url: str, path: str) -> None:
                 raise Conflict("added by another process")
 
         try:
-            store.put_if(write_of(None, content, True), Guard(PHASH, 0, refuse))
+            group = [write_of(None, one, True) for one in (content, f"{content} too")]
+            store.put_if(group, Guard(PHASH, 0, refuse))
             say(path, content)
         except Conflict:
             continue

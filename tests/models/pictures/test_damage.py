@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import zlib
@@ -94,6 +95,95 @@ def test_a_progressive_jpeg_without_its_last_scans_is_there_but_blurred() -> Non
     for cut in (first, first + EOI):
         with pytest.raises(BrokenPicture, match="at least half"):
             decode(cut)
+
+
+def of_many_scans(kind: str) -> bytes:
+    image = scene()
+    if kind == "sequential":
+        return sequential_scans(image)
+    mode = {"gray": "L", "cmyk": "CMYK"}.get(kind, "RGB")
+    options = {"restart_marker_rows": 1} if kind == "restarts" else {"subsampling": 0}
+    return encoded(image.convert(mode), "JPEG", progressive=True, quality=90, **options)
+
+
+def sequential_scans(image: Image.Image) -> bytes:
+    """Return a baseline JPEG each of whose colours stands in a scan of its own."""
+    files = [encoded(band, "JPEG", quality=90) for band in image.convert("YCbCr").split()]
+    parts = list(jpeg.segments(files[0]))
+    tables = [files[0][one.begin : one.end] for one in parts if one.marker in (0xDB, 0xC4)]
+    colors = b"".join(bytes([number, 0x11, 0]) for number in (1, 2, 3))
+    frame = b"\xff\xc0" + struct.pack(">HBHHB", 17, 8, image.height, image.width, 3) + colors
+    scan = next(one.end for one in parts if one.marker == jpeg.SOS)
+    scans = [
+        b"\xff\xda\0\x08\x01" + bytes([number, 0, 0, 63, 0]) + file[scan:-2]
+        for number, file in enumerate(files, 1)
+    ]
+    return b"".join([b"\xff\xd8", *tables, frame, *scans, EOI])
+
+
+@pytest.mark.parametrize("kind", ["progressive", "gray", "cmyk", "restarts", "sequential"])
+def test_a_jpeg_of_many_scans_is_noticed_wherever_it_is_cut(kind: str) -> None:
+    data = of_many_scans(kind)
+    with Image.open(io.BytesIO(data)) as image:
+        assert far(decode(data).full, np.asarray(image.convert("RGB"))) == 0
+    assert not decode(data).truncated
+    scans = [one for one in jpeg.segments(data) if one.marker == jpeg.SOS]
+    ends = [*(one.begin for one in scans[1:]), len(data) - 2]
+    for scan, end in zip(scans[1:], ends[1:], strict=True):
+        for share in (0.02, 0.5, 0.95):
+            cut = data[: scan.end + int((end - scan.end) * share)].rstrip(b"\xff")
+            for tail in (b"", EOI, EOI + b"\xff\xd8\xff\xe0 a video"):
+                assert decode(cut + tail).truncated
+
+
+ARITHMETIC = {
+    "sequential": (
+        "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABsSFBcUERsXFhceHBsgKEIrKCUlKFE6PTBCYFVlZF9VXVtq"
+        "eJmBanGQc1tdhbWGkJ6jq62rZ4C8ybqmx5moq6T/yQALCABAAEABAREA/8wABgAQEAX/2gAIAQEAAD8A"
+        "/wAKgelH1xhACbvNNqHZn1d7MYRNuAo1qoymRRn3Jsb6G6J4BonLFPsV6HLDFVXblkC+4M0PdqKOZs7w"
+        "XKC3MNWldups2HuG+X6f/wCVdlAH21h2aIvFBPGXGtoQCzK7CPkibn3XVKW35heSHFrVsJNIzz3wTDyW"
+        "PFzXjTIah/rL1xps7T2/xjqJnhvJdJkrGXJFumfVaMl10oN6AjNZDtahXn9VKeIHgJ5EVbH3BS50midd"
+        "Xn8XmN7p3zdRU41pfHzFLJk6zUK8czOIczPDhL8yjob3Dn4IqwvSVmOA/9k="
+    ),
+    "progressive": (
+        "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABsSFBcUERsXFhceHBsgKEIrKCUlKFE6PTBCYFVlZF9VXVtq"
+        "eJmBanGQc1tdhbWGkJ6jq62rZ4C8ybqmx5moq6T/ygALCABAAEABAREA/8wABAAQ/9oACAEBAAAAAf4w"
+        "rns8zHhzIplJkTVaqOtczFHODZIz898G7BMYMe6dOcVUOG0f+P/MAAQQBf/aAAgBAQABBQIC4/eLemBx"
+        "LGEdv/eA2OtpVuhhZgm/ehMjY9RNN5bIUZjePmMpKUD/zAAEEAX/2gAIAQEABj8C0L4G4jb3cX9QLSSI"
+        "/8wABBAF/9oACAEBAAE/IZyYLxNNcfHeTRE7sjDPfnAhfSor+yqhcSmOZaYfOfPMi6MfATcKcItrFP/a"
+        "AAgBAQAAABCUy3G8SoQhB//MAAQQBf/aAAgBAQABPxB7o7MZYgCCyLQa+JZqhWIhKd7Sv3zNH833EeRw"
+        "fwGE+1DbigaDTlEhb00ID4imwdHzss5/5ykq7P/Z"
+    ),
+}
+"""Arithmetic-coded JPEGs of 64 x 64 grays, which Pillow reads but does not write."""
+
+
+@pytest.mark.parametrize("kind", ARITHMETIC)
+def test_an_arithmetic_jpeg_is_noticed_wherever_it_is_cut(kind: str) -> None:
+    data = base64.b64decode(ARITHMETIC[kind])
+    across, down = np.arange(64)[None, :], np.arange(64)[:, None]
+    picture = decode(data)
+    assert not picture.truncated
+    assert far(picture.full, ((across * 2 + down) % 97 * 2)[..., None].repeat(3, 2)) < 25
+    scan = max(one.end for one in jpeg.segments(data) if one.marker == jpeg.SOS)
+    for share in (0.7, 0.9):
+        cut = data[: scan + int((len(data) - 2 - scan) * share)].rstrip(b"\xff")
+        for tail in (b"", EOI):
+            assert decode(cut + tail).truncated
+
+
+def test_a_progressive_jpeg_that_lacks_bytes_in_its_middle_is_noticed() -> None:
+    data = of_many_scans("progressive")
+    scan = [one.begin for one in jpeg.segments(data) if one.marker == jpeg.SOS][-1]
+    assert decode(data[: scan - 400] + data[scan - 300 :]).truncated
+
+
+def test_bytes_between_the_scans_of_a_jpeg_are_no_damage() -> None:
+    data = of_many_scans("progressive")
+    scans = [one.begin for one in jpeg.segments(data) if one.marker == jpeg.SOS]
+    padded = data[: scans[3]] + bytes(40) + data[scans[3] :]
+    assert not decode(padded).truncated
+    assert np.array_equal(decode(padded).full, decode(data).full)
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])

@@ -15,6 +15,7 @@ from imagecodecs import (
     jpeg_encode,
     jpegls_encode,
     jpegxl_encode,
+    jpegxl_encode_jpeg,
     ljpeg_encode,
 )
 from PIL import Image
@@ -120,6 +121,14 @@ def test_the_clean_aperture_of_an_avif_is_what_is_shown() -> None:
         assert far(picture.full, SHOWN[top : top + 40, left : left + 60]) < 4
     for nonsense in ((0, 40, 0, 0), (60, 40, 900, 0), (4000, 40, 0, 0)):
         assert decode(cropped(data, *nonsense)).full.shape == (80, 120, 3)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_jpeg_that_is_packed_as_jpeg_xl_is_turned_as_the_jpeg_is(turn: int) -> None:
+    data = encoded(drawing(), "JPEG", quality=95, exif=exif(turn))
+    packed, plain = decode(jpegxl_encode_jpeg(data)), decode(data)
+    assert (packed.width, packed.height) == (plain.width, plain.height)
+    assert far(packed.full, plain.full) < 3
 
 
 def test_an_orientation_that_only_xmp_names_does_not_count() -> None:

@@ -86,6 +86,28 @@ def test_what_a_copy_is_is_told(store: Store, job: DuplicateFinder, level: str) 
     assert (outcome.images, outcome.new, dict(outcome.pairs)) == (5, 5, {level: 1})
 
 
+@pytest.mark.parametrize("how", [Image.Resampling.BILINEAR, Image.Resampling.LANCZOS])
+def test_a_picture_that_was_only_enlarged_does_not_stay_instead_of_its_original(
+    store: Store, job: DuplicateFinder, how: Image.Resampling
+) -> None:
+    small = scene(3, 240, 180)
+    add_file(store, 0, encoded(small, quality=85))
+    add_file(store, 1, encoded(small.resize((960, 720), how), quality=95))
+    add_file(store, 2, jpeg(4))
+    add_file(store, 3, encoded(scene(4).resize((200, 150), Image.Resampling.LANCZOS)))
+    job.run()
+    groups = {one.group.images: one.group for one in groups_page(store, None, "", 10)[0]}
+    assert groups.keys() == {(0, 1), (2, 3)}
+    (pair,) = groups[0, 1].pairs
+    assert pair.enlarged == 1
+    assert groups[0, 1].reasons == {
+        0: ["most pixels: 240×180, beside 960×720, only enlarged from 240×180"],
+        1: ["fewer pixels: 960×720, only enlarged from 240×180"],
+    }
+    assert groups[2, 3].pairs[0].enlarged is None
+    assert decide(store, "delete", [0, 1]).keep == (0,)
+
+
 @pytest.mark.parametrize("turns", [1, 2, 3])
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_every_orientation_is_found(

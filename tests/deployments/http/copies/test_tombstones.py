@@ -157,6 +157,9 @@ def test_many_are_deleted_and_remembered_at_once(client: httpx.Client) -> None:
     listed = page["tombstones"] + rest["tombstones"]
     assert [one["note"] for one in listed] == ["spam", "spam"]
     assert checked(client, resized(2))["outcome"] == "banned"
+    for cursor in ("none", page["tombstones"][0]["tombstone_id"]):
+        answer = client.get("/v1/tombstones", params={"cursor": cursor})
+        assert problem_of(answer, 400)["field"] == "cursor"
 
 
 def test_a_delete_of_another_version_remembers_nothing(client: httpx.Client) -> None:

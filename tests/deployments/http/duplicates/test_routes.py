@@ -44,7 +44,7 @@ def store(gateway: Gateway) -> Store:
         store,
         pair(store, 0, 1, "bytes", relation="identical", confidence=1.0),
         pair(store, 2, 3, "edited", relation="edited", regions=regions, overlap=(1.0, 0.9)),
-        pair(store, 2, 4, "edited", changes=("mirrored",)),
+        pair(store, 2, 4, "edited", changes=("mirrored",), enlarged=4),
     )
     store.write_records(followed_write(store, 3))
     return store
@@ -193,5 +193,7 @@ async def test_wrong_parameters_are_named(web: Web) -> None:
     for query, field in [("level=x", "level"), ("limit=0", "limit"), ("of=1", "of")]:
         answer = await web.client.get(f"/v1/duplicates?{query}")
         assert problem_of(answer, 400)["field"] == field
-    answer = await web.client.get("/v1/duplicates", params={"cursor": "é"})
-    assert problem_of(answer, 400)["field"] == "cursor"
+    for path in ("", "/decisions"):
+        for cursor in ("é", "none", "00.0000000000000000.000000000000000"):
+            answer = await web.client.get(f"/v1/duplicates{path}", params={"cursor": cursor})
+            assert problem_of(answer, 400)["field"] == "cursor"

@@ -122,7 +122,7 @@ def test_nothing_of_an_image_without_the_tag_is_changed(base: LmdbStore, ours: T
     for unseen in (1, 2):
         for refused in (
             lambda at=unseen: ours.put(picture(at, "b")),
-            lambda at=unseen: ours.put_if(picture(at, "b"), Guard(PHASH, 0, lambda _: None)),
+            lambda at=unseen: ours.put_if([picture(at, "b")], Guard(PHASH, 0, lambda _: None)),
             lambda at=unseen: ours.put_many([picture(None, "b"), picture(at, "b", if_version=0)]),
         ):
             with pytest.raises(KeyLimited) as told:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from datetime import UTC, datetime
 
 import pillow_heif
@@ -163,3 +164,9 @@ def test_the_quality_of_a_jpeg_is_read_off_its_table(quality: int) -> None:
 def test_any_table_has_a_nearest_quality(table: list[int]) -> None:
     assert 1 <= (estimated_quality(table) or 0) <= 100
     assert estimated_quality(table[:8]) is None
+
+
+def test_the_first_of_two_orientations_counts() -> None:
+    entries = b"".join(struct.pack("<HHIHH", 0x112, 3, 1, turn, 0) for turn in (6, 3))
+    twice = b"II" + struct.pack("<HIH", 42, 8, 2) + entries + bytes(4)
+    assert read_exif(twice).orientation == 6

@@ -6,9 +6,10 @@ import struct
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from models.pictures.decoding import decode
-from tests.models.pictures.test_decoding import drawing
+from tests.models.pictures.test_decoding import drawing, encoded
 
 SIDE = 48
 SHOWN = np.asarray(drawing(SIDE, SIDE))
@@ -43,3 +44,13 @@ def test_without_mask_and_alpha_all_of_an_icon_is_shown() -> None:
 
 def test_an_icon_whose_directory_names_no_bits_has_its_alpha() -> None:
     assert np.array_equal(decode(icon(255, bits=0)).full, SHOWN)
+
+
+@pytest.mark.parametrize("sizes", [[16], [48, 16], [32, 48, 20]])
+def test_a_mask_that_ends_early_hides_nothing(sizes: list[int]) -> None:
+    """Pillow writes the rows of masks without their padding."""
+    flat = drawing(SIDE, SIDE).quantize(64)
+    given = [(side, side) for side in sizes]
+    data = encoded(flat, "ICO", sizes=given, bitmap_format="bmp")
+    largest = flat.resize((max(sizes),) * 2, Image.Resampling.LANCZOS, reducing_gap=None)
+    assert np.array_equal(decode(data).full, np.asarray(largest.convert("RGB")))

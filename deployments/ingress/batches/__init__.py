@@ -1,0 +1,1 @@
+"""Adds of many pictures at once that no copy may precede."""
