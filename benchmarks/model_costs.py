@@ -2,7 +2,8 @@
 
 Published shapes with random weights, on one thread in float32: parameters, counted multiply-adds of
 one picture, and its processor time as a multiple of CLIP ViT-B/16's, which runs twice in each of
-the rounds. Pictures are prepared beforehand. A caption has as many tokens as docs/models.md configures.
+the rounds. Pictures are prepared beforehand. A caption has as many tokens as docs/models.md
+configures.
 """
 
 from __future__ import annotations
