@@ -15,11 +15,12 @@ from PIL import Image
 from models.errors import BrokenPicture, PictureTooLarge
 from models.pictures.colour import is_fragile, native_mode, to_srgb
 from models.pictures.damage import Loaded
-from models.pictures.flattening import flattened, is_empty
+from models.pictures.files.color_tags import ColorTags
+from models.pictures.flattening import flattened, is_empty, with_colors
 from models.pictures.formats import ACCEPTED, ENCODINGS
 from models.pictures.limits import DecodeLimits
 from models.pictures.opening import CODEC_ERRORS, FIELD, Opened, open_picture
-from models.pictures.views import Picture, full_view, oriented
+from models.pictures.views import FULL_LONG, Picture, full_view, oriented
 from models.types import FileFacts, Pixels
 
 __all__ = ["ACCEPTED", "DecodeLimits", "Header", "Picture", "decode", "read_header"]
@@ -87,11 +88,21 @@ class Header:
 
     def _full(self, loaded: Loaded) -> Pixels:
         tags = self.opened.tags
-        flat = _with_content(loaded)
-        mode = native_mode(flat.mode, tags)
-        if flat.mode != mode:
-            flat = flat.convert(mode)
-        return to_srgb(full_view(flat), mode, tags)
+
+        def convert(image: Image.Image, reduced: bool) -> Pixels:
+            mode = native_mode(image.mode, tags)
+            image = image if image.mode == mode else image.convert(mode)
+            return to_srgb(full_view(image) if reduced else np.asarray(image), mode, tags)
+
+        # Browsers blend in sRGB. Converting a larger picture whole would take gigabytes.
+        still = getattr(loaded.image, "n_frames", 1) == 1
+        if tags != ColorTags() and still and max(loaded.image.size) <= FULL_LONG:
+            blended = with_colors(
+                loaded.image, lambda paint: Image.fromarray(convert(paint, reduced=False))
+            )
+            if blended is not loaded.image:
+                return full_view(flattened(blended, loaded.there))
+        return convert(_with_content(loaded), reduced=True)
 
 
 def read_header(data: bytes, limits: DecodeLimits) -> Header:

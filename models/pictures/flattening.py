@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,17 @@ def flattened(image: Image.Image, there: npt.NDArray[np.bool_] | None = None) ->
     if alpha is None or alpha.getextrema() == (_OPAQUE, _OPAQUE):
         return paint
     return _on(paint, alpha, _DARK if _is_white_paint(paint, alpha) else _OPAQUE)
+
+
+def with_colors(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """The picture with its colours, in mode L, RGB or CMYK, converted to RGB, if it is transparent
+    anywhere; else the picture itself."""
+    paint, alpha = _paint_and_alpha(image)
+    if alpha is None or alpha.getextrema() == (_OPAQUE, _OPAQUE):
+        return image
+    converted = convert(paint)
+    converted.putalpha(alpha)
+    return converted
 
 
 def is_empty(image: Image.Image) -> bool:

@@ -15,7 +15,7 @@ AVIF, HEIF, RAW, TGA = "AVIF", "HEIC", "camera RAW", "TGA"
 
 SIGNATURES = {
     "JPEG": re.compile(rb"\xff\xd8\xff"),
-    "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "PNG": re.compile(rb"\x89PNG\r\n\x1a\n(?!.{4}CgBI)", re.DOTALL),
     "WebP": re.compile(rb"RIFF....WEBP", re.DOTALL),
     "GIF": re.compile(rb"GIF8[79]a"),
     "BMP": re.compile(rb"BM.{12}[\x0c-\x7f]\0\0\0", re.DOTALL),
@@ -65,6 +65,10 @@ OTHERS = {
     "Radiance HDR picture": (re.compile(rb"#\?RADIANCE|#\?RGBE"), _SEND),
     "PAM or colour PFM picture": (re.compile(rb"P7\nWIDTH|P7\n#|PF\n"), _SEND),
     "JPEG XR picture": (re.compile(rb"II\xbc"), _SEND),
+    "PNG packed for iOS apps": (
+        re.compile(rb"\x89PNG\r\n\x1a\n.{4}CgBI", re.DOTALL),
+        "save it as a plain PNG",
+    ),
     "MNG or JNG animation": (re.compile(rb"\x8aMNG|\x8bJNG"), _SEND),
     "SGI picture": (re.compile(rb"\x01\xda[\x00\x01][\x01\x02]"), _SEND),
     "BPG picture": (re.compile(rb"BPG\xfb"), _SEND),

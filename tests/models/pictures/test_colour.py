@@ -212,11 +212,16 @@ def test_damaged_profiles_give_a_picture() -> None:
             decode(encoded(image, "JPEG", icc_profile=bytes(broken)))
 
 
-def test_transparency_is_composited_before_a_profile_is_applied() -> None:
+@pytest.mark.parametrize("name", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("level", [0, 20, 128, 250])
+def test_transparency_is_composited_in_srgb(name: str, level: int) -> None:
+    profile = rgb_profile("Adobe RGB")
+    options: dict[str, Any] = {"lossless": True, "exact": True} if name == "WEBP" else {}
+    opaque = decode(encoded(drawing(), name, icc_profile=profile, **options)).full.astype(int)
     image = drawing().convert("RGBA")
-    image.putalpha(0)
-    data = encoded(image, "PNG", icc_profile=rgb_profile("Adobe RGB"))
-    assert decode(data).full.min() >= 254
+    image.putalpha(level)
+    blended = decode(encoded(image, name, icc_profile=profile, **options)).full
+    assert far(blended, 255 - (255 - opaque) * level / 255) <= 1
 
 
 def tagged_png(samples: np.ndarray, chunks: dict[bytes, bytes]) -> bytes:

@@ -261,6 +261,7 @@ def test_a_jpeg_xl_animation_shows_its_first_frame_with_content() -> None:
         (b"PF\n4 4\n-1.0\n", r"a PAM or colour PFM picture"),
         (b"II\xbc\1", r"a JPEG XR picture"),
         (b"\x8aMNG\r\n\x1a\n", r"an MNG or JNG animation"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\4CgBI", r"a PNG packed for iOS apps.*as a plain PNG"),
         (b"hello", r"no picture of an accepted format"),
     ],
 )
