@@ -73,7 +73,7 @@ _PILLOW = {
     "TGA": ("TGA",),
 }
 """Names of Pillow's plugins by format."""
-_CONTAINER_TURNS = {"HEIF", "TIFF", "JXL", "JPEG2000", "WEBP"}
+_CONTAINER_TURNS = {"HEIF", "TIFF", "JXL", "JPEG2000"}
 """Formats whose EXIF orientation does not count, or is applied by the library."""
 
 
