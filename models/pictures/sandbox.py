@@ -71,10 +71,12 @@ class Sandbox:
         """
         if len(data) > self._limits.max_bytes:
             read_header(data, self._limits)
-        cost: int = self._exchange({}, data)[0]["cost"]
+        # A child that is started in between would know nothing of the picture.
+        connection = self._connected()
+        cost: int = self._exchange(connection, {}, data)[0]["cost"]
         budget.acquire(cost).result()
         try:
-            about, pixels = self._exchange({"go": True})
+            about, pixels = self._exchange(connection, {"go": True})
         finally:
             budget.release(cost)
         full = np.frombuffer(pixels, np.uint8).reshape(about["shape"])
@@ -92,9 +94,8 @@ class Sandbox:
             self._socket = None
 
     def _exchange(
-        self, about: dict[str, Any], payload: bytes = b""
+        self, connection: socket.socket, about: dict[str, Any], payload: bytes = b""
     ) -> tuple[dict[str, Any], bytearray]:
-        connection = self._connected()
         until = time.monotonic() + self._limits.child_seconds
         try:
             _send(connection, about, payload, until)

@@ -123,6 +123,8 @@ def test_a_crash_gives_its_pixels_back(sandbox: Sandbox) -> None:
         while not budget._queue:
             time.sleep(0.01)
         child.kill()
+        while child.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
         budget.release(1200)
 
     Thread(target=crash).start()
