@@ -188,7 +188,7 @@ class LocalProposer(Proposer):
         super().__init__(space, extractor)
         trained = with_training_files(options, space.kind, space.fingerprint)
         own = {
-            "train_above": _train_above(store.count() * KEYPOINTS),
+            "train_above": first_training(store.count() * KEYPOINTS),
             "retrain_growth": GROWTH,
             "probes": LISTS_PROBED,
         }
@@ -248,7 +248,7 @@ class LocalProposer(Proposer):
         return {at: self.extractor.from_row(row) for at, row in rows.items()}
 
 
-def _train_above(descriptors: int) -> int:
+def first_training(descriptors: int) -> int:
     """Number of descriptors at which an index of so many is trained first."""
     first = descriptors * TRAINED_AT
     while first > FIRST_AT_MOST:
