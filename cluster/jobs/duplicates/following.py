@@ -111,6 +111,7 @@ class DuplicateFinder:
         done = 0
         for block in batches(todo, BLOCK):
             self._progress = done, len(todo)
+            self._note(*self._progress)
             self._work(block, outcome)
             done += len(block)
         self._note(done, len(todo))
@@ -224,7 +225,6 @@ class DuplicateFinder:
     def _confirmed(self, candidates: Iterable[Candidate], outcome: Outcome) -> list[Pair]:
         """Compare candidates, and write and group those that are pairs."""
         confirmed: list[Pair] = []
-        self._note(*self._progress)
         for some in batches(candidates, COMPARED):
             self._note(*self._progress)
             ids = sorted({at for one in some for at in (one.a, one.b)})

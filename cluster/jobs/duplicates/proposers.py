@@ -25,7 +25,7 @@ from models.base import Extractor
 from models.registry import make_extractor
 from models.types import Features
 
-ROWS = 2048
+ROWS = 256
 """Rows that are read at a time."""
 QUERIES = 128
 """Hashes that one thread looks up at a time."""
@@ -188,7 +188,7 @@ class LocalProposer(Proposer):
         super().__init__(space, extractor)
         trained = with_training_files(options, space.kind, space.fingerprint)
         own = {
-            "train_above": _train_above(store.count() * KEYPOINTS),
+            "train_above": first_training(store.count() * KEYPOINTS),
             "retrain_growth": GROWTH,
             "probes": LISTS_PROBED,
         }
@@ -202,6 +202,8 @@ class LocalProposer(Proposer):
         self._index.apply(
             {at: None if row is None else self.extractor.from_row(row) for at, row in rows.items()}
         )
+        # What comes during a training would fill the memory, and be added again to its index.
+        self._index.wait_for_training()
 
     def propose(
         self,
@@ -216,10 +218,6 @@ class LocalProposer(Proposer):
         for image_id, hits in threads.map(search, [at for at in image_ids if at in self.ids]):
             for hit in hits:
                 candidates.add_hit(image_id, hit)
-
-    def load(self, store: Store) -> None:
-        super().load(store)
-        self._index.wait_for_training()
 
     def _search(self, image_id: int, allowed: Collection[int], known: Candidates) -> list[Any]:
         features = self._features([image_id]).get(image_id)
@@ -248,7 +246,7 @@ class LocalProposer(Proposer):
         return {at: self.extractor.from_row(row) for at, row in rows.items()}
 
 
-def _train_above(descriptors: int) -> int:
+def first_training(descriptors: int) -> int:
     """Number of descriptors at which an index of so many is trained first."""
     first = descriptors * TRAINED_AT
     while first > FIRST_AT_MOST:

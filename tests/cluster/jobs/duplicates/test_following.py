@@ -120,6 +120,14 @@ def test_every_orientation_is_found(
     assert found(store) == {("turned", frozenset({0, 1}))}
 
 
+def test_a_mirrored_part_is_found(store: Store, job: DuplicateFinder) -> None:
+    for seed in range(4):
+        add_file(store, seed, jpeg(seed))
+    add_file(store, 10, encoded(ImageOps.mirror(scene(2).crop((90, 70, 420, 330)))))
+    job.run()
+    assert found(store) == {("crop", frozenset({2, 10}))}
+
+
 def test_the_pictures_of_a_collage_are_its_parts(store: Store, job: DuplicateFinder) -> None:
     for seed in range(4):
         add_file(store, seed, jpeg(seed))

@@ -17,7 +17,13 @@ import pytest
 from PIL import Image
 
 from cluster.jobs.duplicates.following import DuplicateFinder
-from cluster.jobs.duplicates.proposers import CLOSE, VectorProposer, make_proposers
+from cluster.jobs.duplicates.proposers import (
+    CLOSE,
+    GROWTH,
+    VectorProposer,
+    first_training,
+    make_proposers,
+)
 from indexes.duplicates.pairs import pairs_of
 from indexes.store.base import Space, Store
 from indexes.store.lmdb.store import LmdbStore
@@ -57,6 +63,18 @@ def copy(folder: Path) -> dict[str, Any]:
     path = folder / "sscd_disc_mixup.torchvision.pt"
     torch.save(architecture().state_dict(), path)
     return {"path": str(path), "size": 64, "precision": "float32"}
+
+
+@pytest.mark.parametrize("descriptors", [0, 10**5, 10**6, 3 * 10**6, 10**7, 10**8, 10**9])
+def test_the_index_is_trained_early_and_for_the_last_time_at_an_eighth_of_its_size(
+    descriptors: int,
+) -> None:
+    last = first_training(descriptors)
+    assert 30_000 <= last <= 500_000
+    while last * GROWTH < descriptors:
+        last *= int(GROWTH)
+    assert last >= descriptors / 8 * 0.999
+    assert last in (30_000, pytest.approx(descriptors / 8, rel=1e-3))
 
 
 def close_pairs(store: Store, space: Space, least: float) -> set[tuple[int, int]]:
