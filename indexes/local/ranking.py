@@ -17,6 +17,7 @@ from indexes.local.verification import (
     match,
     matches_of,
     similarity,
+    steadied,
     verify,
 )
 from models.lightglue import LightGlue
@@ -154,6 +155,8 @@ class Ranking:
         verified = verify(matches)
         if verified is None or verified.inliers < self._params.min_inliers:
             return None
+        if self._params.proposes and verified.inliers < SURE_INLIERS:
+            verified = steadied(verified, matches)
         return self._described(hit, variant, verified)
 
     def _described(self, hit: Hit, variant: int, verified: Verified) -> Hit:

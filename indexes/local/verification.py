@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ Homography = npt.NDArray[np.float64]
 
 SAME_PLACE = 60
 """Keypoints within a sixtieth of the picture count as one position."""
+STEADY = 0.75
+"""Inliers of a similarity transform, as a share of a homography's, from which it is preferred."""
 AT_ONCE = 4
 """Images in one matrix product; more do not fit into the processor's cache."""
 
@@ -209,6 +211,17 @@ def similarity(matches: Matches) -> Verified | None:
         return None
     kept = np.hstack([points[0][rows], points[1][rows]])
     return Verified(len(rows), np.vstack([fitted, [0.0, 0.0, 1.0]]), kept)
+
+
+def steadied(verified: Verified, matches: Matches) -> Verified:
+    """The same inliers under the similarity transform of these matches, if most of them follow it.
+
+    A few inliers close together fix its four numbers, while a homography's eight stray beyond them.
+    """
+    steady = similarity(matches)
+    if steady is None or steady.inliers < STEADY * verified.inliers:
+        return verified
+    return replace(verified, homography=steady.homography)
 
 
 def follows(matches: Matches, homography: Homography) -> npt.NDArray[np.bool_]:

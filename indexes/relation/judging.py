@@ -101,7 +101,8 @@ def relate(
 
     `supported` says that their keypoints tell of one picture, so that less must be explained.
     """
-    if query.is_smooth or image.is_smooth:
+    smooth = query.is_smooth, image.is_smooth
+    if all(smooth) or (any(smooth) and not alignments):
         return _smooth(query, image)
     best: Comparison | None = None
     for matrix in _tried(query, image, alignments, whole):

@@ -120,3 +120,19 @@ def test_a_tiny_icon_is_recognised() -> None:
     icon = scene(5).resize((45, 45), Image.Resampling.LANCZOS)
     assert relation(icon, icon, quality=80).kind == "same"
     assert not relation(icon, scene(6).resize((45, 45), Image.Resampling.LANCZOS)).is_verified
+
+
+def test_a_quiet_part_of_a_picture_is_a_part_of_it_where_keypoints_align_it() -> None:
+    random = np.random.default_rng(5)
+    sky = Image.fromarray(random.integers(108, 132, (24, 32), np.uint8)).resize((640, 480))
+    picture = Image.merge("RGB", [sky] * 3)
+    picture.paste(scene(8, 640, 240), (0, 240))
+    query, image = side(picture.crop((0, 0, 320, 224)), 90), side(picture, 90)
+    assert query.is_smooth
+    assert not image.is_smooth
+    scale = image.shape[1] / 640
+    aligned = np.diag([scale, scale, 1.0])
+    assert relate(query, image, [aligned], whole=False).kind == "part"
+    aside = np.array([[scale, 0, 320 * scale], [0, scale, 0], [0, 0, 1]])
+    assert not relate(query, image, [aside], whole=False).is_verified
+    assert not relate(query, image, [], whole=True).is_verified
