@@ -157,7 +157,9 @@ def relations(
         proposal, preview = proposals.images[image_id], previews.get(image_id)
         if query is None or preview is None:
             continue
-        if misses >= (SURE_MISSES if proposal.is_likely else MISSES):
+        # Colours alone propose smooth pictures, and are compared at little cost.
+        enough = SURE_MISSES if proposal.is_likely else MISSES
+        if misses >= enough and not query.smooth:
             continue
         found[image_id] = relation_to(query, proposal, preview)
         misses = 0 if found[image_id].is_verified else misses + 1
