@@ -202,7 +202,10 @@ def verified_hits(
         sides = [images[image_id] for image_id in ids]
         found = match(KeypointArrays.of(features), sides, ratio, params.matching_threshold)
         every += [(one, image_id, variant) for one, image_id in zip(found, ids, strict=True)]
-    matched = [(agreeing(one), *of) for one, *of in every] if params.use_ransac else every
+    matched = [
+        (agreeing(one) if params.use_ransac else one, image_id, variant)
+        for one, image_id, variant in every
+    ]
     matched.sort(key=lambda found: (-len(found[0]), *found[1:]))
     ranking = Ranking(params, mirrors=len(variants) > 1)
     for matches, image_id, variant in matched:
