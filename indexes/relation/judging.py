@@ -192,7 +192,8 @@ def judged(found: Agreement, query: Side, image: Side, supported: bool) -> Relat
     photo, drawn = SUPPORTED_INSIDE if supported else PHOTO_INSIDE, _drawn_inside(found, whole)
     threshold = photo + (drawn - photo) * found.plain
     margin = (found.inside - threshold) / (1 - threshold)
-    partial = min(found.query, found.image) >= MIN_PARTIAL
+    # Patterns agree under many shifts, so keypoints must tell of one drawing, too.
+    partial = min(found.query, found.image) >= MIN_PARTIAL and (supported or found.plain <= 0.5)
     confidence = _confidence(margin, found.windows)
     explained = (found.query + found.image) / 2
     kind: Kind
