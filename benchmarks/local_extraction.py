@@ -32,7 +32,7 @@ from indexes.local.index import LocalIndex
 from models.descriptors.base import Described
 from models.descriptors.keypoints import Keypoints, resized
 from models.descriptors.rootsift import RootSift, rootsift
-from models.descriptors.selection import PER_CELL, Selection, rank_in_cell
+from models.descriptors.selection import Selection
 from models.errors import AmbienceError
 from models.extractors.local import Local, LocalOptions
 from models.pictures.decoding import decode
@@ -70,10 +70,13 @@ def spread(
     points: npt.NDArray[np.float32], shape: tuple[int, ...], selection: Selection
 ) -> npt.NDArray[np.intp]:
     """`Selection.rows` as it was."""
-    candidates = np.flatnonzero(rank_in_cell(points, shape) < PER_CELL)
+    column, row = np.clip(points * 4 // np.array(shape[1::-1]), 0, 3).astype(int).T
+    cells = row * 4 + column
+    strong = [np.flatnonzero(cells == cell)[:100] for cell in range(16)]
+    candidates = np.sort(np.concatenate(strong))
     right = points[:, 0] >= shape[1] / 2
     quadrant = (right * 2 + (points[:, 1] >= shape[0] / 2)).tolist()
-    room = [selection.per_quadrant] * 4
+    room = [selection.total // 4 if selection.total <= 256 else selection.total] * 4
     radius2 = (max(shape) / 60) ** 2
     kept = np.empty((selection.total, 2), np.float32)
     chosen: list[int] = []

@@ -77,10 +77,8 @@ def described(pixels: Pixels) -> tuple[Features, Features]:
     """Features of a stored picture, rounded and exact, by descriptors that equal these but for the
     rounding."""
     options = LocalOptions()
-    total = options.max_keypoints
-    sift = Sift(
-        pixels, (options.min_side, options.max_side), Selection(total, total // 4, options.near)
-    )
+    selection = Selection(options.max_keypoints, options.near)
+    sift = Sift(pixels, (options.min_side, options.max_side), selection)
     plain: Floats = sift.describe()
     root = np.sqrt(plain / np.maximum(plain.sum(axis=1, keepdims=True), 1e-9))
     made = []

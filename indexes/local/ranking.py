@@ -17,6 +17,7 @@ from indexes.local.verification import (
     match,
     matches_of,
     similarity,
+    steadied,
     verify,
 )
 from models.lightglue import LightGlue
@@ -30,8 +31,8 @@ MIN_INLIERS = 6
 
 SURE_INLIERS = 12
 """Number of inliers from which nothing else is proposed."""
-TRIED, PROPOSED = 12, 6
-"""Images to which a similarity is fitted, and those of them that are proposed."""
+PROPOSED = 6
+"""Number of images that are proposed on a similarity transform."""
 
 
 class LocalParams(SearchParams):
@@ -125,23 +126,21 @@ class Ranking:
             self.add(image_id, variant, rows(image_id, variant))
 
     def propose(self, matched: Sequence[tuple[Matches, int, int]]) -> None:
-        """Add candidates, given by falling number of matches, that may show a small part of the
-        query or of the image, unless a hit is sure.
-
-        They may have no inliers at all: `finished` chooses among those of all shards.
-        """
+        """Add candidates that may show a small part of the query or of the image, unless a hit is
+        sure."""
         if self._has_sure_hit:
             return
-        rest: dict[int, tuple[Matches, int]] = {}
+        proposed: dict[int, Hit] = {}
         for matches, image_id, variant in matched:
-            if image_id not in self._best:
-                rest.setdefault(image_id, (matches, variant))
-        for image_id, (matches, variant) in islice(rest.items(), TRIED):
+            fit = None if image_id in self._best else similarity(matches)
+            best = proposed.get(image_id)
+            if fit is None or (best is not None and score(best) >= fit.inliers):
+                continue
             mirrored = bool(variant) if self._mirrors else None
-            hit = Hit(image_id, matches=len(matches), inliers=0, mirrored=mirrored)
+            hit = Hit(image_id, matches=len(matches), mirrored=mirrored)
             hit = hit._replace(support=Support(0.0, 0.0, 0.0, 0.0, proposed=True))
-            fit = similarity(matches)
-            self._best[image_id] = hit if fit is None else self._described(hit, variant, fit)
+            proposed[image_id] = self._described(hit, variant, fit)
+        self._best |= proposed
 
     @property
     def _has_sure_hit(self) -> bool:
@@ -154,6 +153,8 @@ class Ranking:
         verified = verify(matches)
         if verified is None or verified.inliers < self._params.min_inliers:
             return None
+        if self._params.proposes and verified.inliers < SURE_INLIERS:
+            verified = steadied(verified, matches)
         return self._described(hit, variant, verified)
 
     def _described(self, hit: Hit, variant: int, verified: Verified) -> Hit:
@@ -177,10 +178,8 @@ def chosen(hits: Sequence[Hit]) -> list[Hit]:
     rest = {hit.image_id for hit in hits} - {hit.image_id for hit in proposed}
     if any(score(hit) >= SURE_INLIERS for hit in hits if hit.image_id in rest):
         proposed = []
-    proposed.sort(key=lambda hit: (-(hit.matches or 0), hit.image_id))
-    fitted = [hit for hit in proposed[:TRIED] if hit.inliers]
-    fitted.sort(key=lambda hit: (-score(hit), hit.image_id))
-    rest |= {hit.image_id for hit in fitted[:PROPOSED]}
+    proposed.sort(key=lambda hit: (-score(hit), hit.image_id))
+    rest |= {hit.image_id for hit in proposed[:PROPOSED]}
     return [hit for hit in hits if hit.image_id in rest]
 
 
@@ -197,16 +196,16 @@ def verified_hits(
     """
     images = {image_id: KeypointArrays.of(features) for image_id, features in stored.items()}
     ratio = params.smnn_match_threshold if params.use_smnn_matching else 1.0
-    matched = []
+    every = []
     for variant, features in enumerate(variants):
         ids = [one for one, which in shortlist if which == variant and one in images]
         sides = [images[image_id] for image_id in ids]
         found = match(KeypointArrays.of(features), sides, ratio, params.matching_threshold)
-        if params.use_ransac:
-            found = [agreeing(matches) for matches in found]
-        matched += [
-            (matches, image_id, variant) for matches, image_id in zip(found, ids, strict=True)
-        ]
+        every += [(one, image_id, variant) for one, image_id in zip(found, ids, strict=True)]
+    matched = [
+        (agreeing(one) if params.use_ransac else one, image_id, variant)
+        for one, image_id, variant in every
+    ]
     matched.sort(key=lambda found: (-len(found[0]), *found[1:]))
     ranking = Ranking(params, mirrors=len(variants) > 1)
     for matches, image_id, variant in matched:
@@ -221,7 +220,7 @@ def verified_hits(
 
         ranking.match_again(matched, rows, matcher.options.candidates)
     if params.proposes:
-        ranking.propose(matched)
+        ranking.propose(every)
         return supported(ranking.hits(), KeypointArrays.of(variants[0]), images)
     return ranking.hits()
 

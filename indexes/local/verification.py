@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,12 @@ import numpy.typing as npt
 
 from indexes.local.descriptors import lengths
 from indexes.local.kernels import mutual_nearest
-from indexes.local.verification_kernels import NO_OCTAVE, consistent, largest_agreement
+from indexes.local.verification_kernels import (
+    NO_OCTAVE,
+    consistent,
+    largest_agreement,
+    largest_similarity,
+)
 from models.types import Features
 
 Points = npt.NDArray[np.float64]
@@ -19,6 +24,8 @@ Homography = npt.NDArray[np.float64]
 
 SAME_PLACE = 60
 """Keypoints within a sixtieth of the picture count as one position."""
+STEADY = 0.75
+"""Inliers of a similarity transform, as a share of a homography's, from which it is preferred."""
 AT_ONCE = 4
 """Images in one matrix product; more do not fit into the processor's cache."""
 
@@ -182,33 +189,51 @@ def verify(matches: Matches) -> Verified | None:
     homography = _fit(matches)
     if homography is None:
         return None
-    inside = follows(matches, homography)
-    places = np.rint(matches.image.points * (SAME_PLACE / matches.image.extent))
-    _, first = np.unique(places[inside], axis=0, return_index=True)
-    rows = np.flatnonzero(inside)[first]
-    points = np.hstack([matches.query.points[rows], matches.image.points[rows]])
-    return Verified(len(rows), homography, points)
+    points = _distinct(matches, follows(matches, homography))
+    return Verified(len(points), homography, points)
 
 
 def similarity(matches: Matches) -> Verified | None:
     """The similarity transform that most matches follow; of few matches, which fix no homography.
 
-    None if fewer than three follow it. Chance matches often do, so it only proposes an alignment.
+    None if fewer than three positions follow it. It only proposes an alignment.
     """
-    import cv2
-
-    if len(matches) < 3:
-        return None
-    cv2.setRNGSeed(0)
-    points = matches.query.points, matches.image.points
-    fitted, inside = cv2.estimateAffinePartial2D(
-        *points, ransacReprojThreshold=_reach(matches), maxIters=300
+    query, image = matches.query, matches.image
+    inside = largest_similarity(
+        query.points,
+        query.octave,
+        query.angle,
+        image.points,
+        image.octave,
+        image.angle,
+        _reach(matches),
     )
-    rows = np.flatnonzero(inside)
-    if fitted is None or not np.isfinite(fitted).all() or len(rows) < 3:
+    found = _distinct(matches, inside)
+    if len(found) < 3:
         return None
-    kept = np.hstack([points[0][rows], points[1][rows]])
-    return Verified(len(rows), np.vstack([fitted, [0.0, 0.0, 1.0]]), kept)
+    one, other = (found[:, at] + 1j * found[:, at + 1] for at in (0, 2))
+    here, there = one.mean(), other.mean()
+    factor = np.vdot(one - here, other - there) / max(
+        float(np.vdot(one - here, one - here).real), 1e-9
+    )
+    shift = there - factor * here
+    homography = [
+        [factor.real, -factor.imag, shift.real],
+        [factor.imag, factor.real, shift.imag],
+        [0.0, 0.0, 1.0],
+    ]
+    return Verified(len(found), np.array(homography), found)
+
+
+def steadied(verified: Verified, matches: Matches) -> Verified:
+    """The same inliers under the similarity transform of these matches, if most of them follow it.
+
+    A few inliers close together fix its four numbers, while a homography's eight stray beyond them.
+    """
+    steady = similarity(matches)
+    if steady is None or steady.inliers < STEADY * verified.inliers:
+        return verified
+    return replace(verified, homography=steady.homography)
 
 
 def follows(matches: Matches, homography: Homography) -> npt.NDArray[np.bool_]:
@@ -226,6 +251,14 @@ def follows(matches: Matches, homography: Homography) -> npt.NDArray[np.bool_]:
         _reach(matches),
     )
     return result
+
+
+def _distinct(matches: Matches, inside: npt.NDArray[np.bool_]) -> Points:
+    """The chosen (n,) matches, one of each position, as rows of `Verified.points`."""
+    places = np.rint(matches.image.points * (SAME_PLACE / matches.image.extent))
+    _, first = np.unique(places[inside], axis=0, return_index=True)
+    rows = np.flatnonzero(inside)[first]
+    return np.hstack([matches.query.points[rows], matches.image.points[rows]])
 
 
 def _fit(matches: Matches) -> Homography | None:

@@ -13,6 +13,8 @@ ANGLE_TOLERANCE = 25.0
 """Tolerance of rotations, in degrees."""
 OCTAVE_TOLERANCE = 0.7
 LARGEST_SCALE = 32.0
+APART = 3.0
+"""Least distance, in reaches of an inlier, of two matches that fix a transform."""
 NO_OCTAVE = -20.0
 """The octave of a keypoint of scale 0, which has neither scale nor angle."""
 
@@ -82,6 +84,64 @@ def consistent(homography, points, octaves, angles, to_points, to_octaves, to_an
                 continue
         result[row] = True
     return result
+
+
+@njit(nogil=True, cache=True)
+def largest_similarity(points, octaves, angles, to_points, to_octaves, to_angles, reach):  # type: ignore[no-untyped-def]
+    """The matches that follow the similarity transform, of all that two matches fix, that most
+    follow: bool (n,).
+
+    Arrays are as in `consistent`. Each match must turn and scale its keypoint as the transform
+    does, so hardly three follow one by chance.
+    """
+    turns, zooms = to_angles - angles, to_octaves - octaves
+    best = np.zeros(len(points), np.bool_)
+    most = 2
+    for one in range(len(points)):
+        for other in range(one):
+            # Most pairs differ by themselves; this is cheaper than their transform.
+            if (
+                abs(zooms[one] - zooms[other]) > 2 * OCTAVE_TOLERANCE
+                or _angle_gap(turns[one], turns[other]) > 2 * ANGLE_TOLERANCE
+            ):
+                continue
+            across = points[one, 0] - points[other, 0]
+            down = points[one, 1] - points[other, 1]
+            to_across = to_points[one, 0] - to_points[other, 0]
+            to_down = to_points[one, 1] - to_points[other, 1]
+            size = max(across**2 + down**2, 1e-9)
+            to_size = to_across**2 + to_down**2
+            if not (APART * reach) ** 2 < to_size < size * LARGEST_SCALE**2:
+                continue
+            a = (to_across * across + to_down * down) / size
+            b = (to_down * across - to_across * down) / size
+            turn, octave = np.rad2deg(np.arctan2(b, a)), 0.5 * np.log2(to_size / size)
+            agree = _turned(turns, zooms, to_octaves, turn, octave, one)
+            if not (agree and _turned(turns, zooms, to_octaves, turn, octave, other)):
+                continue
+            follows = np.zeros(len(points), np.bool_)
+            count = 0
+            for row in range(len(points)):
+                x, y = points[row, 0] - points[other, 0], points[row, 1] - points[other, 1]
+                off = np.hypot(
+                    a * x - b * y + to_points[other, 0] - to_points[row, 0],
+                    b * x + a * y + to_points[other, 1] - to_points[row, 1],
+                )
+                if off < reach:
+                    follows[row] = _turned(turns, zooms, to_octaves, turn, octave, row)
+                    count += follows[row]
+            if count > most:
+                most, best = count, follows
+    return best
+
+
+@njit(nogil=True, cache=True)
+def _turned(turns, zooms, to_octaves, turn, octave, row):  # type: ignore[no-untyped-def]
+    """Whether a match turns its keypoint by `turn` degrees and scales it by `octave` octaves."""
+    if to_octaves[row] == NO_OCTAVE:
+        return True
+    zoomed = abs(zooms[row] - octave) < OCTAVE_TOLERANCE
+    return zoomed and _angle_gap(turns[row], turn) < ANGLE_TOLERANCE
 
 
 @njit(nogil=True, cache=True)

@@ -6,7 +6,7 @@ import numpy as np
 
 from indexes.local.descriptors import FlatSearch, descriptor_ids, unit
 from indexes.local.slots import SlotTable, quantise_geometry
-from indexes.local.verification import KeypointArrays, agreeing, follows, match
+from indexes.local.verification import KeypointArrays, agreeing, follows, match, similarity
 from indexes.local.voting import NearestDescriptors, candidates_of
 from models.extractors.local import LOCAL_DTYPE
 
@@ -22,3 +22,4 @@ def warm_up() -> None:
     candidates_of(0, NearestDescriptors(distances, ids, keypoints, geometry[:, None], geometry), 1)
     matches = agreeing(match(KeypointArrays.of(blank), [KeypointArrays.of(blank)], 1.0, 4.0)[0])
     follows(matches, np.eye(3))
+    similarity(matches)

@@ -86,6 +86,10 @@ class Agreement:
     image_area: float
     changed: float
     """Share of the content in the overlap in the larger contradicted regions."""
+    changed_area: float
+    """Share of the overlap's area in the boxes of these regions."""
+    beside: float
+    """Explained share of the content in the overlap beside these boxes."""
     windows: float
     """Number of independent windows with content that are explained."""
     negative: bool
@@ -250,6 +254,10 @@ class Comparison:
         if image_area < WHOLE:
             image_total = max(self.image_total(image), image_total)
         changed, boxes = _changed(self.contradicted, self.both)
+        beside = self.covered.copy()
+        for left, top, right, bottom in boxes:
+            beside[top:bottom, left:right] = False
+        rest = float(self.both[beside].sum())
         return Agreement(
             matrix=matrix,
             inside=self.score,
@@ -260,6 +268,8 @@ class Comparison:
             query_area=query_area,
             image_area=image_area,
             changed=changed / total,
+            changed_area=1 - float(beside.sum()) / count,
+            beside=float((self.both * self.explained)[beside].sum()) / max(rest, 1e-6),
             windows=self.windows,
             negative=self.sign < 0,
             plain=min(query.plain, image.plain),

@@ -101,7 +101,8 @@ def relate(
 
     `supported` says that their keypoints tell of one picture, so that less must be explained.
     """
-    if query.is_smooth or image.is_smooth:
+    smooth = query.is_smooth, image.is_smooth
+    if all(smooth) or (any(smooth) and not alignments):
         return _smooth(query, image)
     best: Comparison | None = None
     for matrix in _tried(query, image, alignments, whole):
@@ -172,6 +173,10 @@ MIN_WINDOWS = 4.0
 """Number of explained windows below which agreement may be chance."""
 PARTIAL_INSIDE = 0.985
 """The same of drawings that overlap in part; patterns can overlap with any shift."""
+PATCHED_BESIDE, PATCHED_AREA = 0.985, 0.08
+"""Explained share of all but the box of the only changed region from which, and share of the
+overlap's area in that box up to which, drawings are one with something pasted in. Two forms, or
+two drawings of one character, differ in more places, or in small things all over."""
 MIN_PARTIAL = 0.12
 """Share of both pictures in an overlap that holds neither whole."""
 SHARED = 0.05
@@ -184,14 +189,11 @@ def judged(found: Agreement, query: Side, image: Side, supported: bool) -> Relat
     """The relation that an agreement means."""
     overlap = round(found.query_area, 3), round(found.image_area, 3)
     whole = found.query_inside >= FULL, found.image_inside >= FULL
-    drawn = DRAWN_INSIDE if any(whole) else PARTIAL_INSIDE
-    areas = min(found.query_area, found.image_area)
-    if all(whole) and areas >= FULL and max(found.query, found.image) >= PRESERVED:
-        drawn = ADDED_INSIDE
-    photo = SUPPORTED_INSIDE if supported else PHOTO_INSIDE
+    photo, drawn = SUPPORTED_INSIDE if supported else PHOTO_INSIDE, _drawn_inside(found, whole)
     threshold = photo + (drawn - photo) * found.plain
     margin = (found.inside - threshold) / (1 - threshold)
-    partial = min(found.query, found.image) >= MIN_PARTIAL
+    # Patterns agree under many shifts, so keypoints must tell of one drawing, too.
+    partial = min(found.query, found.image) >= MIN_PARTIAL and (supported or found.plain <= 0.5)
     confidence = _confidence(margin, found.windows)
     explained = (found.query + found.image) / 2
     kind: Kind
@@ -210,6 +212,18 @@ def judged(found: Agreement, query: Side, image: Side, supported: bool) -> Relat
     changes = _changes(found, query) if kind != "part" else ()
     regions = () if kind == "same" else _regions(found, query, image)
     return Relation(kind, confidence, overlap, explained, changes, found, regions, found.matrix)
+
+
+def _drawn_inside(found: Agreement, whole: tuple[bool, bool]) -> float:
+    """Explained share of the overlap from which drawings are one, of which these lie whole in
+    it."""
+    patched = len(found.regions) == 1 and found.changed_area <= PATCHED_AREA
+    if any(whole) and patched and found.beside >= PATCHED_BESIDE:
+        return PHOTO_INSIDE
+    areas = min(found.query_area, found.image_area)
+    if all(whole) and areas >= FULL and max(found.query, found.image) >= PRESERVED:
+        return ADDED_INSIDE
+    return DRAWN_INSIDE if any(whole) else PARTIAL_INSIDE
 
 
 def _confidence(margin: float, windows: float) -> float:

@@ -18,7 +18,7 @@ SURE_DISTANCE = 24
 """Distance below which pictures count as the same without being compared."""
 SURE_INLIERS, SURE_RARE, SURE_VISIBLE, SURE_SPREAD = 12, 3.0, 0.3, 0.3
 """Number of inliers, and support, from which the keypoints tell of one picture."""
-SCENE_RARE, SCENE_VISIBLE, SCENE_BEND = 15.0, 0.1, 0.03
+SCENE_RARE, SCENE_VISIBLE, SCENE_BEND = 11.0, 0.1, 0.03
 """Support from which photographs show one scene from two viewpoints."""
 SCENE_INLIERS = 12
 """Number of inliers from which they may."""
@@ -157,7 +157,9 @@ def relations(
         proposal, preview = proposals.images[image_id], previews.get(image_id)
         if query is None or preview is None:
             continue
-        if misses >= (SURE_MISSES if proposal.is_likely else MISSES):
+        # Colours alone propose smooth pictures, and are compared at little cost.
+        enough = SURE_MISSES if proposal.is_likely else MISSES
+        if misses >= enough and not query.smooth:
             continue
         found[image_id] = relation_to(query, proposal, preview)
         misses = 0 if found[image_id].is_verified else misses + 1

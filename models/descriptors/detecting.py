@@ -13,7 +13,7 @@ from models.descriptors.selection import Floats, Selection
 from models.types import Pixels
 
 STRONGEST = 1600
-"""Maximum number of keypoints that the even selection considers: 100 in each of 16 cells."""
+"""Maximum number of keypoints that the even selection considers."""
 
 
 class DetectingDescriptor(Descriptor):

@@ -13,7 +13,7 @@ from models.types import Pixels
 
 
 class Keypoints(NamedTuple):
-    """Parallel arrays of n keypoints, strongest first."""
+    """Parallel arrays of n keypoints, in the order of `Selection`."""
 
     points: Floats
     """Positions (n, 2) float32: x, y in pixels of the picture as given, before any resize."""
@@ -68,7 +68,7 @@ def _distinct(order: Rows, extrema: Floats) -> Rows:
 def compile_kernels() -> None:
     """Run every kernel once, so that no picture waits for the compiler."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
-    Sift(noise, (64, 64), Selection(8, 8, 3)).describe()
+    Sift(noise, (64, 64), Selection(8, 3)).describe()
 
 
 def resized(gray: Pixels, sides: tuple[int, int]) -> tuple[Pixels, float]:

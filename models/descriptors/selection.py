@@ -11,18 +11,16 @@ from numba import njit
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.intp]
 
-CELLS = 4
-"""Cells per side: a picture has 4×4 cells."""
-PER_CELL = 100
+CELLS = 8
+"""Cells per side: a picture has 8×8 cells."""
+PER_CELL = 32
 """Number of strongest keypoints that are considered in each cell; weaker ones are noise."""
 
 
 class Selection(NamedTuple):
-    """How many keypoints are selected, and how far apart."""
+    """How many keypoints are selected, and how close together."""
 
     total: int
-    per_quadrant: int
-    """Maximum number in each quadrant of the picture."""
     near: int
     """Maximum number within a sixtieth of the long side."""
 
@@ -30,14 +28,15 @@ class Selection(NamedTuple):
         """Rows of the selected ones of (n, 2) points, strongest first, of a picture of (height,
         width).
 
-        `points` are strongest first. A point is skipped when its cell has PER_CELL stronger ones,
-        its quadrant is full, or `near` stronger selected points are near.
+        The cells take turns, so that every part of the picture can be found by itself; each gives
+        its strongest point that has no selected one near. Only when none is left do points count
+        that have one near, then those that have two, up to `near`. The rows are in this order, so
+        that the first few, too, represent every part.
         """
         chosen = np.empty(self.total, np.intp)
-        centre, radius = np.array(shape[1::-1], np.float32) / 2, np.float32(max(shape) / 60)
+        radius = np.float32(max(shape) / 60)
         cells = cell_of(points, shape)
-        limits = self.per_quadrant, self.near
-        return chosen[: _spread(points, cells, centre, radius * radius, limits, chosen)]
+        return chosen[: _spread(points, cells, radius * radius, self.near, chosen)]
 
 
 def cell_of(points: Floats, shape: tuple[int, ...]) -> Rows:
@@ -47,42 +46,59 @@ def cell_of(points: Floats, shape: tuple[int, ...]) -> Rows:
     return np.asarray(row * CELLS + column, np.intp)
 
 
-def rank_in_cell(points: Floats, shape: tuple[int, ...]) -> Rows:
-    """For each of the points (n, 2), the number (n,) of stronger points in its cell of the
-    picture."""
-    cell = cell_of(points, shape)
-    rank = np.empty(len(cell), np.intp)
-    for number in range(CELLS * CELLS):
-        members = np.flatnonzero(cell == number)
-        rank[members] = np.arange(len(members))
-    return rank
+@njit(nogil=True, cache=True)
+def _spread(points, cells, radius2, near, chosen):  # type: ignore[no-untyped-def]
+    """Write the rows of selected points into `chosen` (total,). Returns their number.
+
+    The kernel runs on one core and releases the GIL.
+    """
+    members, sizes, turns = _by_cell(cells)
+    kept = np.empty((2, len(chosen)), np.float32)
+    count = 0
+    for allowed in range(near):
+        tried = np.zeros(len(sizes), np.int64)
+        found = True
+        while found and count < len(chosen):
+            found = False
+            for cell in turns:
+                while tried[cell] < sizes[cell] and count < len(chosen):
+                    place = tried[cell]
+                    tried[cell] += 1
+                    row = members[cell, place]
+                    if row >= 0 and _neighbours(points[row], kept[:, :count], radius2) <= allowed:
+                        kept[0, count], kept[1, count] = points[row, 0], points[row, 1]
+                        chosen[count] = row
+                        count += 1
+                        members[cell, place] = -1
+                        found = True
+                        break
+    return count
 
 
 @njit(nogil=True, cache=True)
-def _spread(points, cells, centre, radius2, limits, chosen):  # type: ignore[no-untyped-def]
-    """Write the rows of selected points into `chosen` (total,). Returns their number.
+def _by_cell(cells):  # type: ignore[no-untyped-def]
+    """The first PER_CELL rows of each cell, their numbers, and the cells in the order of their
+    first rows."""
+    members = np.empty((CELLS * CELLS, PER_CELL), np.int64)
+    sizes = np.zeros(CELLS * CELLS, np.int64)
+    turns = np.empty(CELLS * CELLS, np.int64)
+    used = 0
+    for row in range(len(cells)):
+        cell = cells[row]
+        if sizes[cell] == 0:
+            turns[used] = cell
+            used += 1
+        if sizes[cell] < PER_CELL:
+            members[cell, sizes[cell]] = row
+            sizes[cell] += 1
+    return members, sizes, turns[:used]
 
-    `limits` are the maximum numbers in a quadrant and within the radius. The kernel runs on one
-    core and releases the GIL.
-    """
-    per_quadrant, near = limits
-    seen, taken = np.zeros(CELLS * CELLS, np.int64), np.zeros(4, np.int64)
-    kept = np.empty((2, len(chosen)), np.float32)
+
+@njit(nogil=True, cache=True)
+def _neighbours(point, others, radius2):  # type: ignore[no-untyped-def]
+    """Number of the others (2, n) within the radius."""
     count = 0
-    for row in range(len(points)):
-        x, y = points[row, 0], points[row, 1]
-        quadrant = 2 * (x >= centre[0]) + (y >= centre[1])
-        seen[cells[row]] += 1
-        if count == len(chosen) or seen[cells[row]] > PER_CELL or taken[quadrant] == per_quadrant:
-            continue
-        neighbours = 0
-        for place in range(count):
-            across, down = kept[0, place] - x, kept[1, place] - y
-            neighbours += across * across + down * down < radius2
-        if neighbours >= near:
-            continue
-        kept[0, count], kept[1, count] = x, y
-        chosen[count] = row
-        taken[quadrant] += 1
-        count += 1
+    for other in range(others.shape[1]):
+        across, down = others[0, other] - point[0], others[1, other] - point[1]
+        count += across * across + down * down < radius2
     return count

@@ -17,7 +17,7 @@ from models.descriptors.aliked import Aliked
 from models.descriptors.base import Descriptor
 from models.descriptors.hardnet8 import HardNet8
 from models.descriptors.rootsift import RootSift
-from models.descriptors.selection import Selection, rank_in_cell
+from models.descriptors.selection import Selection
 from models.descriptors.xfeat import XFeat
 from models.types import Features, Options, Pixels, Variants, View
 from models.weights import Weights
@@ -46,8 +46,7 @@ LOCAL_DTYPE = local_dtype(RootSift)
 class LocalOptions(Options):
     descriptor: Literal["rootsift", "hardnet8", "aliked", "xfeat"] = "rootsift"
     max_keypoints: int = Field(256, ge=4, le=256)
-    """Maximum number of stored keypoints per picture; each quadrant has at most a quarter of
-    them."""
+    """Maximum number of stored keypoints per picture, spread evenly over it."""
     near: int = Field(3, ge=1)
     """Maximum number of stored keypoints within a sixtieth of the long side."""
     query_keypoints: int = Field(600, ge=4, le=1000, exclude=True)
@@ -72,13 +71,13 @@ class LocalOptions(Options):
 
 
 class Local(Extractor):
-    """Features of one picture: (n,) of `local_dtype`, n from 0 to 256, strongest first."""
+    """Features of one picture: (n,) of `local_dtype`, n from 0 to 256, in `Selection`'s order."""
 
     Config: ClassVar[type[Options]] = LocalOptions
     view: ClassVar[View] = "gray"
     place: ClassVar[Literal["ingress", "replica"]] = "replica"
     index: ClassVar[str] = "local"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     dtype = LOCAL_DTYPE
     shape: tuple[int, ...] = (-1,)
     options: LocalOptions
@@ -122,25 +121,16 @@ class Local(Extractor):
         return [query, mirror]
 
     def _extract(self, pixels: Pixels) -> Features:
-        total, near = self.options.max_keypoints, self.options.near
-        return self._described(pixels, Selection(total, total // 4, near))
+        return self._described(pixels, self.options.max_keypoints)
 
     def _query(self, pixels: Pixels) -> Features:
-        """Features of a query, ordered by rank in the cell: the strongest keypoint of every cell
-        first, then the second of every cell, and so on.
-
-        The first few hundred then represent every part of the picture, so a part with many
-        keypoints can't outvote the others.
-        """
-        total, near = self.options.query_keypoints, self.options.near
-        query = self._described(pixels, Selection(total, total, near))
-        points = np.column_stack([query["x"], query["y"]])
-        query = query[np.argsort(rank_in_cell(points, pixels.shape), kind="stable")]
+        query = self._described(pixels, self.options.query_keypoints)
         self._check(query)
         return query
 
-    def _described(self, pixels: Pixels, selection: Selection) -> Features:
+    def _described(self, pixels: Pixels, total: int) -> Features:
         sides = self.options.min_side, self.options.max_side
+        selection = Selection(total, self.options.near)
         keypoints, descriptors = self._descriptor.describe(pixels, sides, selection)
         features = np.empty(len(descriptors), self.dtype)
         features["x"], features["y"] = keypoints.points.T

@@ -15,6 +15,9 @@ from indexes.local.verification import (
     agreeing,
     follows,
     match,
+    matches_of,
+    similarity,
+    steadied,
     verify,
 )
 from indexes.local.verification_kernels import NO_OCTAVE
@@ -48,6 +51,43 @@ def test_the_homography_of_a_turned_and_scaled_picture_is_found(angle: float, sc
     cos, sin = np.cos(np.deg2rad(angle)) * scale, np.sin(np.deg2rad(angle)) * scale
     expected = [[cos, -sin, 40], [sin, cos, -20], [0, 0, 1]]
     np.testing.assert_allclose(verified.homography, expected, rtol=1e-2, atol=0.05)
+
+
+def test_a_few_true_matches_among_many_are_found_by_their_similarity_transform() -> None:
+    true, false = random_features(1, 5), random_features(2, 60)
+    query = np.concatenate([true, false])
+    image = np.concatenate([moved(true, 70, 0.4, (300, 10)), jittered(random_features(3, 60), 0)])
+    rows = np.column_stack([np.arange(65), np.arange(65)])
+    arrays = KeypointArrays.of(query), KeypointArrays.of(image)
+    found = similarity(matches_of(*arrays, rows))
+    assert found is not None
+    assert sorted(found.points[:, 0].tolist()) == sorted(true["x"].astype(float).tolist())
+    cos, sin = np.cos(np.deg2rad(70)) * 0.4, np.sin(np.deg2rad(70)) * 0.4
+    expected = [[cos, -sin, 300], [sin, cos, 10], [0, 0, 1]]
+    np.testing.assert_allclose(found.homography, expected, rtol=1e-2, atol=0.05)
+    assert similarity(matches_of(*arrays, rows[5:])) is None
+
+
+def test_few_inliers_close_together_align_the_whole_picture_as_a_similarity_transform() -> None:
+    query = random_features(1, 7)
+    query["x"], query["y"] = query["x"] / 12 + 220, query["y"] / 12 + 220
+    image = moved(query, 20, 0.5, (40, -20))
+    noise = np.random.default_rng(3).normal(0, 0.5, (2, 7))
+    image["x"], image["y"] = image["x"] + noise[0], image["y"] + noise[1]
+    matches = matched(query, image, 1.0)
+    verified = verify(matches)
+    assert verified is not None
+    steady = steadied(verified, matches)
+    cos, sin = np.cos(np.deg2rad(20)) * 0.5, np.sin(np.deg2rad(20)) * 0.5
+    corners = np.array([(0.0, 0.0), (500.0, 0.0), (500.0, 500.0), (0.0, 500.0)])
+    true = corners @ np.array([[cos, -sin], [sin, cos]]).T + [40, -20]
+
+    def stray(homography: np.ndarray) -> float:
+        mapped = np.hstack([corners, np.ones((4, 1))]) @ homography.T
+        return float(abs(mapped[:, :2] / mapped[:, 2:] - true).max())
+
+    assert stray(steady.homography) < 25 < stray(verified.homography)
+    assert steady.inliers == verified.inliers
 
 
 def test_outliers_among_the_matches_are_no_inliers() -> None:

@@ -120,3 +120,41 @@ def test_a_tiny_icon_is_recognised() -> None:
     icon = scene(5).resize((45, 45), Image.Resampling.LANCZOS)
     assert relation(icon, icon, quality=80).kind == "same"
     assert not relation(icon, scene(6).resize((45, 45), Image.Resampling.LANCZOS)).is_verified
+
+
+def test_a_quiet_part_of_a_picture_is_a_part_of_it_where_keypoints_align_it() -> None:
+    random = np.random.default_rng(5)
+    sky = Image.fromarray(random.integers(108, 132, (24, 32), np.uint8)).resize((640, 480))
+    picture = Image.merge("RGB", [sky] * 3)
+    picture.paste(scene(8, 640, 240), (0, 240))
+    query, image = side(picture.crop((0, 0, 320, 224)), 90), side(picture, 90)
+    assert query.is_smooth
+    assert not image.is_smooth
+    scale = image.shape[1] / 640
+    aligned = np.diag([scale, scale, 1.0])
+    assert relate(query, image, [aligned], whole=False).kind == "part"
+    aside = np.array([[scale, 0, 320 * scale], [0, scale, 0], [0, 0, 1]])
+    assert not relate(query, image, [aside], whole=False).is_verified
+    assert not relate(query, image, [], whole=True).is_verified
+
+
+def pasted(picture: Image.Image) -> Image.Image:
+    """Paste a disc over some of a drawing's content."""
+    covered = picture.copy()
+    ImageDraw.Draw(covered).ellipse((240, 120, 380, 260), fill="orange", outline="black", width=3)
+    return covered
+
+
+def test_a_drawing_with_something_pasted_over_it_is_an_edit_and_another_one_is_not() -> None:
+    blocks = Image.new("RGB", (600, 700), "white")
+    draw = ImageDraw.Draw(blocks)
+    for number in range(9):
+        left, top = 40 + 190 * (number % 3), 40 + 220 * (number // 3)
+        draw.rectangle((left, top, left + 130, top + 170), fill="teal", outline="black")
+        draw.polygon([(left, top), (left + 130, top + 20 * number), (left + 50, top + 170)], "red")
+    for drawing in (blocks, form(ROWS)):
+        found = relation(pasted(drawing), drawing)
+        assert found.evidence is not None
+        assert found.evidence.plain > 0.9
+        assert found.kind == "edited"
+    assert not relation(pasted(form(OTHER_ROWS)), form(ROWS)).is_verified
