@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from PIL import Image
 
 from deployments.http.admission.keys import _only_reads
 from deployments.http.application import make_app
@@ -52,8 +54,12 @@ which depends on how many images it got at once."""
 
 @cache
 def drawn(seed: int) -> bytes:
-    """Return a small picture, always with the same bytes."""
-    return jpeg(seed, 240, 180)
+    """Return a small picture, always with the same bytes. It has a date, because the services add
+    it at different times."""
+    exif, file = Image.Exif(), io.BytesIO()
+    exif.get_ifd(0x8769)[0x9003] = f"2020:01:{seed:02} 12:00:00"
+    Image.open(io.BytesIO(jpeg(seed, 240, 180))).save(file, "JPEG", exif=exif)
+    return file.getvalue()
 
 
 def sha256_of(data: bytes) -> str:
