@@ -129,9 +129,11 @@ class StoredReader(Reader):
         Raises InvalidInput when none can.
         """
         image = None if image_id is None else self.store.image(image_id)
-        missing = {} if image is None else missing_spaces(self.store, self.spaces, [image.image_id])
-        lacks = missing.get(-1 if image is None else image.image_id)
-        if image is None or not lacks:
+        if image is None:
+            return Work(path, already=True)
+        missing = missing_spaces(self.store, self.spaces, [image.image_id])
+        lacks = missing.get(image.image_id)
+        if not lacks:
             return Work(path, already=True)
         of_whole = {at for at, one in self.extractors.items() if one.view != "preview"} & lacks
         reason = ""
@@ -143,7 +145,7 @@ class StoredReader(Reader):
             lacks -= of_whole
             if not lacks:
                 raise
-            reason = f"{', '.join(sorted(at.kind for at in of_whole))}: {exc}"
+            reason = str(exc) if of_whole else ""
             picture = self._stored.small(image)
         left = tuple(space for space in lacks if space not in self.extractors)
         write = ImageWrite(

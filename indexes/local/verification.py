@@ -93,6 +93,12 @@ class Matches:
     def take(self, rows: npt.NDArray[np.intp]) -> Matches:
         return Matches(self.query.take(rows), self.image.take(rows))
 
+    @property
+    def geometry(self) -> tuple[Points, Points, Points, Points, Points, Points]:
+        """Points, octaves and angles of `query`, then of `image`, as the kernels take them."""
+        one, other = self.query, self.image
+        return one.points, one.octave, one.angle, other.points, other.octave, other.angle
+
 
 @dataclass(frozen=True, slots=True)
 class Verified:
@@ -198,17 +204,7 @@ def similarity(matches: Matches) -> Verified | None:
 
     None if fewer than three positions follow it. It only proposes an alignment.
     """
-    query, image = matches.query, matches.image
-    inside = largest_similarity(
-        query.points,
-        query.octave,
-        query.angle,
-        image.points,
-        image.octave,
-        image.angle,
-        _reach(matches),
-    )
-    found = _distinct(matches, inside)
+    found = _distinct(matches, largest_similarity(*matches.geometry, _reach(matches)))
     if len(found) < 3:
         return None
     one, other = (found[:, at] + 1j * found[:, at + 1] for at in (0, 2))
@@ -239,17 +235,7 @@ def steadied(verified: Verified, matches: Matches) -> Verified:
 def follows(matches: Matches, homography: Homography) -> npt.NDArray[np.bool_]:
     """Whether the homography maps each keypoint's position, angle and scale to its match's,
     (n,)."""
-    query, image = matches.query, matches.image
-    result: npt.NDArray[np.bool_] = consistent(
-        homography,
-        query.points,
-        query.octave,
-        query.angle,
-        image.points,
-        image.octave,
-        image.angle,
-        _reach(matches),
-    )
+    result: npt.NDArray[np.bool_] = consistent(homography, *matches.geometry, _reach(matches))
     return result
 
 

@@ -13,7 +13,7 @@ from models.descriptors.selection import Floats, Selection
 from models.types import Pixels
 
 STRONGEST = 1600
-"""Maximum number of keypoints that the even selection considers."""
+"""Maximum number of a network's keypoints among which the even selection chooses."""
 
 
 class DetectingDescriptor(Descriptor):

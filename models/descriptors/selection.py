@@ -25,8 +25,8 @@ class Selection(NamedTuple):
     """Maximum number within a sixtieth of the long side."""
 
     def rows(self, points: Floats, shape: tuple[int, ...]) -> Rows:
-        """Rows of the selected ones of (n, 2) points, strongest first, of a picture of (height,
-        width).
+        """Rows (m,) of the selected ones of points (n, 2), given strongest first, of a picture of
+        (height, width).
 
         The cells take turns, so that every part of the picture can be found by itself; each gives
         its strongest point that has no selected one near. Only when none is left do points count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from pathlib import Path
 
@@ -331,6 +332,32 @@ def test_nothing_is_wider_than_the_window(open_page: Opener, served_site: Site, 
         page.get_by_role("link", name=name).click()
         page.wait_for_load_state("networkidle")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+
+
+def test_a_page_of_results_that_is_on_its_way_is_not_asked_for_again(
+    open_page: Opener, served_site: Site
+) -> None:
+    page, held = open_page("about:blank"), list[Route]()
+
+    def first_of_few(route: Route) -> None:
+        wish = json.loads(route.request.post_data or "")
+        if "cursor" in wish:
+            held.append(route)
+        else:
+            route.continue_(post_data=json.dumps(wish | {"k": 7}))
+
+    page.route("**/v1/search", first_of_few)
+    page.goto(f"{served_site.url}/#/search?like=1")
+    expect(tile(page, MIRRORED)).to_be_visible()
+    while not held:
+        page.wait_for_timeout(10)
+    page.locator("summary", has_text="Unlikely").click()
+    expect(page.locator("details.unlikely .tile").first).to_be_visible()
+    page.wait_for_timeout(300)
+    assert len(held) == 1
+    held[0].continue_()
+    expect(tile(page, 5)).to_be_visible()
+    assert len(held) == 1
 
 
 def test_a_large_collection_loads_as_one_scrolls_and_back_leads_to_the_same_place(

@@ -201,7 +201,7 @@ function unlikelyList(mine) {
 function watch(mine) {
   mine.observer?.disconnect();
   if (mine.isWhole || mine.isPaused || mine !== run) return;
-  mine.observer = whenNear(sentinel, AHEAD, () => load(mine));
+  mine.observer = whenNear(sentinel, AHEAD, () => { if (!mine.isLoading) load(mine); });
 }
 
 /** One line on who did not answer. */
