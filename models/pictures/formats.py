@@ -145,8 +145,8 @@ def brands(data: bytes) -> list[bytes]:
 def needs_child(data: bytes) -> bool:
     """Whether decoding may crash the process or never end, so that it needs a killable child.
 
-    Of the libraries only those for JPEG, PNG, WebP and GIF are trusted. Pillow reads plain PNM and
-    run-length BMP in Python loops, which hold the interpreter for minutes on a large file.
+    Of the libraries only those for JPEG, PNG, WebP and GIF are trusted. Plain PNM (by Pillow) and
+    BMP of runs are read in Python loops, which hold the interpreter for minutes on a large file.
     """
     kind = kind_of(data)
     if kind == "BMP":

@@ -23,7 +23,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from models.errors import BrokenPicture, UnsupportedPicture
 from models.pictures import formats
 from models.pictures.damage import TURNS, Loaded, load_jpeg, load_tolerantly
-from models.pictures.files import bmp, heif, ico, jpeg, jxl, png, psd, raw
+from models.pictures.files import bmp, bmp_rle, heif, ico, jpeg, jxl, png, psd, raw
 from models.pictures.files.color_tags import ColorTags
 from models.pictures.files.exif import NO_EXIF, Exif, read_exif
 from models.pictures.files.tiff import TiffPage
@@ -33,6 +33,7 @@ from models.pictures.samples import (
     first_jxl_frame,
     image_of_deep_jpeg2000,
     image_of_psd,
+    rle_of,
     scaled_pnm,
     tiff_of,
     with_used_alpha,
@@ -294,6 +295,9 @@ def _open_psd(data: bytes) -> Opened:
 
 def _open_bmp(data: bytes) -> Opened:
     bmp.refuse_codecs(data)
+    if (runs := bmp_rle.rle(data)) is not None:
+        cost = 2 * runs.width * runs.height  # Indices, and what is there, beside the samples.
+        return Opened("BMP", runs.width, runs.height, cost, partial(rle_of, data, runs))
     try:
         return _open_usual("BMP", data)
     except OSError:

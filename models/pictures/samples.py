@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.IcoImagePlugin import IcoImageFile
 
 from models.pictures.damage import Loaded, refuse_less_than_half
-from models.pictures.files import bmp, ico
+from models.pictures.files import bmp, bmp_rle, ico
 from models.pictures.files.psd import PsdHeader
 from models.pictures.files.tiff import TiffPage, TiffPixels
 from models.pictures.flattening import eight_bits
@@ -69,6 +69,16 @@ def bit_fields_of(data: bytes, layout: bmp.BitFields) -> Loaded:
     image.format = "BMP"
     with_used_alpha(image)
     return _loaded(image, there, "BMP")
+
+
+def rle_of(data: bytes, layout: bmp_rle.Rle) -> Loaded:
+    """The picture of a BMP of runs; what they skip is transparent. Raises BrokenPicture if half is
+    lost."""
+    found = bmp_rle.unpacked(data, layout)
+    refuse_less_than_half(1 - found.lost / layout.height, "BMP", layout.height)
+    image = image_of_bands(found.samples)
+    image.format = "BMP"
+    return Loaded(image, found.truncated, None if found.there.all() else found.there)
 
 
 def scaled_pnm(body: memoryview, shape: tuple[int, int, int], high: int) -> Loaded:
