@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
+import numpy as np
 
 from indexes.base import Query
 from indexes.local.index import LocalIndex
@@ -15,6 +16,7 @@ from indexes.ranking.fusion import RankedList, above_confidence, fuse
 from indexes.registry import make_index
 from indexes.relation.proposals import Proposals, QuerySide, relations
 from indexes.store.base import Preview
+from models.extractors.color import recoloured
 from models.pictures.decoding import Picture, decode
 from models.registry import make_extractor
 from models.types import Features
@@ -83,6 +85,8 @@ class Search:
         for name, extractor in self.extractors.items():
             index = self.indexes[name]
             variants = extractor.extract_variants(picture.view(extractor.view), "mirror")
+            if name == "color" and query.smooth:
+                variants += recoloured(np.rint(query.side.mosaic).astype(np.uint8))
             hits = index.answer(Query(variants), index.Params.parse(index.fused))
             lists.append(RankedList(name, hits, verifying=index.verifying))
             if index.verifying or query.side.is_smooth:
@@ -127,7 +131,8 @@ class Search:
         proposals = Proposals()
         if query.side.is_smooth:
             color = self.extractors["color"]
-            asked = Query([color.extract(picture.view(color.view))])
+            near = recoloured(np.rint(query.side.mosaic).astype(np.uint8))
+            asked = Query([color.extract(picture.view(color.view)), *near])
             proposals.add(
                 self.indexes["color"].search(asked, self.indexes["color"].Params.parse({"k": 32}))
             )

@@ -105,8 +105,9 @@ async def ban_of(
 
 async def _by_hash(gateway: Gateway, picture: QueryPicture) -> Ban | None:
     side = picture.side
+    known = proposing(picture).features
     kinds = [PHASH, *([COLOR] if side is not None and side.smooth else [])]
-    queries = {kind: picture.features[kind] for kind in kinds if kind in picture.features}
+    queries = {kind: known[kind] for kind in kinds if kind in known}
     found = await gateway.decoder.run(_related, gateway, picture, queries)
     if found is not None or not gateway.tombstones.has_pdq or side is None:
         return found

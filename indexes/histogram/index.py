@@ -240,16 +240,13 @@ def _nearest(parts: Sequence[Found], params: SearchParams) -> Found:
 
 
 def _merge(found: Sequence[Found], k: int | None) -> list[Hit]:
-    """Each image once, with the first of its nearest variants."""
-    if len(found) == 1:
-        pairs = zip(found[0].image_ids.tolist(), found[0].distances.tolist(), strict=True)
-        return [Hit(key, distance=distance) for key, distance in pairs]
-    best: dict[int, tuple[float, int]] = {}
-    for number, one in enumerate(found):
+    """Each image once, with its nearest variant. No histogram tells of a mirror image."""
+    best: dict[int, float] = {}
+    for one in found:
         for key, distance in zip(one.image_ids.tolist(), one.distances.tolist(), strict=True):
-            best[key] = min(best.get(key, (np.inf, 0)), (distance, number))
-    order = sorted(best, key=lambda key: (best[key][0], key))[:k]
-    return [Hit(key, distance=best[key][0], mirrored=best[key][1] % 2 == 1) for key in order]
+            best[key] = min(best.get(key, np.inf), distance)
+    order = best if len(found) == 1 else sorted(best, key=lambda key: (best[key], key))[:k]
+    return [Hit(key, distance=best[key]) for key in order]
 
 
 INDEX = HistogramIndex

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from models.base import Extractor
+from models.extractors.color import recoloured
 from models.registry import make_extractor
 from models.types import Pixels
 
@@ -65,3 +66,27 @@ def test_extraction_leaves_the_picture_as_it_was(color: Extractor) -> None:
     pixels.flags.writeable = False
     color.extract(pixels)
     assert np.array_equal(pixels, noise())
+
+
+def test_a_plain_picture_at_the_edge_of_cells_is_recoloured_into_its_neighbours(
+    color: Extractor,
+) -> None:
+    plain = np.full((16, 16, 3), (97, 80, 126), np.uint8)
+    cells = {int(np.argmax(one)) for one in recoloured(plain)}
+    red, green, blue = 97 >> 5, 80 >> 5, 126 >> 5
+    assert cells == {
+        (red - 1) * 64 + green * 8 + blue,
+        red * 64 + green * 8 + blue + 1,
+        (red - 1) * 64 + green * 8 + blue + 1,
+    }
+    for one in recoloured(plain):
+        assert (one.dtype, one.shape) == (color.dtype, color.shape)
+
+
+def test_a_colour_within_its_cell_is_recoloured_into_no_other() -> None:
+    assert recoloured(np.full((16, 16, 3), (80, 80, 80), np.uint8)) == []
+    assert recoloured(np.full((16, 16, 3), (0, 0, 255), np.uint8)) == []
+
+
+def test_a_picture_of_many_colours_is_not_recoloured() -> None:
+    assert recoloured(noise()) == []
