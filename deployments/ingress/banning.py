@@ -12,6 +12,7 @@ from typing import Any
 
 from deployments.directory.entry import DirectoryEntry
 from deployments.ingress.gateway import Gateway
+from deployments.ingress.relating import proposing
 from deployments.ingress.report import Report
 from deployments.ingress.searching import QueryPicture
 from deployments.tombstones import pdq, records

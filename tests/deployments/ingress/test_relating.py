@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from deployments.ingress.adding import AddOptions
+from deployments.ingress.banning import delete_and_remember
 from deployments.ingress.copies import find_copies
 from deployments.ingress.fused import fused_search
 from deployments.ingress.gateway import Gateway
@@ -54,3 +55,5 @@ async def test_a_plain_picture_is_found_when_its_colour_moved_over_the_edge_of_a
     copies = await find_copies(copying, asked(), Report(), time.monotonic() + 20)
     assert copies is not None
     assert [copy.hit.image_id for copy in copies] == [7]
+    await delete_and_remember(copying, 7, "plain")
+    assert await find_copies(copying, asked(), Report(), time.monotonic() + 20) is None
