@@ -49,7 +49,7 @@ def _histogram(pixels: Pixels) -> Features:
 
 
 def recoloured(pixels: Pixels) -> list[Features]:
-    """Histograms (512,) float32 of the picture with channels brighter or darker by RECODED: those in
+    """Histograms (512,) float32 of a picture with channels brighter or darker by RECODED: those in
     which half of the pixels change their cells, each once.
 
     The edges of cells split colours that a re-encode shifts, and all of a plain picture with them.
