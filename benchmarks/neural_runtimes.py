@@ -2,9 +2,9 @@
 
     python benchmarks/neural_runtimes.py
 
-torch as it is and compiled with frozen weights, and OpenVINO, each in float32 and bfloat16; torch
-with channels_last; onnxruntime. The last two are measured where `onnx`, `onnxscript`, `onnxruntime`
-and `openvino` are installed. Random weights; batches of 1 and 8; the median of processor time over
+torch as it is and compiled with frozen weights, and OpenVINO as extractors run it, each in float32
+and bfloat16; torch with channels_last; onnxruntime, measured where `onnx`, `onnxscript` and
+`onnxruntime` are installed. Random weights; batches of 1 and 8; the median of processor time over
 ROUNDS passes, in each of which all runtimes take turns; ratios to torch in float32, and the lowest
 cosine to it over a batch.
 """
@@ -32,6 +32,7 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.neural import MODELS
+from models.compiled import compiled as compiled_by_openvino
 from models.neural import NeuralExtractor
 from models.registry import make_extractor
 
@@ -118,19 +119,8 @@ def onnxruntime(encoder: Encoder, example: Batch) -> Run:
 
 
 def openvino(precision: str, encoder: Encoder, example: Batch) -> Run:
-    import openvino as ov
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.onnx"
-        path.write_bytes(onnx_bytes(encoder, np.repeat(example[:1], 2, 0)))
-        core = ov.Core()
-        settings = {
-            "INFERENCE_NUM_THREADS": 1,
-            "NUM_STREAMS": 1,
-            "INFERENCE_PRECISION_HINT": precision,
-        }
-        model = core.compile_model(core.read_model(path), "CPU", settings)
-    return lambda batch: np.array(model(batch)[0])
+    given = torch.from_numpy(np.repeat(example[:1], 2, 0))
+    return compiled_by_openvino(encoder, encoder, given, precision, 1, 1)
 
 
 RUNTIMES: dict[str, Callable[[Encoder, Batch], Run]] = {
@@ -138,10 +128,10 @@ RUNTIMES: dict[str, Callable[[Encoder, Batch], Run]] = {
     "torch, channels_last": channels_last,
     "torch.compile": compiled,
     "onnxruntime": onnxruntime,
-    "OpenVINO": partial(openvino, "f32"),
+    "OpenVINO": partial(openvino, "float32"),
     "torch, bfloat16": eager_bfloat16,
     "torch.compile, bfloat16": compiled_bfloat16,
-    "OpenVINO, bfloat16": partial(openvino, "bf16"),
+    "OpenVINO, bfloat16": partial(openvino, "bfloat16"),
 }
 OF_BFLOAT16 = eager_bfloat16, compiled_bfloat16
 """Those that take a network in bfloat16, as the service does where the hardware computes in it."""
@@ -162,7 +152,7 @@ def runs_of(load: Callable[[str], Encoder], example: Batch) -> Iterator[tuple[st
 
 
 def encoder_of(method: str, options: Mapping[str, Any], precision: str) -> Encoder:
-    extractor = make_extractor(method, {**options, "precision": precision})
+    extractor = make_extractor(method, {**options, "precision": precision, "runtime": "torch"})
     assert isinstance(extractor, NeuralExtractor)
     extractor.load()
     assert extractor.precision == precision

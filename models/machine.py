@@ -7,7 +7,8 @@ import os
 import threading
 from pathlib import Path
 
-QUOTA = Path("/sys/fs/cgroup/cpu.max")
+CGROUP = Path("/sys/fs/cgroup")
+QUOTA = CGROUP / "cpu.max"
 BACKGROUND_NICENESS = 10
 """Niceness of work that no one waits for: a tenth of a core's time where others want all of it. At
 a higher one, a thread that holds Python's lock could keep the others of its process waiting."""
@@ -26,6 +27,23 @@ def cores(quota: Path = QUOTA) -> int:
     if allowed == "max":
         return available
     return max(1, min(available, math.ceil(int(allowed) / int(period))))
+
+
+def free_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = CGROUP) -> int:
+    """Bytes of memory that this machine, and the container if there is one, can still give."""
+    free = _number("MemAvailable:", meminfo) * 1024
+    try:
+        limit = int((cgroup / "memory.max").read_text())
+        used = int((cgroup / "memory.current").read_text())
+    except (OSError, ValueError):  # No container, no limit ("max"), or an old kernel.
+        return free
+    # What is cached of files gives way.
+    return min(free, limit - used + _number("inactive_file ", cgroup / "memory.stat"))
+
+
+def _number(name: str, path: Path) -> int:
+    """The number after a name in a file of the kernel."""
+    return int(path.read_text().partition(name)[2].split()[0])
 
 
 def yield_to_others() -> None:

@@ -3,8 +3,8 @@
 Functions import torch when they are called, so that importing this module stays cheap.
 
 Half precision is up to 3.5 times as fast on hardware that computes in it, and slower on other
-hardware. The default therefore depends on the hardware, and the model verifies the chosen precision
-when it loads.
+hardware. The default therefore depends on the hardware. On a CPU OpenVINO runs the network where it
+is installed. The model verifies what was chosen when it loads.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from PIL import Image
 from pydantic import Field
 
 from models.base import Extractor, dihedral
+from models.compiled import CompiledNetwork, compiled
 from models.errors import RetrieverUnavailable
-from models.machine import cores
+from models.machine import cores, free_memory
 from models.preparation import Batch, Preparation, resized
 from models.types import Features, Options, Pixels, Variants
 from models.weights import CONFIG, REPLACE, broken
@@ -38,6 +39,9 @@ MIN_COSINE = 0.999
 """Minimum cosine between features of a lower precision and of float32, for each probe picture."""
 MIN_PREPARATION_COSINE = 0.9995
 """Minimum cosine between features of pictures prepared on the device and on the CPU, likewise."""
+COPIES, SPARE = 4, 1 << 30
+"""Copies of its weights that OpenVINO may hold while it compiles a network, and bytes of memory to
+leave free beside them."""
 CPU_BATCH, GPU_BATCH = 8, 64
 """Pictures in one pass of a network."""
 
@@ -52,6 +56,9 @@ class NeuralOptions(Options):
     """Precision of the network. `auto` is the lowest precision that the hardware computes in. A
     precision below float32 is used only if its features have a cosine of at least MIN_COSINE to
     those of float32."""
+    runtime: Literal["auto", "torch"] = Field("auto", exclude=True)
+    """What runs the network: `auto` is OpenVINO on a CPU, where that is installed, there is memory
+    for it, and its features have a cosine of at least MIN_COSINE to those of torch in float32."""
     batch: int | None = Field(None, ge=1, le=1024, exclude=True)
     """Maximum number of pictures in one pass; by default CPU_BATCH or GPU_BATCH."""
     threads: int = Field(1, ge=1, exclude=True)
@@ -77,6 +84,8 @@ class NeuralExtractor(Extractor):
     options: NeuralOptions
     _network: Any
     _prepares_on_device = False
+    _compiled: CompiledNetwork | None = None
+    """The network where OpenVINO runs it."""
 
     def load(self) -> None:
         """Find, fetch and build the model, then choose the precision.
@@ -134,13 +143,13 @@ class NeuralExtractor(Extractor):
         """Features (n, d) of a tensor (n, 3, height, width), not normalised."""
         return self._network(batch)
 
+    def _shed(self) -> None:
+        """Let go of what `_encode` alone needs of the network, once that is compiled."""
+        self._network = None
+
     def _probe(self) -> Batch:
         """Features (n, d) of noise and of smooth gradients, which reveal a loss of precision."""
-        rng = np.random.default_rng(7)
-        noise = rng.integers(0, 256, (2, 300, 400, 3), np.uint8)
-        coarse = rng.integers(0, 256, (2, 4, 4, 3), np.uint8)
-        smooth = [resized(one, (400, 300), Image.Resampling.BICUBIC) for one in coarse]
-        return self._embed([*noise, *smooth])
+        return self._embed(_probe_pictures())
 
     def _extract(self, pixels: Pixels) -> Features:
         features: Features = self._embed([pixels])[0]
@@ -157,13 +166,21 @@ class NeuralExtractor(Extractor):
             return np.empty((0, *self.shape), np.float32)
         with torch.inference_mode():
             parts = [
-                unit(self._encode(self._prepared(pixels[first : first + self.batch])))
+                unit(self._features(self._prepared(pixels[first : first + self.batch])))
                 for first in range(0, len(pixels), self.batch)
             ]
             return np.asarray(torch.cat(parts).cpu().numpy(), np.float32)
 
+    def _features(self, batch: Any) -> Any:
+        import torch
+
+        if self._compiled is None:
+            return self._encode(batch)
+        return torch.from_numpy(self._compiled(batch.numpy()))
+
     def _prepared(self, pixels: Sequence[Pixels]) -> Any:
-        """The network's input (n, 3, height, width) on its device, in its precision."""
+        """The network's input (n, 3, height, width) on its device, in its precision; for OpenVINO
+        in float32."""
         import torch
 
         preparation = self._preparation() if self._prepares_on_device else None
@@ -173,7 +190,8 @@ class NeuralExtractor(Extractor):
             batch = torch.from_numpy(np.stack([self._prepare(one) for one in pixels]))
         else:
             batch = torch.from_numpy(np.stack(list(_threads().map(self._prepare, pixels))))
-        return batch.to(self._device, getattr(torch, self.precision))
+        precision = "float32" if self._compiled is not None else self.precision
+        return batch.to(self._device, getattr(torch, precision))
 
     def _choose_precision(self) -> None:
         self._prepares_on_device = False
@@ -182,6 +200,8 @@ class NeuralExtractor(Extractor):
         self.shape = reference.shape[1:]
         if self._device.type != "cpu":
             self._choose_preparation(reference)
+        elif self.options.runtime == "auto" and self._compile(reference):
+            return
         lower = self._lower_precision()
         if lower is None:
             return
@@ -190,6 +210,42 @@ class NeuralExtractor(Extractor):
         if not cosine >= MIN_COSINE:
             logger.warning("%s has a cosine of %.4f to float32, which is used", lower, cosine)
             self._build_at("float32")
+
+    def _compile(self, reference: Batch) -> bool:
+        """Let OpenVINO run the network, in the lowest precision in which its features are those of
+        torch, if there is one."""
+        if free_memory() < COPIES * _weight_bytes(self._network) + SPARE:
+            logger.warning("torch runs the network, because OpenVINO takes more memory")
+            return False
+        wanted = self.options.precision
+        lowest = fast_precision("cpu") if wanted == "auto" else wanted
+        tried: dict[Precision, None] = dict.fromkeys((lowest or "float32", "float32"))
+        try:
+            return any(self._compiles_in(precision, reference) for precision in tried)
+        except ImportError:
+            return False
+        except Exception as exc:  # noqa: BLE001 (torch runs what OpenVINO does not know)
+            logger.warning("torch runs the network, not OpenVINO: %s", broken(exc))
+            self._build_at("float32")
+            return False
+
+    def _compiles_in(self, precision: Precision, reference: Batch) -> bool:
+        import torch
+
+        example = self._prepared(_probe_pictures()[:2])
+        self._compiled = compiled(
+            self._encode, self._network, example, precision, cores(), self.options.threads
+        )
+        self._shed()
+        if self._network is not None:
+            self._network.to(getattr(torch, precision))
+        self.precision = precision
+        cosine = _least_cosine(self._probe(), reference)
+        if cosine >= MIN_COSINE:
+            return True
+        logger.warning("OpenVINO's %s has a cosine of %.4f to float32", precision, cosine)
+        self._build_at("float32")
+        return False
 
     def _choose_preparation(self, reference: Batch) -> None:
         """Prepare pictures on the device if its features are those of pictures from the CPU."""
@@ -207,7 +263,7 @@ class NeuralExtractor(Extractor):
         can't become exact again."""
         import torch
 
-        self._network = None
+        self._network = self._compiled = None
         self._network = self._build().eval().to(self._device, getattr(torch, precision))
         if self._device.type == "cuda":
             # What its tensor cores convolve fastest.
@@ -271,6 +327,18 @@ def check_vocabulary(tokenizer: Any, size: int) -> None:
             f"its tokenizer knows {len(tokenizer)} of {size} tokens: files such as tokenizer.json "
             "are missing"
         )
+
+
+def _weight_bytes(network: Any) -> int:
+    return sum(weights.nbytes for weights in network.parameters())
+
+
+def _probe_pictures() -> list[Pixels]:
+    rng = np.random.default_rng(7)
+    noise = rng.integers(0, 256, (2, 300, 400, 3), np.uint8)
+    coarse = rng.integers(0, 256, (2, 4, 4, 3), np.uint8)
+    smooth = [resized(one, (400, 300), Image.Resampling.BICUBIC) for one in coarse]
+    return [*noise, *smooth]
 
 
 def unit(features: Any) -> Any:

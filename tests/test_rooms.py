@@ -28,7 +28,8 @@ ROOMS: dict[str, str] = {
     "models.base": "errors method types",
     "models.annotator": "method types",
     "models.preparation": "types",
-    "models.neural": "base errors machine preparation types weights",
+    "models.compiled": "",
+    "models.neural": "base compiled errors machine preparation types weights",
     "models.lightglue": "descriptors errors neural types weights",
     "models.registry": "annotator base errors method",
     "models.pictures": "pictures.files errors machine types",
@@ -129,7 +130,7 @@ FORBIDDEN = {
     },
 }
 """Packages that nothing in a top-level folder may import, by folder."""
-HEAVY = {"torch", "transformers", "open_clip", "kornia", "ray", "fastapi"}
+HEAVY = {"torch", "openvino", "transformers", "open_clip", "kornia", "ray", "fastapi"}
 """Packages that may be imported only when something loads."""
 MOST_FILES = 14
 """Maximum number of files in one folder, not counting `__init__.py`."""

@@ -115,6 +115,9 @@ class Clip(NeuralExtractor):
     def _encode(self, batch: Any) -> Any:
         return self._network.encode_image(batch)
 
+    def _shed(self) -> None:
+        self._network.visual = None
+
     def _embed_text(self, texts: Sequence[str]) -> Batch:
         import torch
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models import neural
+from models.compiled import compiled
 from models.errors import RetrieverUnavailable
 from models.neural import (
     NeuralExtractor,
@@ -86,11 +88,59 @@ def test_a_lower_precision_that_loses_too_much_is_not_used(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING, "models.neural"):
-        extractor = loaded(precision="bfloat16", offset=1000.0)
+        extractor = loaded(runtime="torch", precision="bfloat16", offset=1000.0)
     assert extractor.precision == "float32"
     assert "cosine" in caplog.text
-    expected = loaded(precision="float32", offset=1000.0)
+    expected = loaded(runtime="torch", precision="float32", offset=1000.0)
     assert np.array_equal(extractor.extract(picture(2)), expected.extract(picture(2)))
+
+
+def test_openvino_runs_networks_on_a_cpu_with_the_features_of_torch() -> None:
+    extractor, torchs = loaded(), loaded(runtime="torch", precision="float32")
+    assert extractor._compiled is not None
+    assert extractor._network is None
+    assert torchs._compiled is None
+    pixels = [picture(seed) for seed in range(11)]
+    for one, other in zip(extractor.extract_many(pixels), torchs.extract_many(pixels), strict=True):
+        assert one @ other >= 0.999
+
+
+def test_a_precision_in_which_openvino_loses_too_much_is_not_used(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def worse(*given: Any) -> Any:
+        program = compiled(*given)
+        return (lambda batch: program(batch)[:, ::-1].copy()) if "bfloat16" in given else program
+
+    monkeypatch.setattr(neural, "compiled", worse)
+    with caplog.at_level(logging.WARNING, "models.neural"):
+        extractor = loaded(precision="bfloat16")
+    assert extractor._compiled is not None
+    assert extractor.precision == "float32"
+    assert "cosine" in caplog.text
+    assert extractor.extract(picture(2)) @ loaded().extract(picture(2)) >= 0.999
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("No conversion rule"), ImportError("openvino")])
+def test_torch_runs_what_openvino_does_not(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = loaded(runtime="torch").extract(picture(3))
+
+    def fail(*_: Any) -> Any:
+        raise failure
+
+    monkeypatch.setattr(neural, "compiled", fail)
+    extractor = loaded()
+    assert extractor._compiled is None
+    assert np.array_equal(extractor.extract(picture(3)), expected)
+
+
+def test_torch_runs_the_network_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neural, "free_memory", lambda: neural.SPARE + 1)
+    assert loaded()._compiled is None
+    monkeypatch.setattr(neural, "free_memory", lambda: neural.SPARE + 100)
+    assert loaded()._compiled is not None
 
 
 def test_pictures_are_prepared_on_the_device_only_if_their_features_are_alike(
@@ -113,13 +163,13 @@ def test_pictures_are_prepared_on_the_device_only_if_their_features_are_alike(
 def test_the_number_of_pictures_in_a_pass_is_an_option() -> None:
     extractor, pixels = loaded(batch=2), [picture(seed) for seed in range(5)]
     passes: list[int] = []
-    encode = extractor._encode
+    features = extractor._features
 
     def counted(batch: Any) -> Any:
         passes.append(len(batch))
-        return encode(batch)
+        return features(batch)
 
-    extractor._encode = counted  # type: ignore[method-assign]
+    extractor._features = counted  # type: ignore[method-assign]
     together = extractor.extract_many(pixels)
     assert passes == [2, 2, 1]
     for one, alone in zip(together, pixels, strict=True):

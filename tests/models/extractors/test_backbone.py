@@ -122,7 +122,7 @@ def cosine(one: Any, other: Any) -> float:
 def test_beit_is_the_pooler_of_transformers_which_is_layernorm_of_the_mean_patch(
     beit: Path,
 ) -> None:
-    extractor = loaded(beit)
+    extractor = loaded(beit, runtime="torch")
     pixels = picture(1)
     features, output = extractor.extract(pixels), reference(beit, pixels)
     assert features.dtype == np.float32
