@@ -24,6 +24,8 @@ Homography = npt.NDArray[np.float64]
 
 SAME_PLACE = 60
 """Keypoints within a sixtieth of the picture count as one position."""
+ROW_OF_PLACES = 1 << 20
+"""More than there are places in a line of a picture."""
 STEADY = 0.75
 """Inliers of a similarity transform, as a share of a homography's, from which it is preferred."""
 AT_ONCE = 4
@@ -241,8 +243,9 @@ def follows(matches: Matches, homography: Homography) -> npt.NDArray[np.bool_]:
 
 def _distinct(matches: Matches, inside: npt.NDArray[np.bool_]) -> Points:
     """The chosen (n,) matches, one of each position, as rows of `Verified.points`."""
-    places = np.rint(matches.image.points * (SAME_PLACE / matches.image.extent))
-    _, first = np.unique(places[inside], axis=0, return_index=True)
+    places = np.rint(matches.image.points[inside] * (SAME_PLACE / matches.image.extent))
+    # One number a place: `unique` of rows takes five times as long.
+    _, first = np.unique(places @ (ROW_OF_PLACES, 1), return_index=True)
     rows = np.flatnonzero(inside)[first]
     return np.hstack([matches.query.points[rows], matches.image.points[rows]])
 
