@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import multiprocessing
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ import numpy.typing as npt
 
 from benchmarks import loading
 from benchmarks.cores import KINDS, local_is_trained, make_files, search
+from models.machine import cores, run_when_idle
 
 CONNECTIONS = 2
 QUERIES = 64
@@ -100,6 +102,28 @@ class Bench:
         return [what, *figures, f"{len(took) / self.seconds:.1f}"]
 
 
+@contextlib.contextmanager
+def idle_loops() -> Iterator[None]:
+    """A loop for each core that runs only where nothing else wants it: what any work beside the
+    searches costs on this machine, however it yields."""
+    context = multiprocessing.get_context("spawn")
+    loops = [context.Process(target=_spin, daemon=True) for _ in range(cores())]
+    for one in loops:
+        one.start()
+    try:
+        yield
+    finally:
+        for one in loops:
+            one.kill()
+
+
+def _spin() -> None:
+    run_when_idle()
+    values = np.ones((400, 400), np.float32)
+    while True:
+        values @ values
+
+
 def add_all(url: str, files: Sequence[Path]) -> None:
     with httpx.Client(base_url=url, timeout=60) as client:
         for path in files:
@@ -117,6 +141,8 @@ def measure(bench: Bench) -> list[Row]:
     rows = []
     with bench.service(plain) as url:
         rows.append(bench.row("quiet", bench.searched(url)))
+        with idle_loops():
+            rows.append(bench.row("beside loops of the idle class", bench.searched(url)))
         for name, config, arguments in (
             ("backfill", plain, ("backfill", str(bench.more))),
             ("annotate (OCR)", reading, ("annotate", "--only", "ocr")),

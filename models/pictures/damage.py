@@ -20,6 +20,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from models.errors import BrokenPicture
 from models.pictures.files import jpeg
+from models.types import Pixels
 
 _ENDS_SILENTLY = {"PNG", "GIF"}
 """Formats whose decoders don't complain where the packed pixels end early."""
@@ -57,6 +58,10 @@ class Loaded:
     truncated: bool = False
     there: Mask | None = None
     """Which pixels (height, width) are there; None for all."""
+    samples: Pixels | None = None
+    """Of a JPEG, its samples (height, width) or (height, width, 3 or 4) in the mode of `image`,
+    which is then not loaded: to decode into Pillow's memory, and to copy out of it, takes a third
+    more."""
 
 
 def load_tolerantly(
@@ -149,8 +154,8 @@ def load_jpeg(image: ImageFile, data: bytes, reduction: int) -> Loaded:
     """
     height = image.height
 
-    def decode(data: bytes, image: ImageFile | None = None) -> ImageFile:
-        image = JpegImageFile(io.BytesIO(data)) if image is None else image
+    def decode(data: bytes) -> ImageFile:
+        image = JpegImageFile(io.BytesIO(data))
         # The decoder gets the whole file as one block, because after each block it would wait
         # for the Python code of other threads.
         image.decodermaxblock = len(data)
@@ -163,44 +168,43 @@ def load_jpeg(image: ImageFile, data: bytes, reduction: int) -> Loaded:
     damaged = many_scans and not jpeg.scans_complete(data)
     if jpeg.has_end(data):
         try:
-            if many_scans or arithmetic:
-                loaded = Loaded(_whole_jpeg(data, image.size, image.mode, reduction), damaged)
-            else:
-                loaded = Loaded(decode(data, image))
+            strict = many_scans or arithmetic
+            samples = _whole_jpeg(data, image.size, image.mode, reduction, strict=strict)
             # To an arithmetic decoder it is no error that the data end.
-            if not arithmetic and (many_scans or not _looks_cut(image)):
-                return loaded
+            if not arithmetic and (many_scans or not _looks_cut(samples)):
+                return Loaded(image, damaged, samples=samples)
         except (OSError, ValueError) as exc:
             damaged = damaged or jpeg.is_damage(str(exc))
     loaded = _load_cut_jpeg(data, decode, height)
     return replace(loaded, truncated=loaded.truncated or damaged)
 
 
-def _whole_jpeg(data: bytes, size: tuple[int, int], mode: str, reduction: int) -> Image.Image:
-    """A JPEG of this size, in mode L, RGB or CMYK as Pillow decodes it, reduced by this factor.
+def _whole_jpeg(
+    data: bytes, size: tuple[int, int], mode: str, reduction: int, *, strict: bool
+) -> Pixels:
+    """The samples of a JPEG of this size, in mode L, RGB or CMYK as Pillow decodes it, reduced by
+    this factor.
 
-    Raises ValueError with the words of libjpeg if it errs or warns, as it does where pixels are
-    missing. Pillow hides its warnings.
+    Raises ValueError with the words of libjpeg if it errs or, of a `strict` one, warns, as it does
+    where pixels are missing. Pillow hides its warnings.
     """
     import simplejpeg
 
     width, height = (-(-side // reduction) for side in size)
     colors = {"L": "GRAY"}.get(mode, mode)
-    pixels = simplejpeg.decode_jpeg(
-        data, colors, min_width=width, min_height=height, min_factor=reduction, strict=True
+    pixels: Pixels = simplejpeg.decode_jpeg(
+        data, colors, min_width=width, min_height=height, min_factor=reduction, strict=strict
     )
     if pixels.shape[:2] != (height, width):
         raise ValueError(f"it is decoded to {pixels.shape}")
     if mode == "CMYK":
         np.subtract(255, pixels, out=pixels)
-    return Image.fromarray(pixels[..., 0] if mode == "L" else pixels, mode)
+    return pixels[..., 0] if mode == "L" else pixels
 
 
-def _looks_cut(image: Image.Image) -> bool:
+def _looks_cut(samples: Pixels) -> bool:
     """Whether a JPEG's last pixel is the gray that stands for missing ones."""
-    last = image.getpixel((image.width - 1, image.height - 1))
-    samples = last if isinstance(last, tuple) else (last,)
-    return all(sample in _FILLER for sample in samples)
+    return bool(np.isin(samples[-1, -1], _FILLER).all())
 
 
 def _load_cut_jpeg(data: bytes, decode: Callable[[bytes], Image.Image], height: int) -> Loaded:

@@ -20,7 +20,7 @@ from models.pictures.flattening import flattened, is_empty, with_colors
 from models.pictures.formats import ACCEPTED, ENCODINGS
 from models.pictures.limits import DecodeLimits
 from models.pictures.opening import CODEC_ERRORS, FIELD, Opened, open_picture
-from models.pictures.views import FULL_LONG, Picture, full_view, oriented
+from models.pictures.views import FULL_LONG, Picture, full_pixels, full_view, oriented
 from models.types import FileFacts, Pixels
 
 __all__ = ["ACCEPTED", "DecodeLimits", "Header", "Picture", "decode", "read_header"]
@@ -94,6 +94,8 @@ class Header:
             image = image if image.mode == mode else image.convert(mode)
             return to_srgb(full_view(image) if reduced else np.asarray(image), mode, tags)
 
+        if loaded.samples is not None:
+            return _of_samples(loaded.samples, loaded.image.mode, tags)
         # Browsers blend in sRGB. Converting a larger picture whole would take gigabytes.
         still = getattr(loaded.image, "n_frames", 1) == 1
         if tags != ColorTags() and still and max(loaded.image.size) <= FULL_LONG:
@@ -103,6 +105,15 @@ class Header:
             if blended is not loaded.image:
                 return full_view(flattened(blended, loaded.there))
         return convert(_with_content(loaded), reduced=True)
+
+
+def _of_samples(samples: Pixels, given: str, tags: ColorTags) -> Pixels:
+    """The full view, in sRGB, of an opaque picture's samples in this mode."""
+    mode = native_mode(given, tags)
+    if mode != given or max(samples.shape[:2]) >= 3 * FULL_LONG:
+        image = Image.fromarray(samples, given)
+        return to_srgb(full_view(image if mode == given else image.convert(mode)), mode, tags)
+    return to_srgb(full_pixels(samples), mode, tags)
 
 
 def read_header(data: bytes, limits: DecodeLimits) -> Header:

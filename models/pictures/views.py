@@ -99,8 +99,12 @@ def full_view(image: Image.Image) -> Pixels:
     factor = max(image.size) / FULL_LONG
     if factor >= 3:
         image = image.reduce(int(factor / 1.5))
-    pixels = np.asarray(image, np.uint8)
-    scale = FULL_LONG / max(image.size)
+    return full_pixels(np.asarray(image, np.uint8))
+
+
+def full_pixels(pixels: Pixels) -> Pixels:
+    """The full view of samples (height, width, …), less than three times as long."""
+    scale = FULL_LONG / max(pixels.shape[:2])
     # Cubic interpolation keeps the distribution of colours; averaging filters move the
     # histogram twice as far.
     return pixels if scale >= 1 else _resized(pixels, _size(pixels, scale), cv2.INTER_CUBIC)

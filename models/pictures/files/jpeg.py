@@ -84,7 +84,7 @@ def refuse_unusual(data: bytes) -> None:
 def refuse_scan_bombs(data: bytes) -> None:
     """Raise BrokenPicture for a progressive JPEG of many nearly empty scans: each scan costs a pass
     over all pixels."""
-    if data.count(b"\xff\xda") <= _MAX_SCANS:
+    if not has_many_scans(data) or data.count(b"\xff\xda") <= _MAX_SCANS:
         return
     # Scans inside metadata or after the end of the picture (phones append videos) don't count.
     scans = 0
