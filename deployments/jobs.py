@@ -211,7 +211,10 @@ class RunningJob:
         elif time.monotonic() - self._cancelled > PATIENCE_SECONDS:
             # It waits for workers, or for its hours.
             self._cancelled = float("inf")
-            os.kill(os.getpid(), signal.SIGINT)
+            # Not to the process: another thread might get it, and the main one wait on.
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, signal.SIGINT)
 
 
 @contextmanager
