@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 from pydantic import Field
 
 from models.base import Extractor, dihedral
 from models.compiled import CompiledNetwork, compiled
 from models.errors import RetrieverUnavailable
 from models.machine import cores, free_memory
-from models.preparation import Batch, Preparation, resized
+from models.preparation import Batch, Preparation, probe_pictures
 from models.types import Features, Options, Pixels, Variants
 from models.weights import CONFIG, REPLACE, broken
 
@@ -148,8 +147,8 @@ class NeuralExtractor(Extractor):
         self._network = None
 
     def _probe(self) -> Batch:
-        """Features (n, d) of noise and of smooth gradients, which reveal a loss of precision."""
-        return self._embed(_probe_pictures())
+        """Features (n, d) that reveal a loss of precision."""
+        return self._embed(probe_pictures())
 
     def _extract(self, pixels: Pixels) -> Features:
         features: Features = self._embed([pixels])[0]
@@ -232,7 +231,7 @@ class NeuralExtractor(Extractor):
     def _compiles_in(self, precision: Precision, reference: Batch) -> bool:
         import torch
 
-        example = self._prepared(_probe_pictures()[:2])
+        example = self._prepared(probe_pictures()[:2])
         self._compiled = compiled(
             self._encode, self._network, example, precision, cores(), self.options.threads
         )
@@ -331,14 +330,6 @@ def check_vocabulary(tokenizer: Any, size: int) -> None:
 
 def _weight_bytes(network: Any) -> int:
     return sum(weights.nbytes for weights in network.parameters())
-
-
-def _probe_pictures() -> list[Pixels]:
-    rng = np.random.default_rng(7)
-    noise = rng.integers(0, 256, (2, 300, 400, 3), np.uint8)
-    coarse = rng.integers(0, 256, (2, 4, 4, 3), np.uint8)
-    smooth = [resized(one, (400, 300), Image.Resampling.BICUBIC) for one in coarse]
-    return [*noise, *smooth]
 
 
 def unit(features: Any) -> Any:

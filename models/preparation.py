@@ -85,3 +85,11 @@ def _scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[Batch
     deviation = np.asarray(std, np.float32)
     scale: Batch = np.float32(1) / (np.float32(255) * deviation)
     return scale, np.asarray(mean, np.float32) / deviation
+
+
+def probe_pictures() -> list[Pixels]:
+    """Noise and smooth gradients, whose features reveal a loss of precision."""
+    rng = np.random.default_rng(7)
+    noise = rng.integers(0, 256, (2, 300, 400, 3), np.uint8)
+    coarse = rng.integers(0, 256, (2, 4, 4, 3), np.uint8)
+    return [*noise, *(resized(one, (400, 300), Image.Resampling.BICUBIC) for one in coarse)]
