@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
-import numpy as np
 
 from indexes.base import Query
 from indexes.local.index import LocalIndex
@@ -86,7 +85,7 @@ class Search:
             index = self.indexes[name]
             variants = extractor.extract_variants(picture.view(extractor.view), "mirror")
             if name == "color" and query.smooth:
-                variants += recoloured(np.rint(query.side.mosaic).astype(np.uint8))
+                variants += recoloured(query.side.mosaic)
             hits = index.answer(Query(variants), index.Params.parse(index.fused))
             lists.append(RankedList(name, hits, verifying=index.verifying))
             if index.verifying or query.side.is_smooth:
@@ -131,8 +130,8 @@ class Search:
         proposals = Proposals()
         if query.side.is_smooth:
             color = self.extractors["color"]
-            near = recoloured(np.rint(query.side.mosaic).astype(np.uint8))
-            asked = Query([color.extract(picture.view(color.view)), *near])
+            plain = color.extract(picture.view(color.view))
+            asked = Query([plain, *recoloured(query.side.mosaic)])
             proposals.add(
                 self.indexes["color"].search(asked, self.indexes["color"].Params.parse({"k": 32}))
             )

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Batch = npt.NDArray[np.float32]
-HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+HINTS = {"float32": "f32", "bfloat16": "bf16"}
 """OpenVINO's names of precisions."""
 
 

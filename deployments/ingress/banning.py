@@ -12,9 +12,8 @@ from typing import Any
 
 from deployments.directory.entry import DirectoryEntry
 from deployments.ingress.gateway import Gateway
-from deployments.ingress.relating import proposing
 from deployments.ingress.report import Report
-from deployments.ingress.searching import QueryPicture
+from deployments.ingress.searching import COLOR, QueryPicture
 from deployments.tombstones import pdq, records
 from deployments.tombstones.index import FeatureKind
 from deployments.tombstones.records import RememberedPicture, Tombstone
@@ -29,7 +28,7 @@ from models.types import Features
 
 log = logging.getLogger(__name__)
 
-PHASH, COLOR, LOCAL = "phash", "color", "local"
+PHASH, LOCAL = "phash", "local"
 PROPOSING: Mapping[str, Mapping[str, Any]] = {
     PHASH: {"distance_threshold": 64, "negatives": True},
     COLOR: {"k": 32},
@@ -106,7 +105,7 @@ async def ban_of(
 
 async def _by_hash(gateway: Gateway, picture: QueryPicture) -> Ban | None:
     side = picture.side
-    known = proposing(picture).features
+    known = picture.proposing().features
     kinds = [PHASH, *([COLOR] if side is not None and side.smooth else [])]
     queries = {kind: known[kind] for kind in kinds if kind in known}
     found = await gateway.decoder.run(_related, gateway, picture, queries)

@@ -19,9 +19,9 @@ from deployments.directory.entry import DirectoryEntry
 from deployments.ingress.adding import AddCheck, CheckAgain
 from deployments.ingress.banning import BanCheck, ban_of, refuse_banned
 from deployments.ingress.gateway import Gateway
-from deployments.ingress.relating import COLOR, NEAREST_COLORS, proposing, relate_hits
+from deployments.ingress.relating import NEAREST_COLORS, relate_hits
 from deployments.ingress.report import Report
-from deployments.ingress.searching import QueryPicture, RetrieverCall, SearchScope
+from deployments.ingress.searching import COLOR, QueryPicture, RetrieverCall, SearchScope
 from indexes.base import Hit
 from indexes.relation.judging import Kind, Relation
 from indexes.store.base import Guard, Space
@@ -193,7 +193,7 @@ async def search_copies(
     """Copies that the hash proposes; if there are none, those that colour (of pictures without
     edges) or local features propose."""
     phash, *others = entries
-    picture = proposing(picture)
+    picture = picture.proposing()
     call = RetrieverCall(phash, PROPOSING[PHASH], picture=picture)
     hits = await gateway.searcher.search(call, scope, report)
     copies = await _related_copies(gateway, [call], [hits], report, blocks)

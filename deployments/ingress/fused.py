@@ -17,7 +17,7 @@ from deployments.ingress.composed import (
 )
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.paging import HitPage, decode_start, paged
-from deployments.ingress.relating import proposing, relate_hits
+from deployments.ingress.relating import relate_hits
 from deployments.ingress.report import Report
 from deployments.ingress.searching import QueryPicture, RetrieverCall, SearchScope
 from deployments.queries import SearchQuery
@@ -53,7 +53,7 @@ async def fused_search(
     stored = await _stored(gateway, query.image_ids)
     variants: Variants = "mirror" if query.mirrored else "identity"
     pictures = [
-        proposing(await gateway.searcher.prepare(data, entries, variants, report, query.region))
+        (await gateway.searcher.prepare(data, entries, variants, report, query.region)).proposing()
         for data in images
     ]
     if query.filter is not None and query.filter.larger:

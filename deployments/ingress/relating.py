@@ -5,37 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-
-import numpy as np
 
 from deployments.ingress.gateway import Gateway
 from deployments.ingress.report import Report
-from deployments.ingress.searching import QueryPicture, RetrieverCall
+from deployments.ingress.searching import COLOR, RetrieverCall
 from indexes.base import Hit
 from indexes.relation.judging import Relation
 from indexes.relation.proposals import Proposals, QuerySide, better, relations, stored_sides
 from indexes.store.base import Preview
 from models.errors import StoreUnavailable
-from models.extractors.color import recoloured
 
 log = logging.getLogger(__name__)
 
-COLOR = "color"
-"""The retriever that proposes copies of a picture without edges."""
 NEAREST_COLORS = 32
-
-
-def proposing(picture: QueryPicture) -> QueryPicture:
-    """The picture as copies of it are proposed: one without edges under slight changes of its
-    colours, too."""
-    histograms = picture.features.get(COLOR)
-    if not histograms or picture.side is None or not picture.side.smooth:
-        return picture
-    mosaic = np.rint(picture.side.side.mosaic).astype(np.uint8)
-    return replace(
-        picture, features={**picture.features, COLOR: [*histograms, *recoloured(mosaic)]}
-    )
 
 
 async def relate_hits(

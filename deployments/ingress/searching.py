@@ -19,10 +19,13 @@ from deployments.wire import CompositeQuery, SearchAnswer, SearchRequest
 from indexes.base import Hit
 from indexes.relation.proposals import QuerySide
 from models.errors import AmbienceError, ImageNotFound, RetrieverUnavailable
+from models.extractors.color import recoloured
 from models.pictures.decoder import Decoder
 from models.pictures.decoding import Picture
 from models.types import Features, Pixels, Variants, View
 
+COLOR = "color"
+"""The retriever that proposes copies of a picture without edges."""
 Region = tuple[float, float, float, float]
 
 
@@ -41,6 +44,15 @@ class QueryPicture:
     """The picture as it is compared with the images that are found."""
     pixels: int = 0
     """Number of pixels of the whole upload."""
+    recoloured: Sequence[Features] = ()
+    """Of a picture without edges, its histograms under slight changes of its colours."""
+
+    def proposing(self) -> QueryPicture:
+        """The picture as copies of it are proposed: one without edges under other colours, too."""
+        if not self.recoloured:
+            return self
+        histograms = [*self.features[COLOR], *self.recoloured]
+        return replace(self, features={**self.features, COLOR: histograms}, recoloured=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +137,9 @@ class Searcher:
                 here[entry.name] = partial(entry.extractor.extract_variants, pixels, variants)
                 fingerprints[entry.name] = entry.extractor.fingerprint
         features = dict(zip(here, self.decoder.run_all(list(here.values())), strict=True))
-        return QueryPicture(features, fingerprints, views, variants, QuerySide.of(picture))
+        side = QuerySide.of(picture)
+        others = recoloured(side.side.mosaic) if COLOR in here and side.smooth else ()
+        return QueryPicture(features, fingerprints, views, variants, side, recoloured=others)
 
     async def search_all(
         self, calls: Sequence[RetrieverCall], scope: SearchScope, report: Report

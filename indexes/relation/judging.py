@@ -277,7 +277,7 @@ def _smooth(query: Side, image: Side) -> Relation:
     """The relation of pictures without edges: the same only in the same colours."""
     if not (query.is_smooth and image.is_smooth):
         return LIKE
-    one, other = query.mosaic, image.mosaic
+    one, other = query.mosaic.astype(np.float32), image.mosaic.astype(np.float32)
     best, which = np.inf, 0
     for number in range(8):
         side = one[:, ::-1] if number % 2 else one

@@ -103,10 +103,10 @@ class Side:
         return thumb(small, (0, 0, small.shape[1], small.shape[0]))
 
     @cached_property
-    def mosaic(self) -> Floats:
+    def mosaic(self) -> Pixels:
         """RGB (MOSAIC, MOSAIC, 3)."""
         small = cv2.resize(self._rgb(), (MOSAIC, MOSAIC), interpolation=cv2.INTER_AREA)
-        return small.astype(np.float32)
+        return np.asarray(small, np.uint8)
 
     @cached_property
     def _small(self) -> Pixels:

@@ -94,8 +94,11 @@ class Header:
             image = image if image.mode == mode else image.convert(mode)
             return to_srgb(full_view(image) if reduced else np.asarray(image), mode, tags)
 
-        if loaded.samples is not None:
-            return _of_samples(loaded.samples, loaded.image.mode, tags)
+        if (samples := loaded.samples) is not None:
+            given = loaded.image.mode
+            if native_mode(given, tags) == given and max(samples.shape[:2]) < 3 * FULL_LONG:
+                return to_srgb(full_pixels(samples), given, tags)
+            return convert(Image.fromarray(samples, given), reduced=True)
         # Browsers blend in sRGB. Converting a larger picture whole would take gigabytes.
         still = getattr(loaded.image, "n_frames", 1) == 1
         if tags != ColorTags() and still and max(loaded.image.size) <= FULL_LONG:
@@ -105,15 +108,6 @@ class Header:
             if blended is not loaded.image:
                 return full_view(flattened(blended, loaded.there))
         return convert(_with_content(loaded), reduced=True)
-
-
-def _of_samples(samples: Pixels, given: str, tags: ColorTags) -> Pixels:
-    """The full view, in sRGB, of an opaque picture's samples in this mode."""
-    mode = native_mode(given, tags)
-    if mode != given or max(samples.shape[:2]) >= 3 * FULL_LONG:
-        image = Image.fromarray(samples, given)
-        return to_srgb(full_view(image if mode == given else image.convert(mode)), mode, tags)
-    return to_srgb(full_pixels(samples), mode, tags)
 
 
 def read_header(data: bytes, limits: DecodeLimits) -> Header:

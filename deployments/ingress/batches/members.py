@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from deployments.ingress.copies import LOCAL, PHASH, PROPOSING, CopyCheck
-from deployments.ingress.relating import COLOR
+from deployments.ingress.searching import COLOR
 from deployments.tombstones.index import FeatureKind
 from indexes.base import Query, Rows
 from indexes.registry import make_index

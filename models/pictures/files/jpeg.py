@@ -84,7 +84,7 @@ def refuse_unusual(data: bytes) -> None:
 def refuse_scan_bombs(data: bytes) -> None:
     """Raise BrokenPicture for a progressive JPEG of many nearly empty scans: each scan costs a pass
     over all pixels."""
-    if not has_many_scans(data) or data.count(b"\xff\xda") <= _MAX_SCANS:
+    if data.count(b"\xff\xda") <= _MAX_SCANS:
         return
     # Scans inside metadata or after the end of the picture (phones append videos) don't count.
     scans = 0
@@ -143,9 +143,11 @@ def is_arithmetic(data: bytes) -> bool:
 
 def has_many_scans(data: bytes) -> bool:
     """Whether a JPEG is progressive, or stores each of its colours in a scan of its own, so that a
-    decoder holds its coefficients."""
+    decoder holds its coefficients; or hides that behind many segments."""
     colors = 0
-    for segment in islice(segments(data), _MAX_HEAD_SEGMENTS):
+    for number, segment in enumerate(segments(data)):
+        if number == _MAX_HEAD_SEGMENTS:
+            return True
         at = segment.begin
         if segment.marker in _PROGRESSIVE:
             return True

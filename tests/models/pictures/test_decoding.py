@@ -337,10 +337,26 @@ def progressive_bomb(scans: int) -> bytes:
     return data[:last] + data[last:-2] * scans + data[-2:]
 
 
+def behind_comments(data: bytes) -> bytes:
+    """A JPEG with more segments before its frame than are looked at."""
+    return data[:2] + b"\xff\xfe\0\2" * 150 + data[2:]
+
+
 def test_a_jpeg_of_endless_scans_is_refused() -> None:
-    with pytest.raises(BrokenPicture, match="more than 100 scans"):
-        decode(progressive_bomb(200))
+    for bomb in (progressive_bomb(200), behind_comments(progressive_bomb(200))):
+        with pytest.raises(BrokenPicture, match="more than 100 scans"):
+            decode(bomb)
     assert decode(encoded(drawing(), "JPEG", progressive=True)).width == 120
+
+
+def test_a_jpeg_can_not_hide_behind_segments_what_its_scans_cost() -> None:
+    for progressive in (False, True):
+        data = encoded(drawing(), "JPEG", progressive=progressive)
+        hidden = read_header(behind_comments(data), DecodeLimits())
+        assert hidden.cost >= read_header(data, DecodeLimits()).cost
+        shown = decode(behind_comments(data))
+        assert not shown.truncated
+        assert np.array_equal(shown.full, decode(data).full)
 
 
 def test_what_phones_append_to_a_jpeg_does_not_count_as_scans() -> None:
